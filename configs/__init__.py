@@ -1,0 +1,1 @@
+"""Configurations. Each file's docstring gives its command, time and result."""

@@ -1,0 +1,262 @@
+"""The folder layout that data sets are read from.
+
+```
+DIR/
+  Images/    photos; folder names in any case, `Image` or `Images`
+  Masks/     masks of the same size and stem; `Mask` or `Masks`
+  Dataset.csv   optional: Image Name, Category, Image Path, Mask Path
+                (paths relative to the CSV), then optionally Source, Label, Split
+```
+
+Without a CSV, images and masks are paired by stem.
+"""
+
+import csv
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines import images
+
+COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
+OPTIONAL_COLUMNS = ('Source', 'Label', 'Split')
+LABELS = ('gt', 'alpha', 'pseudo')
+SPLITS = ('train', 'val', 'test')
+
+_EXPECTED = (
+  'Expected a Dataset.csv with the columns '
+  f'{", ".join(COLUMNS)}, or the folders Images/ and Masks/.'
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+  """A photo and its mask.
+
+  Attributes:
+    name: of the photo, unique in its data set.
+    category: such as 'human', or '' where unknown.
+    image_path: the photo's file.
+    mask_path: the mask's file.
+    source: the data set that the pair is from, or ''.
+    label: how the mask was made: 'gt' (by people), 'alpha' (a soft matte),
+      'pseudo' (by another model).
+    split: 'train', 'val', 'test', or '' where the data set has none.
+  """
+
+  name: str
+  category: str
+  image_path: Path
+  mask_path: Path
+  source: str = ''
+  label: str = 'gt'
+  split: str = ''
+
+
+def read_folder(directory: str | os.PathLike) -> list[Pair]:
+  """Reads a data set's list of pairs, sorted by name.
+
+  Args:
+    directory: a folder of the layout in the module's docstring.
+
+  Raises:
+    FileNotFoundError: if the folder, or a file that the CSV names, is missing.
+    ValueError: if the layout is not recognised, the CSV is wrong, the set is
+      empty, or photos and masks do not pair up; the first ten are named.
+  """
+  directory = Path(directory)
+  if not directory.is_dir():
+    raise FileNotFoundError(
+      f'{directory}: no such data folder. Set --config.data.dir.'
+    )
+  entries = {entry.name.lower(): entry for entry in directory.iterdir()}
+  if 'dataset.csv' in entries:
+    pairs = _read_csv(entries['dataset.csv'])
+  else:
+    image_dir = entries.get('images') or entries.get('image')
+    mask_dir = entries.get('masks') or entries.get('mask')
+    if image_dir is None or mask_dir is None:
+      raise ValueError(f'{directory}: not a data set. {_EXPECTED}')
+    pairs = _pair_by_stem(image_dir, mask_dir)
+  if not pairs:
+    raise ValueError(f'{directory}: the data set is empty. {_EXPECTED}')
+  return sorted(pairs, key=lambda pair: pair.name)
+
+
+def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
+  """Writes `Dataset.csv` with paths relative to it, atomically."""
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS + OPTIONAL_COLUMNS)
+    for pair in pairs:
+      writer.writerow(
+        (
+          pair.name,
+          pair.category,
+          pair.image_path.relative_to(path.parent).as_posix(),
+          pair.mask_path.relative_to(path.parent).as_posix(),
+          pair.source,
+          pair.label,
+          pair.split,
+        )
+      )
+  partial.replace(path)
+
+
+def check_pairs(pairs: Sequence[Pair]) -> None:
+  """Checks from the headers that all files are images of matching sizes.
+
+  Raises:
+    ValueError: naming up to ten files and what is wrong with each.
+  """
+  with futures.ThreadPoolExecutor() as pool:
+    problems = [
+      problem for problem in pool.map(_find_problem, pairs) if problem
+    ]
+  _raise_for(problems, 'Repair or remove these pairs')
+
+
+def split_pairs(
+  pairs: Sequence[Pair], *, validation_share: float
+) -> tuple[list[Pair], list[Pair]]:
+  """Splits into training and validation.
+
+  The data set's own split counts where it has one. Otherwise the sorted list
+  is split as the original project does with scikit-learn's `train_test_split`
+  and seed 42: the first ceil(n x share) of a permutation are for validation.
+
+  Args:
+    pairs: sorted by name.
+    validation_share: in (0, 1); not used if the data set has a split.
+
+  Returns:
+    (training pairs, validation pairs), both sorted by name.
+
+  Raises:
+    ValueError: if either would be empty.
+  """
+  if any(pair.split for pair in pairs):
+    training = [pair for pair in pairs if pair.split == 'train']
+    validation = [pair for pair in pairs if pair.split == 'val']
+  else:
+    order = np.random.RandomState(42).permutation(len(pairs))
+    held_out = set(order[: math.ceil(len(pairs) * validation_share)].tolist())
+    training = [p for i, p in enumerate(pairs) if i not in held_out]
+    validation = [p for i, p in enumerate(pairs) if i in held_out]
+  for split, name in ((training, 'training'), (validation, 'validation')):
+    if not split:
+      raise ValueError(
+        f'No pair is left for {name} out of {len(pairs)}. Change the Split '
+        'column of Dataset.csv, or config.data.validation_share '
+        f'(={validation_share}).'
+      )
+  return training, validation
+
+
+def _read_csv(path: Path) -> list[Pair]:
+  # utf-8-sig: spreadsheets put a byte order mark in front.
+  with path.open(newline='', encoding='utf-8-sig') as file:
+    reader = csv.DictReader(file)
+    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+    if missing:
+      raise ValueError(
+        f'{path}: column {", ".join(missing)} is missing; the header is '
+        f'{reader.fieldnames}. {_EXPECTED}'
+      )
+    rows = list(reader)
+  pairs, problems, seen = [], [], {}
+  for line, row in enumerate(rows, start=2):
+    try:
+      pair = _parse_row(path, row)
+    except ValueError as error:
+      problems.append(f'line {line}: {error}')
+      continue
+    if pair.name in seen:
+      problems.append(f'line {line}: {pair.name} is also line {seen[pair.name]}')
+    seen[pair.name] = line
+    for file in (pair.image_path, pair.mask_path):
+      if not file.is_file():
+        problems.append(f'line {line}: {file} does not exist')
+    pairs.append(pair)
+  _raise_for(problems, f'{path}: correct these rows')
+  return pairs
+
+
+def _parse_row(path: Path, row: dict[str, str]) -> Pair:
+  for column in ('Image Name', 'Image Path', 'Mask Path'):
+    if not row[column]:
+      raise ValueError(f'{column} is empty')
+  label = row.get('Label') or 'gt'
+  split = row.get('Split') or ''
+  if label not in LABELS:
+    raise ValueError(f'Label is {label!r}, not one of {", ".join(LABELS)}')
+  if split and split not in SPLITS:
+    raise ValueError(f'Split is {split!r}, not one of {", ".join(SPLITS)}')
+  return Pair(
+    name=row['Image Name'],
+    category=row['Category'] or '',
+    image_path=path.parent / row['Image Path'].replace('\\', '/'),
+    mask_path=path.parent / row['Mask Path'].replace('\\', '/'),
+    source=row.get('Source') or '',
+    label=label,
+    split=split,
+  )
+
+
+def _pair_by_stem(image_dir: Path, mask_dir: Path) -> list[Pair]:
+  by_stem, problems = [], []
+  for directory in (image_dir, mask_dir):
+    files = {}
+    for file in sorted(directory.iterdir()):
+      if not images.is_image_file(file):
+        continue
+      if file.stem in files:
+        problems.append(f'{file} has the stem of {files[file.stem].name}')
+      files[file.stem] = file
+    by_stem.append(files)
+  photos, masks = by_stem
+  problems += [
+    f'{photos[stem]} has no mask in {mask_dir.name}/'
+    for stem in sorted(photos.keys() - masks.keys())
+  ]
+  problems += [
+    f'{masks[stem]} has no image in {image_dir.name}/'
+    for stem in sorted(masks.keys() - photos.keys())
+  ]
+  _raise_for(problems, 'Add what is missing or remove these files')
+  return [
+    Pair(
+      name=photos[stem].name,
+      category='',
+      image_path=photos[stem],
+      mask_path=masks[stem],
+    )
+    for stem in photos
+  ]
+
+
+def _find_problem(pair: Pair) -> str | None:
+  try:
+    image_size = images.read_size(pair.image_path)
+    mask_size = images.read_size(pair.mask_path)
+  except (OSError, ValueError) as error:
+    return str(error)
+  if image_size != mask_size:
+    return (
+      f'{pair.image_path} is {image_size[1]}x{image_size[0]} pixels, its mask '
+      f'{pair.mask_path.name} {mask_size[1]}x{mask_size[0]}'
+    )
+  return None
+
+
+def _raise_for(problems: list[str], remedy: str) -> None:
+  if problems:
+    shown = '\n  '.join(problems[:10])
+    more = f'\n  and {len(problems) - 10} more' if len(problems) > 10 else ''
+    raise ValueError(f'{remedy}:\n  {shown}{more}')

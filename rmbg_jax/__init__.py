@@ -1,0 +1,21 @@
+"""Removes the background from photographs with a U-Net in JAX/Flax.
+
+Importing the package starts no device and imports no JAX: the two public
+names are loaded when they are first used.
+"""
+
+import importlib
+
+__version__ = '0.1.0'
+__all__ = ['BackgroundRemover', 'load_model']
+
+_LOCATIONS = {
+  'BackgroundRemover': 'rmbg_jax.remover',
+  'load_model': 'rmbg_jax.pretrained.load',
+}
+
+
+def __getattr__(name):
+  if name in _LOCATIONS:
+    return getattr(importlib.import_module(_LOCATIONS[name]), name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,150 @@
+"""Training checkpoints on disk. The only file that knows Orbax.
+
+A checkpoint holds two trees, `model` (what prediction needs) and `training`
+(the rest of the state), and a JSON description: architecture, preprocessing,
+configuration and the position in the data. Orbax writes into a temporary
+folder and renames it, so that a checkpoint is either whole or not there.
+"""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from rmbg_jax import state as state_lib
+
+_SUBDIRECTORY = 'checkpoints'
+_policies = ocp.training.preservation_policies
+
+
+def has_checkpoints(workdir: Path) -> bool:
+  """Whether training has saved anything in this working directory."""
+  directory = workdir / _SUBDIRECTORY
+  return directory.is_dir() and any(
+    entry.name.isdigit() for entry in directory.iterdir()
+  )
+
+
+class CheckpointStore(contextlib.AbstractContextManager):
+  """Keeps the latest checkpoint and the one with the lowest val_loss.
+
+  Saving runs in the background; leaving the context waits for it.
+
+  Attributes:
+    workdir: of the training.
+    writable: whether this process trains there. Only then may it clear away
+      the half-written checkpoint of a training that was killed: a reader must
+      not, because that training may be running.
+  """
+
+  def __init__(self, workdir: Path, *, writable: bool):
+    # Orbax announces every step of its work at INFO and some at WARNING.
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    self._checkpointer = ocp.training.Checkpointer(
+      (workdir / _SUBDIRECTORY).absolute(),
+      # Every save is ours, and forced; Orbax decides nothing.
+      save_decision_policy=ocp.training.save_decision_policies.SpecificStepsPolicy(
+        ()
+      ),
+      preservation_policy=_policies.AnyPreservationPolicy(
+        [
+          _policies.LatestN(1),
+          _policies.BestN(
+            get_metric_fn=_rank,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      ),
+      cleanup_tmp_directories=writable,
+    )
+
+  def __exit__(self, *exc_info):
+    self._checkpointer.close()
+
+  @property
+  def latest_step(self) -> int | None:
+    """The step of the newest checkpoint, None if there is none."""
+    latest = self._checkpointer.latest
+    return latest.step if latest else None
+
+  @property
+  def best_step(self) -> int | None:
+    """The step of the lowest val_loss (the first on ties), None if none."""
+    checkpoints = self._checkpointer.checkpoints
+    if not checkpoints:
+      return None
+    return max(checkpoints, key=lambda found: _rank(found.metrics)).step
+
+  def save(
+    self,
+    state: state_lib.TrainState,
+    *,
+    metrics: Mapping[str, float],
+    description: Mapping[str, Any],
+  ) -> None:
+    """Starts saving a state that has just been evaluated.
+
+    Args:
+      state: what to save; its step names the checkpoint.
+      metrics: the evaluation's, with `val_loss`.
+      description: JSON-compatible; `read_description` returns it.
+    """
+    step = int(state.step)
+    if step == self.latest_step:
+      return
+    self._checkpointer.save_checkpointables_async(
+      step,
+      {
+        'model': {'params': state.params, 'batch_stats': state.batch_stats},
+        'training': {'step': state.step, 'opt_state': state.opt_state},
+      },
+      metrics={**metrics, 'step': step},
+      custom_metadata=dict(description),
+      force=True,
+    )
+
+  def read_description(self, step: int) -> dict[str, Any]:
+    """Returns the description that a checkpoint was saved with."""
+    return self._checkpointer.checkpointables_metadata(step).custom_metadata
+
+  def restore(
+    self, state: state_lib.TrainState, *, step: int
+  ) -> state_lib.TrainState:
+    """Returns the saved state, laid out over the devices as `state` is."""
+    abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, state)
+    loaded = self._checkpointer.load_checkpointables(
+      step,
+      {
+        'model': {
+          'params': abstract.params,
+          'batch_stats': abstract.batch_stats,
+        },
+        'training': {'step': abstract.step, 'opt_state': abstract.opt_state},
+      },
+    )
+    return state.replace(**loaded['model'], **loaded['training'])
+
+  def restore_model(self, variables: Any, *, step: int) -> Any:
+    """Returns the saved `params` and `batch_stats` as NumPy arrays.
+
+    Works on any device, whatever the checkpoint was saved on.
+
+    Args:
+      variables: a tree of that structure, for its shapes.
+      step: which checkpoint.
+    """
+    abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), variables)
+    return self._checkpointer.load_checkpointables(step, {'model': abstract})[
+      'model'
+    ]
+
+
+def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:
+  """Orders checkpoints, best last: lowest val_loss, the earliest on ties."""
+  return -metrics['val_loss'], -metrics['step']

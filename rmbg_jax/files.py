@@ -1,0 +1,24 @@
+"""Writing files so that they are whole or not there."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
+  """Yields a temporary path that becomes `path` when the block succeeds.
+
+  The temporary file is in the same folder (a rename across file systems is
+  not atomic) and is removed when the block fails. Parent folders are made.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    yield partial
+    partial.replace(path)
+  except BaseException:
+    partial.unlink(missing_ok=True)
+    raise

@@ -1,0 +1,51 @@
+"""Networks. They know nothing of files, flags or configurations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from rmbg_jax.models.unet import UNet
+
+MODELS = {'unet': UNet}
+
+
+def create_model(
+  architecture: Mapping[str, Any], *, dtype: str = 'float32'
+) -> nn.Module:
+  """Builds a network from a plain description, as checkpoints store it.
+
+  Args:
+    architecture: `name` (a key of `MODELS`) and the network's attributes,
+      those of a part grouped under the part's name: `encoder.width` is the
+      attribute `encoder_width`. Lists, as JSON has them, become tuples.
+    dtype: of the computation; not part of what a checkpoint stores.
+
+  Returns:
+    A Flax module: images (b, h, w, 3) in, a tuple of logits (b, h, w, 1) out.
+
+  Raises:
+    ValueError: for an unknown name or attribute.
+  """
+  attributes = {}
+  for key, value in architecture.items():
+    group = value if isinstance(value, Mapping) else {'': value}
+    for inner, setting in group.items():
+      name = f'{key}_{inner}' if inner else key
+      attributes[name] = (
+        tuple(setting) if isinstance(setting, list) else setting
+      )
+  name = attributes.pop('name', None)
+  if name not in MODELS:
+    raise ValueError(
+      f'Unknown model name {name!r}; choose one of {sorted(MODELS)}.'
+    )
+  model = MODELS[name]
+  known = set(model.__dataclass_fields__) - {'parent', 'name', 'dtype'}
+  unknown = sorted(set(attributes) - known)
+  if unknown:
+    raise ValueError(
+      f'Model {name!r} has no attribute {", ".join(unknown)}; it has '
+      f'{", ".join(sorted(known))}.'
+    )
+  return model(**attributes, dtype=dtype)

@@ -1,0 +1,86 @@
+"""What the parts of the network share: convolution, normalisation, upsampling.
+
+The parts receive `conv` and `norm` ready-made, so that the compute type, the
+mode (training or not) and the framework whose numbers are reproduced are
+chosen in one place, `unet.py`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# `conv(features, kernel, ...)` and `norm(...)` make a layer.
+LayerFactory = Callable[..., nn.Module]
+
+
+def make_conv(*, dtype: Any, use_bias: bool = True) -> LayerFactory:
+  """Returns a factory of convolutions with stride 1 and 'same' padding.
+
+  Parameters are float32, the computation runs in `dtype`. Padding is explicit
+  at every convolution whose stride is not 1: 'SAME' pads such a convolution
+  on other sides than Keras' and PyTorch's ResNets do.
+  """
+  return functools.partial(
+    nn.Conv,
+    use_bias=use_bias,
+    padding='SAME',
+    dtype=dtype,
+    kernel_init=nn.initializers.he_normal(),
+  )
+
+
+def make_norm(
+  *, dtype: Any, train: bool, momentum: float, epsilon: float
+) -> LayerFactory:
+  """Returns a factory of batch normalisations.
+
+  In training they use the statistics of the whole global batch (under jit
+  over a mesh the reduction crosses devices) and update the running ones.
+  """
+  return functools.partial(
+    nn.BatchNorm,
+    use_running_average=not train,
+    momentum=momentum,
+    epsilon=epsilon,
+    dtype=dtype,
+  )
+
+
+def upsample_bilinear(
+  x: Float[Array, 'b h w c'], *, factor: int
+) -> Float[Array, 'b factor*h factor*w c']:
+  """Enlarges by an even whole factor, bilinear with half-pixel centres.
+
+  The same numbers as `tf.image.resize` and Keras' `UpSampling2D(bilinear)`.
+  Every output pixel is a fixed blend of two neighbours per axis, which slices
+  express directly; `jax.image.resize` would multiply by dense matrices.
+  """
+  if factor == 1:
+    return x
+  if factor % 2:
+    raise ValueError(f'factor must be 1 or even, got {factor}.')
+  return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
+
+
+def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
+  size = x.shape[axis]
+  first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+  last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)
+  padded = jnp.concatenate([first, x, last], axis=axis)  # Edges are repeated.
+  before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
+  after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+  # Output pixel `factor * i + phase` lies `offset` input pixels from pixel i.
+  phases = []
+  for phase in range(factor):
+    offset = (phase + 0.5) / factor - 0.5
+    neighbour = before if offset < 0 else after
+    weight = jnp.asarray(abs(offset), x.dtype)
+    phases.append(x * (1 - weight) + neighbour * weight)
+  stacked = jnp.stack(phases, axis=axis + 1)
+  shape = x.shape[:axis] + (size * factor,) + x.shape[axis + 1 :]
+  return stacked.reshape(shape)

@@ -1,0 +1,150 @@
+"""The encoder: ResNet50 up to its fourth stage, in two dialects.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
+arXiv:1512.03385. Two published sets of ImageNet weights exist for it, and
+they belong to two slightly different networks:
+
+* `keras` (`keras.applications.ResNet50`): a stage's stride is on its first
+  1x1 convolution, convolutions have biases, BatchNorm epsilon 1.001e-5.
+* `torchvision` (v1.5): the stride is on the 3x3 convolution, no biases,
+  epsilon 1e-5.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from rmbg_jax.models import layers
+
+EPSILON = {'keras': 1.001e-5, 'torchvision': 1e-5}
+
+
+class Bottleneck(nn.Module):
+  """A bottleneck block: 1x1, 3x3 and 1x1 convolutions beside a shortcut.
+
+  Attributes:
+    filters: channels of the first two convolutions; the output has four times
+      as many.
+    stride: the stride of the block.
+    project: whether the shortcut is a 1x1 convolution (first block of a
+      stage) or the identity.
+    stride_on_3x3: where the stride is applied (see the module's docstring).
+    conv: makes a convolution.
+    norm: makes a batch normalisation.
+  """
+
+  filters: int
+  stride: int
+  project: bool
+  stride_on_3x3: bool
+  conv: layers.LayerFactory
+  norm: layers.LayerFactory
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c4']:
+    """Returns features at 1/stride of the resolution, 4 x filters channels."""
+    stride_1x1, stride_3x3 = self.stride, 1
+    if self.stride_on_3x3:
+      stride_1x1, stride_3x3 = 1, self.stride
+    shortcut = x
+    if self.project:
+      shortcut = self.conv(
+        4 * self.filters,
+        (1, 1),
+        strides=self.stride,
+        padding='VALID',
+        name='conv0',
+      )(x)
+      shortcut = self.norm(name='bn0')(shortcut)
+    x = self.conv(
+      self.filters, (1, 1), strides=stride_1x1, padding='VALID', name='conv1'
+    )(x)
+    x = nn.relu(self.norm(name='bn1')(x))
+    x = self.conv(
+      self.filters,
+      (3, 3),
+      strides=stride_3x3,
+      padding=((1, 1), (1, 1)),
+      name='conv2',
+    )(x)
+    x = nn.relu(self.norm(name='bn2')(x))
+    x = self.conv(4 * self.filters, (1, 1), name='conv3')(x)
+    x = self.norm(name='bn3')(x)
+    return nn.relu(x + shortcut)
+
+
+class ResNetEncoder(nn.Module):
+  """ResNet without its last stage and classifier, as a feature extractor.
+
+  Attributes:
+    stage_sizes: blocks in stages conv2, conv3, conv4; (3, 4, 6) is ResNet50.
+    width: channels of the stem; stage k works at width x 2^k and returns four
+      times that. 64 is ResNet50.
+    dialect: 'keras' or 'torchvision', see the module's docstring.
+    momentum: of the running batch statistics.
+    dtype: of the computation.
+  """
+
+  stage_sizes: tuple[int, ...] = (3, 4, 6)
+  width: int = 64
+  dialect: str = 'keras'
+  momentum: float = 0.99
+  dtype: Any = 'float32'
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'b h w 3'], *, train: bool
+  ) -> dict[str, Float[Array, 'b _ _ _']]:
+    """Returns the features `conv1` (1/2) to `conv4` (1/16), by name."""
+    if self.dialect not in EPSILON:
+      raise ValueError(
+        f'Unknown ResNet dialect {self.dialect!r}; choose one of '
+        f'{sorted(EPSILON)}.'
+      )
+    conv = layers.make_conv(
+      dtype=self.dtype, use_bias=self.dialect == 'keras'
+    )
+    norm = layers.make_norm(
+      dtype=self.dtype,
+      train=train,
+      momentum=self.momentum,
+      epsilon=EPSILON[self.dialect],
+    )
+    block = functools.partial(
+      Bottleneck,
+      stride_on_3x3=self.dialect == 'torchvision',
+      conv=conv,
+      norm=norm,
+    )
+    features = {}
+    x = conv(
+      self.width,
+      (7, 7),
+      strides=2,
+      padding=((3, 3), (3, 3)),
+      name='conv1',
+    )(images)
+    x = nn.relu(norm(name='bn1')(x))
+    features['conv1'] = x
+    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    for stage, size in enumerate(self.stage_sizes):
+      for index in range(size):
+        x = block(
+          filters=self.width * 2**stage,
+          stride=2 if stage > 0 and index == 0 else 1,
+          project=index == 0,
+          name=f'conv{stage + 2}_block{index + 1}',
+        )(x)
+      features[f'conv{stage + 2}'] = x
+    return features
+
+
+def block_names(stage_sizes: tuple[int, ...]) -> list[str]:
+  """Returns the names of the encoder's blocks in the order they run in."""
+  return [
+    f'conv{stage + 2}_block{index + 1}'
+    for stage, size in enumerate(stage_sizes)
+    for index in range(size)
+  ]

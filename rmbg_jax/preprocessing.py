@@ -1,0 +1,109 @@
+"""How a photo becomes the network's input: part of every checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+  """The input size and the normalisation that a network was trained with.
+
+  Attributes:
+    size: (height, width) in pixels that photos are stretched to.
+    channels: 'rgb' or 'bgr', the order the network expects.
+    scale: pixel values in [0, 255] are divided by it first ...
+    mean: ... then this is subtracted, one value per channel in that order ...
+    std: ... and then divided by this.
+  """
+
+  size: tuple[int, int]
+  channels: str
+  scale: float
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+
+  def normalize(
+    self, images: UInt8[Array, '... h w 3']
+  ) -> Float[Array, '... h w 3']:
+    """Returns the network's float32 input for RGB images in [0, 255]."""
+    if self.channels == 'bgr':
+      images = images[..., ::-1]
+    # One multiplication and one addition per pixel.
+    factor = 1 / (self.scale * jnp.asarray(self.std, jnp.float32))
+    offset = jnp.asarray(self.mean, jnp.float32) / jnp.asarray(
+      self.std, jnp.float32
+    )
+    shape = (1,) * (images.ndim - 1) + (3,)
+    return images.astype(jnp.float32) * factor.reshape(shape) - offset.reshape(
+      shape
+    )
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns a JSON-compatible description; `from_dict` reads it."""
+    return {
+      key: list(value) if isinstance(value, tuple) else value
+      for key, value in dataclasses.asdict(self).items()
+    }
+
+  @classmethod
+  def from_dict(cls, description: Mapping[str, Any]) -> 'Preprocessing':
+    """Rebuilds the preprocessing from `to_dict`'s description."""
+    return cls(
+      **{
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in description.items()
+      }
+    )
+
+
+# By name: the two that the published ImageNet weights were trained with, under
+# the names of the encoder's dialects, and the one of the original project,
+# which feeds BGR / 255 to an encoder trained on something else.
+_NORMALIZATIONS = {
+  'keras': {
+    'channels': 'bgr',
+    'scale': 1.0,
+    'mean': (103.939, 116.779, 123.68),
+    'std': (1.0, 1.0, 1.0),
+  },
+  'torchvision': {
+    'channels': 'rgb',
+    'scale': 255.0,
+    'mean': (0.485, 0.456, 0.406),
+    'std': (0.229, 0.224, 0.225),
+  },
+  'original': {
+    'channels': 'bgr',
+    'scale': 255.0,
+    'mean': (0.0, 0.0, 0.0),
+    'std': (1.0, 1.0, 1.0),
+  },
+}
+
+
+def make_preprocessing(
+  normalization: str, *, size: tuple[int, int]
+) -> Preprocessing:
+  """Returns the preprocessing of that name for an input size in pixels.
+
+  Args:
+    normalization: 'keras', 'torchvision' or 'original'.
+    size: (height, width), each a multiple of 16.
+
+  Raises:
+    ValueError: for an unknown name or a size the network cannot take.
+  """
+  if normalization not in _NORMALIZATIONS:
+    raise ValueError(
+      f'Unknown normalization {normalization!r}; choose one of '
+      f'{sorted(_NORMALIZATIONS)}.'
+    )
+  if len(size) != 2 or any(side < 16 or side % 16 for side in size):
+    raise ValueError(
+      f'config.data.size must be (height, width), multiples of 16; got {size}.'
+    )
+  return Preprocessing(size=tuple(size), **_NORMALIZATIONS[normalization])

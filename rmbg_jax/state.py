@@ -1,0 +1,82 @@
+"""What training changes, and how it is laid out over the devices."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything a training step reads and writes.
+
+  Attributes:
+    step: number of steps taken.
+    params: the network's parameters, float32.
+    batch_stats: running batch statistics, float32.
+    opt_state: the optimiser's state.
+  """
+
+  step: Int[Array, '']
+  params: Tree
+  batch_stats: Tree
+  opt_state: optax.OptState
+
+
+def make_mesh() -> Mesh:
+  """Returns a mesh of all devices of all hosts, with one axis, 'data'."""
+  return jax.make_mesh(
+    (jax.device_count(),), ('data',), axis_types=(AxisType.Auto,)
+  )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of the state: a copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+  """Puts a host's part of a batch on its devices, split along the batch."""
+  sharding = NamedSharding(mesh, PartitionSpec('data'))
+  return {
+    key: jax.make_array_from_process_local_data(sharding, value)
+    for key, value in batch.items()
+  }
+
+
+def create_variables(
+  model: nn.Module, *, seed: int, size: tuple[int, int]
+) -> Tree:
+  """Returns freshly initialised `params` and `batch_stats`."""
+  return jax.jit(
+    lambda key: model.init(key, jnp.zeros((1, *size, 3)), train=False)
+  )(jax.random.key(seed))
+
+
+def create_train_state(
+  variables: Tree, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """Returns the state before the first step, replicated over the mesh.
+
+  Args:
+    variables: `params` and `batch_stats`.
+    optimizer: decides the shape of the optimiser's state.
+    mesh: the devices.
+  """
+
+  def create(variables):
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables['batch_stats'],
+      opt_state=optimizer.init(variables['params']),
+    )
+
+  return jax.jit(create, out_shardings=replicated(mesh))(variables)
