@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from data_pipelines import demo, folder
 
 SOURCES = ('demo', 'folder')
@@ -24,7 +26,7 @@ def load_pairs(
       for the embedded set, which is drawn into the directory first.
     directory: where the data set is.
     validation_share: for data sets without a split of their own.
-    limit: use only the first so many pairs by name; 0 for all.
+    limit: use only so many pairs, drawn at random, always the same; 0 for all.
     demo_count: number of pictures of the demo set.
     demo_size: their height and width in pixels.
 
@@ -47,6 +49,7 @@ def load_pairs(
     )
   pairs = folder.read_folder(directory)
   if limit:
-    pairs = pairs[:limit]
+    chosen = np.random.RandomState(42).permutation(len(pairs))[:limit]
+    pairs = [pairs[index] for index in sorted(chosen)]
   folder.check_pairs(pairs)
   return folder.split_pairs(pairs, validation_share=validation_share)

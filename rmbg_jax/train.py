@@ -160,6 +160,7 @@ def train_and_evaluate(
         variables,
         config.model.encoder.weights,
         dialect=config.model.encoder.dialect,
+        stage_sizes=tuple(config.model.encoder.stage_sizes),
       )
     train_state = state.create_train_state(variables, optimizer, mesh)
     first_epoch = 0
@@ -182,8 +183,9 @@ def train_and_evaluate(
         train_batches,
         mesh=mesh,
         steps=steps_per_epoch,
-        label=f'Epoch {epoch + 1}/{config.train.epochs}',
         schedule=schedule,
+        label=f'Epoch {epoch + 1}/{config.train.epochs}',
+        val_loss=row.get('val_loss', math.nan),
       )
       variables = {
         'params': train_state.params,
@@ -326,7 +328,7 @@ def _compare(saved: Any, wanted: Any, path: str) -> list[str]:
 
 
 def _train_epoch(
-  train_step, train_state, batches, *, mesh, steps, label, schedule
+  train_step, train_state, batches, *, mesh, steps, schedule, label, val_loss
 ) -> tuple[state.TrainState, float]:
   """Trains an epoch; returns the state and the mean loss over its steps."""
   first_step = int(train_state.step)
@@ -338,7 +340,10 @@ def _train_epoch(
     if pending is not None:
       total += _finite_loss(pending, first_step + index)
       progress.set_postfix(
-        loss=f'{total / index:.4f}', lr=f'{schedule(first_step + index):.2g}'
+        loss=f'{total / index:.4f}',
+        val_loss=f'{val_loss:.4f}',
+        lr=f'{schedule(first_step + index):.2g}',
+        refresh=False,
       )
     pending = step_metrics
   total += _finite_loss(pending, first_step + steps)

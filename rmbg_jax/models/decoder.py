@@ -47,8 +47,8 @@ class DecoderBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], skip: Float[Array, 'b 2*h 2*w s']
-  ) -> Float[Array, 'b 2*h 2*w f']:
+    self, x: Float[Array, 'b h w c'], skip: Float[Array, 'b h2 w2 s']
+  ) -> Float[Array, 'b h2 w2 f']:
     """Returns features of the skip's resolution with `filters` channels."""
     x = layers.upsample_bilinear(x, factor=2)
     x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
@@ -73,7 +73,7 @@ class Head(nn.Module):
   @nn.compact
   def __call__(
     self, x: Float[Array, 'b h w c']
-  ) -> Float[Array, 'b factor*h factor*w 1']:
+  ) -> Float[Array, 'b {self.factor}*h {self.factor}*w 1']:
     """Returns float32 logits at the image's resolution."""
     logits = nn.Conv(1, (1, 1), dtype=jnp.float32, name='conv')(
       x.astype(jnp.float32)

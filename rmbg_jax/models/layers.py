@@ -53,7 +53,7 @@ def make_norm(
 
 def upsample_bilinear(
   x: Float[Array, 'b h w c'], *, factor: int
-) -> Float[Array, 'b factor*h factor*w c']:
+) -> Float[Array, 'b {factor}*h {factor}*w c']:
   """Enlarges by an even whole factor, bilinear with half-pixel centres.
 
   The same numbers as `tf.image.resize` and Keras' `UpSampling2D(bilinear)`.

@@ -1,0 +1,75 @@
+"""Release files: one `.safetensors` that alone rebuilds the network.
+
+The tensors are the flat `params/...` and `batch_stats/...`; the header has a
+JSON description with the architecture, the preprocessing and whatever else the
+releaser states (data, scores, licence). There is no pickle in it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from rmbg_jax import files
+
+_KEY = 'rmbg_jax'
+REQUIRED = ('architecture', 'preprocessing')
+
+
+def save_release(
+  path: Path,
+  variables: Any,
+  description: Mapping[str, Any],
+  *,
+  dtype: str = 'float16',
+) -> None:
+  """Writes a release file, atomically.
+
+  Args:
+    path: ending in `.safetensors`.
+    variables: `params` and `batch_stats`.
+    description: JSON-compatible, with `architecture` and `preprocessing`.
+    dtype: of the stored parameters. Batch statistics stay float32: a variance
+      can be beyond float16, and they are few.
+  """
+  flat = traverse_util.flatten_dict(variables, sep='/')
+  tensors = {
+    key: np.ascontiguousarray(
+      value, dtype if key.startswith('params/') else np.float32
+    )
+    for key, value in flat.items()
+  }
+  with files.write_atomically(path) as partial:
+    safetensors.numpy.save_file(
+      tensors, partial, metadata={_KEY: json.dumps(dict(description))}
+    )
+
+
+def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the flat tensors and the description.
+
+  Raises:
+    ValueError: if it is not a release file of this project.
+  """
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
+      tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f'{path}: not a readable .safetensors file ({error}).'
+    ) from error
+  description = json.loads(metadata.get(_KEY, '{}'))
+  missing = [key for key in REQUIRED if key not in description]
+  if missing:
+    raise ValueError(
+      f'{path}: the header does not state {" and ".join(missing)}, so this is '
+      'not a release of this project. ImageNet weights for the encoder go to '
+      '--config.model.encoder.weights.'
+    )
+  return tensors, description

@@ -1,0 +1,52 @@
+"""Settings for all tests."""
+
+import os
+
+# Before anything imports TensorFlow: no start-up messages, no GPU.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import jax
+import pytest
+from absl import flags
+
+jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Grain reads flags, which only absl's app.run parses.
+if not flags.FLAGS.is_parsed():
+  flags.FLAGS.mark_as_parsed()
+
+# With --warnings-as-errors, what is let through all the same, and why.
+ALLOWED_WARNINGS = (
+  # Keras advises its newer format; the old one is what users have.
+  'ignore:You are saving your model as an HDF5 file:UserWarning',
+  # Keras 3 on NumPy 2.
+  'ignore:__array__ implementation:DeprecationWarning',
+  # Raised inside TensorFlow and tf_keras themselves.
+  'ignore::DeprecationWarning:tensorflow',
+  'ignore::DeprecationWarning:tf_keras',
+)
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--warnings-as-errors',
+    action='store_true',
+    help='Fail on warnings. For CI: not by default, or a new release of a '
+    'library would turn a working checkout red.',
+  )
+
+
+def pytest_configure(config):
+  if config.getoption('--warnings-as-errors'):
+    config.addinivalue_line('filterwarnings', 'error')
+    for allowed in ALLOWED_WARNINGS:
+      config.addinivalue_line('filterwarnings', allowed)
+
+
+@pytest.fixture
+def rng():
+  import numpy as np
+
+  return np.random.default_rng(0)

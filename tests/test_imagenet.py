@@ -1,0 +1,183 @@
+"""Both dialects of ImageNet weights give their publisher's features."""
+
+import functools
+import hashlib
+import http.server
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from rmbg_jax.models import resnet
+from rmbg_jax.pretrained import download, imagenet
+from tests import keras_reference
+
+STAGES = (3, 4, 6)
+
+
+def _features(dialect, path, images):
+  """Features of an encoder with the file's weights."""
+  encoder = resnet.ResNetEncoder(dialect=dialect)
+  apply = jax.jit(functools.partial(encoder.apply, train=False))
+  init = functools.partial(encoder.init, train=False)
+  blank = jax.jit(init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  variables = imagenet.load_encoder(
+    {key: {'encoder': tree} for key, tree in blank.items()},
+    str(path),
+    dialect=dialect,
+    stage_sizes=STAGES,
+  )
+  variables = {key: tree['encoder'] for key, tree in variables.items()}
+  return apply(variables, images)
+
+
+def _assert_close(actual, expected):
+  assert list(actual) == ['conv1', 'conv2', 'conv3', 'conv4']
+  for name in actual:
+    reference = np.asarray(expected[name])
+    assert reference.std() > 0.1, f'{name} of the reference is dead'
+    error = np.abs(actual[name] - reference).max() / reference.std()
+    assert error < 1e-4, f'{name}: {error}'
+
+
+def test_keras_features(tmp_path, rng):
+  import tf_keras
+
+  model = tf_keras.applications.ResNet50(include_top=False, weights=None)
+  images = rng.normal(0, 50, (2, 64, 96, 3)).astype('float32')
+  keras_reference.randomize(tf_keras, model, images, rng)
+  path = tmp_path / 'notop.h5'
+  model.save_weights(path)  # With conv5, which is ignored.
+  names = {
+    'conv1': 'conv1_relu',
+    'conv2': 'conv2_block3_out',
+    'conv3': 'conv3_block4_out',
+    'conv4': 'conv4_block6_out',
+  }
+  reference = tf_keras.Model(
+    model.inputs, {k: model.get_layer(n).output for k, n in names.items()}
+  )
+  _assert_close(
+    _features('keras', path, images), reference.predict(images, verbose=0)
+  )
+
+
+def test_torchvision_features(tmp_path, rng):
+  import keras
+
+  model = keras_reference.build_torchvision_resnet(keras)
+  images = rng.normal(0, 1, (2, 64, 96, 3)).astype('float32')
+  keras_reference.randomize(keras, model, images, rng)
+  path = tmp_path / 'resnet50.safetensors'
+  tensors = keras_reference.torchvision_state_dict(model)
+  safetensors.numpy.save_file(tensors, path)
+  _assert_close(
+    _features('torchvision', path, images), model.predict(images, verbose=0)
+  )
+
+  del tensors['layer2.3.bn2.running_var']
+  tensors['layer9.weight'] = np.zeros(2, np.float32)
+  tensors['conv1.weight'] = np.zeros((8, 3, 7, 7), np.float32)
+  safetensors.numpy.save_file(tensors, path)
+  with pytest.raises(ValueError) as error:
+    _features('torchvision', path, images)
+  assert 'missing: layer2.3.bn2.running_var' in str(error.value)
+  assert 'unexpected: layer9.weight' in str(error.value)
+  assert 'shape: conv1.weight is (7, 7, 3, 8)' in str(error.value)
+
+
+def test_wrong_files_and_dialects_are_refused(tmp_path):
+  load = functools.partial(imagenet.load_encoder, {}, stage_sizes=STAGES)
+  with pytest.raises(FileNotFoundError, match='absent.h5'):
+    load('absent.h5', dialect='keras')
+  with pytest.raises(ValueError, match='expected "imagenet" or a file'):
+    load('weights.bin', dialect='keras')
+  path = tmp_path / 'weights.h5'
+  path.touch()
+  with pytest.raises(ValueError, match='belong to the keras dialect'):
+    load(str(path), dialect='torchvision')
+
+
+def test_pth_without_torch_names_the_alternative(tmp_path, monkeypatch):
+  path = tmp_path / 'resnet50.pth'
+  path.touch()
+  monkeypatch.setitem(__import__('sys').modules, 'torch', None)
+  with pytest.raises(ValueError, match='safetensors'):
+    imagenet.load_encoder(
+      {'params': {'encoder': {}}},
+      str(path),
+      dialect='torchvision',
+      stage_sizes=STAGES,
+    )
+
+
+CONTENT = bytes(range(256)) * 40
+
+
+class _Publisher(http.server.BaseHTTPRequestHandler):
+  """Serves CONTENT with ranges; cuts the first answer in the middle."""
+
+  requests = []
+
+  def do_GET(self):  # noqa: N802
+    wanted = self.headers.get('Range')
+    self.requests.append(wanted)
+    start = int(wanted.removeprefix('bytes=').rstrip('-')) if wanted else 0
+    body = CONTENT[start:]
+    self.send_response(206 if wanted else 200)
+    self.send_header('Content-Length', str(len(body)))
+    self.end_headers()
+    self.wfile.write(body[: len(body) if wanted else 5000])
+
+  def log_message(self, *_):
+    pass
+
+
+@pytest.fixture
+def publisher(monkeypatch, tmp_path):
+  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'cache')
+  _Publisher.requests = []
+  server = http.server.HTTPServer(('127.0.0.1', 0), _Publisher)
+  threading.Thread(target=server.serve_forever, daemon=True).start()
+  yield f'http://127.0.0.1:{server.server_port}/weights.h5'
+  server.shutdown()
+  server.server_close()
+
+
+def test_download_resumes_checks_and_caches(publisher):
+  checksum = 'md5:' + hashlib.md5(CONTENT).hexdigest()
+  with pytest.raises(FileNotFoundError, match='5000 of 10240'):
+    download.fetch(publisher, checksum=checksum, flag='--x')
+  path = download.fetch(publisher, checksum=checksum, flag='--x')
+  assert path.read_bytes() == CONTENT
+  assert _Publisher.requests == [None, 'bytes=5000-']
+  assert download.fetch(publisher, checksum=checksum, flag='--x') == path
+  assert len(_Publisher.requests) == 2, 'the cached copy was not used'
+
+
+def test_download_refuses_a_wrong_checksum(publisher):
+  with pytest.raises(FileNotFoundError):  # The publisher's first answer.
+    download.fetch(publisher, checksum='sha256:00', flag='--x')
+  with pytest.raises(ValueError, match='sha256:00.*--x=PATH'):
+    download.fetch(publisher, checksum='sha256:00', flag='--x')
+  assert not list(download.cache_dir().iterdir())
+
+
+def test_offline_names_address_checksum_and_flag(monkeypatch, tmp_path):
+  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setitem(
+    imagenet.PUBLISHED,
+    'keras',
+    ('http://127.0.0.1:9/resnet50.h5', 'md5:4d473c1dd8becc155b73f8504c6f6626'),
+  )
+  with pytest.raises(FileNotFoundError) as error:
+    imagenet.load_encoder({}, 'imagenet', dialect='keras', stage_sizes=STAGES)
+  for part in (
+    'http://127.0.0.1:9/resnet50.h5',
+    'md5:4d473c1dd8becc155b73f8504c6f6626',
+    '--config.model.encoder.weights=PATH',
+  ):
+    assert part in str(error.value)
