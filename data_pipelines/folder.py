@@ -4,8 +4,8 @@
 DIR/
   Images/    photos; folder names in any case, `Image` or `Images`
   Masks/     masks of the same size and stem; `Mask` or `Masks`
-  Dataset.csv   optional: Image Name, Category, Image Path, Mask Path
-                (paths relative to the CSV), then optionally Source, Label, Split
+  Dataset.csv   optional: Image Name, Category, Image Path, Mask Path (paths
+                relative to the CSV), and if wanted Source, Label, Split
 ```
 
 Without a CSV, images and masks are paired by stem.
@@ -178,7 +178,9 @@ def _read_csv(path: Path) -> list[Pair]:
       problems.append(f'line {line}: {error}')
       continue
     if pair.name in seen:
-      problems.append(f'line {line}: {pair.name} is also line {seen[pair.name]}')
+      problems.append(
+        f'line {line}: {pair.name} is also line {seen[pair.name]}'
+      )
     seen[pair.name] = line
     for file in (pair.image_path, pair.mask_path):
       if not file.is_file():

@@ -41,9 +41,7 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
   except FileNotFoundError:
     raise
   except Image.DecompressionBombError as error:
-    raise ValueError(
-      f'{name}: {error} Reduce the image before use.'
-    ) from error
+    raise ValueError(f'{name}: {error} Reduce the image before use.') from error
   except (OSError, SyntaxError, ValueError) as error:
     # Pillow raises SyntaxError for broken PNGs, and OSError for most others.
     raise ValueError(

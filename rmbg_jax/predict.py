@@ -110,9 +110,7 @@ def predict_folder(
     for kind in kinds:
       with files.write_atomically(output / kind / names[path]) as partial:
         # Level 1 takes a third of the default's time for a few more bytes.
-        render[kind](photo, alpha).save(
-          partial, format='png', compress_level=1
-        )
+        render[kind](photo, alpha).save(partial, format='png', compress_level=1)
 
   errors = {}
   saving: collections.deque = collections.deque()

@@ -144,9 +144,7 @@ def to_mask(alpha: Float[np.ndarray, 'h w']) -> Image.Image:
   return Image.fromarray(np.round(alpha * 255).astype(np.uint8))
 
 
-def cut_out(
-  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
-) -> Image.Image:
+def cut_out(photo: Image.Image, alpha: Float[np.ndarray, 'h w']) -> Image.Image:
   """Returns the photo with alpha as its transparency."""
   result = photo.copy()
   result.putalpha(to_mask(alpha))

@@ -67,9 +67,9 @@ def make_train_step(
       per_image = losses.compute_loss(outputs, alpha, weights=loss_weights)
       return jnp.mean(per_image), updates['batch_stats']
 
-    (loss, batch_stats), grads = jax.value_and_grad(
-      compute_loss, has_aux=True
-    )(train_state.params)
+    (loss, batch_stats), grads = jax.value_and_grad(compute_loss, has_aux=True)(
+      train_state.params
+    )
     updates, opt_state = optimizer.update(
       grads, train_state.opt_state, train_state.params
     )

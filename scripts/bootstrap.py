@@ -26,7 +26,9 @@ def prepare(requirements: str) -> Path:
       f'{sys.version.split()[0]}. Run this script with a newer one.'
     )
   folder = ROOT / '.venv'
-  python = folder / ('Scripts/python.exe' if sys.platform == 'win32' else 'bin/python')
+  python = folder / (
+    'Scripts/python.exe' if sys.platform == 'win32' else 'bin/python'
+  )
   stamp = folder / f'{requirements}.installed'
   wanted = _fingerprint()
   if stamp.exists() and stamp.read_text() == wanted:

@@ -1,7 +1,7 @@
 """Turns a training's best checkpoint into one `.safetensors` release file.
 
 ```bash
-python scripts/export_release.py --checkpoint=runs/lite --output=lite.safetensors
+python scripts/export_release.py --checkpoint=runs/lite --output=l.safetensors
 ```
 """
 

@@ -125,9 +125,7 @@ def build_torchvision_resnet(keras):
       stride = 2 if stage > 1 and block == 0 else 1
       shortcut = x
       if block == 0:
-        shortcut = conv(
-          x, 4 * filters, 1, stride, f'{prefix}downsample_0'
-        )
+        shortcut = conv(x, 4 * filters, 1, stride, f'{prefix}downsample_0')
         shortcut = norm(shortcut, f'{prefix}downsample_1')
       x = relu(norm(conv(x, filters, 1, 1, f'{prefix}conv1'), f'{prefix}bn1'))
       x = conv(x, filters, 3, stride, f'{prefix}conv2')

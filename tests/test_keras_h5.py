@@ -20,10 +20,11 @@ SIZES = ((64, 64), (96, 160))
 def _write_fixture(path, keras, rng, *, weights_only=False, **widths):
   """Saves a random network; returns images and outputs at both sizes."""
   smaller, model = (
-    keras_reference.build_original(keras, size=size, **widths)
-    for size in SIZES
+    keras_reference.build_original(keras, size=size, **widths) for size in SIZES
   )
-  images = [rng.uniform(0, 1, (2, *size, 3)).astype('float32') for size in SIZES]
+  images = [
+    rng.uniform(0, 1, (2, *size, 3)).astype('float32') for size in SIZES
+  ]
   keras_reference.randomize(keras, model, images[1], rng)
   smaller.set_weights(model.get_weights())
   cases = []

@@ -103,9 +103,7 @@ class ResNetEncoder(nn.Module):
         f'Unknown ResNet dialect {self.dialect!r}; choose one of '
         f'{sorted(EPSILON)}.'
       )
-    conv = layers.make_conv(
-      dtype=self.dtype, use_bias=self.dialect == 'keras'
-    )
+    conv = layers.make_conv(dtype=self.dtype, use_bias=self.dialect == 'keras')
     norm = layers.make_norm(
       dtype=self.dtype,
       train=train,

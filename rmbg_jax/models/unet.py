@@ -86,9 +86,9 @@ class UNet(nn.Module):
     for index, (filters, skip) in enumerate(
       zip(self.decoder_filters, skips, strict=True)
     ):
-      x = decoder.DecoderBlock(
-        filters, conv, norm, name=f'decoder{index + 1}'
-      )(x, skip)
+      x = decoder.DecoderBlock(filters, conv, norm, name=f'decoder{index + 1}')(
+        x, skip
+      )
       head = decoder.Head(factor=8 // 2**index, name=f'head{index + 1}')
       outputs.append(head(x))
     return tuple(outputs)

@@ -1,0 +1,1 @@
+"""Loading trained networks and foreign weights. Start at `load.py`."""

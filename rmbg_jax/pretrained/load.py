@@ -52,7 +52,7 @@ def load_model(
     return _load_workdir(path, dtype)
   if not path.exists():
     raise FileNotFoundError(
-      f'{path}: no such checkpoint. Pass a training\'s working directory, a '
+      f"{path}: no such checkpoint. Pass a training's working directory, a "
       '.safetensors release or a Keras .h5 file.'
     )
   if path.suffix == '.safetensors':
@@ -60,7 +60,7 @@ def load_model(
   if path.suffix in ('.h5', '.hdf5'):
     return _load_keras(path, dtype)
   raise ValueError(
-    f'{path}: unknown kind of checkpoint. Pass a training\'s working directory, '
+    f"{path}: unknown kind of checkpoint. Pass a training's working directory, "
     'a .safetensors release or a Keras .h5 file.'
   )
 
