@@ -106,9 +106,9 @@ def draw_pair(
 def _draw_background(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
   angle = rng.uniform(0, 2 * np.pi)
   ramp = (x * np.cos(angle) + y * np.sin(angle)) / 3 + 0.5
-  ramp = ramp + _noise(rng, x.shape, cells=rng.integers(2, 12)) * 0.3
+  ramp = ramp + _noise(rng, x.shape, cells=int(rng.integers(2, 12))) * 0.3
   photo = _mix(_muted_colour(rng), _muted_colour(rng), np.clip(ramp, 0, 1))
-  grain = _noise(rng, x.shape, cells=rng.integers(16, 48))
+  grain = _noise(rng, x.shape, cells=int(rng.integers(16, 48)))
   return photo + rng.uniform(0.02, 0.1) * grain[..., None]
 
 
@@ -125,7 +125,7 @@ def _draw_texture(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
   elif pattern == 2:
     wave = np.cos(u) + np.cos(v) - 0.6  # Dots.
   else:
-    wave = 3 * _noise(rng, x.shape, cells=rng.integers(8, 20))  # Patches.
+    wave = 3 * _noise(rng, x.shape, cells=int(rng.integers(8, 20)))  # Patches.
   share = np.clip(wave * 2 + 0.5, 0, 1)
   hue = rng.uniform()
   first = _colour(hue, rng.uniform(0.7, 1), rng.uniform(0.75, 1))
@@ -227,7 +227,7 @@ def _noise(
   rng: np.random.Generator, shape: tuple[int, int], *, cells: int
 ) -> Plane:
   """Smooth noise in about [-1, 1] with that many cells per side."""
-  coarse = rng.uniform(-1, 1, (int(cells), int(cells))).astype(np.float32)
+  coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
   return np.asarray(
     Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC),
     np.float64,

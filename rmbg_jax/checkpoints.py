@@ -100,10 +100,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
       return
     self._checkpointer.save_checkpointables_async(
       step,
-      {
-        'model': {'params': state.params, 'batch_stats': state.batch_stats},
-        'training': {'step': state.step, 'opt_state': state.opt_state},
-      },
+      _checkpointables(state),
       metrics={**metrics, 'step': step},
       custom_metadata=dict(description),
       force=True,
@@ -116,18 +113,22 @@ class CheckpointStore(contextlib.AbstractContextManager):
   def restore(
     self, state: state_lib.TrainState, *, step: int
   ) -> state_lib.TrainState:
-    """Returns the saved state, laid out over the devices as `state` is."""
-    abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, state)
-    loaded = self._checkpointer.load_checkpointables(
-      step,
-      {
-        'model': {
-          'params': abstract.params,
-          'batch_stats': abstract.batch_stats,
-        },
-        'training': {'step': abstract.step, 'opt_state': abstract.opt_state},
-      },
+    """Returns the saved state, laid out over the devices as `state` is.
+
+    Raises:
+      ValueError: if the checkpoint is of another network or optimiser.
+    """
+    abstract = jax.tree.map(
+      ocp.arrays.to_shape_dtype_struct, _checkpointables(state)
     )
+    try:
+      loaded = self._checkpointer.load_checkpointables(step, abstract)
+    except (KeyError, ValueError) as error:
+      raise ValueError(
+        f'{self._checkpointer.directory / str(step)}: the checkpoint does not '
+        'fit the configuration (is config.optimizer another one?): '
+        f'{error.__cause__ or error}'
+      ) from error
     return state.replace(**loaded['model'], **loaded['training'])
 
   def restore_model(self, variables: Any, *, step: int) -> Any:
@@ -143,6 +144,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
     return self._checkpointer.load_checkpointables(step, {'model': abstract})[
       'model'
     ]
+
+
+def _checkpointables(state: state_lib.TrainState) -> dict[str, Any]:
+  return {
+    'model': {'params': state.params, 'batch_stats': state.batch_stats},
+    'training': {'step': state.step, 'opt_state': state.opt_state},
+  }
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:

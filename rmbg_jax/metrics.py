@@ -5,7 +5,6 @@ whatever the size of the last batch.
 """
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -63,8 +62,8 @@ def compute_iou(
 
 
 def merge_all(states: list[dict[str, Mean]]) -> dict[str, float]:
-  """Merges batches' states, fetches them once and returns the means."""
+  """Merges the states of batches and returns the means."""
   merged = states[0]
   for state in states[1:]:
     merged = {key: merged[key].merge(state[key]) for key in merged}
-  return {key: mean.compute() for key, mean in jax.device_get(merged).items()}
+  return {key: mean.compute() for key, mean in merged.items()}

@@ -49,7 +49,9 @@ def make_optimizer(
     weight_decay: of AdamW, 0 for Adam.
     clip_norm: largest global norm of a gradient, 0 for none.
   """
-  adam = optax.adamw(schedule, weight_decay=weight_decay, eps=1e-7)
-  if clip_norm:
-    return optax.chain(optax.clip_by_global_norm(clip_norm), adam)
-  return adam
+  # Both parts are always there, so that switching clipping on or off leaves
+  # the optimiser's state loadable.
+  return optax.chain(
+    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    optax.adamw(schedule, weight_decay=weight_decay, eps=1e-7),
+  )

@@ -86,7 +86,7 @@ def make_train_step(
 
 def train_and_evaluate(
   config: ml_collections.ConfigDict, workdir: Path
-) -> dict[str, float]:
+) -> dict[str, Any]:
   """Trains the network that a configuration describes.
 
   Args:
@@ -171,7 +171,7 @@ def train_and_evaluate(
       print(f'Resumed at epoch {first_epoch}, step {int(train_state.step)}.')
 
     log = writers.CsvLog(workdir / 'log.csv', first_epoch=first_epoch)
-    row = {}
+    row = log.last
     for epoch in range(first_epoch, config.train.epochs):
       # Within an epoch, the order is: next batch -> step -> look at the
       # previous step's loss, while the device computes this one's. After it:
@@ -185,7 +185,7 @@ def train_and_evaluate(
         steps=steps_per_epoch,
         schedule=schedule,
         label=f'Epoch {epoch + 1}/{config.train.epochs}',
-        val_loss=row.get('val_loss', math.nan),
+        val_loss=float(row.get('val_loss', math.nan)),
       )
       variables = {
         'params': train_state.params,
@@ -360,7 +360,7 @@ def _finite_loss(step_metrics: Mapping[str, jax.Array], step: int) -> float:
   return loss
 
 
-def _describe_row(row: Mapping[str, float]) -> str:
+def _describe_row(row: Mapping[str, int | float]) -> str:
   return (
     f'Epoch {row["epoch"] + 1}: loss {row["loss"]:.4f}, '
     f'val_loss {row["val_loss"]:.4f}, MAE {row["val_mae"]:.4f}, '

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -38,7 +39,12 @@ class CsvLog:
           row for row in csv.DictReader(file) if int(row['epoch']) < first_epoch
         ]
 
-  def write(self, row: Mapping[str, float]) -> None:
+  @property
+  def last(self) -> dict[str, Any]:
+    """The last row, as read back from the file or as written; {} if none."""
+    return dict(self._rows[-1]) if self._rows else {}
+
+  def write(self, row: Mapping[str, int | float]) -> None:
     """Adds an epoch's row."""
     self._rows.append({column: row[column] for column in COLUMNS})
     with (

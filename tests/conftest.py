@@ -6,6 +6,10 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
+# Half of the time of these tests is compilation. What is compiled with all
+# optimisations is tested through the command lines, as users run them.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+
 import jax
 import pytest
 from absl import flags

@@ -75,7 +75,7 @@ class Head(nn.Module):
     self, x: Float[Array, 'b h w c']
   ) -> Float[Array, 'b {self.factor}*h {self.factor}*w 1']:
     """Returns float32 logits at the image's resolution."""
-    logits = nn.Conv(1, (1, 1), dtype=jnp.float32, name='conv')(
+    logits = layers.make_conv(dtype=jnp.float32)(1, (1, 1), name='conv')(
       x.astype(jnp.float32)
     )
     return layers.upsample_bilinear(logits, factor=self.factor)

@@ -1,0 +1,155 @@
+"""The commands of the README, as a user runs them: in processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from rmbg_jax import train
+from rmbg_jax.preprocessing import make_preprocessing
+from tests import helpers
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _run(*command, check=True):
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  result = subprocess.run(
+    [sys.executable, *map(str, command)],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  if check:
+    assert result.returncode == 0, result.stdout + result.stderr
+  return result
+
+
+def test_quickstart_learns(tmp_path):
+  """The whole quickstart, but for installing; on fresh pictures IoU >= .85."""
+  output, workdir = tmp_path / 'out', tmp_path / 'run'
+  arguments = (
+    'scripts/quickstart.py',
+    '--no-install',
+    f'--output={output}',
+    f'--workdir={workdir}',
+    f'--config.data.dir={tmp_path / "data"}',
+  )
+  first = _run(*arguments)
+  assert 'Look at' in first.stdout
+  import numpy as np
+  from PIL import Image
+
+  scores = []
+  for truth in sorted((output / 'photos' / 'Masks').iterdir()):
+    true = np.asarray(Image.open(truth)) > 127
+    predicted = np.asarray(Image.open(output / 'mask' / truth.name)) > 127
+    scores.append((true & predicted).sum() / (true | predicted).sum())
+    for kind in ('cutout', 'side_by_side'):
+      assert (output / kind / truth.name).exists()
+  assert len(scores) == 12
+  assert np.mean(scores) >= 0.85, scores
+  log = (workdir / 'log.csv').read_text()
+  assert float(log.splitlines()[-1].split(',')[5]) >= 0.85
+  # Again: nothing is trained anew.
+  second = _run(*arguments)
+  assert 'Look at' in second.stdout
+  assert (workdir / 'log.csv').read_text() == log
+
+
+def test_trains_and_predicts_without_tensorflow(tmp_path):
+  code = f"""
+import sys
+for name in ('tensorflow', 'tf_keras', 'keras'):
+  sys.modules[name] = None  # Importing it raises ImportError.
+from pathlib import Path
+from tests import helpers
+from rmbg_jax import BackgroundRemover, train
+workdir = Path({str(tmp_path)!r})
+config = helpers.make_config(workdir / 'data', **{{'train.epochs': 1}})
+train.train_and_evaluate(config, workdir / 'run')
+photo = next((workdir / 'data' / 'Images').iterdir())
+BackgroundRemover.from_checkpoint(workdir / 'run').remove(photo).load()
+print('done without', sys.modules['tensorflow'])
+"""
+  assert 'done without None' in _run('-c', code).stdout
+
+
+CONFIGS = sorted(
+  path.stem
+  for path in Path(configs.__file__).parent.glob('*.py')
+  if path.stem != '__init__'
+)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_loads(name):
+  module = __import__(f'configs.{name}', fromlist=['get_config'])
+  config = module.get_config()
+  assert isinstance(config, ConfigDict)
+  assert config.name == name
+  assert f'--config=configs/{name}.py' in module.__doc__
+  architecture, model = train.create_model(config.model)
+  assert architecture['name'] == 'unet'
+  assert 'weights' not in architecture['encoder']
+  make_preprocessing(
+    config.data.normalization or config.model.encoder.dialect,
+    size=tuple(config.data.size),
+  )
+  assert set(helpers.TINY_OVERRIDES) <= set(_flatten(config))
+
+
+def _flatten(config, prefix=''):
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from _flatten(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key
+
+
+def test_a_wrong_key_is_named():
+  result = _run(
+    '-m',
+    'rmbg_jax.main',
+    '--config=configs/demo.py',
+    '--config.optimizer.learning_rat=1',
+    check=False,
+  )
+  assert result.returncode != 0
+  assert 'learning_rat' in result.stderr
+  assert 'learning_rate' in result.stderr
+
+
+def test_errors_are_one_line():
+  result = _run(
+    '-m',
+    'rmbg_jax.main',
+    '--config=configs/lite.py',
+    '--config.data.dir=/absent',
+    check=False,
+  )
+  assert result.returncode == 1
+  assert 'Error: /absent: no such data folder' in result.stderr
+  assert 'Traceback' not in result.stderr
+
+
+def test_release_script(tmp_path):
+  workdir = tmp_path / 'run'
+  config = helpers.make_config(tmp_path / 'data', **{'train.epochs': 1})
+  train.train_and_evaluate(config, workdir)
+  path = tmp_path / 'tiny.safetensors'
+  arguments = ('scripts/export_release.py', f'--checkpoint={workdir}')
+  assert 'MB' in _run(*arguments, f'--output={path}').stdout
+  assert path.exists()
+  wrong = _run(*arguments, f'--output={tmp_path / "tiny.bin"}', check=False)
+  assert wrong.returncode and 'must end in .safetensors' in wrong.stdout
+
+
+def test_style():
+  for command in (('check',), ('format', '--check')):
+    _run('-m', 'ruff', *command, '.')

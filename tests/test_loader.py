@@ -1,0 +1,185 @@
+"""Batches: order, augmentation, epochs and exact evaluation."""
+
+import grain
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import demo, folder, loader, sources, transforms
+
+COUNT, BATCH = 11, 4
+
+
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('demo')
+  demo.make_demo(directory, count=COUNT, size=(40, 56), seed=3)
+  return folder.read_folder(directory)
+
+
+def _train(pairs, *, threads=2, seed=0):
+  return loader.make_train_iterator(
+    pairs,
+    decode=transforms.Decode((32, 48), allow_empty=False),
+    augment=transforms.Augment(flip=0.5, min_scale=0.5),
+    batch_size=BATCH,
+    seed=seed,
+    read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2),
+  )
+
+
+def _take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def _assert_equal(left, right):
+  for a, b in zip(left, right, strict=True):
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_batches_are_uint8_at_the_size_asked_for(pairs):
+  batch = next(_train(pairs))
+  assert batch['image'].shape == (BATCH, 32, 48, 3)
+  assert batch['alpha'].shape == (BATCH, 32, 48, 1)
+  assert {array.dtype for array in batch.values()} == {np.dtype('uint8')}
+
+
+def test_same_seed_same_batches_whatever_the_threads(pairs):
+  reference = _take(_train(pairs, threads=1), 5)
+  _assert_equal(reference, _take(_train(pairs, threads=5), 5))
+  other = next(_train(pairs, seed=1))
+  assert (other['image'] != reference[0]['image']).any()
+
+
+def test_epochs_do_not_mix_and_differ(pairs):
+  assert loader.count_steps(pairs, batch_size=BATCH) == 2
+  plain = loader.make_train_iterator(
+    pairs,
+    decode=transforms.Decode((32, 48), allow_empty=False),
+    augment=transforms.Augment(flip=0.0, min_scale=1.0),
+    batch_size=BATCH,
+    seed=0,
+    read_options=grain.ReadOptions(num_threads=1, prefetch_buffer_size=1),
+  )
+  epochs = [np.concatenate([b['image'] for b in _take(plain, 2)]) for _ in '12']
+  for epoch in epochs:
+    assert len(np.unique(epoch.reshape(2 * BATCH, -1), axis=0)) == 2 * BATCH
+  assert (epochs[0] != epochs[1]).any()
+
+
+def test_state_belongs_to_the_last_batch_used(pairs):
+  iterator = _train(pairs)
+  _take(iterator, 3)
+  state = iterator.get_state()
+  expected = _take(iterator, 4)
+  resumed = _train(pairs)
+  resumed.set_state(state)
+  _assert_equal(expected, _take(resumed, 4))
+
+
+def test_evaluation_visits_each_once_and_pads(pairs):
+  batches = loader.make_eval_batches(
+    pairs,
+    decode=transforms.Decode((32, 48), allow_empty=False),
+    batch_size=BATCH,
+    read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=2),
+  )
+  for _ in range(2):  # It can be walked again.
+    seen = list(batches)
+    assert [batch['image'].shape[0] for batch in seen] == [BATCH] * 3
+    valid = np.concatenate([batch['valid'] for batch in seen])
+    assert valid.tolist() == [1] * COUNT + [0]
+    images = np.concatenate([batch['image'] for batch in seen])[valid > 0]
+    assert len(np.unique(images.reshape(COUNT, -1), axis=0)) == COUNT
+
+
+def test_fewer_images_than_a_batch_is_an_error(pairs):
+  with pytest.raises(ValueError, match=r'batch_size \(=4\)'):
+    _train(pairs[:3])
+
+
+def test_augmentation_moves_image_and_alpha_together(rng):
+  ramp = np.add.outer(np.arange(32) * 3, np.arange(48) * 2).astype(np.uint8)
+  element = {
+    'image': np.repeat(ramp[..., None], 3, axis=-1),
+    'alpha': ramp[..., None],
+  }
+  augment = transforms.Augment(flip=0.5, min_scale=0.4)
+  outcomes = set()
+  for _ in range(20):
+    moved = augment.random_map(element, rng)
+    assert moved['image'].shape == (32, 48, 3)
+    np.testing.assert_array_equal(moved['image'][..., :1], moved['alpha'])
+    outcomes.add(moved['alpha'].tobytes())
+  assert len(outcomes) > 10
+  with pytest.raises(ValueError, match='min_scale=0'):
+    transforms.Augment(flip=0.5, min_scale=0.0)
+
+
+def test_bad_pairs_are_refused_by_name(tmp_path):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  Image.new('L', (8, 8)).save(tmp_path / 'empty.png')
+  Image.new('L', (8, 9), 255).save(tmp_path / 'larger.png')
+
+  def decode(mask, allow_empty=False):
+    pair = folder.Pair(
+      name='a',
+      category='',
+      image_path=tmp_path / 'a.png',
+      mask_path=tmp_path / mask,
+    )
+    return transforms.Decode((16, 16), allow_empty=allow_empty).map(pair)
+
+  with pytest.raises(ValueError, match=r'empty\.png: the mask is empty'):
+    decode('empty.png')
+  assert decode('empty.png', allow_empty=True)['alpha'].max() == 0
+  with pytest.raises(ValueError, match=r'a\.png is 8x8 .* larger\.png 8x9'):
+    decode('larger.png')
+
+
+def test_demo_set_is_drawn_once_and_reproducible(tmp_path, pairs):
+  options = {
+    'validation_share': 0.2,
+    'limit': 0,
+    'demo_count': COUNT,
+    'demo_size': 40,
+  }
+  training, validation = sources.load_pairs('demo', tmp_path / 'd', **options)
+  assert (len(training), len(validation)) == (8, 3)
+  stamp = training[0].image_path.stat().st_mtime_ns
+  again, _ = sources.load_pairs('demo', tmp_path / 'd', **options)
+  assert again == training
+  assert training[0].image_path.stat().st_mtime_ns == stamp
+  demo.make_demo(tmp_path / 'e', count=3, size=(40, 40), seed=42)
+  first = sorted((tmp_path / 'e' / 'Masks').iterdir())[0]
+  assert (tmp_path / 'd' / 'Masks' / first.name).read_bytes() == (
+    first.read_bytes()
+  )
+  limited = sources.load_pairs(
+    'demo', tmp_path / 'd', **{**options, 'limit': 5}
+  )
+  assert sum(map(len, limited)) == 5
+
+
+def test_demo_alpha_is_soft_and_never_empty():
+  for index in range(40):
+    photo, alpha, kind = demo.draw_pair(
+      np.random.default_rng([0, index]), (64, 80)
+    )
+    assert photo.shape == (64, 80, 3)
+    assert 0.01 < (alpha > 127).mean() < 0.9, (index, kind)
+    assert ((alpha > 20) & (alpha < 235)).any()
+
+
+def test_wrong_sources_are_refused(tmp_path):
+  options = {
+    'validation_share': 0.2,
+    'limit': 0,
+    'demo_count': 1,
+    'demo_size': 32,
+  }
+  with pytest.raises(ValueError, match="'coco'"):
+    sources.load_pairs('coco', tmp_path, **options)
+  with pytest.raises(ValueError, match='--config.data.dir=FOLDER'):
+    sources.load_pairs('folder', '', **options)
