@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = 20
   config.optimizer.clip_norm = 1.0
-  config.train.epochs = 12
-  config.train.grid_every = 4
+  config.train.epochs = 10
+  config.train.grid_every = 5
   return config

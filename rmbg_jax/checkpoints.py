@@ -7,7 +7,6 @@ folder and renames it, so that a checkpoint is either whole or not there.
 """
 
 import contextlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +42,6 @@ class CheckpointStore(contextlib.AbstractContextManager):
   """
 
   def __init__(self, workdir: Path, *, writable: bool):
-    # Orbax announces every step of its work at INFO and some at WARNING.
-    logging.getLogger('absl').setLevel(logging.ERROR)
     self._checkpointer = ocp.training.Checkpointer(
       (workdir / _SUBDIRECTORY).absolute(),
       # Every save is ours, and forced; Orbax decides nothing.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -20,6 +20,7 @@ def main(argv: list[str]) -> None:
   """Runs the training that the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
   # Imported here, so that --help and a wrong flag are answered at once.
   from rmbg_jax import train
 

@@ -12,7 +12,7 @@ from concurrent import futures
 from pathlib import Path
 
 import tqdm
-from absl import app, flags
+from absl import app, flags, logging
 
 from data_pipelines import images
 from rmbg_jax import files
@@ -165,6 +165,7 @@ def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
   if not _CHECKPOINT.value:
     raise app.UsageError(
       "--checkpoint is missing: pass a training's working directory, a "

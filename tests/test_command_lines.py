@@ -1,4 +1,4 @@
-"""The commands of the README, as a user runs them: in processes of their own."""
+"""The commands of the README in processes of their own, as a user runs them."""
 
 import os
 import subprocess
@@ -147,7 +147,8 @@ def test_release_script(tmp_path):
   assert 'MB' in _run(*arguments, f'--output={path}').stdout
   assert path.exists()
   wrong = _run(*arguments, f'--output={tmp_path / "tiny.bin"}', check=False)
-  assert wrong.returncode and 'must end in .safetensors' in wrong.stdout
+  assert wrong.returncode
+  assert 'must end in .safetensors' in wrong.stdout + wrong.stderr
 
 
 def test_style():
