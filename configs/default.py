@@ -16,6 +16,11 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   config.name = 'default'  # Names the default working directory.
   config.seed = 42
+  # Start from the weights (only) of a working directory, a .safetensors file
+  # or a model.h5; 'released' for the ones that come with the project.
+  config.init_from = ''
+  # Bit for bit the same on a GPU too, at the cost of some speed.
+  config.deterministic = False
 
   config.model = ConfigDict()
   config.model.name = 'unet'
@@ -54,19 +59,51 @@ def get_config() -> ConfigDict:
   config.data.demo.count = 600
   config.data.demo.size = 128  # Pixels.
 
-  config.loss = ConfigDict()  # Weight of each loss in `rmbg_jax/losses.py`.
-  config.loss.bce = 1.0
-  config.loss.iou = 0.0
+  config.loss = ConfigDict()
+  # Weight of each loss in `rmbg_jax/losses.py`, of each output (coarse to
+  # fine), and of a pair by the kind of its label.
+  config.loss.weights = ConfigDict()
+  config.loss.weights.bce = 1.0
+  config.loss.weights.iou = 0.0
+  config.loss.weights.structure = 0.0
+  config.loss.weights.ssim = 0.0
+  config.loss.weights.l1 = 0.0
+  config.loss.weights.laplacian = 0.0
+  config.loss.outputs = (1.0, 1.0, 1.0, 1.0)
+  config.loss.labels = ConfigDict()
+  config.loss.labels.gt = 1.0
+  config.loss.labels.alpha = 1.0
+  config.loss.labels.pseudo = 0.5
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-4
-  config.optimizer.schedule = 'constant'  # Or 'cosine'.
-  config.optimizer.warmup_steps = 0
-  config.optimizer.weight_decay = 0.0
-  config.optimizer.clip_norm = 0.0  # 0 for none.
+  config.optimizer.schedule = 'plateau'  # Or 'constant', or 'cosine'.
+  config.optimizer.plateau = ConfigDict()  # Keras' ReduceLROnPlateau.
+  config.optimizer.plateau.patience = 5  # Epochs.
+  config.optimizer.plateau.factor = 0.1
+  config.optimizer.plateau.min_delta = 1e-4
+  config.optimizer.plateau.min_learning_rate = 1e-7
+  config.optimizer.warmup_steps = 0  # Not with 'plateau'.
+  config.optimizer.weight_decay = 0.0  # Decoupled, as in AdamW.
+  config.optimizer.clip_norm = 0.0  # Of the gradient; 0 for none.
+  # The encoder's learning rate as a share of the others'; 0 freezes it, its
+  # batch statistics too.
+  config.optimizer.encoder_rate = 1.0
+  # A batch in so many parts, one after the other; batch statistics are those
+  # of each part.
+  config.optimizer.accumulation = 1
+  # Of the moving averages of the weights, which are then what is evaluated
+  # and saved as the model; 0 for none.
+  config.optimizer.ema_decay = 0.0
 
   config.train = ConfigDict()
   config.train.epochs = 100
+  # Epochs without a lower validation loss after which to stop; 0: never.
+  config.train.early_stopping = 20
   config.train.grid_every = 5  # Epochs between validation pictures; 0: never.
   config.train.grid_images = 6
+  config.train.tensorboard = True
+  # Steps (first, last) to record for `tensorboard --logdir` or Perfetto; (0, 0)
+  # records nothing.
+  config.train.profile_steps = (0, 0)
   return config

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
   config.data.dir = 'runs/demo_data'
   config.data.size = (96, 96)
   config.data.batch_size = 16
-  config.loss.iou = 0.5
+  config.loss.weights.iou = 0.5
   config.optimizer.learning_rate = 3e-3
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = 20

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
   config.data.size = (288, 288)
   config.data.batch_size = 16
   config.data.augment.min_scale = 0.5
-  config.loss.iou = 0.5
+  config.loss.weights.iou = 0.5
   config.optimizer.learning_rate = 1e-3
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = 100

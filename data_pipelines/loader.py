@@ -1,17 +1,33 @@
 """Batches for training and validation, by Grain.
 
 The order and the augmentation depend on the seed, the epoch and the element
-alone, not on the number of threads.
+alone, not on the number of threads or processes. Of several processes (hosts),
+each reads its own part of every global batch.
 """
 
-import functools
-import math
+import dataclasses
 from collections.abc import Sequence
 
 import grain
-import numpy as np
 
 from data_pipelines import folder, transforms
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sharding:
+  """Which part of every global batch this process reads.
+
+  Attributes:
+    index: of this process.
+    count: of processes.
+  """
+
+  index: int = 0
+  count: int = 1
+
+  def take(self, dataset: grain.MapDataset) -> grain.MapDataset:
+    """Returns every `count`-th element, from the `index`-th on."""
+    return dataset[self.index :: self.count] if self.count > 1 else dataset
 
 
 def make_train_iterator(
@@ -22,6 +38,7 @@ def make_train_iterator(
   batch_size: int,
   seed: int,
   read_options: grain.ReadOptions,
+  sharding: Sharding,
 ) -> grain.DatasetIterator:
   """Returns an endless iterator of training batches.
 
@@ -29,14 +46,24 @@ def make_train_iterator(
   no batch reaches across epochs. The iterator's `get_state()` belongs to the
   last batch it has returned.
 
+  Args:
+    pairs: all pairs, of all processes.
+    decode: reads a pair.
+    augment: changes it at random.
+    batch_size: of the global batch; a process gets its share of it.
+    seed: of order and augmentation.
+    read_options: threads, and batches read ahead.
+    sharding: this process's part.
+
   Returns:
     An iterator of dictionaries: `image` (b, h, w, 3), `alpha` (b, h, w, 1),
-    uint8 in [0, 255].
+    uint8 in [0, 255], and `weight` (b,).
 
   Raises:
     ValueError: if there are fewer pairs than one batch needs.
   """
-  if len(pairs) < batch_size:
+  steps = count_steps(pairs, batch_size=batch_size)
+  if not steps:
     raise ValueError(
       f'{len(pairs)} training images are fewer than one batch: lower '
       f'config.data.batch_size (={batch_size}) or add images.'
@@ -47,10 +74,12 @@ def make_train_iterator(
     .shuffle()
     .map(decode)
     .random_map(augment)
-    .batch(batch_size, drop_remainder=True)
-    .repeat(None)  # Last, so that no batch mixes two epochs.
   )
-  return iter(dataset.to_iter_dataset(read_options))
+  # The same whole number of batches for every process.
+  dataset = sharding.take(dataset[: steps * batch_size])
+  dataset = dataset.batch(batch_size // sharding.count, drop_remainder=True)
+  # Repeated last, so that no batch mixes two epochs.
+  return iter(dataset.repeat(None).to_iter_dataset(read_options))
 
 
 def make_eval_batches(
@@ -59,27 +88,19 @@ def make_eval_batches(
   decode: transforms.Decode,
   batch_size: int,
   read_options: grain.ReadOptions,
+  sharding: Sharding,
 ) -> grain.IterDataset:
   """Returns one pass over the pairs in order, each exactly once.
 
   Returns:
-    Batches as of training, with `valid` (b,): 1 for a pair, and 0 for the
-    padding that fills the last batch.
+    Batches as of training; the last is filled with padding of weight 0.
   """
-  dataset = (
-    grain.MapDataset.source(pairs)
-    .map(decode)
-    .map(lambda element: {**element, 'valid': np.float32(1)})
-    .batch(
-      batch_size,
-      batch_fn=functools.partial(
-        grain.experimental.batch_and_pad, batch_size=batch_size
-      ),
-    )
-  )
+  padded = list(pairs) + [transforms.PADDING] * (-len(pairs) % batch_size)
+  dataset = sharding.take(grain.MapDataset.source(padded).map(decode))
+  dataset = dataset.batch(batch_size // sharding.count)
   return dataset.to_iter_dataset(read_options)
 
 
 def count_steps(pairs: Sequence[folder.Pair], *, batch_size: int) -> int:
   """Returns the number of training steps in an epoch."""
-  return math.floor(len(pairs) / batch_size)
+  return len(pairs) // batch_size

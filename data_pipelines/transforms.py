@@ -2,8 +2,11 @@
 
 An element becomes a dictionary of arrays: `image` (h, w, 3) RGB and `alpha`
 (h, w, 1), both uint8 in [0, 255], so that a quarter of the bytes of float32
-travels to the device. The training step normalises them there.
+travels to the device (the training step normalises them there), and `weight`,
+a float32 number that says how much the pair counts in the loss.
 """
+
+from collections.abc import Mapping
 
 import grain
 import numpy as np
@@ -14,24 +17,46 @@ from data_pipelines import folder, images
 Element = dict[str, np.ndarray]
 
 
+# Fills the last batch of an evaluation. (Grain drops elements that are None.)
+PADDING = object()
+
+
 class Decode(grain.transforms.Map):
   """Reads a pair's files at a fixed size.
 
   Attributes:
     size: (height, width) that photo and mask are stretched to.
     allow_empty: whether a mask without any foreground is accepted.
+    label_weights: the weight of each kind of label (`folder.LABELS`).
   """
 
-  def __init__(self, size: tuple[int, int], *, allow_empty: bool):
+  def __init__(
+    self,
+    size: tuple[int, int],
+    *,
+    allow_empty: bool,
+    label_weights: Mapping[str, float],
+  ):
     self.size = size
     self.allow_empty = allow_empty
+    self.label_weights = dict(label_weights)
 
-  def map(self, element: folder.Pair) -> Element:
-    """Returns the decoded pair; raises ValueError naming a bad file."""
+  def map(self, element: folder.Pair | object) -> Element:
+    """Returns the decoded pair; raises ValueError naming a bad file.
+
+    `PADDING` becomes zeros with weight 0.
+    """
+    if element is PADDING:
+      return {
+        'image': np.zeros((*self.size, 3), np.uint8),
+        'alpha': np.zeros((*self.size, 1), np.uint8),
+        'weight': np.float32(0),
+      }
     photo, mask = read_pair(element, allow_empty=self.allow_empty)
     return {
       'image': images.resize_image(photo, size=self.size),
       'alpha': images.resize_image(mask, size=self.size)[..., np.newaxis],
+      'weight': np.float32(self.label_weights[element.label]),
     }
 
 
@@ -102,4 +127,8 @@ class Augment(grain.transforms.RandomMap):
         ).reshape(height, width, -1)
       return np.ascontiguousarray(array[:, ::-1] if flip else array)
 
-    return {key: move(array) for key, array in element.items()}
+    return {
+      **element,
+      'image': move(element['image']),
+      'alpha': move(element['alpha']),
+    }

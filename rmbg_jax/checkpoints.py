@@ -1,9 +1,10 @@
 """Training checkpoints on disk. The only file that knows Orbax.
 
-A checkpoint holds two trees, `model` (what prediction needs) and `training`
-(the rest of the state), and a JSON description: architecture, preprocessing,
-configuration and the position in the data. Orbax writes into a temporary
-folder and renames it, so that a checkpoint is either whole or not there.
+A checkpoint holds two trees and a JSON description. `model` is what prediction
+needs (the moving averages where there are any), `training` the rest of the
+state; the description has architecture, preprocessing, configuration and the
+position in the training. Orbax writes into a temporary folder and renames it,
+so that a checkpoint is either whole or not there.
 """
 
 import contextlib
@@ -73,23 +74,28 @@ class CheckpointStore(contextlib.AbstractContextManager):
   @property
   def best_step(self) -> int | None:
     """The step of the lowest val_loss (the first on ties), None if none."""
-    checkpoints = self._checkpointer.checkpoints
-    if not checkpoints:
+    evaluated = [
+      checkpoint
+      for checkpoint in self._checkpointer.checkpoints
+      if checkpoint.metrics
+    ]
+    if not evaluated:
       return None
-    return max(checkpoints, key=lambda found: _rank(found.metrics)).step
+    return max(evaluated, key=lambda found: _rank(found.metrics)).step
 
   def save(
     self,
     state: state_lib.TrainState,
     *,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float] | None,
     description: Mapping[str, Any],
   ) -> None:
-    """Starts saving a state that has just been evaluated.
+    """Starts saving a state; one of this step that is there already stays.
 
     Args:
       state: what to save; its step names the checkpoint.
-      metrics: the evaluation's, with `val_loss`.
+      metrics: the evaluation's, with `val_loss`, or None for a state between
+        two evaluations, which can be the latest but not the best.
       description: JSON-compatible; `read_description` returns it.
     """
     step = int(state.step)
@@ -98,7 +104,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
     self._checkpointer.save_checkpointables_async(
       step,
       _checkpointables(state),
-      metrics={**metrics, 'step': step},
+      metrics={**metrics, 'step': step} if metrics else None,
       custom_metadata=dict(description),
       force=True,
     )
@@ -126,7 +132,10 @@ class CheckpointStore(contextlib.AbstractContextManager):
         'fit the configuration (is config.optimizer another one?): '
         f'{error.__cause__ or error}'
       ) from error
-    return state.replace(**loaded['model'], **loaded['training'])
+    model, training = loaded['model'], loaded['training']
+    if state.ema is not None:
+      return state.replace(ema=model, **training)
+    return state.replace(**model, **training)
 
   def restore_model(self, variables: Any, *, step: int) -> Any:
     """Returns the saved `params` and `batch_stats` as NumPy arrays.
@@ -144,10 +153,10 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
 
 def _checkpointables(state: state_lib.TrainState) -> dict[str, Any]:
-  return {
-    'model': {'params': state.params, 'batch_stats': state.batch_stats},
-    'training': {'step': state.step, 'opt_state': state.opt_state},
-  }
+  training = {'step': state.step, 'opt_state': state.opt_state}
+  if state.ema is not None:
+    training |= {'params': state.params, 'batch_stats': state.batch_stats}
+  return {'model': state.eval_variables, 'training': training}
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:

@@ -1,8 +1,13 @@
 """Optimisers and learning rates, from Optax."""
 
+from typing import Any
+
+import jax
+import numpy as np
 import optax
 
-SCHEDULES = ('constant', 'cosine')
+# 'plateau' is a constant rate that `monitor.py` lowers between epochs.
+SCHEDULES = ('constant', 'cosine', 'plateau')
 
 
 def make_schedule(
@@ -15,7 +20,7 @@ def make_schedule(
   """Returns the learning rate as a function of the step.
 
   Args:
-    schedule: 'constant', or 'cosine' (down to 0 at the last step).
+    schedule: 'constant', 'plateau', or 'cosine' (down to 0 at the last step).
     learning_rate: the highest rate.
     warmup_steps: steps of linear increase before it.
     total_steps: length of the training.
@@ -30,7 +35,7 @@ def make_schedule(
     )
   rest = (
     optax.constant_schedule(learning_rate)
-    if schedule == 'constant'
+    if schedule != 'cosine'
     else optax.cosine_decay_schedule(
       learning_rate, max(1, total_steps - warmup_steps)
     )
@@ -40,18 +45,64 @@ def make_schedule(
 
 
 def make_optimizer(
-  schedule: optax.Schedule, *, weight_decay: float, clip_norm: float
+  learning_rate: float | optax.Schedule,
+  *,
+  weight_decay: float,
+  clip_norm: float,
+  encoder_rate: float,
 ) -> optax.GradientTransformation:
-  """Returns Adam, with decoupled weight decay and clipping where asked for.
+  """Returns Adam, with what else is asked for.
 
   Args:
-    schedule: the learning rate by step.
+    learning_rate: a schedule by step, or a number that `set_learning_rate`
+      changes.
     weight_decay: of AdamW, 0 for Adam.
     clip_norm: largest global norm of a gradient, 0 for none.
+    encoder_rate: the encoder's learning rate as a share of the others'. At 0 it
+      does not move, and nothing is kept for it.
   """
-  # Both parts are always there, so that switching clipping on or off leaves
-  # the optimiser's state loadable.
-  return optax.chain(
-    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-    optax.adamw(schedule, weight_decay=weight_decay, eps=1e-7),
+
+  def build(learning_rate):
+    # All parts are always there, so that switching one on or off leaves the
+    # optimiser's state loadable.
+    return optax.chain(
+      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+      optax.adamw(learning_rate, weight_decay=weight_decay, eps=1e-7),
+      optax.masked(
+        optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
+      ),
+    )
+
+  frozen = 'frozen' if encoder_rate == 0 else 'trained'
+  return optax.partition(
+    {
+      'trained': optax.inject_hyperparams(build)(learning_rate=learning_rate),
+      'frozen': optax.set_to_zero(),
+    },
+    lambda params: _by_part(params, frozen, 'trained'),
   )
+
+
+def set_learning_rate(
+  opt_state: optax.OptState, learning_rate: float
+) -> optax.OptState:
+  """Returns the state of an optimiser without schedule with another rate."""
+
+  def is_rate(path, value):
+    del value
+    return any(getattr(key, 'name', '') == 'hyperparams' for key in path)
+
+  current = optax.tree_utils.tree_get(
+    opt_state, 'learning_rate', filtering=is_rate
+  )
+  changed = jax.device_put(
+    np.asarray(learning_rate, current.dtype), current.sharding
+  )
+  return optax.tree_utils.tree_set(
+    opt_state, filtering=is_rate, learning_rate=changed
+  )
+
+
+def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:
+  """Returns one value for the encoder and another for all other parts."""
+  return {part: encoder if part == 'encoder' else rest for part in params}

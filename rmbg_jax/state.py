@@ -21,12 +21,21 @@ class TrainState:
     params: the network's parameters, float32.
     batch_stats: running batch statistics, float32.
     opt_state: the optimiser's state.
+    ema: exponential moving averages of `params` and `batch_stats`, or None.
   """
 
   step: Tree
   params: Tree
   batch_stats: Tree
   opt_state: optax.OptState
+  ema: Tree = None
+
+  @property
+  def eval_variables(self) -> Tree:
+    """What is evaluated and predicted with: the averages, if there are."""
+    if self.ema is not None:
+      return self.ema
+    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def make_mesh() -> Mesh:
@@ -64,7 +73,11 @@ def create_variables(
 
 
 def create_train_state(
-  variables: Tree, optimizer: optax.GradientTransformation, mesh: Mesh
+  variables: Tree,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  use_ema: bool = False,
 ) -> TrainState:
   """Returns the state before the first step, replicated over the mesh.
 
@@ -72,6 +85,7 @@ def create_train_state(
     variables: `params` and `batch_stats`.
     optimizer: decides the shape of the optimiser's state.
     mesh: the devices.
+    use_ema: whether to keep moving averages.
   """
 
   def create(variables):
@@ -80,6 +94,10 @@ def create_train_state(
       params=variables['params'],
       batch_stats=variables['batch_stats'],
       opt_state=optimizer.init(variables['params']),
+      # Copies: the step reuses every buffer of the state, each once.
+      ema=jax.tree.map(jnp.copy, variables) if use_ema else None,
     )
 
+  # As NumPy arrays, they may go to devices of several hosts.
+  variables = jax.device_get(variables)
   return jax.jit(create, out_shardings=replicated(mesh))(variables)

@@ -1,4 +1,4 @@
-"""The training loop.
+"""The training loop and the training step.
 
 `train_and_evaluate` reads from top to bottom in the order things happen in.
 """
@@ -6,35 +6,39 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 import tqdm
+from jax.sharding import Mesh
 
-from data_pipelines import folder, loader, sources, transforms
 from rmbg_jax import (
   checkpoints,
   evaluate,
+  inputs,
   losses,
   models,
+  monitor,
   optimizers,
+  resume,
+  signals,
   state,
   summary,
   writers,
 )
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.pretrained import imagenet
+from rmbg_jax.pretrained import imagenet, load
 
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
 TrainStep = Callable[
-  [state.TrainState, dict[str, jax.Array]],
-  tuple[state.TrainState, dict[str, jax.Array]],
+  [state.TrainState, Batch], tuple[state.TrainState, Metrics]
 ]
 
 
@@ -43,45 +47,120 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   preprocessing: Preprocessing,
   *,
-  loss_weights: dict[str, float],
+  loss_weights: Mapping[str, float],
+  output_weights: Sequence[float],
+  freeze_encoder: bool = False,
+  accumulation: int = 1,
+  ema_decay: float = 0.0,
+  deterministic: bool = False,
 ) -> TrainStep:
   """Returns the jitted training step.
 
-  It takes the state (whose buffers it reuses) and a batch, `image` (b, h, w, 3)
-  and `alpha` (b, h, w, 1) in [0, 255], and returns the next state and `loss`.
-  Over a mesh, the loss, its gradient and the batch statistics are those of
-  the whole global batch.
+  It takes the state (whose buffers it reuses) and a batch as the loader makes
+  it, and returns the next state and the step's `loss`, `grad_norm`,
+  `param_norm` and `update_norm`. Over a mesh, the loss, its gradient and the
+  batch statistics are those of the whole global batch.
+
+  Args:
+    model: the network.
+    optimizer: of its parameters.
+    preprocessing: of its input.
+    loss_weights: see `losses.compute_loss`.
+    output_weights: see `losses.compute_loss`.
+    freeze_encoder: whether the encoder and its statistics stay as they are;
+      the optimiser must leave it alone as well.
+    accumulation: parts that a batch is computed in, one after the other, to
+      save memory. The gradient is that of the whole batch, but for the batch
+      statistics, which are those of each part.
+    ema_decay: of the moving averages, which the state must have, or 0. In the
+      first steps the decay is (1 + step) / (10 + step), as long as that is
+      lower.
+    deterministic: whether a GPU must give the same bits every time.
   """
 
-  def train_step(train_state, batch):
-    images = preprocessing.normalize(batch['image'])
-    alpha = batch['alpha'].astype(jnp.float32) / 255
+  def compute_loss(params, batch_stats, batch, total_weight):
+    if freeze_encoder:
+      encoder = jax.lax.stop_gradient(params['encoder'])
+      params = {**params, 'encoder': encoder}
+    outputs, updates = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      preprocessing.normalize(batch['image']),
+      train=True,
+      freeze_encoder=freeze_encoder,
+      mutable=['batch_stats'],
+    )
+    per_image = losses.compute_loss(
+      outputs,
+      batch['alpha'].astype(jnp.float32) / 255,
+      weights=loss_weights,
+      output_weights=output_weights,
+    )
+    loss = jnp.sum(per_image * batch['weight']) / total_weight
+    return loss, updates['batch_stats']
 
-    def compute_loss(params):
-      outputs, updates = model.apply(
-        {'params': params, 'batch_stats': train_state.batch_stats},
-        images,
-        train=True,
-        mutable=['batch_stats'],
+  compute_grads = jax.value_and_grad(compute_loss, has_aux=True)
+
+  def accumulate_grads(params, batch_stats, batch, total_weight):
+    def add_part(carry, part):
+      loss, batch_stats, grads = carry
+      (part_loss, batch_stats), part_grads = compute_grads(
+        params, batch_stats, part, total_weight
       )
-      per_image = losses.compute_loss(outputs, alpha, weights=loss_weights)
-      return jnp.mean(per_image), updates['batch_stats']
+      grads = jax.tree.map(jnp.add, grads, part_grads)
+      return (loss + part_loss, batch_stats, grads), None
 
-    (loss, batch_stats), grads = jax.value_and_grad(compute_loss, has_aux=True)(
-      train_state.params
+    # Every part takes its share from every device's images.
+    parts = jax.tree.map(
+      lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    start = (jnp.zeros(()), batch_stats, zeros)
+    (loss, batch_stats, grads), _ = jax.lax.scan(add_part, start, parts)
+    return (loss, batch_stats), grads
+
+  def train_step(train_state, batch):
+    compute = compute_grads if accumulation == 1 else accumulate_grads
+    (loss, batch_stats), grads = compute(
+      train_state.params,
+      train_state.batch_stats,
+      batch,
+      jnp.maximum(jnp.sum(batch['weight']), 1e-6),
     )
     updates, opt_state = optimizer.update(
       grads, train_state.opt_state, train_state.params
     )
+    params = optax.apply_updates(train_state.params, updates)
+    step_metrics = {
+      'loss': loss,
+      'grad_norm': optax.global_norm(grads),
+      'param_norm': optax.global_norm(params),
+      'update_norm': optax.global_norm(updates),
+    }
+    ema = train_state.ema
+    if ema_decay:
+      step = train_state.step.astype(jnp.float32)
+      decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+      ema = jax.tree.map(
+        lambda old, new: old + (1 - decay) * (new - old),
+        ema,
+        {'params': params, 'batch_stats': batch_stats},
+      )
     next_state = state.TrainState(
       step=train_state.step + 1,
-      params=optax.apply_updates(train_state.params, updates),
+      params=params,
       batch_stats=batch_stats,
       opt_state=opt_state,
+      ema=ema,
     )
-    return next_state, {'loss': loss}
+    return next_state, step_metrics
 
-  return jax.jit(train_step, donate_argnames='train_state')
+  on_gpu = jax.default_backend() == 'gpu'
+  options = {'xla_gpu_deterministic_ops': True} if on_gpu else {}
+  return jax.jit(
+    train_step,
+    donate_argnames='train_state',
+    compiler_options=options if deterministic else None,
+  )
 
 
 def train_and_evaluate(
@@ -91,8 +170,8 @@ def train_and_evaluate(
 
   Args:
     config: as `configs/default.py` has it.
-    workdir: for checkpoints, `log.csv` and pictures. A training found there
-      goes on where it stopped.
+    workdir: for checkpoints, logs and pictures. A training found there goes on
+      where it stopped.
 
   Returns:
     The last epoch's row of the log.
@@ -100,134 +179,188 @@ def train_and_evaluate(
   Raises:
     FileNotFoundError: if data or weights are missing.
     ValueError: if the configuration or the data is wrong, or the working
-      directory holds a training of another network.
+      directory holds a training with other settings.
     FloatingPointError: if the loss stops being finite.
+    SystemExit: after SIGTERM, when everything is saved.
   """
   mesh = state.make_mesh()
-  _check_batch_size(config.data.batch_size)
+  is_main = jax.process_index() == 0
   architecture, model = create_model(config.model)
   preprocessing = make_preprocessing(
     config.data.normalization or config.model.encoder.dialect,
     size=tuple(config.data.size),
   )
-  loss_weights = dict(config.loss)
+  loss_options = {
+    'loss_weights': dict(config.loss.weights),
+    'output_weights': tuple(config.loss.outputs),
+  }
+  losses.check_weights(*loss_options.values())
+  settings = monitor.MonitorSettings(
+    **config.optimizer.plateau, stop_patience=config.train.early_stopping
+  )
+  data = inputs.make_inputs(config, size=preprocessing.size)
 
-  training, validation = _load_pairs(config.data)
-  train_batches, eval_batches = _make_batches(
-    config, training, validation, size=preprocessing.size
-  )
-  steps_per_epoch = loader.count_steps(
-    training, batch_size=config.data.batch_size
-  )
   schedule = optimizers.make_schedule(
     config.optimizer.schedule,
     learning_rate=config.optimizer.learning_rate,
     warmup_steps=config.optimizer.warmup_steps,
-    total_steps=config.train.epochs * steps_per_epoch,
+    total_steps=config.train.epochs * data.steps_per_epoch,
   )
+  on_plateau = config.optimizer.schedule == 'plateau'
   optimizer = optimizers.make_optimizer(
-    schedule,
+    config.optimizer.learning_rate if on_plateau else schedule,
     weight_decay=config.optimizer.weight_decay,
     clip_norm=config.optimizer.clip_norm,
+    encoder_rate=config.optimizer.encoder_rate,
   )
   train_step = make_train_step(
-    model, optimizer, preprocessing, loss_weights=loss_weights
+    model,
+    optimizer,
+    preprocessing,
+    freeze_encoder=config.optimizer.encoder_rate == 0,
+    accumulation=config.optimizer.accumulation,
+    ema_decay=config.optimizer.ema_decay,
+    deterministic=config.deterministic,
+    **loss_options,
   )
-  eval_step = evaluate.make_eval_step(
-    model, preprocessing, loss_weights=loss_weights
-  )
+  eval_step = evaluate.make_eval_step(model, preprocessing, **loss_options)
+  predict_step = evaluate.make_predict_step(model, preprocessing, mesh)
 
-  print(summary.summarize(model, size=preprocessing.size))
-  print(
-    f'{len(training)} images to train on, {len(validation)} to validate, '
-    f'{steps_per_epoch} steps per epoch, on {jax.device_count()} '
-    f'{jax.devices()[0].platform} device(s). Working directory: {workdir}'
-  )
+  if is_main:
+    print(summary.summarize(model, size=preprocessing.size))
+    print(
+      f'{len(data.training)} images to train on, {len(data.validation)} to '
+      f'validate, {data.steps_per_epoch} steps per epoch, on '
+      f'{jax.device_count()} {jax.devices()[0].platform} device(s). Working '
+      f'directory: {workdir}'
+    )
 
   description = {
     'architecture': architecture,
     'preprocessing': preprocessing.to_dict(),
     'config': json.loads(config.to_json_best_effort()),
   }
-  with checkpoints.CheckpointStore(workdir, writable=True) as store:
-    # Another network's checkpoint is refused before any weights are loaded.
-    start = _read_position(store, description)
-    variables = state.create_variables(
-      model, seed=config.seed, size=preprocessing.size
-    )
-    if start is None and config.model.encoder.weights:
-      variables = imagenet.load_encoder(
-        variables,
-        config.model.encoder.weights,
-        dialect=config.model.encoder.dialect,
-        stage_sizes=tuple(config.model.encoder.stage_sizes),
-      )
-    train_state = state.create_train_state(variables, optimizer, mesh)
-    first_epoch = 0
-    if start is not None:
-      train_state = store.restore(train_state, step=store.latest_step)
-      train_batches.set_state(start['iterator'])
-      first_epoch = start['epoch'] + 1
-      print(f'Resumed at epoch {first_epoch}, step {int(train_state.step)}.')
 
-    log = writers.CsvLog(workdir / 'log.csv', first_epoch=first_epoch)
-    row = log.last
-    for epoch in range(first_epoch, config.train.epochs):
+  def describe(position):
+    return {**description, 'position': position.to_dict()}
+
+  position = resume.Position(
+    monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
+  )
+  with (
+    checkpoints.CheckpointStore(workdir, writable=True) as store,
+    signals.StopRequest() as stop_request,
+  ):
+    latest = store.latest_step
+    if latest is not None:  # Other settings are refused before anything loads.
+      saved = store.read_description(latest)
+      resume.check_compatible(saved, description)
+      position = resume.Position.from_dict(saved['position'])
+    train_state = state.create_train_state(
+      _create_variables(
+        config, model, preprocessing, resumed=latest is not None
+      ),
+      optimizer,
+      mesh,
+      use_ema=config.optimizer.ema_decay > 0,
+    )
+    if latest is not None:
+      train_state = store.restore(train_state, step=latest)
+      data.train_batches.set_state(position.iterator)
+      if is_main:
+        print(
+          f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.'
+        )
+
+    reporter = writers.Reporter(
+      workdir,
+      first_epoch=position.epoch,
+      tensorboard=config.train.tensorboard,
+      active=is_main,
+    )
+    while position.epoch < config.train.epochs and not position.monitor.stop:
+      if on_plateau:
+        rate = position.monitor.learning_rate
+        schedule = optax.constant_schedule(rate)
+        train_state = train_state.replace(
+          opt_state=optimizers.set_learning_rate(train_state.opt_state, rate)
+        )
       # Within an epoch, the order is: next batch -> step -> look at the
       # previous step's loss, while the device computes this one's. After it:
       # evaluate -> log -> save, so that a checkpoint has its own metrics.
       began = time.monotonic()
-      train_state, loss = _train_epoch(
+      train_state, position, report = _train_epoch(
         train_step,
         train_state,
-        train_batches,
+        data,
+        position,
         mesh=mesh,
-        steps=steps_per_epoch,
+        stop_request=stop_request,
+        profiler=writers.Profiler(workdir, config.train.profile_steps),
+        progress={
+          'desc': f'Epoch {position.epoch + 1}/{config.train.epochs}',
+          'disable': not is_main,
+        },
         schedule=schedule,
-        label=f'Epoch {epoch + 1}/{config.train.epochs}',
-        val_loss=float(row.get('val_loss', math.nan)),
+        val_loss=reporter.last.get('val_loss', math.nan),
       )
-      variables = {
-        'params': train_state.params,
-        'batch_stats': train_state.batch_stats,
-      }
-      scores = evaluate.evaluate(eval_step, variables, eval_batches, mesh=mesh)
+      if position.step < data.steps_per_epoch:  # Stopped on request.
+        store.save(train_state, metrics=None, description=describe(position))
+        break
+      trained = time.monotonic()
+      scores = evaluate.evaluate(
+        eval_step, train_state.eval_variables, data.eval_batches, mesh=mesh
+      )
       row = {
-        'epoch': epoch,
+        'epoch': position.epoch,
         'learning_rate': float(schedule(int(train_state.step) - 1)),
-        'loss': loss,
-        **scores,
+        'loss': position.loss / data.steps_per_epoch,
+        **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},
+        **report,
+        'images_per_second': round(
+          config.data.batch_size * data.steps_per_epoch / (trained - began), 2
+        ),
         'seconds': round(time.monotonic() - began, 2),
       }
-      log.write(row)
-      print(_describe_row(row))
-      if config.train.grid_every and (
-        (epoch + 1) % config.train.grid_every == 0
-        or epoch + 1 == config.train.epochs
-      ):
-        _write_grid(
-          workdir / 'pictures' / f'epoch_{epoch:04d}.png',
-          eval_step,
-          variables,
-          next(iter(eval_batches)),
-          count=config.train.grid_images,
-          mesh=mesh,
+      reporter.write(row)
+      if _is_due(position.epoch, config.train):
+        reporter.write_grid(
+          position.epoch,
+          _make_grid(
+            predict_step,
+            train_state.eval_variables,
+            next(iter(data.eval_batches)),
+            count=config.train.grid_images,
+            mesh=mesh,
+          ),
         )
-      store.save(
-        train_state,
-        metrics=scores,
-        description={
-          **description,
-          'position': {'epoch': epoch, 'iterator': train_batches.get_state()},
-        },
+      position = resume.Position(
+        epoch=position.epoch + 1,
+        iterator=position.iterator,
+        monitor=monitor.step_monitor(
+          position.monitor, scores['val_loss'], settings
+        ),
       )
-    if store.best_step is not None:
+      store.save(train_state, metrics=scores, description=describe(position))
+    reporter.close()
+    best = store.best_step
+  # Everything is on disk now.
+  if position.step:
+    raise SystemExit(
+      f'Stopped on request at epoch {position.epoch + 1}, step {position.step} '
+      'of it, and saved. The same command goes on from there.'
+    )
+  if is_main:
+    if position.monitor.stop:
       print(
-        f'Best checkpoint: step {store.best_step} in {workdir}. Try it: '
-        f'python -m rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS '
-        '--output=OUT'
+        f'Stopped early: no lower validation loss for {settings.stop_patience} '
+        'epochs (config.train.early_stopping).'
       )
-  return row
+    print(
+      f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
+      f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
+    )
+  return reporter.last
 
 
 def create_model(
@@ -244,113 +377,98 @@ def create_model(
   return architecture, models.create_model(architecture, dtype=dtype)
 
 
-def _check_batch_size(batch_size: int) -> None:
-  devices = jax.device_count()
-  if batch_size % devices:
-    raise ValueError(
-      f'config.data.batch_size (={batch_size}) must be a multiple of the '
-      f'number of devices (={devices}). Change it, or hide devices, for '
-      'example with CUDA_VISIBLE_DEVICES.'
+def _create_variables(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  preprocessing: Preprocessing,
+  *,
+  resumed: bool,
+) -> Any:
+  """Returns the first `params` and `batch_stats`, or, to resume, any."""
+  if config.init_from and not resumed:
+    return load.load_variables(config.init_from, model)
+  variables = state.create_variables(
+    model, seed=config.seed, size=preprocessing.size
+  )
+  encoder = config.model.encoder
+  if encoder.weights and not resumed:
+    variables = imagenet.load_encoder(
+      variables,
+      encoder.weights,
+      dialect=encoder.dialect,
+      stage_sizes=tuple(encoder.stage_sizes),
     )
-
-
-def _load_pairs(data) -> tuple[list[folder.Pair], list[folder.Pair]]:
-  return sources.load_pairs(
-    data.name,
-    data.dir,
-    validation_share=data.validation_share,
-    limit=data.limit,
-    demo_count=data.demo.count,
-    demo_size=data.demo.size,
-  )
-
-
-def _make_batches(
-  config, training, validation, *, size
-) -> tuple[grain.DatasetIterator, grain.IterDataset]:
-  data = config.data
-  decode = transforms.Decode(size, allow_empty=data.allow_empty_masks)
-  read_options = grain.ReadOptions(
-    num_threads=data.loader.threads, prefetch_buffer_size=data.loader.buffer
-  )
-  train_batches = loader.make_train_iterator(
-    training,
-    decode=decode,
-    augment=transforms.Augment(
-      flip=data.augment.flip, min_scale=data.augment.min_scale
-    ),
-    batch_size=data.batch_size,
-    seed=config.seed,
-    read_options=read_options,
-  )
-  eval_batches = loader.make_eval_batches(
-    validation,
-    decode=decode,
-    batch_size=data.batch_size,
-    read_options=read_options,
-  )
-  return train_batches, eval_batches
-
-
-def _read_position(
-  store: checkpoints.CheckpointStore, description: Mapping[str, Any]
-) -> dict[str, Any] | None:
-  """Returns where the training in the working directory stopped, if any.
-
-  Raises:
-    ValueError: if it trained another network or with other preprocessing.
-  """
-  if store.latest_step is None:
-    return None
-  saved = store.read_description(store.latest_step)
-  differences = []
-  for key in ('architecture', 'preprocessing'):
-    differences += _compare(saved[key], description[key], key)
-  if differences:
-    raise ValueError(
-      'The working directory holds the checkpoint of another network:\n  '
-      + '\n  '.join(differences)
-      + '\nPass another --workdir, or the configuration it was trained with.'
-    )
-  return saved['position']
-
-
-def _compare(saved: Any, wanted: Any, path: str) -> list[str]:
-  if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
-    return [
-      line
-      for key in sorted(saved.keys() | wanted.keys())
-      for line in _compare(saved.get(key), wanted.get(key), f'{path}.{key}')
-    ]
-  if saved == wanted:
-    return []
-  return [f'{path}: {saved} in the checkpoint, {wanted} in the configuration']
+  return variables
 
 
 def _train_epoch(
-  train_step, train_state, batches, *, mesh, steps, schedule, label, val_loss
-) -> tuple[state.TrainState, float]:
-  """Trains an epoch; returns the state and the mean loss over its steps."""
-  first_step = int(train_state.step)
-  total, pending = 0.0, None
-  progress = tqdm.tqdm(range(steps), desc=label, unit='batch', leave=False)
-  for index in progress:
-    batch = state.put_batch(next(batches), mesh)
-    train_state, step_metrics = train_step(train_state, batch)
-    if pending is not None:
-      total += _finite_loss(pending, first_step + index)
-      progress.set_postfix(
-        loss=f'{total / index:.4f}',
-        val_loss=f'{val_loss:.4f}',
-        lr=f'{schedule(first_step + index):.2g}',
-        refresh=False,
-      )
-    pending = step_metrics
-  total += _finite_loss(pending, first_step + steps)
-  return train_state, total / steps
+  train_step: TrainStep,
+  train_state: state.TrainState,
+  data: inputs.Inputs,
+  position: resume.Position,
+  *,
+  mesh: Mesh,
+  stop_request: signals.StopRequest,
+  profiler: writers.Profiler,
+  progress: Mapping[str, Any],
+  schedule: optax.Schedule,
+  val_loss: float,
+) -> tuple[state.TrainState, resume.Position, dict[str, float]]:
+  """Trains to the end of the epoch, or until asked to stop.
+
+  Returns:
+    The state, the position after its last step, and what to report: norms of
+    the last step, seconds spent waiting for data, device memory in MB.
+  """
+  # On the host: asking the device would wait for it.
+  epoch_start = position.epoch * data.steps_per_epoch
+  total, pending, waited = position.loss, None, 0.0
+  done = position.step
+  with tqdm.tqdm(
+    initial=done,
+    total=data.steps_per_epoch,
+    unit='batch',
+    leave=False,
+    **progress,
+  ) as bar:
+    while done < data.steps_per_epoch:
+      profiler.before(epoch_start + done + 1)
+      began = time.monotonic()
+      batch = state.put_batch(next(data.train_batches), mesh)
+      waited += time.monotonic() - began
+      train_state, step_metrics = train_step(train_state, batch)
+      if pending is not None:
+        total += _finite_loss(pending, epoch_start + done)
+        bar.set_postfix(
+          loss=f'{total / done:.4f}',
+          val_loss=f'{val_loss:.4f}',
+          lr=f'{schedule(epoch_start + done):.2g}',
+          refresh=False,
+        )
+      pending = step_metrics
+      done += 1
+      bar.update()
+      profiler.after(epoch_start + done, pending)
+      if stop_request.reached(epoch_start + done):
+        break
+    total += _finite_loss(pending, epoch_start + done)
+  report = {
+    key: float(value) for key, value in pending.items() if key != 'loss'
+  }
+  report['data_seconds'] = round(waited, 2)
+  memory = jax.local_devices()[0].memory_stats() or {}
+  report['device_memory_mb'] = memory.get('peak_bytes_in_use', 0) // 2**20
+  position = resume.Position(
+    epoch=position.epoch,
+    step=done,
+    loss=total,
+    iterator=data.train_batches.get_state(),
+    monitor=position.monitor,
+  )
+  return train_state, position, report
 
 
-def _finite_loss(step_metrics: Mapping[str, jax.Array], step: int) -> float:
+def _finite_loss(step_metrics: Metrics, step: int) -> float:
   loss = float(step_metrics['loss'])
   if not math.isfinite(loss):
     raise FloatingPointError(
@@ -360,20 +478,25 @@ def _finite_loss(step_metrics: Mapping[str, jax.Array], step: int) -> float:
   return loss
 
 
-def _describe_row(row: Mapping[str, int | float]) -> str:
-  return (
-    f'Epoch {row["epoch"] + 1}: loss {row["loss"]:.4f}, '
-    f'val_loss {row["val_loss"]:.4f}, MAE {row["val_mae"]:.4f}, '
-    f'IoU {row["val_iou"]:.4f}, learning rate {row["learning_rate"]:.2g}, '
-    f'{row["seconds"]:.0f} s'
-  )
+def _is_due(epoch: int, settings: ml_collections.ConfigDict) -> bool:
+  """Whether to write pictures: every so many epochs, and at the end."""
+  if not settings.grid_every:
+    return False
+  return (epoch + 1) % settings.grid_every == 0 or epoch + 1 == settings.epochs
 
 
-def _write_grid(path, eval_step, variables, batch, *, count, mesh) -> None:
-  _, probs = eval_step(variables, state.put_batch(batch, mesh))
-  count = min(count, int(batch['valid'].sum()))
-  writers.write_grid(
-    path,
+def _make_grid(
+  predict_step: evaluate.PredictStep,
+  variables: Any,
+  batch: Mapping[str, Any],
+  *,
+  count: int,
+  mesh: Mesh,
+) -> Any:
+  """Returns a picture of the first validation images (this process's)."""
+  probs = predict_step(variables, state.put_batch(batch, mesh))
+  count = min(count, int((batch['weight'] > 0).sum()))
+  return writers.make_grid(
     batch['image'][:count],
     batch['alpha'][:count],
     [output[:count] for output in jax.device_get(probs)],

@@ -37,7 +37,11 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Float[Array, 'b h w 3'], *, train: bool = False
+    self,
+    images: Float[Array, 'b h w 3'],
+    *,
+    train: bool = False,
+    freeze_encoder: bool = False,
   ) -> tuple[Float[Array, 'b h w 1'], ...]:
     """Computes one logit map per decoder block.
 
@@ -45,6 +49,8 @@ class UNet(nn.Module):
       images: preprocessed images, height and width multiples of 16.
       train: whether batch statistics are computed (and updated, if
         `batch_stats` is mutable) or the running ones used.
+      freeze_encoder: whether the encoder uses and keeps its running statistics
+        in training too.
 
     Returns:
       Float32 logit maps d1 to d4, coarse to fine. The last is the prediction.
@@ -65,7 +71,7 @@ class UNet(nn.Module):
       momentum=self.bn_momentum,
       dtype=self.dtype,
       name='encoder',
-    )(images, train=train)
+    )(images, train=train and not freeze_encoder)
     conv = layers.make_conv(dtype=self.dtype)
     norm = layers.make_norm(
       dtype=self.dtype,

@@ -65,6 +65,27 @@ def load_model(
   )
 
 
+def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
+  """Returns another network's weights for this one, to start a training from.
+
+  Args:
+    path: as `load_model` takes it, or 'released' for the released weights.
+    model: the network that is to be trained.
+
+  Returns:
+    `params` and `batch_stats`, float32 NumPy arrays.
+
+  Raises:
+    FileNotFoundError: if there is nothing at the path.
+    ValueError: listing what does not fit, by name.
+  """
+  loaded = load_model(release.find_released() if path == 'released' else path)
+  flat = traverse_util.flatten_dict(loaded.variables, sep='/')
+  shapes = _shapes(model)
+  names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
+  return matching.assign(shapes, flat, names, source=str(path))
+
+
 def _load_workdir(path: Path, dtype: str) -> LoadedModel:
   # Orbax takes a second to import, and only training checkpoints need it.
   from rmbg_jax import checkpoints

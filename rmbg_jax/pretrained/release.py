@@ -21,6 +21,21 @@ _KEY = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
 
 
+def find_released() -> Path:
+  """Returns the path of the weights that come with the project.
+
+  Raises:
+    FileNotFoundError: if none come with it.
+  """
+  found = sorted((Path(__file__).parent / 'weights').glob('*.safetensors'))
+  if not found:
+    raise FileNotFoundError(
+      'No released weights come with this version. Pass the path of a '
+      'checkpoint instead.'
+    )
+  return found[0]
+
+
 def save_release(
   path: Path,
   variables: Any,

@@ -1,0 +1,109 @@
+"""What the original leaves to three Keras callbacks, stepped once an epoch.
+
+ReduceLROnPlateau, EarlyStopping and ModelCheckpoint watch the same number, the
+validation loss, each with its own idea of an improvement. Optax's
+`reduce_on_plateau` counts steps and compares relatively, and Flax's early
+stopping is one epoch late, so the three are kept here, with Keras' arithmetic.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MonitorSettings:
+  """When the learning rate falls and when the training ends.
+
+  Attributes:
+    patience: epochs without an improvement of `min_delta` after which the
+      learning rate is multiplied by `factor`; 0 for never.
+    factor: see there.
+    min_delta: smallest decrease of the loss that the plateau takes for one.
+    min_learning_rate: the rate does not fall below it.
+    stop_patience: epochs without any improvement after which the training
+      ends; 0 for never.
+  """
+
+  patience: int
+  factor: float
+  min_delta: float
+  min_learning_rate: float
+  stop_patience: int
+
+  def __post_init__(self):
+    """Checks the ranges."""
+    if not 0 < self.factor < 1:
+      raise ValueError(
+        'config.optimizer.plateau.factor must be between 0 and 1, got '
+        f'{self.factor}.'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MonitorState:
+  """What the callbacks remember; part of every checkpoint.
+
+  Attributes:
+    learning_rate: for the next epoch.
+    plateau_best: the lowest loss, as the plateau sees it.
+    plateau_wait: epochs since.
+    best: the lowest loss.
+    stop_wait: epochs since.
+    improved: whether the last epoch is the best one so far.
+    stop: whether the training is to end.
+  """
+
+  learning_rate: float
+  plateau_best: float = math.inf
+  plateau_wait: int = 0
+  best: float = math.inf
+  stop_wait: int = 0
+  improved: bool = False
+  stop: bool = False
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns a JSON-compatible description; `from_dict` reads it."""
+    # JSON knows no infinity.
+    return {
+      key: None if value == math.inf else value
+      for key, value in dataclasses.asdict(self).items()
+    }
+
+  @classmethod
+  def from_dict(cls, description: Mapping[str, Any]) -> 'MonitorState':
+    """Rebuilds the state from `to_dict`'s description."""
+    return cls(
+      **{
+        key: math.inf if value is None else value
+        for key, value in description.items()
+      }
+    )
+
+
+def step_monitor(
+  state: MonitorState, loss: float, settings: MonitorSettings
+) -> MonitorState:
+  """Returns the state after an epoch with that validation loss."""
+  learning_rate = state.learning_rate
+  if loss < state.plateau_best - settings.min_delta:
+    plateau_best, plateau_wait = loss, 0
+  else:
+    plateau_best, plateau_wait = state.plateau_best, state.plateau_wait + 1
+    if settings.patience and plateau_wait >= settings.patience:
+      lowest = settings.min_learning_rate
+      if learning_rate > lowest:  # Below it, Keras leaves the rate alone.
+        learning_rate = max(learning_rate * settings.factor, lowest)
+        plateau_wait = 0
+  improved = loss < state.best
+  stop_wait = 0 if improved else state.stop_wait + 1
+  return MonitorState(
+    learning_rate=learning_rate,
+    plateau_best=plateau_best,
+    plateau_wait=plateau_wait,
+    best=min(loss, state.best),
+    stop_wait=stop_wait,
+    improved=improved,
+    stop=bool(settings.stop_patience and stop_wait >= settings.stop_patience),
+  )
