@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -14,16 +14,34 @@ _WORKDIR = flags.DEFINE_string(
   'Folder for checkpoints, logs and pictures; a training found there is '
   'resumed. Default: runs/NAME, with the name of the configuration.',
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  False,
+  'Train on several hosts together, as SLURM, Open MPI or Kubernetes started '
+  'the processes. Elsewhere, pass the next three flags instead.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0, the same for every process.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which, from 0.')
 
 
 def main(argv: list[str]) -> None:
   """Runs the training that the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
   # Imported here, so that --help and a wrong flag are answered at once.
-  from rmbg_jax import train
+  from rmbg_jax import runtime, train
 
+  runtime.start()
+  if _DISTRIBUTED.value or _COORDINATOR.value:
+    import jax
+
+    # What is None is found in the environment.
+    jax.distributed.initialize(
+      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
   try:
     train.train_and_evaluate(_CONFIG.value, workdir)

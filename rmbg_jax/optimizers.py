@@ -92,15 +92,11 @@ def set_learning_rate(
     del value
     return any(getattr(key, 'name', '') == 'hyperparams' for key in path)
 
-  current = optax.tree_utils.tree_get(
-    opt_state, 'learning_rate', filtering=is_rate
-  )
+  current = optax.tree.get(opt_state, 'learning_rate', filtering=is_rate)
   changed = jax.device_put(
     np.asarray(learning_rate, current.dtype), current.sharding
   )
-  return optax.tree_utils.tree_set(
-    opt_state, filtering=is_rate, learning_rate=changed
-  )
+  return optax.tree.set(opt_state, is_rate, learning_rate=changed)
 
 
 def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:

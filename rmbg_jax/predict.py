@@ -12,7 +12,7 @@ from concurrent import futures
 from pathlib import Path
 
 import tqdm
-from absl import app, flags, logging
+from absl import app, flags
 
 from data_pipelines import images
 from rmbg_jax import files
@@ -165,7 +165,6 @@ def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
   if not _CHECKPOINT.value:
     raise app.UsageError(
       "--checkpoint is missing: pass a training's working directory, a "
@@ -185,7 +184,9 @@ def main(argv: list[str]) -> None:
   try:
     photos = find_photos(source)
     from rmbg_jax import remover as remover_lib
+    from rmbg_jax import runtime
 
+    runtime.start()
     remover = remover_lib.BackgroundRemover.from_checkpoint(
       _CHECKPOINT.value, batch_size=min(_BATCH_SIZE.value, len(photos))
     )

@@ -132,9 +132,9 @@ def make_train_step(
     params = optax.apply_updates(train_state.params, updates)
     step_metrics = {
       'loss': loss,
-      'grad_norm': optax.global_norm(grads),
-      'param_norm': optax.global_norm(params),
-      'update_norm': optax.global_norm(updates),
+      'grad_norm': optax.tree.norm(grads),
+      'param_norm': optax.tree.norm(params),
+      'update_norm': optax.tree.norm(updates),
     }
     ema = train_state.ema
     if ema_decay:

@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 import os
+import tempfile
 
 # Before anything imports TensorFlow: no start-up messages, no GPU.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -9,6 +10,11 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 # Half of the time of these tests is compilation. What is compiled with all
 # optimisations is tested through the command lines, as users run them.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+
+# The same programs are compiled by many tests and their processes: once is
+# enough. A new folder, so that every run of the tests compiles them itself.
+_CACHE = tempfile.TemporaryDirectory(prefix='rmbg_jax_tests_')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _CACHE.name)
 
 import jax
 import pytest

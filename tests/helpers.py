@@ -14,6 +14,7 @@ TINY_OVERRIDES = {
   'train.epochs': 2,
   'train.grid_every': 1,
   'train.grid_images': 3,
+  'train.tensorboard': False,
 }
 
 

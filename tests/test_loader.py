@@ -8,6 +8,8 @@ from PIL import Image
 from data_pipelines import demo, folder, loader, sources, transforms
 
 COUNT, BATCH = 11, 4
+WEIGHTS = {'gt': 1.0, 'alpha': 0.75, 'pseudo': 0.5}
+ALONE = loader.Sharding()
 
 
 @pytest.fixture(scope='module')
@@ -17,14 +19,19 @@ def pairs(tmp_path_factory):
   return folder.read_folder(directory)
 
 
-def _train(pairs, *, threads=2, seed=0):
+def _decode(size=(32, 48), allow_empty=False):
+  return transforms.Decode(size, allow_empty=allow_empty, label_weights=WEIGHTS)
+
+
+def _train(pairs, *, threads=2, seed=0, sharding=ALONE):
   return loader.make_train_iterator(
     pairs,
-    decode=transforms.Decode((32, 48), allow_empty=False),
+    decode=_decode(),
     augment=transforms.Augment(flip=0.5, min_scale=0.5),
     batch_size=BATCH,
     seed=seed,
     read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2),
+    sharding=sharding,
   )
 
 
@@ -42,7 +49,9 @@ def test_batches_are_uint8_at_the_size_asked_for(pairs):
   batch = next(_train(pairs))
   assert batch['image'].shape == (BATCH, 32, 48, 3)
   assert batch['alpha'].shape == (BATCH, 32, 48, 1)
-  assert {array.dtype for array in batch.values()} == {np.dtype('uint8')}
+  assert batch['image'].dtype == batch['alpha'].dtype == np.uint8
+  # The demo set has exact alpha.
+  np.testing.assert_array_equal(batch['weight'], np.full(BATCH, 0.75))
 
 
 def test_same_seed_same_batches_whatever_the_threads(pairs):
@@ -56,11 +65,12 @@ def test_epochs_do_not_mix_and_differ(pairs):
   assert loader.count_steps(pairs, batch_size=BATCH) == 2
   plain = loader.make_train_iterator(
     pairs,
-    decode=transforms.Decode((32, 48), allow_empty=False),
+    decode=_decode(),
     augment=transforms.Augment(flip=0.0, min_scale=1.0),
     batch_size=BATCH,
     seed=0,
     read_options=grain.ReadOptions(num_threads=1, prefetch_buffer_size=1),
+    sharding=ALONE,
   )
   epochs = [np.concatenate([b['image'] for b in _take(plain, 2)]) for _ in '12']
   for epoch in epochs:
@@ -81,17 +91,50 @@ def test_state_belongs_to_the_last_batch_used(pairs):
 def test_evaluation_visits_each_once_and_pads(pairs):
   batches = loader.make_eval_batches(
     pairs,
-    decode=transforms.Decode((32, 48), allow_empty=False),
+    decode=_decode(),
     batch_size=BATCH,
     read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=2),
+    sharding=ALONE,
   )
   for _ in range(2):  # It can be walked again.
     seen = list(batches)
     assert [batch['image'].shape[0] for batch in seen] == [BATCH] * 3
-    valid = np.concatenate([batch['valid'] for batch in seen])
-    assert valid.tolist() == [1] * COUNT + [0]
+    valid = np.concatenate([batch['weight'] for batch in seen])
+    assert valid.tolist() == [0.75] * COUNT + [0]
     images = np.concatenate([batch['image'] for batch in seen])[valid > 0]
     assert len(np.unique(images.reshape(COUNT, -1), axis=0)) == COUNT
+
+
+def test_processes_share_every_batch(pairs):
+  """Together, two processes read what one would read alone."""
+  alone = _train(pairs)
+  parts = [
+    _train(pairs, sharding=loader.Sharding(index=index, count=2))
+    for index in range(2)
+  ]
+  for _ in range(5):  # Across epochs.
+    whole = next(alone)
+    halves = [next(part) for part in parts]
+    assert all(len(half['weight']) == BATCH // 2 for half in halves)
+    for key in whole:
+      mixed = np.stack([half[key] for half in halves], axis=1)
+      np.testing.assert_array_equal(mixed.reshape(whole[key].shape), whole[key])
+
+
+def test_processes_evaluate_each_once_in_as_many_batches(pairs):
+  counts = []
+  for index in range(2):
+    batches = loader.make_eval_batches(
+      pairs,
+      decode=_decode(),
+      batch_size=BATCH,
+      read_options=grain.ReadOptions(num_threads=1, prefetch_buffer_size=1),
+      sharding=loader.Sharding(index=index, count=2),
+    )
+    seen = list(batches)
+    assert len(seen) == 3
+    counts.append(sum(int((b['weight'] > 0).sum()) for b in seen))
+  assert sum(counts) == COUNT
 
 
 def test_fewer_images_than_a_batch_is_an_error(pairs):
@@ -129,7 +172,7 @@ def test_bad_pairs_are_refused_by_name(tmp_path):
       image_path=tmp_path / 'a.png',
       mask_path=tmp_path / mask,
     )
-    return transforms.Decode((16, 16), allow_empty=allow_empty).map(pair)
+    return _decode((16, 16), allow_empty).map(pair)
 
   with pytest.raises(ValueError, match=r'empty\.png: the mask is empty'):
     decode('empty.png')

@@ -100,7 +100,9 @@ def test_every_parameter_gets_a_gradient():
       train=True,
       mutable=['batch_stats'],
     )
-    return losses.compute_loss(outputs, alpha, weights={'bce': 1.0}).mean()
+    return losses.compute_loss(
+      outputs, alpha, weights={'bce': 1.0}, output_weights=(1.0,) * 4
+    ).mean()
 
   grads = compute_grads(variables['params'])
   # A bias that a batch normalisation follows is subtracted again with the

@@ -1,6 +1,4 @@
-"""The training engine on a tiny network: learning, resuming, refusing."""
-
-import csv
+"""The training step: what it computes, on any number of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +6,9 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType
-from PIL import Image
 
-from rmbg_jax import checkpoints, models, state, train
+from rmbg_jax import models, optimizers, state, train
 from rmbg_jax.preprocessing import make_preprocessing
-from tests import helpers
 from tests.test_models import TINY
 
 # Loss of the first step of `_make_step` on `_make_batch`: the network, its
@@ -20,13 +16,29 @@ from tests.test_models import TINY
 GOLDEN_LOSS = 0.860426
 
 
-def _make_step(optimizer, mesh):
+def _mesh(count=1):
+  return jax.make_mesh(
+    (count,),
+    ('data',),
+    devices=jax.devices()[:count],
+    axis_types=(AxisType.Auto,),
+  )
+
+
+def _make_step(optimizer, mesh, *, use_ema=False, **options):
   model = models.create_model(TINY)
   preprocessing = make_preprocessing('torchvision', size=(32, 32))
   variables = state.create_variables(model, seed=0, size=(32, 32))
-  train_state = state.create_train_state(variables, optimizer, mesh)
+  train_state = state.create_train_state(
+    variables, optimizer, mesh, use_ema=use_ema
+  )
   step = train.make_train_step(
-    model, optimizer, preprocessing, loss_weights={'bce': 1.0}
+    model,
+    optimizer,
+    preprocessing,
+    loss_weights={'bce': 1.0},
+    output_weights=(1.0,) * 4,
+    **options,
   )
   return step, train_state
 
@@ -39,15 +51,40 @@ def _make_batch(count=8):
     alpha[index, top : top + 14, left : left + 14] = 255
   noise = rng.integers(0, 100, (count, 32, 32, 3))
   image = np.where(alpha > 0, 255 - noise, noise).astype(np.uint8)
-  return {'image': image, 'alpha': alpha}
+  weight = np.ones(count, np.float32)
+  return {'image': image, 'alpha': alpha, 'weight': weight}
+
+
+def _one_step(batch, *, mesh=None, **options):
+  """Loss, gradient and batch statistics of a step, as NumPy arrays.
+
+  A plain gradient step shows the gradient: Adam's first would amplify rounding.
+  """
+  mesh = mesh or _mesh()
+  step, train_state = _make_step(optax.sgd(1.0), mesh, **options)
+  before = jax.device_get(train_state.params)
+  train_state, metrics = step(train_state, state.put_batch(batch, mesh))
+  gradient = jax.tree.map(
+    lambda old, new: old - new, before, jax.device_get(train_state.params)
+  )
+  stats = jax.device_get(train_state.batch_stats)
+  return float(metrics['loss']), gradient, stats
+
+
+def _assert_same_gradient(left, right):
+  scale = max(np.abs(g).max() for g in jax.tree.leaves(left))
+  for one, other in zip(
+    jax.tree.leaves(left), jax.tree.leaves(right), strict=True
+  ):
+    # Absolute for those that are zero but for rounding.
+    limit = 1e-4 * np.abs(one).max() + 1e-6 * scale
+    assert np.abs(one - other).max() <= limit
 
 
 def test_first_loss_is_golden():
-  mesh = state.make_mesh()
-  step, train_state = _make_step(optax.sgd(0.1), mesh)
-  _, metrics = step(train_state, state.put_batch(_make_batch(), mesh))
+  loss, *_ = _one_step(_make_batch())
   np.testing.assert_allclose(
-    metrics['loss'],
+    loss,
     GOLDEN_LOSS,
     rtol=1e-4,
     err_msg='The first loss has changed. If the network, its initialisation, '
@@ -56,10 +93,8 @@ def test_first_loss_is_golden():
   )
 
 
-def test_overfits_two_images():
-  mesh = jax.make_mesh(
-    (1,), ('data',), devices=jax.devices()[:1], axis_types=(AxisType.Auto,)
-  )
+def test_overfits_two_images_without_compiling_twice():
+  mesh = _mesh()
   step, train_state = _make_step(optax.adam(1e-2), mesh)
   batch = state.put_batch(_make_batch(2), mesh)
   losses = []
@@ -67,42 +102,14 @@ def test_overfits_two_images():
     train_state, metrics = step(train_state, batch)
     losses.append(float(metrics['loss']))
   assert losses[-1] < 0.2 < 0.5 < losses[0]
+  assert step._cache_size() == 1, 'the step was compiled again'
 
 
 def test_one_device_equals_four():
-  results = []
-  for devices in (jax.devices()[:1], jax.devices()[:4]):
-    mesh = jax.make_mesh(
-      (len(devices),),
-      ('data',),
-      devices=devices,
-      axis_types=(AxisType.Auto,),
-    )
-    # A plain gradient step: Adam's first one would amplify rounding.
-    step, train_state = _make_step(optax.sgd(1.0), mesh)
-    before = jax.device_get(train_state.params)
-    train_state, metrics = step(
-      train_state, state.put_batch(_make_batch(), mesh)
-    )
-    gradient = jax.tree.map(
-      lambda old, new: old - new, before, jax.device_get(train_state.params)
-    )
-    results.append(
-      (
-        float(metrics['loss']),
-        gradient,
-        jax.device_get(train_state.batch_stats),
-      )
-    )
-  (loss1, gradient1, stats1), (loss4, gradient4, stats4) = results
+  loss1, gradient1, stats1 = _one_step(_make_batch(), mesh=_mesh(1))
+  loss4, gradient4, stats4 = _one_step(_make_batch(), mesh=_mesh(4))
   assert abs(loss1 - loss4) < 1e-6
-  scale = max(np.abs(g).max() for g in jax.tree.leaves(gradient1))
-  for one, four in zip(
-    jax.tree.leaves(gradient1), jax.tree.leaves(gradient4), strict=True
-  ):
-    # Absolute for those that are zero but for rounding.
-    limit = 1e-4 * np.abs(one).max() + 1e-6 * scale
-    assert np.abs(one - four).max() <= limit
+  _assert_same_gradient(gradient1, gradient4)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
     stats1,
@@ -110,157 +117,177 @@ def test_one_device_equals_four():
   )
 
 
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  return tmp_path_factory.mktemp('data') / 'demo'
+def test_accumulated_gradient_is_the_mean_of_the_parts():
+  """Parts take every second image; each has batch statistics of its own."""
+  batch = _make_batch()
+  batch['weight'] = np.linspace(0.5, 1.5, 8).astype(np.float32)
+  loss, gradient, _ = _one_step(batch, accumulation=2)
+  parts = [{k: v[start::2] for k, v in batch.items()} for start in (0, 1)]
+  shares = [part['weight'].sum() / batch['weight'].sum() for part in parts]
+  results = [_one_step(part) for part in parts]
+  expected = sum(
+    share * result[0] for share, result in zip(shares, results, strict=True)
+  )
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  mean = jax.tree.map(
+    lambda a, b: shares[0] * a + shares[1] * b, results[0][1], results[1][1]
+  )
+  _assert_same_gradient(gradient, mean)
 
 
-@pytest.fixture(scope='module')
-def workdir(tmp_path_factory, data_dir):
-  """A finished training of two epochs."""
-  workdir = tmp_path_factory.mktemp('run')
-  train.train_and_evaluate(helpers.make_config(data_dir), workdir)
-  return workdir
+def test_accumulation_on_four_devices_equals_one():
+  loss1, gradient1, _ = _one_step(_make_batch(), accumulation=2)
+  loss4, gradient4, _ = _one_step(_make_batch(), accumulation=2, mesh=_mesh(4))
+  # Other images share a part, so batch statistics differ a little.
+  np.testing.assert_allclose(loss1, loss4, rtol=0.05)
+  assert jax.tree.structure(gradient1) == jax.tree.structure(gradient4)
 
 
-def _read_log(workdir):
-  with (workdir / 'log.csv').open() as file:
-    return list(csv.DictReader(file))
+def test_pairs_count_by_their_weight():
+  batch = _make_batch()
+  batch['weight'][:4] = 0
+  loss, *_ = _one_step(batch)
+  batch['alpha'] = batch['alpha'].copy()
+  batch['alpha'][:4] = 255 - batch['alpha'][:4]
+  same, *_ = _one_step(batch)
+  assert loss == same, 'a pair of weight 0 was counted'
+  batch['weight'] = batch['weight'] * 0.25
+  np.testing.assert_allclose(_one_step(batch)[0], loss, rtol=1e-6)
 
 
-def _read_model(workdir, step):
-  with checkpoints.CheckpointStore(workdir, writable=False) as store:
-    _, model = train.create_model(helpers.make_config('').model)
-    variables = state.create_variables(model, seed=0, size=(32, 32))
-    return store.restore_model(variables, step=step)
+def test_frozen_encoder_stays_and_the_rest_moves():
+  mesh = _mesh()
+  optimizer = optimizers.make_optimizer(
+    0.01, weight_decay=0.1, clip_norm=0.0, encoder_rate=0.0
+  )
+  step, train_state = _make_step(optimizer, mesh, freeze_encoder=True)
+  before = jax.device_get(train_state)
+  train_state, _ = step(train_state, state.put_batch(_make_batch(), mesh))
+  for tree in ('params', 'batch_stats'):
+    old, new = getattr(before, tree), getattr(train_state, tree)
+    jax.tree.map(np.testing.assert_array_equal, old['encoder'], new['encoder'])
+    for part in set(old) - {'encoder'}:
+      assert any(
+        np.abs(a - b).max() > 0
+        for a, b in zip(
+          jax.tree.leaves(old[part]), jax.tree.leaves(new[part]), strict=True
+        )
+      ), part
 
 
-def test_leaves_a_log_pictures_and_checkpoints(workdir):
-  rows = _read_log(workdir)
-  assert list(rows[0])[:4] == ['epoch', 'learning_rate', 'loss', 'val_loss']
-  assert [row['epoch'] for row in rows] == ['0', '1']
-  assert float(rows[1]['loss']) < float(rows[0]['loss'])
-  for name in ('epoch_0000.png', 'epoch_0001.png'):
-    with Image.open(workdir / 'pictures' / name) as grid:
-      # Photo, truth and four outputs, for three images.
-      assert grid.size == (6 * 32, 3 * 32)
-  with checkpoints.CheckpointStore(workdir, writable=False) as store:
-    assert store.latest_step == 2 * 2
-    description = store.read_description(store.latest_step)
-  assert description['preprocessing']['size'] == [32, 32]
-  assert description['config']['data']['batch_size'] == 8
+def test_encoder_rate_scales_the_encoder_alone():
+  mesh = _mesh()
+  moved = {}
+  for rate in (1.0, 0.1):
+    optimizer = optimizers.make_optimizer(
+      0.01, weight_decay=0.0, clip_norm=0.0, encoder_rate=rate
+    )
+    step, train_state = _make_step(optimizer, mesh)
+    before = jax.device_get(train_state.params)
+    train_state, _ = step(train_state, state.put_batch(_make_batch(), mesh))
+    moved[rate] = jax.tree.map(
+      lambda old, new: new - old, before, jax.device_get(train_state.params)
+    )
+  for part in moved[1.0]:
+    factor = 0.1 if part == 'encoder' else 1.0
+    jax.tree.map(
+      lambda full, part, f=factor: np.testing.assert_allclose(
+        part, full * f, atol=1e-6
+      ),
+      moved[1.0][part],
+      moved[0.1][part],
+    )
 
 
-def test_resumed_equals_uninterrupted(workdir, data_dir, tmp_path):
-  class InterruptedTrainingError(Exception):
-    pass
-
-  # Interrupted in the second epoch, after the first was saved.
-  config = helpers.make_config(data_dir)
-  original = train.evaluate.evaluate
-  calls = []
-
-  def evaluate(*args, **kwargs):
-    calls.append(1)
-    if len(calls) == 2:
-      raise InterruptedTrainingError
-    return original(*args, **kwargs)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.evaluate, 'evaluate', evaluate)
-    with pytest.raises(InterruptedTrainingError):
-      train.train_and_evaluate(config, tmp_path)
-  assert len(_read_log(tmp_path)) == 1
-  train.train_and_evaluate(config, tmp_path)
-
-  for ours, theirs in zip(_read_log(tmp_path), _read_log(workdir), strict=True):
-    ours.pop('seconds'), theirs.pop('seconds')
-    assert ours == theirs
+def test_moving_averages_follow_weights_and_statistics():
+  mesh = _mesh()
+  step, train_state = _make_step(
+    optax.sgd(0.1), mesh, use_ema=True, ema_decay=0.9
+  )
+  expected = jax.device_get(
+    {'params': train_state.params, 'batch_stats': train_state.batch_stats}
+  )
+  batch = state.put_batch(_make_batch(), mesh)
+  for number in range(3):
+    train_state, _ = step(train_state, batch)
+    decay = min(0.9, (1 + number) / (10 + number))
+    new = jax.device_get(
+      {'params': train_state.params, 'batch_stats': train_state.batch_stats}
+    )
+    expected = jax.tree.map(
+      lambda old, x, d=decay: d * old + (1 - d) * x, expected, new
+    )
+  assert train_state.eval_variables is train_state.ema
   jax.tree.map(
-    np.testing.assert_array_equal,
-    _read_model(tmp_path, 4),
-    _read_model(workdir, 4),
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    jax.device_get(train_state.ema),
+    expected,
   )
 
 
-def test_a_finished_training_stays_as_it_is(workdir, data_dir):
-  before = (workdir / 'log.csv').read_bytes()
-  row = train.train_and_evaluate(helpers.make_config(data_dir), workdir)
-  assert (workdir / 'log.csv').read_bytes() == before
-  assert row['epoch'] == '1'
-
-
-def test_another_network_is_refused(workdir, data_dir):
-  config = helpers.make_config(data_dir, **{'model.bridge.filters': 16})
-  with pytest.raises(
-    ValueError,
-    match=r'architecture.bridge.filters: 8 in the checkpoint, 16 in the',
-  ):
-    train.train_and_evaluate(config, workdir)
-
-
-@pytest.mark.parametrize(
-  ('overrides', 'message'),
-  [
-    ({'data.batch_size': 6}, r'batch_size \(=6\) must be a multiple'),
-    ({'data.batch_size': 64}, r'batch_size \(=64\) or add images'),
-    ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
-    ({'data.name': 'other'}, "config.data.name 'other'"),
-    ({'optimizer.schedule': 'step'}, "schedule 'step'"),
-    ({'model.encoder.weights': 'absent.h5'}, r'absent\.h5: no such file'),
-  ],
-)
-def test_wrong_settings_leave_nothing_behind(
-  overrides, message, data_dir, tmp_path
-):
-  config = helpers.make_config(data_dir, **overrides)
-  workdir = tmp_path / 'run'
-  with pytest.raises((ValueError, FileNotFoundError), match=message):
-    train.train_and_evaluate(config, workdir)
-  assert not (workdir / 'log.csv').exists()
-  assert not checkpoints.has_checkpoints(workdir)
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
-  data_dir, tmp_path
-):
-  config = helpers.make_config(data_dir, **{'train.epochs': 1})
-  train.train_and_evaluate(config, tmp_path)
-  config = helpers.make_config(
-    data_dir, **{'optimizer.learning_rate': 1e30, 'optimizer.clip_norm': 0.0}
+def test_norms_are_those_of_the_step():
+  mesh = _mesh()
+  step, train_state = _make_step(optax.sgd(0.5), mesh)
+  train_state, metrics = step(train_state, state.put_batch(_make_batch(), mesh))
+  np.testing.assert_allclose(
+    metrics['update_norm'], 0.5 * metrics['grad_norm'], rtol=1e-5
   )
-  with pytest.raises(FloatingPointError, match=r'at step \d+.*learning_rate'):
-    train.train_and_evaluate(config, tmp_path)
-  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
-    assert store.latest_step == 2
+  squares = sum(
+    np.square(np.asarray(leaf, np.float64)).sum()
+    for leaf in jax.tree.leaves(train_state.params)
+  )
+  np.testing.assert_allclose(metrics['param_norm'], squares**0.5, rtol=1e-5)
 
 
 def test_schedules():
-  schedule = train.optimizers.make_schedule(
+  schedule = optimizers.make_schedule(
     'cosine', learning_rate=1.0, warmup_steps=4, total_steps=24
   )
   rates = [float(schedule(step)) for step in (0, 2, 4, 14, 24)]
   np.testing.assert_allclose(rates, [0, 0.5, 1, 0.5, 0], atol=1e-6)
-  constant = train.optimizers.make_schedule(
+  constant = optimizers.make_schedule(
     'constant', learning_rate=0.5, warmup_steps=0, total_steps=3
   )
   np.testing.assert_allclose([constant(0), constant(100)], 0.5)
+  with pytest.raises(ValueError, match="schedule 'step'"):
+    optimizers.make_schedule(
+      'step', learning_rate=0.5, warmup_steps=0, total_steps=3
+    )
+
+
+def _params():
+  return {'encoder': {'w': jnp.full((2,), 2.0)}, 'head': jnp.full((4,), 2.0)}
 
 
 def test_clipping_and_decay_change_the_update():
-  params = {'w': jnp.full((4,), 2.0)}
-  gradient = {'w': jnp.full((4,), 100.0)}
+  gradient = jax.tree.map(lambda p: p * 50, _params())
 
   def update(**options):
-    optimizer = train.optimizers.make_optimizer(lambda _: 0.1, **options)
-    opt_state = optimizer.init(params)
+    optimizer = optimizers.make_optimizer(0.1, encoder_rate=1.0, **options)
+    opt_state = optimizer.init(_params())
     # Two gradients of different norms: Adam's first step ignores the norm.
-    _, opt_state = optimizer.update(gradient, opt_state, params)
+    _, opt_state = optimizer.update(gradient, opt_state, _params())
     tiny = jax.tree.map(lambda g: g * 1e-3, gradient)
-    return optimizer.update(tiny, opt_state, params)[0]['w'][0]
+    return optimizer.update(tiny, opt_state, _params())[0]['head'][0]
 
   plain = update(weight_decay=0.0, clip_norm=0.0)
   np.testing.assert_allclose(
     update(weight_decay=0.5, clip_norm=0.0), plain - 0.1 * 0.5 * 2, rtol=1e-5
   )
   assert abs(update(weight_decay=0.0, clip_norm=1.0) - plain) > 1e-3
+
+
+@pytest.mark.parametrize('encoder_rate', [0.0, 0.5, 1.0])
+def test_the_learning_rate_can_be_set(encoder_rate):
+  optimizer = optimizers.make_optimizer(
+    0.1, weight_decay=0.0, clip_norm=0.0, encoder_rate=encoder_rate
+  )
+  opt_state = optimizer.init(_params())
+  changed = optimizers.set_learning_rate(opt_state, 0.01)
+  assert jax.tree.structure(changed) == jax.tree.structure(opt_state)
+  before, _ = optimizer.update(_params(), opt_state, _params())
+  after, _ = optimizer.update(_params(), changed, _params())
+  np.testing.assert_allclose(after['head'], 0.1 * before['head'], rtol=1e-5)
+  np.testing.assert_allclose(
+    after['encoder']['w'], encoder_rate * after['head'][:2], rtol=1e-5
+  )

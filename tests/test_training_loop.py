@@ -1,0 +1,380 @@
+"""Whole trainings: logs, resuming, starting points, refusals."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto import event_pb2
+
+from data_pipelines import demo
+from rmbg_jax import checkpoints, load_model, models, monitor, resume, train
+from tests import helpers
+
+ROOT = Path(__file__).resolve().parent.parent
+# What depends on the clock.
+TIMED = ('data_seconds', 'images_per_second', 'seconds')
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('data') / 'demo'
+  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
+  return directory
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, data_dir):
+  """A finished training of two epochs of two steps."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = helpers.make_config(
+    data_dir, **{'train.tensorboard': True, 'train.profile_steps': (2, 2)}
+  )
+  train.train_and_evaluate(config, workdir)
+  return workdir
+
+
+def _read_log(workdir):
+  with (workdir / 'log.csv').open() as file:
+    return list(csv.DictReader(file))
+
+
+def _read_state(workdir, step):
+  """Every array of a checkpoint."""
+  with checkpoints.CheckpointStore(workdir, writable=False) as store:
+    tree = store._checkpointer.load_checkpointables(step)
+  return jax.tree.map(np.asarray, {k: tree[k] for k in ('model', 'training')})
+
+
+def _assert_same_training(ours, theirs):
+  """Logs, checkpoints and their contents are equal, bit for bit."""
+  logs = [_read_log(ours), _read_log(theirs)]
+  for rows in logs:
+    for row in rows:
+      for key in TIMED:
+        row.pop(key)
+  assert logs[0] == logs[1]
+  steps = [
+    sorted(path.name for path in (w / 'checkpoints').iterdir())
+    for w in (ours, theirs)
+  ]
+  assert steps[0] == steps[1]
+  for step in steps[0]:
+    left, right = _read_state(ours, int(step)), _read_state(theirs, int(step))
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_leaves_logs_pictures_and_checkpoints(workdir):
+  rows = _read_log(workdir)
+  assert list(rows[0])[:4] == ['epoch', 'learning_rate', 'loss', 'val_loss']
+  assert [row['epoch'] for row in rows] == ['0', '1']
+  assert float(rows[1]['loss']) < float(rows[0]['loss'])
+  lines = (workdir / 'log.jsonl').read_text().splitlines()
+  for line, row in zip(lines, rows, strict=True):
+    assert {k: str(v) for k, v in json.loads(line).items()} == row
+  for name in ('epoch_0000.png', 'epoch_0001.png'):
+    with Image.open(workdir / 'pictures' / name) as grid:
+      # Photo, truth and four outputs, for three images.
+      assert grid.size == (6 * 32, 3 * 32)
+  with checkpoints.CheckpointStore(workdir, writable=False) as store:
+    assert store.latest_step == 2 * 2
+    description = store.read_description(store.latest_step)
+  assert description['preprocessing']['size'] == [32, 32]
+  assert description['config']['data']['batch_size'] == 8
+
+
+def test_writes_for_tensorboard_and_the_profiler(workdir):
+  (path,) = (workdir / 'tensorboard').iterdir()
+  content, tags = path.read_bytes(), set()
+  while content:  # Records: length, checksum, event, checksum.
+    length = int.from_bytes(content[:8], 'little')
+    event = event_pb2.Event.FromString(content[12 : 12 + length])
+    tags |= {(value.tag, event.step) for value in event.summary.value}
+    content = content[16 + length :]
+  assert {('val_loss', 0), ('val_loss', 1), ('validation', 1)} <= tags
+  assert list((workdir / 'profile').rglob('*.xplane.pb'))
+
+
+def test_a_finished_training_stays_as_it_is(workdir, data_dir):
+  before = (workdir / 'log.csv').read_bytes()
+  row = train.train_and_evaluate(helpers.make_config(data_dir), workdir)
+  assert (workdir / 'log.csv').read_bytes() == before
+  assert row['epoch'] == 1
+
+
+EXACT = {
+  'train.epochs': 4,
+  'optimizer.ema_decay': 0.9,
+  'optimizer.schedule': 'plateau',
+  'optimizer.warmup_steps': 0,
+  'optimizer.plateau.patience': 1,
+  'optimizer.plateau.min_delta': 10.0,  # The rate falls every epoch.
+}
+
+
+def _start(workdir, data_dir, overrides):
+  """Starts a training in a process of its own."""
+  overrides = {**helpers.TINY_OVERRIDES, **overrides, 'data.dir': data_dir}
+  command = [sys.executable, '-m', 'rmbg_jax.main']
+  command += ['--config=configs/demo.py', f'--workdir={workdir}']
+  command += [f'--config.{key}={value}' for key, value in overrides.items()]
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+  )
+
+
+def _wait_for(condition, process):
+  while not condition() and process.poll() is None:
+    time.sleep(0.01)
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory, data_dir):
+  workdir = tmp_path_factory.mktemp('uninterrupted')
+  process = _start(workdir, data_dir, EXACT)
+  output, _ = process.communicate()
+  assert process.returncode == 0, output
+  rates = [float(row['learning_rate']) for row in _read_log(workdir)]
+  np.testing.assert_allclose(rates, [3e-3, 3e-3, 3e-4, 3e-5], rtol=1e-5)
+  return workdir
+
+
+def test_killed_anywhere_and_restarted_equals_uninterrupted(
+  uninterrupted, data_dir, tmp_path
+):
+  moments = random.Random(0)
+  folder = tmp_path / 'checkpoints'
+  for kill in range(4):
+    process = _start(tmp_path, data_dir, EXACT)
+    if kill % 2:
+      # In the middle of saving: as soon as a temporary folder shows.
+      known = set(folder.iterdir()) if folder.exists() else set()
+      _wait_for(
+        lambda known=known: (
+          folder.exists()
+          and any('tmp' in p.name for p in set(folder.iterdir()) - known)
+        ),
+        process,
+      )
+    else:
+      _wait_for(lambda: folder.exists(), process)
+      time.sleep(moments.uniform(0, 3))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+  process = _start(tmp_path, data_dir, EXACT)
+  output, _ = process.communicate()
+  assert process.returncode == 0, output
+  _assert_same_training(tmp_path, uninterrupted)
+
+
+def test_sigterm_saves_between_epochs_and_goes_on(
+  uninterrupted, data_dir, tmp_path
+):
+  config = helpers.make_config(data_dir, **EXACT)
+  calls = []
+
+  def reached(self, step):
+    calls.append(step)
+    if len(calls) == 3:  # In the middle of the second epoch.
+      os.kill(os.getpid(), signal.SIGTERM)
+    return self._received
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train.signals.StopRequest, 'reached', reached)
+    with pytest.raises(SystemExit, match='at epoch 2, step 1 of it'):
+      train.train_and_evaluate(config, tmp_path)
+  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
+    assert (store.latest_step, store.best_step) == (3, 2)
+  process = _start(tmp_path, data_dir, EXACT)
+  output, _ = process.communicate()
+  assert process.returncode == 0, output
+  assert 'Resumed at epoch 2, step 1' in output
+  # The first part ran with four devices, the rest with one: equal to rounding.
+  for ours, theirs in zip(
+    _read_log(tmp_path), _read_log(uninterrupted), strict=True
+  ):
+    for key in ('loss', 'val_loss', 'learning_rate'):
+      np.testing.assert_allclose(
+        float(ours[key]), float(theirs[key]), rtol=1e-2
+      )
+
+
+def test_stops_early(data_dir, tmp_path, capsys):
+  config = helpers.make_config(
+    data_dir,
+    **{
+      'train.epochs': 9,
+      'train.early_stopping': 1,
+      'optimizer.learning_rate': 0.0,
+      'model.bn_momentum': 1.0,  # So that validation changes nothing either.
+    },
+  )
+  row = train.train_and_evaluate(config, tmp_path)
+  # The first epoch is the best; the second is no better.
+  assert row['epoch'] == 1
+  assert 'Stopped early' in capsys.readouterr().out
+  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
+    assert store.best_step == 2
+  assert train.train_and_evaluate(config, tmp_path)['epoch'] == 1
+
+
+def test_starts_from_the_weights_of_another_training(
+  workdir, data_dir, tmp_path
+):
+  config = helpers.make_config(
+    data_dir,
+    **{
+      'init_from': str(workdir),
+      'optimizer.learning_rate': 0.0,
+      'train.epochs': 1,
+    },
+  )
+  train.train_and_evaluate(config, tmp_path)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    load_model(tmp_path).variables['params'],
+    load_model(workdir).variables['params'],
+  )
+  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
+    assert store.latest_step == 2  # A new training, from step 0.
+
+
+def test_starting_points_that_do_not_fit_are_refused(
+  workdir, data_dir, tmp_path
+):
+  for path, message in (
+    ('released', 'No released weights'),
+    (str(tmp_path / 'absent.h5'), r'absent\.h5: no such checkpoint'),
+  ):
+    config = helpers.make_config(data_dir, init_from=path)
+    with pytest.raises(FileNotFoundError, match=message):
+      train.train_and_evaluate(config, tmp_path / 'run')
+  config = helpers.make_config(
+    data_dir, **{'init_from': str(workdir), 'model.bridge.filters': 16}
+  )
+  with pytest.raises(ValueError, match=r'params/bridge/conv_out/kernel is'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'lines'),
+  [
+    (
+      {'model.bridge.filters': 16},
+      [
+        'architecture.bridge.filters: 8 in the checkpoint, 16 in the',
+        'config.model.bridge.filters: 8 in',
+      ],
+    ),
+    (
+      {'optimizer.learning_rate': 1.0, 'seed': 7},
+      ['config.optimizer.learning_rate: 0.003 in', 'config.seed: 42 in'],
+    ),
+  ],
+)
+def test_other_settings_are_refused_by_name(
+  overrides, lines, workdir, data_dir
+):
+  config = helpers.make_config(data_dir, **overrides)
+  with pytest.raises(ValueError) as error:
+    train.train_and_evaluate(config, workdir)
+  for line in lines:
+    assert line in str(error.value)
+
+
+def test_epochs_and_logging_may_change(workdir, data_dir):
+  saved = helpers.make_config(data_dir)
+  changed = helpers.make_config(
+    'elsewhere', **{'train.epochs': 9, 'data.loader.threads': 1}
+  )
+  descriptions = [
+    {'architecture': {}, 'preprocessing': {}, 'config': config.to_dict()}
+    for config in (saved, changed)
+  ]
+  resume.check_compatible(*descriptions)
+
+
+def test_the_position_survives_json():
+  position = resume.Position(
+    epoch=3,
+    step=1,
+    loss=0.1 + 0.2,
+    iterator={'next_index': 7},
+    monitor=monitor.MonitorState(learning_rate=0.1),
+  )
+  again = json.loads(json.dumps(position.to_dict(), allow_nan=False))
+  assert resume.Position.from_dict(again) == position
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'data.batch_size': 6}, r'batch_size \(=6\) must be a multiple'),
+    ({'data.batch_size': 64}, r'batch_size \(=64\) or add images'),
+    ({'optimizer.accumulation': 3}, r'accumulation \(=3\)'),
+    ({'optimizer.accumulation': 0}, 'at least 1, got 0'),
+    ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
+    ({'data.name': 'other'}, "config.data.name 'other'"),
+    ({'optimizer.schedule': 'step'}, "schedule 'step'"),
+    ({'optimizer.plateau.factor': 3.0}, 'plateau.factor'),
+    ({'loss.weights.bce': -1.0}, 'config.loss.weights'),
+    ({'model.encoder.weights': 'absent.h5'}, r'absent\.h5: no such file'),
+  ],
+)
+def test_wrong_settings_leave_nothing_behind(
+  overrides, message, data_dir, tmp_path
+):
+  config = helpers.make_config(data_dir, **overrides)
+  workdir = tmp_path / 'run'
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    train.train_and_evaluate(config, workdir)
+  assert not (workdir / 'log.csv').exists()
+  assert not checkpoints.has_checkpoints(workdir)
+
+
+def test_bad_data_is_named(data_dir, tmp_path):
+  directory = tmp_path / 'data'
+  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
+  for mask in (directory / 'Masks').iterdir():
+    Image.new('L', (48, 48)).save(mask)
+  config = helpers.make_config(directory)
+  with pytest.raises(ValueError, match=r'\.png: the mask is empty'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+  assert not checkpoints.has_checkpoints(tmp_path / 'run')
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+  data_dir, tmp_path
+):
+  config = helpers.make_config(data_dir, **{'train.epochs': 1})
+  train.train_and_evaluate(config, tmp_path)
+  config.train.epochs = 3
+  # What an exploding training looks like, at a step of our choice.
+  step = models.UNet.__call__
+
+  def explode(self, images, **kwargs):
+    outputs = step(self, images, **kwargs)
+    return tuple(o * np.inf for o in outputs) if kwargs['train'] else outputs
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(models.UNet, '__call__', explode)
+    with pytest.raises(FloatingPointError, match=r'at step 3.*learning_rate'):
+      train.train_and_evaluate(config, tmp_path)
+  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
+    assert store.latest_step == 2
+  assert len(_read_log(tmp_path)) == 1
