@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -50,7 +51,11 @@ def _read_log(workdir):
 
 def _read_state(workdir, step):
   """Every array of a checkpoint."""
-  with checkpoints.CheckpointStore(workdir, writable=False) as store:
+  with (
+    checkpoints.CheckpointStore(workdir, writable=False) as store,
+    warnings.catch_warnings(),
+  ):
+    warnings.simplefilter('ignore')  # Orbax prefers to be told the shapes.
     tree = store._checkpointer.load_checkpointables(step)
   return jax.tree.map(np.asarray, {k: tree[k] for k in ('model', 'training')})
 
@@ -369,7 +374,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
 
   def explode(self, images, **kwargs):
     outputs = step(self, images, **kwargs)
-    return tuple(o * np.inf for o in outputs) if kwargs['train'] else outputs
+    factor = np.inf if kwargs.get('train') else 1.0
+    return tuple(output * factor for output in outputs)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models.UNet, '__call__', explode)
