@@ -3,6 +3,8 @@
 ```bash
 python -m rmbg_jax.main --config=configs/demo.py
 ```
+
+Two minutes on two cores, validation IoU .88 (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -29,5 +31,6 @@ def get_config() -> ConfigDict:
   config.optimizer.warmup_steps = 20
   config.optimizer.clip_norm = 1.0
   config.train.epochs = 10
+  config.train.early_stopping = 0
   config.train.grid_every = 5
   return config

@@ -19,5 +19,7 @@ def get_config() -> ConfigDict:
   config.name = 'full'
   config.model.encoder.weights = 'imagenet'
   config.data.batch_size = 64
+  config.data.augment.flip = 0.0
+  config.data.augment.min_scale = 1.0
   config.optimizer.learning_rate = 1e-6
   return config

@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
   config.optimizer.warmup_steps = 100
   config.optimizer.weight_decay = 1e-4
   config.optimizer.clip_norm = 1.0
+  config.optimizer.ema_decay = 0.999
   config.train.epochs = 60
+  config.train.early_stopping = 0
   config.train.grid_every = 1
   return config

@@ -110,6 +110,19 @@ def test_writes_for_tensorboard_and_the_profiler(workdir):
   assert list((workdir / 'profile').rglob('*.xplane.pb'))
 
 
+def test_history_is_drawn(workdir, tmp_path):
+  command = [sys.executable, 'scripts/plot_history.py', workdir]
+  output = tmp_path / 'plots' / 'history.png'
+  subprocess.run([*command, f'--output={output}'], cwd=ROOT, check=True)
+  with Image.open(output) as picture:
+    assert picture.size == (1200, 840)
+  wrong = subprocess.run(
+    [*command[:2], tmp_path], cwd=ROOT, capture_output=True, text=True
+  )
+  assert wrong.returncode == 1
+  assert 'log.jsonl: no log' in wrong.stderr
+
+
 def test_a_finished_training_stays_as_it_is(workdir, data_dir):
   before = (workdir / 'log.csv').read_bytes()
   row = train.train_and_evaluate(helpers.make_config(data_dir), workdir)

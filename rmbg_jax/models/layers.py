@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rmbg_jax.models import convolution
+
 # `conv(features, kernel, ...)` and `norm(...)` make a layer.
 LayerFactory = Callable[..., nn.Module]
 
@@ -32,6 +34,7 @@ def make_conv(*, dtype: Any, use_bias: bool = True) -> LayerFactory:
     dtype=dtype,
     # Uniform: normal ones take XLA several times as long to compile.
     kernel_init=nn.initializers.he_uniform(),
+    conv_general_dilated_cls=lambda: convolution.convolve,
   )
 
 

@@ -1,0 +1,90 @@
+"""Convolution whose gradient is fast on a CPU too.
+
+XLA computes the gradient of a convolution with respect to its kernel as another
+convolution, with batch and channels exchanged. On a CPU that runs at a fraction
+of the speed of the forward pass, after copies that exchange the axes; written
+as matrix products it does not (`scripts/benchmark_train.py` has the effect on
+a training step). On other devices XLA's own gradient is used.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def convolve(
+  x: Float[Array, 'b h w c'],
+  kernel: Float[Array, 'kh kw c f'],
+  strides: tuple[int, ...],
+  padding: Any,
+  **options: Any,
+) -> Float[Array, 'b h2 w2 f']:
+  """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call."""
+  height, width = kernel.shape[:2]
+  no_padding = padding in ('VALID', ((0, 0), (0, 0)))
+  if (height, width) == (1, 1) and (no_padding or padding == 'SAME'):
+    x = x[:, :: strides[0], :: strides[1]]  # A stride only leaves pixels out.
+    strides, padding = (1, 1), 'SAME'
+  same = padding in ('SAME', ((height // 2,) * 2, (width // 2,) * 2))
+  plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
+  dilated = any(rate != 1 for rate in options.get('rhs_dilation') or ())
+  if plain and not dilated and jax.default_backend() == 'cpu':
+    return _convolve_same(x, kernel)
+  return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+@jax.custom_vjp
+def _convolve_same(x, kernel):
+  if kernel.shape[:2] == (1, 1):  # A matrix product, at up to twice the speed.
+    return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), 'SAME', dimension_numbers=_DIMENSIONS
+  )
+
+
+def _forward(x, kernel):
+  return _convolve_same(x, kernel), (x, kernel)
+
+
+def _backward(saved, dy):
+  x, kernel = saved
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+  dx = _convolve_same(dy, flipped)
+  return dx, _kernel_gradient(x, dy, kernel.shape).astype(kernel.dtype)
+
+
+_convolve_same.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(
+  x: Float[Array, 'b h w c'],
+  dy: Float[Array, 'b h w f'],
+  shape: tuple[int, ...],
+) -> Float[Array, 'kh kw c f']:
+  """One matrix product per row of the kernel.
+
+  With x padded by half a kernel, dkernel[i, j] is the sum over all pixels of
+  x[row + i, column + j] dy[row, column]. Side by side, the dy of a row's
+  columns j, each moved j to the right, are the other factor of one product.
+  """
+  kh, kw, c, f = shape
+  h = x.shape[1]
+  x = jnp.pad(x, ((0, 0), (kh // 2,) * 2, (kw // 2,) * 2, (0, 0)))
+  moved = jnp.concatenate(
+    [jnp.pad(dy, ((0, 0), (0, 0), (j, kw - 1 - j), (0, 0))) for j in range(kw)],
+    axis=-1,
+  )
+  rows = [
+    jax.lax.dot_general(
+      x[:, i : i + h].reshape(-1, c),
+      moved.reshape(-1, kw * f),
+      (((0,), (0,)), ((), ())),
+      preferred_element_type=jnp.float32,
+    )
+    for i in range(kh)
+  ]
+  return jnp.stack(rows).reshape(kh, c, kw, f).swapaxes(1, 2)

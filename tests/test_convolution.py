@@ -1,0 +1,74 @@
+"""The CPU's convolution gradient equals XLA's own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmbg_jax.models import convolution
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+CASES = [
+  # kernel, stride, padding, dilation
+  ((3, 3), 1, 'SAME', 1),
+  ((3, 3), 1, ((1, 1), (1, 1)), 1),
+  ((1, 1), 1, 'SAME', 1),
+  ((1, 1), 2, 'VALID', 1),
+  ((5, 3), 1, 'SAME', 1),
+  ((3, 3), 1, 'SAME', 3),
+  ((3, 3), 2, ((1, 1), (1, 1)), 1),
+  ((7, 7), 2, ((3, 3), (3, 3)), 1),
+  ((2, 2), 1, 'SAME', 1),
+]
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_values_and_gradients(case, dtype):
+  size, stride, padding, dilation = case
+  keys = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(keys[0], (2, 9, 8, 5), dtype)
+  kernel = jax.random.normal(keys[1], (*size, 5, 6), dtype)
+
+  def apply(function):
+    convolve = functools.partial(
+      function,
+      strides=(stride, stride),
+      padding=padding,
+      rhs_dilation=(dilation, dilation),
+      dimension_numbers=DIMENSIONS,
+    )
+    y, vjp = jax.vjp(lambda x, k: convolve(x, k), x, kernel)
+    dy = jax.random.normal(keys[2], y.shape, dtype)
+    return y, *vjp(dy)
+
+  def reference(x, kernel, *, strides, **options):
+    return jax.lax.conv_general_dilated(x, kernel, strides, **options)
+
+  tolerance = 1e-4 if dtype == 'float32' else 0.03
+  for actual, expected in zip(
+    jax.jit(lambda: apply(convolution.convolve))(),
+    jax.jit(lambda: apply(reference))(),
+    strict=True,
+  ):
+    assert actual.dtype == expected.dtype
+    actual, expected = (np.asarray(a, np.float32) for a in (actual, expected))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual / scale, expected / scale, atol=tolerance)
+
+
+def test_the_cpu_takes_its_own_way():
+  def loss(kernel):
+    y = convolution.convolve(
+      jnp.ones((1, 8, 8, 3)),
+      kernel,
+      (1, 1),
+      'SAME',
+      dimension_numbers=DIMENSIONS,
+    )
+    return (y**2).sum()
+
+  text = str(jax.make_jaxpr(jax.grad(loss))(jnp.ones((3, 3, 3, 4))))
+  assert text.count('dot_general[') == 3  # One per row of the kernel.
