@@ -13,7 +13,9 @@ import bootstrap
 def main() -> None:
   """Runs pytest."""
   python = bootstrap.prepare('requirements-dev.txt')
-  bootstrap.run([python, '-m', 'pytest', *sys.argv[1:]])
+  # Two processes: much of the time is compilation on a single core.
+  parallel = ['-n', '2', '--dist', 'loadfile']
+  bootstrap.run([python, '-m', 'pytest', *parallel, *sys.argv[1:]])
 
 
 if __name__ == '__main__':

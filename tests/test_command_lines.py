@@ -39,6 +39,7 @@ def test_quickstart_learns(tmp_path):
     f'--output={output}',
     f'--workdir={workdir}',
     f'--config.data.dir={tmp_path / "data"}',
+    '--config.train.epochs=7',  # Enough for the threshold.
   )
   first = _run(*arguments)
   assert 'Look at' in first.stdout
