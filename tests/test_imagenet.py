@@ -181,3 +181,47 @@ def test_offline_names_address_checksum_and_flag(monkeypatch, tmp_path):
     '--config.model.encoder.weights=PATH',
   ):
     assert part in str(error.value)
+
+
+def test_pth_is_read_where_torch_is_installed(tmp_path, rng):
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  shapes = jax.eval_shape(
+    functools.partial(
+      resnet.ResNetEncoder(
+        stage_sizes=(1, 1), width=4, dialect='torchvision'
+      ).init,
+      train=False,
+    ),
+    jax.random.key(0),
+    jnp.zeros((1, 32, 32, 3)),
+  )
+  tensors = {
+    'conv1.weight': rng.normal(size=(4, 3, 7, 7)),
+    'layer1.0.conv1.weight': rng.normal(size=(4, 4, 1, 1)),
+    'layer1.0.conv2.weight': rng.normal(size=(4, 4, 3, 3)),
+    'layer1.0.conv3.weight': rng.normal(size=(16, 4, 1, 1)),
+    'layer1.0.downsample.0.weight': rng.normal(size=(16, 4, 1, 1)),
+    'layer2.0.conv1.weight': rng.normal(size=(8, 16, 1, 1)),
+    'layer2.0.conv2.weight': rng.normal(size=(8, 8, 3, 3)),
+    'layer2.0.conv3.weight': rng.normal(size=(32, 8, 1, 1)),
+    'layer2.0.downsample.0.weight': rng.normal(size=(32, 16, 1, 1)),
+  }
+  for name in list(tensors):
+    norm = name.removesuffix('.weight').replace('conv', 'bn')
+    norm = norm.replace('downsample.0', 'downsample.1')
+    for part in ('weight', 'bias', 'running_mean', 'running_var'):
+      tensors[f'{norm}.{part}'] = rng.normal(size=tensors[name].shape[:1])
+  path = tmp_path / 'resnet.pth'
+  torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, path)
+  variables = imagenet.load_encoder(
+    {key: {'encoder': tree} for key, tree in shapes.items()},
+    str(path),
+    dialect='torchvision',
+    stage_sizes=(1, 1),
+  )
+  kernel = variables['params']['encoder']['conv3_block1']['conv2']['kernel']
+  np.testing.assert_allclose(
+    kernel,
+    tensors['layer2.0.conv2.weight'].transpose(2, 3, 1, 0),
+    rtol=1e-6,
+  )
