@@ -1,7 +1,9 @@
 """Reading photographs and masks: the border where PIL becomes arrays."""
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,41 +33,21 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
     FileNotFoundError: if there is no such file.
     ValueError: if the content is not a complete image.
   """
-  name = 'The given bytes' if isinstance(source, bytes) else str(source)
-  try:
-    with Image.open(
-      io.BytesIO(source) if isinstance(source, bytes) else source
-    ) as image:
-      image.load()
-      return ImageOps.exif_transpose(image)
-  except FileNotFoundError:
-    raise
-  except Image.DecompressionBombError as error:
-    raise ValueError(f'{name}: {error} Reduce the image before use.') from error
-  except (OSError, SyntaxError, ValueError) as error:
-    # Pillow raises SyntaxError for broken PNGs, and OSError for most others.
-    raise ValueError(
-      f'{name}: cannot be read as an image ({error}). Replace or remove it.'
-    ) from error
+  with opened(source) as image:
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
-def read_size(path: str | os.PathLike) -> tuple[int, int]:
+def read_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
   """Returns (height, width) as shown upright, from the file's header alone.
 
   Raises:
     FileNotFoundError: if there is no such file.
     ValueError: if the header is not that of an image.
   """
-  try:
-    with Image.open(path) as image:
-      width, height = image.size
-      orientation = image.getexif().get(0x0112, 1)
-  except FileNotFoundError:
-    raise
-  except (OSError, SyntaxError, ValueError) as error:
-    raise ValueError(
-      f'{path}: cannot be read as an image ({error}). Replace or remove it.'
-    ) from error
+  with opened(source) as image:
+    width, height = image.size
+    orientation = image.getexif().get(0x0112, 1)
   if orientation in (5, 6, 7, 8):  # The ones that turn by a quarter.
     return width, height
   return height, width
@@ -91,6 +73,31 @@ def to_mask(image: Image.Image) -> Image.Image:
   if image.getextrema()[1] == 1:
     image = image.point(lambda value: value * 255)
   return image
+
+
+@contextlib.contextmanager
+def opened(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
+  """Opens an image, not decoded yet; what goes wrong in the block is named.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the content is not a complete image.
+  """
+  name = 'The given bytes' if isinstance(source, bytes) else str(source)
+  try:
+    with Image.open(
+      io.BytesIO(source) if isinstance(source, bytes) else source
+    ) as image:
+      yield image
+  except FileNotFoundError:
+    raise
+  except Image.DecompressionBombError as error:
+    raise ValueError(f'{name}: {error} Reduce the image before use.') from error
+  except (OSError, SyntaxError, ValueError) as error:
+    # Pillow raises SyntaxError for broken PNGs, and OSError for most others.
+    raise ValueError(
+      f'{name}: cannot be read as an image ({error}). Replace or remove it.'
+    ) from error
 
 
 def _grey_to_8_bit(values: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ class Preprocessing:
   std: tuple[float, float, float]
 
   def normalize(
-    self, images: UInt8[Array, '... h w 3']
+    self, images: UInt8[Array, '... h w 3'] | Float[Array, '... h w 3']
   ) -> Float[Array, '... h w 3']:
     """Returns the network's float32 input for RGB images in [0, 255]."""
     if self.channels == 'bgr':

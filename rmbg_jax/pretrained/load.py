@@ -15,6 +15,14 @@ from rmbg_jax import models
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.pretrained import keras_h5, matching, release
 
+# Names the weights that come with the project.
+RELEASED = 'released'
+
+_KINDS = (
+  "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
+  '.safetensors release or a Keras .h5 file'
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadedModel:
@@ -39,37 +47,34 @@ def load_model(
   """Loads a network with its weights and its preprocessing.
 
   Args:
-    path: the working directory of a training (its best checkpoint is taken), a
-      release `.safetensors`, or a Keras `model.h5` of the original project.
+    path: the working directory of a training, of which the best checkpoint is
+      taken (`@latest` or `@STEP` behind it takes another); a release
+      `.safetensors`; a Keras `model.h5` of the original project; or 'released'.
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
     FileNotFoundError: if there is nothing at the path.
     ValueError: if it is none of these, or damaged.
   """
-  path = Path(path)
+  if path == RELEASED:
+    path = release.find_released()
+  path, which = _split_step(Path(path))
   if path.is_dir():
-    return _load_workdir(path, dtype)
+    return _load_workdir(path, which, dtype)
   if not path.exists():
-    raise FileNotFoundError(
-      f"{path}: no such checkpoint. Pass a training's working directory, a "
-      '.safetensors release or a Keras .h5 file.'
-    )
+    raise FileNotFoundError(f'{path}: no such checkpoint. Pass {_KINDS}.')
   if path.suffix == '.safetensors':
     return _load_release(path, dtype)
   if path.suffix in ('.h5', '.hdf5'):
     return _load_keras(path, dtype)
-  raise ValueError(
-    f"{path}: unknown kind of checkpoint. Pass a training's working directory, "
-    'a .safetensors release or a Keras .h5 file.'
-  )
+  raise ValueError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
 def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
   """Returns another network's weights for this one, to start a training from.
 
   Args:
-    path: as `load_model` takes it, or 'released' for the released weights.
+    path: as `load_model` takes it.
     model: the network that is to be trained.
 
   Returns:
@@ -79,14 +84,22 @@ def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
     FileNotFoundError: if there is nothing at the path.
     ValueError: listing what does not fit, by name.
   """
-  loaded = load_model(release.find_released() if path == 'released' else path)
+  loaded = load_model(path)
   flat = traverse_util.flatten_dict(loaded.variables, sep='/')
   shapes = _shapes(model)
   names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
   return matching.assign(shapes, flat, names, source=str(path))
 
 
-def _load_workdir(path: Path, dtype: str) -> LoadedModel:
+def _split_step(path: Path) -> tuple[Path, str]:
+  """Splits `WORKDIR@STEP`; a folder whose own name has an @ stays whole."""
+  name, separator, which = path.name.rpartition('@')
+  if not separator or path.exists():
+    return path, 'best'
+  return path.with_name(name), which
+
+
+def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
   # Orbax takes a second to import, and only training checkpoints need it.
   from rmbg_jax import checkpoints
 
@@ -95,14 +108,23 @@ def _load_workdir(path: Path, dtype: str) -> LoadedModel:
       f'{path}: no checkpoints here. Pass the --workdir of a training.'
     )
   with checkpoints.CheckpointStore(path, writable=False) as store:
-    description = store.read_description(store.best_step)
+    kept = {str(step): step for step in store.steps}
+    kept['latest'] = store.latest_step
+    # A training that was stopped before its first evaluation has no best one.
+    kept['best'] = store.best_step or store.latest_step
+    if which not in kept:
+      raise FileNotFoundError(
+        f'{path}@{which}: no such checkpoint. There are {", ".join(kept)}.'
+      )
+    step = kept[which]
+    description = store.read_description(step)
     model = models.create_model(description['architecture'], dtype=dtype)
-    variables = store.restore_model(_shapes(model), step=store.best_step)
+    variables = store.restore_model(_shapes(model), step=step)
   return LoadedModel(
     model=model,
     variables=variables,
     preprocessing=Preprocessing.from_dict(description['preprocessing']),
-    description={**description, 'step': store.best_step},
+    description={**description, 'step': step},
   )
 
 
