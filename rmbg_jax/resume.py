@@ -14,6 +14,7 @@ CHANGEABLE = (
   'config.data.dir',
   'config.data.threads',
   'config.data.buffer',
+  'config.data.device.cache_dir',
 )
 
 
