@@ -171,12 +171,15 @@ def _to_uint8(values):
 def _sample(pixels, index, y, x):
   """Returns bilinear samples (b, h, w, c); beyond the border, its pixels."""
   height, width = pixels.shape[1:3]
-  top, left = jnp.floor(y), jnp.floor(x)
-  down, right = (y - top)[..., None], (x - left)[..., None]
+  # In whole 1/256 pixels: XLA may compute a coordinate twice, rounded in two
+  # ways, and the whole part of one would go with the rest of the other.
+  y, x = (jnp.round(256 * at).astype(jnp.int32) for at in (y, x))
+  top, left = y // 256, x // 256
+  down, right = ((at % 256)[..., None] / 256 for at in (y, x))
 
   def tap(below, beside):
-    row = jnp.clip(top.astype(jnp.int32) + below, 0, height - 1)
-    column = jnp.clip(left.astype(jnp.int32) + beside, 0, width - 1)
+    row = jnp.clip(top + below, 0, height - 1)
+    column = jnp.clip(left + beside, 0, width - 1)
     return pixels[index[:, None, None], row, column].astype(jnp.float32)
 
   upper = tap(0, 0) * (1 - right) + tap(0, 1) * right
@@ -192,7 +195,7 @@ def _fill(rgba: Float[Array, 'b h w 4']) -> Float[Array, 'b h w 3']:
   """
   known = (rgba[..., 3:] < 1).astype(jnp.float32)
   levels = [(rgba[..., :3] * known, known)]
-  while min(levels[-1][1].shape[1:3]) % 2 == 0:
+  while all(side % 2 == 0 for side in levels[-1][1].shape[1:3]):
     levels.append(tuple(_halve(part) for part in levels[-1]))
   color, known = levels.pop()
   total = jnp.sum(known, axis=(1, 2), keepdims=True)

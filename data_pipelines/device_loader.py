@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 
 from data_pipelines import folder, images, transforms
 from data_pipelines.device_augment import DeviceAugment
+from rmbg_jax import files
 
 
 class DeviceIterator:
@@ -189,15 +190,10 @@ def load_pixels(
     return pixels
   path = Path(cache_dir) / f'{_fingerprint(pairs, decode)}.npy'
   if not path.exists():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    try:
+    with files.write_atomically(path) as partial:
       pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
       _decode_into(pixels, pairs, decode)
       pixels.flush()
-      partial.replace(path)
-    finally:
-      partial.unlink(missing_ok=True)
   return np.load(path, mmap_mode='r')
 
 

@@ -8,7 +8,15 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from rmbg_jax import inputs, losses, models, monitor, optimizers, state
+from rmbg_jax import (
+  inputs,
+  losses,
+  models,
+  monitor,
+  optimizers,
+  state,
+  train_step,
+)
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.pretrained import imagenet, load
 
@@ -125,6 +133,22 @@ def create_train_state(
     parts.optimizer,
     mesh,
     use_ema=config.optimizer.ema_decay > 0,
+  )
+
+
+def make_train_step(
+  config: ml_collections.ConfigDict, parts: Parts
+) -> train_step.TrainStep:
+  """Returns the jitted training step that `config` describes."""
+  return train_step.make_train_step(
+    parts.model,
+    parts.optimizer,
+    parts.preprocessing,
+    freeze_encoder=config.optimizer.encoder_rate == 0,
+    accumulation=config.optimizer.accumulation,
+    ema_decay=config.optimizer.ema_decay,
+    deterministic=config.deterministic,
+    **parts.loss_options,
   )
 
 

@@ -28,7 +28,7 @@ from rmbg_jax import (
   summary,
   writers,
 )
-from rmbg_jax.train_step import Metrics, TrainStep, make_train_step
+from rmbg_jax.train_step import Metrics, TrainStep
 
 
 def train_and_evaluate(
@@ -57,16 +57,7 @@ def train_and_evaluate(
   data = parts.data
   on_plateau = config.optimizer.schedule == 'plateau'
   schedule = parts.schedule
-  train_step = make_train_step(
-    parts.model,
-    parts.optimizer,
-    parts.preprocessing,
-    freeze_encoder=config.optimizer.encoder_rate == 0,
-    accumulation=config.optimizer.accumulation,
-    ema_decay=config.optimizer.ema_decay,
-    deterministic=config.deterministic,
-    **parts.loss_options,
-  )
+  train_step = build.make_train_step(config, parts)
   eval_step = evaluate.make_eval_step(
     parts.model, parts.preprocessing, **parts.loss_options
   )

@@ -95,14 +95,16 @@ def _load_workdir(path: Path, dtype: str) -> LoadedModel:
       f'{path}: no checkpoints here. Pass the --workdir of a training.'
     )
   with checkpoints.CheckpointStore(path, writable=False) as store:
-    description = store.read_description(store.best_step)
+    # Stopped within its first epoch, a training has not evaluated any.
+    step = store.latest_step if store.best_step is None else store.best_step
+    description = store.read_description(step)
     model = models.create_model(description['architecture'], dtype=dtype)
-    variables = store.restore_model(_shapes(model), step=store.best_step)
+    variables = store.restore_model(_shapes(model), step=step)
   return LoadedModel(
     model=model,
     variables=variables,
     preprocessing=Preprocessing.from_dict(description['preprocessing']),
-    description={**description, 'step': store.best_step},
+    description={**description, 'step': step},
   )
 
 
