@@ -52,9 +52,25 @@ def get_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.loader = ConfigDict()
-  config.data.loader.threads = 4
-  config.data.loader.buffer = 4  # Batches decoded ahead.
+  config.data.augment.color = 0.0
+  config.data.augment.background = 0.0  # Probability of another photo's.
+  # 'grain' decodes on the host again and again; 'device' keeps all pairs in
+  # device memory and changes them there (one host; `config.data.device`).
+  config.data.loader = 'grain'
+  config.data.threads = 4
+  config.data.buffer = 4  # Batches decoded ahead.
+  config.data.device = ConfigDict()
+  # Folder to keep the decoded pairs in for the next time; '' for none.
+  config.data.device.cache_dir = ''
+  # Of each category in an epoch; all 0: as many as there are.
+  config.data.device.shares = ConfigDict()
+  config.data.device.shares.human = 0.0
+  config.data.device.shares.animal = 0.0
+  config.data.device.shares.object = 0.0
+  # With another background, a photo's frame may shrink to 1 / max_scale, and
+  # no photo is shown larger than so many times its own size; 0 for any.
+  config.data.device.max_scale = 1.0
+  config.data.device.max_enlargement = 0.0
   config.data.demo = ConfigDict()  # What the demo set is drawn with.
   config.data.demo.count = 600
   config.data.demo.size = 128  # Pixels.

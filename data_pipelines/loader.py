@@ -72,8 +72,8 @@ def make_train_iterator(
     grain.MapDataset.source(pairs)
     .seed(seed)
     .shuffle()
-    .map(decode)
-    .random_map(augment)
+    .map(decode.map)
+    .random_map(augment.random_map)
   )
   # The same whole number of batches for every process.
   dataset = sharding.take(dataset[: steps * batch_size])
@@ -96,7 +96,7 @@ def make_eval_batches(
     Batches as of training; the last is filled with padding of weight 0.
   """
   padded = list(pairs) + [transforms.PADDING] * (-len(pairs) % batch_size)
-  dataset = sharding.take(grain.MapDataset.source(padded).map(decode))
+  dataset = sharding.take(grain.MapDataset.source(padded).map(decode.map))
   dataset = dataset.batch(batch_size // sharding.count)
   return dataset.to_iter_dataset(read_options)
 

@@ -1,4 +1,4 @@
-"""Decoding and augmentation of single pairs, as Grain transformations.
+"""Decoding and augmentation of single pairs.
 
 An element becomes a dictionary of arrays: `image` (h, w, 3) RGB and `alpha`
 (h, w, 1), both uint8 in [0, 255], so that a quarter of the bytes of float32
@@ -8,7 +8,6 @@ a float32 number that says how much the pair counts in the loss.
 
 from collections.abc import Mapping
 
-import grain
 import numpy as np
 from PIL import Image
 
@@ -21,7 +20,7 @@ Element = dict[str, np.ndarray]
 PADDING = object()
 
 
-class Decode(grain.transforms.Map):
+class Decode:
   """Reads a pair's files at a fixed size.
 
   Attributes:
@@ -87,7 +86,7 @@ def read_pair(
   return photo, mask
 
 
-class Augment(grain.transforms.RandomMap):
+class Augment:
   """Moves image and alpha together: horizontal flip and scale-crop.
 
   Attributes:

@@ -1,12 +1,34 @@
 """From a configuration to the batches of a training."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-import grain
 import jax
 import ml_collections
 
-from data_pipelines import folder, loader, sources, transforms
+from data_pipelines import (
+  device_augment,
+  device_loader,
+  folder,
+  sources,
+  transforms,
+)
+from rmbg_jax import state
+
+LOADERS = ('grain', 'device')
+
+
+class BatchIterator(Protocol):
+  """An endless iterator of this process's part of the training batches."""
+
+  def __next__(self) -> dict[str, Any]:
+    """Returns the next batch."""
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns where it stands after the last batch, JSON-compatible."""
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes to a position that `get_state` has returned."""
 
 
 class Inputs(NamedTuple):
@@ -15,15 +37,15 @@ class Inputs(NamedTuple):
   Attributes:
     training: the pairs to train on.
     validation: the pairs to validate on.
-    train_batches: an endless iterator of this process's part of the batches.
+    train_batches: what is trained on.
     eval_batches: one pass over the validation pairs, to be walked repeatedly.
     steps_per_epoch: training steps per epoch.
   """
 
   training: list[folder.Pair]
   validation: list[folder.Pair]
-  train_batches: grain.DatasetIterator
-  eval_batches: grain.IterDataset
+  train_batches: BatchIterator
+  eval_batches: Iterable[dict[str, Any]]
   steps_per_epoch: int
 
 
@@ -37,6 +59,11 @@ def make_inputs(
     ValueError: if it, or the configuration, is not as it should be.
   """
   data = config.data
+  if data.loader not in LOADERS:
+    raise ValueError(
+      f'Unknown config.data.loader {data.loader!r}; choose one of '
+      f'{", ".join(LOADERS)}.'
+    )
   _check_batch_size(data.batch_size, config.optimizer.accumulation)
   training, validation = sources.load_pairs(
     data.name,
@@ -46,10 +73,45 @@ def make_inputs(
     demo_count=data.demo.count,
     demo_size=data.demo.size,
   )
+  make_batches = {'grain': _make_grain_batches, 'device': _make_device_batches}
+  train_batches, eval_batches = make_batches[data.loader](
+    config,
+    training,
+    validation,
+    decode=transforms.Decode(
+      size,
+      allow_empty=data.allow_empty_masks,
+      label_weights=dict(config.loss.labels),
+    ),
+    # In validation, all labels count alike.
+    decode_evaluated=transforms.Decode(
+      size,
+      allow_empty=data.allow_empty_masks,
+      label_weights=dict.fromkeys(folder.LABELS, 1.0),
+    ),
+  )
+  return Inputs(
+    training,
+    validation,
+    train_batches,
+    eval_batches,
+    len(training) // data.batch_size,
+  )
+
+
+def _make_grain_batches(
+  config, training, validation, *, decode, decode_evaluated
+):
+  # Imported here: the other loader works without Grain.
+  import grain
+
+  from data_pipelines import loader
+
+  data = config.data
   shared = {
     'batch_size': data.batch_size,
     'read_options': grain.ReadOptions(
-      num_threads=data.loader.threads, prefetch_buffer_size=data.loader.buffer
+      num_threads=data.threads, prefetch_buffer_size=data.buffer
     ),
     'sharding': loader.Sharding(
       index=jax.process_index(), count=jax.process_count()
@@ -57,11 +119,7 @@ def make_inputs(
   }
   train_batches = loader.make_train_iterator(
     training,
-    decode=transforms.Decode(
-      size,
-      allow_empty=data.allow_empty_masks,
-      label_weights=dict(config.loss.labels),
-    ),
+    decode=decode,
     augment=transforms.Augment(
       flip=data.augment.flip, min_scale=data.augment.min_scale
     ),
@@ -69,22 +127,36 @@ def make_inputs(
     **shared,
   )
   eval_batches = loader.make_eval_batches(
-    validation,
-    # In validation, all labels count alike.
-    decode=transforms.Decode(
-      size,
-      allow_empty=data.allow_empty_masks,
-      label_weights=dict.fromkeys(folder.LABELS, 1.0),
+    validation, decode=decode_evaluated, **shared
+  )
+  return train_batches, eval_batches
+
+
+def _make_device_batches(
+  config, training, validation, *, decode, decode_evaluated
+):
+  data = config.data
+  shared = {
+    'batch_size': data.batch_size,
+    'cache_dir': data.device.cache_dir,
+  }
+  train_batches = device_loader.DeviceIterator(
+    training,
+    decode=decode,
+    augment=device_augment.DeviceAugment(
+      **data.augment,
+      max_scale=data.device.max_scale,
+      max_enlargement=data.device.max_enlargement,
     ),
+    shares=dict(data.device.shares),
+    seed=config.seed,
+    mesh=state.make_mesh(),
     **shared,
   )
-  return Inputs(
-    training,
-    validation,
-    train_batches,
-    eval_batches,
-    loader.count_steps(training, batch_size=data.batch_size),
+  eval_batches = device_loader.EvalBatches(
+    validation, decode=decode_evaluated, **shared
   )
+  return train_batches, eval_batches
 
 
 def _check_batch_size(batch_size: int, accumulation: int) -> None:

@@ -35,12 +35,11 @@ def main(argv: list[str]) -> None:
     loaded = load.load_model(_CHECKPOINT.value)
   except (FileNotFoundError, ValueError) as error:
     raise SystemExit(f'Error: {error}') from error
-  description = {
-    **loaded.description,
-    'preprocessing': loaded.preprocessing.to_dict(),
-  }
   release.save_release(
-    output, loaded.variables, description, dtype=_DTYPE.value
+    output,
+    loaded.variables,
+    release.describe(loaded.description, loaded.preprocessing),
+    dtype=_DTYPE.value,
   )
   print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')
 

@@ -5,6 +5,7 @@ JSON description with the architecture, the preprocessing and whatever else the
 releaser states (data, scores, licence). There is no pickle in it.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from rmbg_jax import files
+from rmbg_jax.preprocessing import Preprocessing
 
 _KEY = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
@@ -63,6 +65,32 @@ def save_release(
     safetensors.numpy.save_file(
       tensors, partial, metadata={_KEY: json.dumps(dict(description))}
     )
+
+
+def describe(
+  description: Mapping[str, Any],
+  preprocessing: Preprocessing,
+  **statements: Any,
+) -> dict[str, Any]:
+  """Returns what a release of a loaded network says of itself.
+
+  Args:
+    description: as the network was loaded with.
+    preprocessing: of the network.
+    **statements: whatever else is to be said (data, scores, terms), JSON-
+      compatible.
+  """
+  kept = {
+    **copy.deepcopy(dict(description)),
+    'preprocessing': preprocessing.to_dict(),
+    **statements,
+  }
+  # Of use to the training alone, on the machine that it ran on.
+  kept.pop('position', None)
+  if 'config' in kept:
+    kept['config']['init_from'] = kept['config']['data']['dir'] = ''
+    kept['config']['data']['device']['cache_dir'] = ''
+  return kept
 
 
 def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -1,0 +1,41 @@
+"""The network of the preview weights: 1.7 M parameters, for laptops.
+
+```bash
+python -m rmbg_jax.main --config=configs/preview.py --config.data.dir=FOLDER
+```
+
+What it reached is in docs/model_card.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+  """Returns the configuration."""
+  config = default.get_config()
+  config.name = 'preview'
+  config.model.encoder.dialect = 'torchvision'
+  config.model.encoder.stage_sizes = (2, 2, 3)
+  config.model.encoder.width = 24
+  config.model.bridge.filters = 48
+  config.model.decoder.filters = (48, 32, 16, 8)
+  config.model.bn_momentum = 0.9
+  config.data.size = (112, 112)
+  config.data.batch_size = 8
+  config.data.loader = 'device'
+  config.data.augment.min_scale = 0.7
+  config.data.augment.color = 0.2
+  config.loss.weights.iou = 0.5
+  config.loss.outputs = (0.25, 0.25, 0.5, 1.0)
+  config.optimizer.learning_rate = 1.5e-3
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_steps = 200
+  config.optimizer.weight_decay = 1e-4
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.ema_decay = 0.998
+  config.train.epochs = 20
+  config.train.early_stopping = 0
+  config.train.grid_every = 1
+  return config

@@ -1,0 +1,69 @@
+"""The campaign, all of it, with a tiny network."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from data_pipelines import demo, packing
+from rmbg_jax import load_model
+from tests import helpers
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _run(command, *flags):
+  result = subprocess.run(
+    [sys.executable, 'scripts/campaign.py', command, *map(str, flags)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  return result.returncode, result.stdout + result.stderr
+
+
+def test_goes_on_with_and_without_the_training(tmp_path):
+  data, packed, campaign = (tmp_path / n for n in ('data', 'packed', 'runs'))
+  demo.make_demo(data, count=24, size=(48, 48), seed=42)
+  code, output = _run(
+    'pack', f'--data={data}', f'--packed={packed}', '--part_mib=1'
+  )
+  assert code == 0, output
+  overrides = {**helpers.TINY_OVERRIDES, 'data.name': 'folder'}
+  flags = [
+    '--config=configs/demo.py',
+    f'--packed={packed}',
+    f'--campaign={campaign}',
+    '--minutes=0.001',  # An epoch is the least.
+    *(f'--config.{key}={value}' for key, value in overrides.items()),
+  ]
+  outputs = []
+  for part in range(3):
+    if part == 2:  # Another machine: the weights are all that is left.
+      for name in ('training', 'data', 'decoded', 'start.safetensors'):
+        path = campaign / name
+        (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+    code, output = _run('train', *flags)
+    assert code == 0, output
+    outputs.append(output)
+  assert 'Resumed at epoch 2' in outputs[1]
+  assert 'Resumed' not in outputs[2]
+  lines = (campaign / 'weights' / 'history.jsonl').read_text().splitlines()
+  # The best of both epochs, from one or two of two steps of eight images.
+  passes = [json.loads(line)['image_passes'] for line in lines]
+  assert passes[0] == 16
+  assert passes[1] in (16, 32)
+  assert passes[2] == passes[1] + 16
+  weights = campaign / 'weights' / 'demo.safetensors'
+  assert packing.join_file(weights) == weights.read_bytes()
+  description = load_model(weights).description
+  assert description['image_passes'] == passes[2]
+  assert description['scores']['all']['images'] == 5
+  assert 0 < description['scores']['all']['mae'] < 1
+  assert description['training_data'] == ['demo']
+  assert str(tmp_path) not in json.dumps(dict(description))
+  code, output = _run('train', *flags[:1], '--packed=/absent')
+  assert code == 1
+  assert 'Error: ' in output
+  assert 'Traceback' not in output
