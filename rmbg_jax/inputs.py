@@ -62,9 +62,7 @@ def make_inputs(
       allow_empty=data.allow_empty_masks,
       label_weights=dict(config.loss.labels),
     ),
-    augment=transforms.Augment(
-      flip=data.augment.flip, min_scale=data.augment.min_scale
-    ),
+    augment=transforms.Augment(**data.augment),
     seed=config.seed,
     **shared,
   )
