@@ -20,14 +20,17 @@ from concurrent import futures
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data_pipelines import images
+from rmbg_jax import files
 
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
 OPTIONAL_COLUMNS = ('Source', 'Label', 'Split')
 LABELS = ('gt', 'alpha', 'pseudo')
 SPLITS = ('train', 'val', 'test')
 
+CSV_NAME = 'Dataset.csv'
 PAIRING_REMEDY = 'Add what is missing or remove these files'
 
 _EXPECTED = (
@@ -99,8 +102,10 @@ def read_folder(
 
 def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
   """Writes `Dataset.csv` with paths relative to it, atomically."""
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.write_atomically(path) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file)
     writer.writerow(COLUMNS + OPTIONAL_COLUMNS)
     for pair in pairs:
@@ -115,7 +120,50 @@ def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
           pair.split,
         )
       )
-  partial.replace(path)
+
+
+def read_pair(
+  pair: Pair,
+  *,
+  allow_empty: bool,
+  reduce_to: tuple[int, int] | None = None,
+) -> tuple[Image.Image, Image.Image]:
+  """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
+
+  Args:
+    pair: to read.
+    allow_empty: whether a mask without any foreground is accepted.
+    reduce_to: the (height, width) that the photo will be resized to, if it may
+      come reduced where that is cheap; the mask never is.
+
+  Raises:
+    FileNotFoundError: if a file is missing.
+    ValueError: if a file is unreadable, the sizes differ, or the mask is empty
+      though `allow_empty` is False. The message names the file.
+  """
+  if reduce_to is None:
+    photo = images.open_image(pair.image_path)
+    size = photo.height, photo.width
+  else:
+    photo, size = images.open_reduced(pair.image_path, size=reduce_to)
+  mask = images.open_image(pair.mask_path)
+  if size != (mask.height, mask.width):
+    raise ValueError(
+      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
+      f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
+      'the pair.'
+    )
+  try:
+    mask = images.to_mask(mask)
+  except ValueError as error:
+    raise ValueError(f'{pair.mask_path}: {error}.') from error
+  if not allow_empty and mask.getextrema()[1] == 0:
+    raise ValueError(
+      f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
+      'pair, or pass --config.data.allow_empty_masks=true if the photo really '
+      'has no foreground.'
+    )
+  return images.to_rgb(photo), mask
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
@@ -267,13 +315,13 @@ def _parse_row(path: Path, row: dict[str, str]) -> Pair:
 
 
 def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
-  files, problems = {}, []
+  by_stem, problems = {}, []
   for file in sorted(directory.iterdir()):
     if images.is_image_file(file):
-      files.setdefault(file.stem, []).append(file)
-  for same in files.values():
+      by_stem.setdefault(file.stem, []).append(file)
+  for same in by_stem.values():
     problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]
-  return files, problems
+  return by_stem, problems
 
 
 def _find_problem(pair: Pair) -> str | None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
-from PIL import Image
 
 from data_pipelines import effects, folder, images
 
@@ -53,51 +52,14 @@ class Decode(grain.transforms.Map):
         'weight': np.float32(0),
       }
     # A photo need not be decoded at more than the scale it is wanted at.
-    photo, size = images.open_reduced(element.image_path, size=self.size)
-    mask = _read_mask(element, photo_size=size, allow_empty=self.allow_empty)
+    photo, mask = folder.read_pair(
+      element, allow_empty=self.allow_empty, reduce_to=self.size
+    )
     return {
-      'image': images.resize_image(images.to_rgb(photo), size=self.size),
+      'image': images.resize_image(photo, size=self.size),
       'alpha': images.resize_image(mask, size=self.size)[..., np.newaxis],
       'weight': np.float32(self.label_weights[element.label]),
     }
-
-
-def read_pair(
-  pair: folder.Pair, *, allow_empty: bool
-) -> tuple[Image.Image, Image.Image]:
-  """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
-
-  Raises:
-    FileNotFoundError: if a file is missing.
-    ValueError: if a file is unreadable, the sizes differ, or the mask is empty
-      though `allow_empty` is False. The message names the file.
-  """
-  photo = images.to_rgb(images.open_image(pair.image_path))
-  size = photo.height, photo.width
-  return photo, _read_mask(pair, photo_size=size, allow_empty=allow_empty)
-
-
-def _read_mask(
-  pair: folder.Pair, *, photo_size: tuple[int, int], allow_empty: bool
-) -> Image.Image:
-  mask = images.open_image(pair.mask_path)
-  try:
-    mask = images.to_mask(mask)
-  except ValueError as error:
-    raise ValueError(f'{pair.mask_path}: {error}.') from error
-  if photo_size != (mask.height, mask.width):
-    raise ValueError(
-      f'{pair.image_path} is {photo_size[1]}x{photo_size[0]} pixels, its mask '
-      f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
-      'the pair.'
-    )
-  if not allow_empty and mask.getextrema()[1] == 0:
-    raise ValueError(
-      f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
-      'pair, or pass --config.data.allow_empty_masks=true if the photo really '
-      'has no foreground.'
-    )
-  return mask
 
 
 class Augment(grain.transforms.RandomMap):
