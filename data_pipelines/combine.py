@@ -47,24 +47,6 @@ def name_pairs(pairs: Iterable[folder.Pair]) -> list[folder.Pair]:
   return sorted(named, key=lambda pair: pair.name)
 
 
-def split_originally(
-  pairs: Sequence[folder.Pair], share: float
-) -> list[folder.Pair]:
-  """Splits all pairs at random as the original project does.
-
-  Args:
-    pairs: everything that was published, sorted by name.
-    share: of the pairs, in (0, 1), for validation.
-  """
-  bare = [dataclasses.replace(pair, split='') for pair in pairs]
-  _, validation = folder.split_pairs(bare, validation_share=share)
-  held_out = {pair.name for pair in validation}
-  return [
-    dataclasses.replace(pair, split='val' if pair.name in held_out else 'train')
-    for pair in pairs
-  ]
-
-
 def split_officially(
   pairs: Sequence[folder.Pair], share: float
 ) -> tuple[list[folder.Pair], list[folder.Pair]]:
@@ -91,7 +73,7 @@ def split_officially(
     if any(pair.split == 'val' for pair in same):
       kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
     elif math.ceil(len(same) * share) < len(same):
-      kept += split_originally(same, share)
+      kept += folder.assign_splits(same, validation_share=share)
     else:
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out

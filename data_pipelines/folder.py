@@ -265,6 +265,22 @@ def report(
     raise ValueError(f'{remedy}:\n  {shown}{more}')
 
 
+def assign_splits(
+  pairs: Sequence[Pair], *, validation_share: float
+) -> list[Pair]:
+  """Returns all pairs with the split that `split_pairs` puts them in.
+
+  Splits of the pairs' own are not regarded.
+  """
+  bare = [dataclasses.replace(pair, split='') for pair in pairs]
+  _, validation = split_pairs(bare, validation_share=validation_share)
+  held_out = {pair.name for pair in validation}
+  return [
+    dataclasses.replace(pair, split='val' if pair.name in held_out else 'train')
+    for pair in bare
+  ]
+
+
 def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
   # utf-8-sig: spreadsheets put a byte order mark in front.
   with path.open(newline='', encoding='utf-8-sig') as file:

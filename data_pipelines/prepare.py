@@ -268,7 +268,7 @@ def main(argv: list[str]) -> None:
     pairs = combine.name_pairs(everything)
     # Split before COD10K's choice: who is held out does not depend on it.
     if flags.FLAGS.split == 'original':
-      pairs = combine.split_originally(pairs, share)
+      pairs = folder.assign_splits(pairs, validation_share=share)
     else:
       pairs, left_out = combine.split_officially(pairs, share)
     written, rejected = prepare(

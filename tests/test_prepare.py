@@ -127,7 +127,7 @@ def test_the_combined_set(published, tmp_path):
 
 def test_original_split_is_that_of_all_that_was_published(published):
   pairs = combine.name_pairs(cod10k.read_cod10k(published / 'cod'))
-  split = combine.split_originally(pairs, 0.2)
+  split = folder.assign_splits(pairs, validation_share=0.2)
   order = np.random.RandomState(42).permutation(16)
   held_out = {pairs[i].name for i in order[: math.ceil(16 * 0.2)]}
   for choice, count in (('cam', 8), ('cam+background', 12), ('all', 16)):
