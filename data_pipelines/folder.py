@@ -39,6 +39,18 @@ _EXPECTED = (
 )
 
 
+class Encoded(bytes):
+  """An image file's content, kept elsewhere; `str()` says what it is of."""
+
+  def __new__(cls, content: bytes, name: str):  # noqa: D102
+    encoded = super().__new__(cls, content)
+    encoded.name = name
+    return encoded
+
+  def __str__(self) -> str:
+    return self.name
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
   """A photo and its mask.
@@ -46,8 +58,8 @@ class Pair:
   Attributes:
     name: of the photo, unique in its data set.
     category: such as 'human', or '' where unknown.
-    image_path: the photo's file.
-    mask_path: the mask's file.
+    image_path: the photo's file; its content where there is no file of it.
+    mask_path: the mask's, likewise.
     source: the data set that the pair is from, or ''.
     label: how the mask was made: 'gt' (by people), 'alpha' (a soft matte),
       'pseudo' (by another model).
@@ -56,8 +68,8 @@ class Pair:
 
   name: str
   category: str
-  image_path: Path
-  mask_path: Path
+  image_path: Path | Encoded
+  mask_path: Path | Encoded
   source: str = ''
   label: str = 'gt'
   split: str = ''
@@ -184,13 +196,13 @@ def split_pairs(
 ) -> tuple[list[Pair], list[Pair]]:
   """Splits into training and validation.
 
-  The data set's own split counts where it has one. Otherwise the sorted list
-  is split as the original project does with scikit-learn's `train_test_split`
-  and seed 42: the first ceil(n x share) of a permutation are for validation.
+  The data set's own split counts where it has validation pairs. Otherwise what
+  is not for tests is split as the original project splits the sorted list with
+  scikit-learn's `train_test_split` and seed 42 (see `permute`).
 
   Args:
     pairs: sorted by name.
-    validation_share: in (0, 1); not used if the data set has a split.
+    validation_share: in (0, 1); not used if there are validation pairs.
 
   Returns:
     (training pairs, validation pairs), both sorted by name.
@@ -198,14 +210,13 @@ def split_pairs(
   Raises:
     ValueError: if either would be empty.
   """
-  if any(pair.split for pair in pairs):
+  if any(pair.split == 'val' for pair in pairs):
     training = [pair for pair in pairs if pair.split == 'train']
     validation = [pair for pair in pairs if pair.split == 'val']
   else:
-    order = np.random.RandomState(42).permutation(len(pairs))
-    held_out = set(order[: math.ceil(len(pairs) * validation_share)].tolist())
-    training = [p for i, p in enumerate(pairs) if i not in held_out]
-    validation = [p for i, p in enumerate(pairs) if i in held_out]
+    usable = [pair for pair in pairs if pair.split != 'test']
+    parts = permute(len(usable), validation_share=validation_share)
+    training, validation = ([usable[i] for i in part] for part in parts)
   for split, name in ((training, 'training'), (validation, 'validation')):
     if not split:
       raise ValueError(
@@ -263,6 +274,18 @@ def report(
     shown = '\n  '.join(found[:10])
     more = f'\n  and {len(found) - 10} more' if len(found) > 10 else ''
     raise ValueError(f'{remedy}:\n  {shown}{more}')
+
+
+def permute(
+  count: int, *, validation_share: float
+) -> tuple[list[int], list[int]]:
+  """Returns (training, validation) indices of a random split, always the same.
+
+  The first ceil(count x share) of a permutation are for validation.
+  """
+  order = np.random.RandomState(42).permutation(count)
+  held_out = math.ceil(count * validation_share)
+  return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
 
 
 def assign_splits(

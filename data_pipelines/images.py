@@ -116,7 +116,7 @@ def to_mask(image: Image.Image) -> Image.Image:
 @contextlib.contextmanager
 def _open(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
   """Opens an image; what goes wrong while it is used is named."""
-  name = 'The given bytes' if isinstance(source, bytes) else str(source)
+  name = 'The given bytes' if type(source) is bytes else str(source)
   try:
     with Image.open(
       io.BytesIO(source) if isinstance(source, bytes) else source

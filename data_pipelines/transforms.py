@@ -1,4 +1,4 @@
-"""Decoding and augmentation of single pairs, as Grain transformations.
+"""Decoding and augmentation of single pairs.
 
 An element becomes a dictionary of arrays: `image` (h, w, 3) RGB and `alpha`
 (h, w, 1), both uint8 in [0, 255], so that a quarter of the bytes of float32
@@ -8,7 +8,6 @@ a float32 number that says how much the pair counts in the loss.
 
 from collections.abc import Mapping, Sequence
 
-import grain
 import numpy as np
 
 from data_pipelines import effects, folder, images
@@ -20,7 +19,7 @@ Element = dict[str, np.ndarray]
 PADDING = object()
 
 
-class Decode(grain.transforms.Map):
+class Decode:
   """Reads a pair's files at a fixed size.
 
   Attributes:
@@ -62,7 +61,7 @@ class Decode(grain.transforms.Map):
     }
 
 
-class Augment(grain.transforms.RandomMap):
+class Augment:
   """Changes a pair at random; image and alpha move together.
 
   Flip, crop and rotation are one pass over the pixels; then, of the image
@@ -151,7 +150,7 @@ class Augment(grain.transforms.RandomMap):
     return {**element, 'image': image, 'alpha': alpha}
 
 
-class ReplaceBackground(grain.transforms.RandomMap):
+class ReplaceBackground:
   """Puts some foregrounds before the background of another photo.
 
   Attributes:
