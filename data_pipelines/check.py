@@ -9,16 +9,15 @@ The exit code is 1 where training on it would be wrong.
 
 import collections
 import json
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tqdm
 from absl import app, flags
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image
 
-from data_pipelines import folder, images, inspection, parallel
+from data_pipelines import folder, images, inspection, parallel, sheets
 from rmbg_jax import files
 
 _SHOWN = 10  # Lines of each finding.
@@ -109,27 +108,28 @@ def render_text(report: dict[str, Any]) -> str:
 def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
   """Returns pictures of suspicious pairs: photo, mask, and why."""
   share = max(1, _MOST_ON_SHEET // max(1, len(findings)))
-  shown = [
-    (fact, finding.kind)
-    for finding in findings
-    for fact in finding.facts[:share]
-  ]
-  width, height = 4 * _CELL, max(1, -(-len(shown) // 2)) * _CELL
-  sheet = Image.new('RGB', (2 * width, height), 'white')
-  draw = ImageDraw.Draw(sheet)
-  for index, (fact, kind) in enumerate(shown):
-    left, top = index % 2 * width, index // 2 * _CELL
-    for path in (fact.pair.image_path, fact.pair.mask_path):
-      try:
-        picture = images.to_rgb(images.open_image(path))
-      except (OSError, ValueError):
-        picture = Image.new('RGB', (_CELL, _CELL), 'red')
-      sheet.paste(ImageOps.contain(picture, (_CELL - 4,) * 2), (left, top))
-      left += _CELL
-    words = (kind, fact.pair.split, fact.pair.source, fact.pair.name)
-    lines = [line for word in words for line in textwrap.wrap(word, 48)]
-    draw.multiline_text((left + 4, top + 4), '\n'.join(lines), 'black')
-  return sheet
+  rows = []
+  for finding in findings:
+    for fact in finding.facts[:share]:
+      pair = fact.pair
+      words = (finding.kind, pair.split, pair.source, pair.name)
+      rows.append(
+        [
+          _open_for_sheet(pair.image_path),
+          _open_for_sheet(pair.mask_path),
+          sheets.draw_words(words, cell=_CELL),
+        ]
+      )
+  if not rows:
+    rows = [[sheets.draw_words(['Nothing suspicious.'], cell=_CELL)]]
+  return sheets.make_sheet(rows, cell=_CELL, columns=2)
+
+
+def _open_for_sheet(path: Path) -> Image.Image:
+  try:
+    return images.to_rgb(images.open_image(path))
+  except (OSError, ValueError):
+    return Image.new('RGB', (_CELL, _CELL), 'red')
 
 
 def _with_splits(

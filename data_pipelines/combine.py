@@ -19,31 +19,39 @@ def choose_cod10k(pair: folder.Pair, choice: str) -> bool:
   return choice == 'cam+background' and pair.category == cod10k.BACKGROUND
 
 
-def name_pairs(pairs: Iterable[folder.Pair]) -> list[folder.Pair]:
+def name_pairs(
+  pairs: Iterable[folder.Pair], *, prefixed: bool = True
+) -> list[folder.Pair]:
   """Returns pairs named CATEGORY_STEM.jpg (or .png), sorted by name.
 
   Where that is not unique, as of photos that are in two splits, the source and
-  the split are added.
+  the split are added, and then a number.
+
+  Args:
+    pairs: of all data sets.
+    prefixed: whether names get the category, or else the source, in front.
   """
   stems = {}
   for pair in pairs:
-    prefix = f'{pair.category or pair.source}_'
+    prefix = f'{pair.category or pair.source}_' if prefixed else ''
     stem = pair.image_path.stem
     if not stem.startswith(prefix):
-      stem = prefix + stem
+      stem = prefix.lstrip('_') + stem
     # File systems that ignore case must not mix pairs up.
     stems.setdefault(stem.lower(), []).append((stem, pair))
-  named = []
+  named, taken = [], set()
   for same in stems.values():
     for stem, pair in same:
       if len(same) > 1:
         stem = f'{stem}_{pair.source}_{pair.split}'.rstrip('_')
-      suffix = (
-        '.jpg'
-        if pair.image_path.suffix.lower() in ('.jpg', '.jpeg')
-        else '.png'
-      )
-      named.append(dataclasses.replace(pair, name=stem + suffix))
+      unique, number = stem, 1
+      while unique.lower() in taken:
+        number += 1
+        unique = f'{stem}_{number}'
+      taken.add(unique.lower())
+      is_jpeg = pair.image_path.suffix.lower() in ('.jpg', '.jpeg')
+      name = unique + ('.jpg' if is_jpeg else '.png')
+      named.append(dataclasses.replace(pair, name=name))
   return sorted(named, key=lambda pair: pair.name)
 
 

@@ -23,21 +23,22 @@ def make_p3m(root, *, train=6, test=2, size=(40, 32)):
       _save_mask(root / place / 'mask' / f'p_{number:08x}.png', alpha)
 
 
-def make_cod10k(root, *, cam=4, noncam=4, size=(36, 28)):
-  """The same numbers for Train and Test; half of NonCAM are backgrounds."""
+def make_cod10k(root, *, cam=(4, 4), noncam=(4, 4), size=(36, 28)):
+  """Counts of Train and Test; half of NonCAM are backgrounds."""
   numbers = itertools.count(1000)
-  for place in ('Train', 'Test'):
+  for index, place in enumerate(('Train', 'Test')):
     names = [
-      f'COD10K-CAM-1-Aquatic-1-BatFish-{next(numbers)}' for _ in range(cam)
+      f'COD10K-CAM-1-Aquatic-1-BatFish-{next(numbers)}'
+      for _ in range(cam[index])
     ]
     names += [
-      f'COD10K-NonCAM-{NONCAM[index % 2]}-{next(numbers)}'
-      for index in range(noncam)
+      f'COD10K-NonCAM-{NONCAM[k % 2]}-{next(numbers)}'
+      for k in range(noncam[index])
     ]
     for name in names:
-      number = int(name.rpartition('-')[2])
-      alpha = _disc(size, number, softness=1)
-      _save(root / place / 'Image' / f'{name}.jpg', alpha, number)
+      seed = 100_000 + int(name.rpartition('-')[2])
+      alpha = _disc(size, seed, softness=1)
+      _save(root / place / 'Image' / f'{name}.jpg', alpha, seed)
       mask = alpha * 0 if 'NonCAM' in name else alpha
       _save_mask(root / place / 'GT_Object' / f'{name}.png', mask)
 
@@ -46,9 +47,9 @@ def make_people(root, *, train=5, val=2, size=(30, 34)):
   """Masks of 0 and 1."""
   (root / 'segmentation').mkdir(parents=True)
   stems = [f'ache-adult-depression-{5000 + i}' for i in range(train + val)]
-  for number, stem in enumerate(stems, start=5000):
-    alpha = _disc(size, number, softness=1)
-    _save(root / 'images' / f'{stem}.jpg', alpha, number)
+  for seed, stem in enumerate(stems, start=200_000):
+    alpha = _disc(size, seed, softness=1)
+    _save(root / 'images' / f'{stem}.jpg', alpha, seed)
     _save_mask(root / 'masks' / f'{stem}.png', (alpha > 127).astype(np.uint8))
   for split, names in (('train', stems[:train]), ('val', stems[train:])):
     (root / f'segmentation/{split}.txt').write_text('\n'.join(names) + '\n')
@@ -69,7 +70,7 @@ def _save(path, alpha, number):
   """A photo in which the disc is bright, with texture of its own."""
   path.parent.mkdir(parents=True, exist_ok=True)
   rng = np.random.default_rng([1, number])
-  coarse = rng.integers(0, 128, (5, 5, 3), np.uint8)
+  coarse = rng.integers(0, 128, (9, 9, 3), np.uint8)
   ground = np.asarray(Image.fromarray(coarse).resize(alpha.shape[::-1]))
   photo = np.maximum(ground, alpha[..., None])
   Image.fromarray(photo).save(path, quality=90)
