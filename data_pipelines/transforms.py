@@ -54,6 +54,7 @@ class Decode:
     photo, mask = folder.read_pair(
       element, allow_empty=self.allow_empty, reduce_to=self.size
     )
+    mask = images.reduce_image(mask, size=self.size)
     return {
       'image': images.resize_image(photo, size=self.size),
       'alpha': images.resize_image(mask, size=self.size)[..., np.newaxis],
@@ -72,8 +73,9 @@ class Augment:
     flip: probability of a horizontal flip.
     min_scale: the smallest side of the random crop as a share of the image's
       side; the crop keeps the aspect and is resized back. 1 turns it off.
-    rotate: the largest angle in degrees, to either side. The crop is made as
-      small as it takes to stay within the image.
+    rotate: the largest angle in degrees, to either side, of one photo in two;
+      the others stay level, as most are. The crop is made as small as it takes
+      to stay within the image.
     color: brightness, contrast and saturation are multiplied by up to 1 -
       color to 1 + color, the hue is turned by up to color / 10 of the circle.
     blur: probability of a Gaussian blur.
@@ -115,7 +117,8 @@ class Augment:
     flip = rng.random() < self.flip
     scale = rng.uniform(self.min_scale, 1)
     offset = rng.random(2)
-    angle = rng.uniform(-1, 1) * self.rotate
+    turn = rng.uniform(-1, 1)
+    angle = float(np.sign(turn) * max(0, 2 * abs(turn) - 1)) * self.rotate
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
     hue = rng.uniform(-1, 1) * self.color / 10
     blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)

@@ -90,11 +90,12 @@ def test_resize_and_plot(directory, tmp_path):
 
 
 def test_misuse_is_explained(directory):
+  unknown = _run('fly', f'--dir={directory}')
+  assert unknown.returncode
+  assert 'rename, resize, create_csv, plot' in unknown.stderr
   assert (
-    'rename, resize, create_csv, plot'
-    in _run('fly', f'--dir={directory}').stdout
+    'rename needs --category' in _run('rename', f'--dir={directory}').stderr
   )
-  assert '--category' in _run('rename', f'--dir={directory}').stderr
   absent = _run('create_csv', '--dir=/absent')
   assert absent.returncode == 1
   assert 'Error: /absent: no such data folder' in absent.stderr
