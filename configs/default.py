@@ -52,8 +52,13 @@ def get_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.augment.color = 0.0
-  config.data.augment.background = 0.0  # Probability of another photo's.
+  config.data.augment.rotate = 10.0  # Largest angle in degrees; half have 0.
+  config.data.augment.color = 0.2  # Strength in [0, 1].
+  config.data.augment.blur = 0.05  # Probability, as the following.
+  config.data.augment.noise = 0.05
+  config.data.augment.jpeg = 0.1
+  # Another photo's background. Needs masks with good edges.
+  config.data.augment.background = 0.0
   # 'grain' decodes on the host again and again; 'device' keeps all pairs in
   # device memory and changes them there (one host; `config.data.device`).
   config.data.loader = 'grain'
