@@ -52,9 +52,9 @@ def get_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.loader = ConfigDict()
-  config.data.loader.threads = 4
-  config.data.loader.buffer = 4  # Batches decoded ahead.
+  config.data.loader = 'grain'
+  config.data.threads = 4
+  config.data.buffer = 4  # Batches decoded ahead.
   config.data.demo = ConfigDict()  # What the demo set is drawn with.
   config.data.demo.count = 600
   config.data.demo.size = 128  # Pixels.

@@ -8,6 +8,8 @@ import ml_collections
 
 from data_pipelines import folder, loader, sources, transforms
 
+LOADERS = ('grain',)
+
 
 class Inputs(NamedTuple):
   """What a training reads.
@@ -37,6 +39,11 @@ def make_inputs(
     ValueError: if it, or the configuration, is not as it should be.
   """
   data = config.data
+  if data.loader not in LOADERS:
+    raise ValueError(
+      f'Unknown config.data.loader {data.loader!r}; choose one of '
+      f'{", ".join(LOADERS)}.'
+    )
   _check_batch_size(data.batch_size, config.optimizer.accumulation)
   training, validation = sources.load_pairs(
     data.name,
@@ -49,7 +56,7 @@ def make_inputs(
   shared = {
     'batch_size': data.batch_size,
     'read_options': grain.ReadOptions(
-      num_threads=data.loader.threads, prefetch_buffer_size=data.loader.buffer
+      num_threads=data.threads, prefetch_buffer_size=data.buffer
     ),
     'sharding': loader.Sharding(
       index=jax.process_index(), count=jax.process_count()

@@ -11,8 +11,9 @@ from rmbg_jax.monitor import MonitorState
 CHANGEABLE = (
   'config.name',
   'config.train',
-  'config.data.loader',
   'config.data.dir',
+  'config.data.threads',
+  'config.data.buffer',
 )
 
 

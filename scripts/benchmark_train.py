@@ -45,7 +45,7 @@ def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
 
 def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   """Returns a function that takes a step and returns its loss."""
-  from rmbg_jax import models, optimizers, state, train
+  from rmbg_jax import models, optimizers, state, train_step
   from rmbg_jax.preprocessing import make_preprocessing
 
   mesh = state.make_mesh()
@@ -56,7 +56,7 @@ def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   train_state = state.create_train_state(
     state.create_variables(model, seed=0, size=(64, 64)), optimizer, mesh
   )
-  step = train.make_train_step(
+  step = train_step.make_train_step(
     model,
     optimizer,
     make_preprocessing('original', size=(size, size)),

@@ -39,6 +39,10 @@ def main(argv: list[str]) -> None:
     **loaded.description,
     'preprocessing': loaded.preprocessing.to_dict(),
   }
+  # Of use to the training alone, on the machine that it ran on.
+  description.pop('position', None)
+  if 'config' in description:
+    description['config']['data'].pop('dir')
   release.save_release(
     output, loaded.variables, description, dtype=_DTYPE.value
   )

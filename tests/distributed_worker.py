@@ -9,41 +9,22 @@ import jax
 import numpy as np
 import optax
 
-from rmbg_jax import inputs, state, train
-from rmbg_jax.preprocessing import make_preprocessing
+from rmbg_jax import build, state
 from tests import helpers
 
 
 def take_step(data_dir):
-  """Returns loss and gradient of a step on the first batch of all hosts.
-
-  A plain gradient step of size 1 shows the gradient.
-  """
+  """Returns loss and gradient of a step on the first batch of all hosts."""
   mesh = state.make_mesh()
   config = helpers.make_config(data_dir)
-  _, model = train.create_model(config.model)
-  preprocessing = make_preprocessing('keras', size=config.data.size)
-  data = inputs.make_inputs(config, size=preprocessing.size)
-  optimizer = optax.sgd(1.0)
-  train_state = state.create_train_state(
-    state.create_variables(model, seed=0, size=preprocessing.size),
-    optimizer,
-    mesh,
+  parts = build.make_parts(config)
+  step, train_state = helpers.make_step(
+    parts.model, parts.preprocessing, optax.sgd(1.0), mesh
   )
-  step = train.make_train_step(
-    model,
-    optimizer,
-    preprocessing,
-    loss_weights={'bce': 1.0},
-    output_weights=(1.0,) * 4,
+  loss, gradient, _ = helpers.take_gradient_step(
+    step, train_state, next(parts.data.train_batches), mesh
   )
-  before = jax.device_get(train_state.params)
-  batch = state.put_batch(next(data.train_batches), mesh)
-  assert batch['image'].shape[0] == config.data.batch_size
-  train_state, metrics = step(train_state, batch)
-  after = jax.device_get(train_state.params)
-  gradient = jax.tree.map(lambda old, new: old - new, before, after)
-  return float(metrics['loss']), gradient
+  return loss, gradient
 
 
 def main():

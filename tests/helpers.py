@@ -1,6 +1,11 @@
-"""A training small enough for tests."""
+"""A training small enough for tests, and a step of it."""
+
+import jax
+import numpy as np
 
 from configs import demo
+from rmbg_jax import state
+from rmbg_jax.train_step import make_train_step
 
 TINY_OVERRIDES = {
   'data.size': (32, 32),
@@ -25,3 +30,53 @@ def make_config(data_dir, **overrides):
     {**TINY_OVERRIDES, 'data.dir': str(data_dir), **overrides}
   )
   return config
+
+
+def make_step(
+  model, preprocessing, optimizer, mesh, *, use_ema=False, **options
+):
+  """The jitted step with the original's loss, and the state before it."""
+  train_state = state.create_train_state(
+    state.create_variables(model, seed=0, size=preprocessing.size),
+    optimizer,
+    mesh,
+    use_ema=use_ema,
+  )
+  step = make_train_step(
+    model,
+    optimizer,
+    preprocessing,
+    loss_weights={'bce': 1.0},
+    output_weights=(1.0,) * 4,
+    **options,
+  )
+  return step, train_state
+
+
+def take_gradient_step(step, train_state, batch, mesh):
+  """Loss, gradient and batch statistics of a step, as NumPy arrays.
+
+  Args:
+    step: with `optax.sgd(1.0)`: a plain gradient step of size 1 shows the
+      gradient. Adam's first would amplify rounding.
+    train_state: before it.
+    batch: this process's part.
+    mesh: the devices.
+  """
+  before = jax.device_get(train_state.params)
+  train_state, metrics = step(train_state, state.put_batch(batch, mesh))
+  gradient = jax.tree.map(
+    lambda old, new: old - new, before, jax.device_get(train_state.params)
+  )
+  stats = jax.device_get(train_state.batch_stats)
+  return float(metrics['loss']), gradient, stats
+
+
+def assert_same_gradient(left, right):
+  """Equal to 1e-4 of each parameter's largest entry."""
+  left, right = jax.tree.leaves(left), jax.tree.leaves(right)
+  scale = max(np.abs(leaf).max() for leaf in left)
+  for one, other in zip(left, right, strict=True):
+    # Absolute for those that are zero but for rounding.
+    limit = 1e-4 * np.abs(one).max() + 1e-6 * scale
+    assert np.abs(one - other).max() <= limit

@@ -9,8 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 
 import configs
-from rmbg_jax import train
+from rmbg_jax import build, train
 from rmbg_jax.preprocessing import make_preprocessing
+from rmbg_jax.pretrained import release
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +96,7 @@ def test_every_config_loads(name):
   assert isinstance(config, ConfigDict)
   assert config.name == name
   assert f'--config=configs/{name}.py' in module.__doc__
-  architecture, model = train.create_model(config.model)
+  architecture, model = build.create_model(config.model)
   assert architecture['name'] == 'unet'
   assert 'weights' not in architecture['encoder']
   make_preprocessing(
@@ -146,7 +147,9 @@ def test_release_script(tmp_path):
   path = tmp_path / 'tiny.safetensors'
   arguments = ('scripts/export_release.py', f'--checkpoint={workdir}')
   assert 'MB' in _run(*arguments, f'--output={path}').stdout
-  assert path.exists()
+  _, description = release.read_release(path)
+  assert description['training_data'] == ['demo']
+  assert str(tmp_path) not in str(description)
   wrong = _run(*arguments, f'--output={tmp_path / "tiny.bin"}', check=False)
   assert wrong.returncode
   assert 'must end in .safetensors' in wrong.stdout + wrong.stderr

@@ -66,11 +66,8 @@ def test_loss_and_gradient_equal_those_of_one_device(
   with np.load(result) as together:
     assert abs(float(together['loss']) - loss) < 1e-6
     leaves = jax.tree.leaves(gradient)
-    scale = max(np.abs(leaf).max() for leaf in leaves)
-    for index, leaf in enumerate(leaves):
-      # Absolute for those that are zero but for rounding.
-      limit = 1e-4 * np.abs(leaf).max() + 1e-6 * scale
-      assert np.abs(together[f'arr_{index}'] - leaf).max() <= limit
+    others = [together[f'arr_{index}'] for index in range(len(leaves))]
+  helpers.assert_same_gradient(leaves, others)
 
 
 def test_they_train_resume_and_write_once(data_dir, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import demo, full, lite
-from rmbg_jax import losses, models, summary, train
+from rmbg_jax import build, losses, models, summary
 from rmbg_jax.models import layers
 
 TINY = {
@@ -47,12 +47,12 @@ def test_other_sizes_are_refused():
 
 def test_budgets():
   shapes = jax.eval_shape(
-    lambda: train.create_model(full.get_config().model)[1].init(
+    lambda: build.create_model(full.get_config().model)[1].init(
       jax.random.key(0), jnp.zeros((1, 16, 16, 3))
     )
   )
   assert _count(shapes) == 53_539_588
-  model = train.create_model(lite.get_config().model)[1]
+  model = build.create_model(lite.get_config().model)[1]
   images = jax.ShapeDtypeStruct((1, 320, 320, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), images)
   assert _count(shapes) <= 14.5e6
@@ -164,7 +164,7 @@ def test_wrong_architectures_are_refused(change, message):
 
 
 def test_summary_adds_up():
-  _, model = train.create_model(demo.get_config().model)
+  _, model = build.create_model(demo.get_config().model)
   text = summary.summarize(model, size=(96, 96))
   lines = text.splitlines()
   shapes = jax.eval_shape(

@@ -7,8 +7,9 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from rmbg_jax import models, optimizers, state, train
+from rmbg_jax import models, optimizers, state
 from rmbg_jax.preprocessing import make_preprocessing
+from tests import helpers
 from tests.test_models import TINY
 
 # Loss of the first step of `_make_step` on `_make_batch`: the network, its
@@ -25,22 +26,14 @@ def _mesh(count=1):
   )
 
 
-def _make_step(optimizer, mesh, *, use_ema=False, **options):
-  model = models.create_model(TINY)
-  preprocessing = make_preprocessing('torchvision', size=(32, 32))
-  variables = state.create_variables(model, seed=0, size=(32, 32))
-  train_state = state.create_train_state(
-    variables, optimizer, mesh, use_ema=use_ema
-  )
-  step = train.make_train_step(
-    model,
+def _make_step(optimizer, mesh, **options):
+  return helpers.make_step(
+    models.create_model(TINY),
+    make_preprocessing('torchvision', size=(32, 32)),
     optimizer,
-    preprocessing,
-    loss_weights={'bce': 1.0},
-    output_weights=(1.0,) * 4,
+    mesh,
     **options,
   )
-  return step, train_state
 
 
 def _make_batch(count=8):
@@ -56,29 +49,9 @@ def _make_batch(count=8):
 
 
 def _one_step(batch, *, mesh=None, **options):
-  """Loss, gradient and batch statistics of a step, as NumPy arrays.
-
-  A plain gradient step shows the gradient: Adam's first would amplify rounding.
-  """
   mesh = mesh or _mesh()
   step, train_state = _make_step(optax.sgd(1.0), mesh, **options)
-  before = jax.device_get(train_state.params)
-  train_state, metrics = step(train_state, state.put_batch(batch, mesh))
-  gradient = jax.tree.map(
-    lambda old, new: old - new, before, jax.device_get(train_state.params)
-  )
-  stats = jax.device_get(train_state.batch_stats)
-  return float(metrics['loss']), gradient, stats
-
-
-def _assert_same_gradient(left, right):
-  scale = max(np.abs(g).max() for g in jax.tree.leaves(left))
-  for one, other in zip(
-    jax.tree.leaves(left), jax.tree.leaves(right), strict=True
-  ):
-    # Absolute for those that are zero but for rounding.
-    limit = 1e-4 * np.abs(one).max() + 1e-6 * scale
-    assert np.abs(one - other).max() <= limit
+  return helpers.take_gradient_step(step, train_state, batch, mesh)
 
 
 def test_first_loss_is_golden():
@@ -109,7 +82,7 @@ def test_one_device_equals_four():
   loss1, gradient1, stats1 = _one_step(_make_batch(), mesh=_mesh(1))
   loss4, gradient4, stats4 = _one_step(_make_batch(), mesh=_mesh(4))
   assert abs(loss1 - loss4) < 1e-6
-  _assert_same_gradient(gradient1, gradient4)
+  helpers.assert_same_gradient(gradient1, gradient4)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
     stats1,
@@ -132,7 +105,7 @@ def test_accumulated_gradient_is_the_mean_of_the_parts():
   mean = jax.tree.map(
     lambda a, b: shares[0] * a + shares[1] * b, results[0][1], results[1][1]
   )
-  _assert_same_gradient(gradient, mean)
+  helpers.assert_same_gradient(gradient, mean)
 
 
 def test_accumulation_on_four_devices_equals_one():

@@ -1,13 +1,16 @@
 """Whole trainings: logs, resuming, starting points, refusals."""
 
 import csv
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from PIL import Image
 from tensorboardX.proto import event_pb2
 
 from data_pipelines import demo
-from rmbg_jax import checkpoints, load_model, models, monitor, resume, train
+from rmbg_jax import checkpoints, load_model, models, train
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,6 +99,7 @@ def test_leaves_logs_pictures_and_checkpoints(workdir):
     description = store.read_description(store.latest_step)
   assert description['preprocessing']['size'] == [32, 32]
   assert description['config']['data']['batch_size'] == 8
+  assert description['training_data'] == ['demo']
 
 
 def test_writes_for_tensorboard_and_the_profiler(workdir):
@@ -218,6 +222,16 @@ def test_sigterm_saves_between_epochs_and_goes_on(
       train.train_and_evaluate(config, tmp_path)
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert (store.latest_step, store.best_step) == (3, 2)
+  copy = tmp_path.with_name('sigterm_copy')
+  shutil.copytree(tmp_path, copy)
+  # A clock that ticks once per look: at the start, around the one batch that
+  # is left of the epoch, and after its step.
+  ticks = types.SimpleNamespace(monotonic=itertools.count().__next__)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'time', ticks)
+    config.train.epochs = 2
+    row = train.train_and_evaluate(config, copy)
+  assert row['images_per_second'] == round(8 / 3, 2), 'not its own images alone'
   process = _start(tmp_path, data_dir, EXACT)
   output, _ = process.communicate()
   assert process.returncode == 0, output
@@ -315,30 +329,6 @@ def test_other_settings_are_refused_by_name(
     assert line in str(error.value)
 
 
-def test_epochs_and_logging_may_change(workdir, data_dir):
-  saved = helpers.make_config(data_dir)
-  changed = helpers.make_config(
-    'elsewhere', **{'train.epochs': 9, 'data.loader.threads': 1}
-  )
-  descriptions = [
-    {'architecture': {}, 'preprocessing': {}, 'config': config.to_dict()}
-    for config in (saved, changed)
-  ]
-  resume.check_compatible(*descriptions)
-
-
-def test_the_position_survives_json():
-  position = resume.Position(
-    epoch=3,
-    step=1,
-    loss=0.1 + 0.2,
-    iterator={'next_index': 7},
-    monitor=monitor.MonitorState(learning_rate=0.1),
-  )
-  again = json.loads(json.dumps(position.to_dict(), allow_nan=False))
-  assert resume.Position.from_dict(again) == position
-
-
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
@@ -348,6 +338,7 @@ def test_the_position_survives_json():
     ({'optimizer.accumulation': 0}, 'at least 1, got 0'),
     ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
     ({'data.name': 'other'}, "config.data.name 'other'"),
+    ({'data.loader': 'other'}, "config.data.loader 'other'"),
     ({'optimizer.schedule': 'step'}, "schedule 'step'"),
     ({'optimizer.plateau.factor': 3.0}, 'plateau.factor'),
     ({'loss.weights.bce': -1.0}, 'config.loss.weights'),

@@ -1,0 +1,147 @@
+"""From a configuration to what a training is made of."""
+
+import json
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from rmbg_jax import inputs, losses, models, monitor, optimizers, state
+from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
+from rmbg_jax.pretrained import imagenet, load
+
+
+class Parts(NamedTuple):
+  """What the loop works with.
+
+  Attributes:
+    model: the network.
+    preprocessing: of its input.
+    data: what is read.
+    optimizer: of the network's parameters.
+    schedule: the learning rate by step; with a plateau, the first one.
+    loss_options: the keyword arguments `loss_weights` and `output_weights` of
+      the steps.
+    monitor_settings: when the rate falls and when the training ends.
+    description: what every checkpoint says of itself but the position.
+  """
+
+  model: nn.Module
+  preprocessing: Preprocessing
+  data: inputs.Inputs
+  optimizer: optax.GradientTransformation
+  schedule: optax.Schedule
+  loss_options: dict[str, Any]
+  monitor_settings: monitor.MonitorSettings
+  description: dict[str, Any]
+
+
+def make_parts(config: ml_collections.ConfigDict) -> Parts:
+  """Returns the parts of the training that `config` describes.
+
+  Raises:
+    FileNotFoundError: if the data is not there.
+    ValueError: if it, or the configuration, is not as it should be.
+  """
+  architecture, model = create_model(config.model)
+  preprocessing = make_preprocessing(
+    config.data.normalization or config.model.encoder.dialect,
+    size=tuple(config.data.size),
+  )
+  loss_options = {
+    'loss_weights': dict(config.loss.weights),
+    'output_weights': tuple(config.loss.outputs),
+  }
+  losses.check_weights(*loss_options.values())
+  monitor_settings = monitor.MonitorSettings(
+    **config.optimizer.plateau, stop_patience=config.train.early_stopping
+  )
+  data = inputs.make_inputs(config, size=preprocessing.size)
+  schedule = optimizers.make_schedule(
+    config.optimizer.schedule,
+    learning_rate=config.optimizer.learning_rate,
+    warmup_steps=config.optimizer.warmup_steps,
+    total_steps=config.train.epochs * data.steps_per_epoch,
+  )
+  on_plateau = config.optimizer.schedule == 'plateau'
+  optimizer = optimizers.make_optimizer(
+    config.optimizer.learning_rate if on_plateau else schedule,
+    weight_decay=config.optimizer.weight_decay,
+    clip_norm=config.optimizer.clip_norm,
+    encoder_rate=config.optimizer.encoder_rate,
+  )
+  sources = {pair.source or config.data.name for pair in data.training}
+  description = {
+    'architecture': architecture,
+    'preprocessing': preprocessing.to_dict(),
+    'config': json.loads(config.to_json_best_effort()),
+    'training_data': sorted(sources),
+  }
+  return Parts(
+    model,
+    preprocessing,
+    data,
+    optimizer,
+    schedule,
+    loss_options,
+    monitor_settings,
+    description,
+  )
+
+
+def create_model(
+  model_config: ml_collections.ConfigDict,
+) -> tuple[dict[str, Any], nn.Module]:
+  """Returns the architecture that `config.model` describes, and the network.
+
+  The architecture is what a checkpoint stores: everything in `config.model`
+  but where the first weights come from and the type of the computation.
+  """
+  architecture = json.loads(model_config.to_json_best_effort())
+  dtype = architecture.pop('dtype')
+  architecture['encoder'].pop('weights')
+  return architecture, models.create_model(architecture, dtype=dtype)
+
+
+def create_train_state(
+  config: ml_collections.ConfigDict, parts: Parts, mesh: Mesh, *, resumed: bool
+) -> state.TrainState:
+  """Returns the state before the first step, replicated over the mesh.
+
+  Args:
+    config: says where the first weights come from.
+    parts: of the same configuration.
+    mesh: the devices.
+    resumed: whether a checkpoint will replace all numbers, so that any do.
+
+  Raises:
+    FileNotFoundError: if weights are missing.
+    ValueError: if they do not fit the network.
+  """
+  return state.create_train_state(
+    _create_variables(config, parts, resumed=resumed),
+    parts.optimizer,
+    mesh,
+    use_ema=config.optimizer.ema_decay > 0,
+  )
+
+
+def _create_variables(
+  config: ml_collections.ConfigDict, parts: Parts, *, resumed: bool
+) -> Any:
+  if config.init_from and not resumed:
+    return load.load_variables(config.init_from, parts.model)
+  variables = state.create_variables(
+    parts.model, seed=config.seed, size=parts.preprocessing.size
+  )
+  encoder = config.model.encoder
+  if encoder.weights and not resumed:
+    variables = imagenet.load_encoder(
+      variables,
+      encoder.weights,
+      dialect=encoder.dialect,
+      stage_sizes=tuple(encoder.stage_sizes),
+    )
+  return variables
