@@ -12,8 +12,9 @@ import os
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps
 
 from data_pipelines import images as images_lib
@@ -31,12 +32,21 @@ class BackgroundRemover:
   Methods may be called from several threads.
   """
 
-  def __init__(self, loaded: load.LoadedModel, *, batch_size: int = 1):
+  def __init__(
+    self,
+    loaded: load.LoadedModel,
+    *,
+    batch_size: int = 1,
+    stretch: bool = False,
+  ):
     """Prepares a loaded network.
 
     Args:
       loaded: as `load_model` returns it.
       batch_size: photos that go through the network together.
+      stretch: whether every mask is stretched to [0, 1], its own minimum and
+        maximum, as the authors of U2-Net do. Where there is no foreground, that
+        invents one.
     """
     self.batch_size = batch_size
     self._size = loaded.preprocessing.size
@@ -46,21 +56,26 @@ class BackgroundRemover:
       inputs = loaded.preprocessing.normalize(images)
       # The other outputs are not used, so the compiler drops their heads.
       logits = loaded.model.apply(variables, inputs, train=False)[-1]
-      return jax.nn.sigmoid(logits)[..., 0]
+      probs = jax.nn.sigmoid(logits)[..., 0]
+      return stretch_range(probs) if stretch else probs
 
     self._compute_probs = jax.jit(compute_probs)
 
   @classmethod
   def from_checkpoint(
-    cls, path: str | os.PathLike, *, batch_size: int = 1
+    cls,
+    path: str | os.PathLike,
+    *,
+    batch_size: int = 1,
+    stretch: bool = False,
   ) -> 'BackgroundRemover':
-    """Loads a training's working directory, a release or a Keras model.h5.
+    """Loads whatever `load_model` takes.
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
       ValueError: if it is none of these, or damaged.
     """
-    return cls(load.load_model(path), batch_size=batch_size)
+    return cls(load.load_model(path), batch_size=batch_size, stretch=stretch)
 
   def alpha(self, image: ImageLike) -> Float[np.ndarray, 'h w']:
     """Returns the foreground's share of each pixel, in [0, 1].
@@ -118,6 +133,13 @@ class BackgroundRemover:
     """Returns probabilities at a photo's (width, height), bilinear."""
     resized = Image.fromarray(probs).resize(size, Image.Resampling.BILINEAR)
     return np.clip(np.asarray(resized), 0, 1)
+
+
+def stretch_range(probs: Float[Array, 'b h w']) -> Float[Array, 'b h w']:
+  """Maps each mask's minimum to 0 and its maximum to 1."""
+  low = jnp.min(probs, axis=(1, 2), keepdims=True)
+  high = jnp.max(probs, axis=(1, 2), keepdims=True)
+  return (probs - low) / jnp.maximum(high - low, 1e-6)
 
 
 def open_photo(image: ImageLike) -> Image.Image:

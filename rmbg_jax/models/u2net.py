@@ -18,8 +18,11 @@ EPSILON = 1e-5  # PyTorch's, which the authors' weights were trained with.
 
 # Stages fine to coarse: the number of scales in each one's inner U-Net. The
 # two coarsest dilate their convolutions instead of shrinking the features.
-HEIGHTS = (7, 6, 5, 4)
+HEIGHTS = (7, 6, 5, 4, 0, 0)
 FLAT_DILATIONS = (1, 2, 4, 8)
+
+# In the order in which the authors' code runs them.
+HEADS = ('side1', 'side2', 'side3', 'side4', 'side5', 'side6', 'fuse')
 
 
 class ConvBlock(nn.Module):
@@ -73,12 +76,11 @@ class RSU(nn.Module):
         features
       )
 
-    flat = not self.height
-    dilations = FLAT_DILATIONS if flat else (1,) * (self.height - 1) + (2,)
+    dilations = rsu_dilations(self.height)
     entry = block('conv_in', x, filters=self.filters)
     x, skips = entry, []
     for index, dilation in enumerate(dilations):
-      if not flat and 0 < index < self.height - 1:
+      if 0 < index < self.height - 1:
         x = max_pool(x)
       x = block(f'conv{index + 1}', x, dilation=dilation)
       skips.append(x)
@@ -115,8 +117,7 @@ class U2NetEncoder(nn.Module):
   ) -> list[Float[Array, 'b _ _ _']]:
     """Returns the features of each stage, at 1/1 to 1/32 of the resolution."""
     features = []
-    heights = (*HEIGHTS, 0, 0)
-    for index, height in enumerate(heights):
+    for index, height in enumerate(HEIGHTS):
       x = max_pool(x) if index else x
       x = RSU(
         self.mid[index],
@@ -152,8 +153,7 @@ class U2NetDecoder(nn.Module):
     """Returns the features of each stage, coarse to fine."""
     *skips, x = features
     outputs = []
-    heights = (0, *reversed(HEIGHTS))
-    for index, height in enumerate(heights):
+    for index, height in enumerate(HEIGHTS[-2::-1]):
       skip = skips[-1 - index]
       x = layers.resize_bilinear(x, size=skip.shape[1:3])
       x = RSU(
@@ -254,3 +254,23 @@ class U2Net(nn.Module):
 def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
   """Halves the resolution, rounding up: an odd last row is its own maximum."""
   return nn.max_pool(x, (2, 2), strides=(2, 2), padding='SAME')
+
+
+def rsu_dilations(height: int) -> tuple[int, ...]:
+  """Returns the dilations of a block's convolutions on the way down."""
+  return (1,) * (height - 1) + (2,) if height else FLAT_DILATIONS
+
+
+def block_dilations() -> dict[str, int]:
+  """Returns each `ConvBlock`'s dilation by its path, in the order they run."""
+  stages = {f'encoder/stage{i + 1}': h for i, h in enumerate(HEIGHTS)}
+  stages |= {f'decoder/stage{5 - i}': h for i, h in enumerate(HEIGHTS[-2::-1])}
+  dilations = {}
+  for stage, height in stages.items():
+    inner = rsu_dilations(height)
+    dilations[f'{stage}/conv_in'] = 1
+    for index, dilation in enumerate(inner):
+      dilations[f'{stage}/conv{index + 1}'] = dilation
+    for index in reversed(range(len(inner) - 1)):
+      dilations[f'{stage}/conv{index + 1}d'] = inner[index]
+  return dilations

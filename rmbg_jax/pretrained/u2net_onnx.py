@@ -67,50 +67,46 @@ def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:
   """Reads a U2-Net of any widths.
 
   Returns:
-    What the file holds and what is known of its weights: for the published
-    ones, licence and citation, which are also shown.
+    What the file holds, and what is known of its weights: of the published
+    ones, licence and citation, which are shown as well.
 
   Raises:
     ValueError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
       installed.
   """
   graph = _read_graph(path)
-  blocks = u2net.block_names()
-  names = [name for name, _ in blocks] + u2net.head_names()
-  if len(graph.convs) != len(names):
-    raise ValueError(
-      f'{path}: not a U2-Net: it has {len(graph.convs)} convolutions instead '
-      f'of {len(names)}.'
+  layers = _name_convs(graph.convs, path)
+  tensors, names, widths = {}, {}, {}
+
+  def add(keys, parts):
+    tensors.update(parts)
+    names.update(zip(keys, parts, strict=True))
+
+  for name, conv in layers.items():
+    # PyTorch keeps convolution kernels as (out, in, h, w).
+    kernel = graph.tensors[conv.weight].transpose(2, 3, 1, 0)
+    filters = widths[name] = kernel.shape[-1]
+    bias = graph.tensors.get(conv.bias, np.zeros(filters))
+    is_block = '/' in name
+    add(
+      [
+        key.format(f'{name}/conv' if is_block else name)
+        for key in matching.CONV
+      ],
+      {conv.weight: kernel, conv.bias or f'{conv.weight} (no bias)': bias},
     )
-  layers = dict(zip(names, graph.convs, strict=True))
-  for name, dilation in blocks:
-    if layers[name].dilation != dilation:
-      raise ValueError(
-        f'{path}: not a U2-Net: the convolution {layers[name].weight}, which '
-        f'should be {name}, has dilation {layers[name].dilation} instead of '
-        f'{dilation}.'
+    if is_block:
+      add(
+        [key.format(f'{name}/bn') for key in matching.NORM],
+        _norm_parts(conv, graph.tensors, filters),
       )
-  folded = not any(layers[name].norm for name, _ in blocks)
-  tensors, keys = {}, {}
-  for name, layer in layers.items():
-    is_head = name in u2net.head_names()
-    kernel = graph.tensors[layer.weight].transpose(2, 3, 1, 0)
-    bias = graph.tensors.get(layer.bias, np.zeros(kernel.shape[-1]))
-    parts = {f'{layer.weight} (kernel)': kernel, f'{layer.weight} (bias)': bias}
-    targets = matching.CONV
-    keys |= _match(name if is_head else f'{name}/conv', targets, parts)
-    tensors |= parts
-    if not is_head:
-      parts = _norm_parts(layer, graph.tensors, count=kernel.shape[-1])
-      keys |= _match(f'{name}/bn', matching.NORM, parts)
-      tensors |= parts
   architecture = {
     'name': 'u2net',
-    'encoder': _widths(tensors, keys, 'encoder', range(1, 7)),
-    'decoder': _widths(tensors, keys, 'decoder', range(5, 0, -1)),
-    'freeze_norm': folded,
+    'encoder': _widths(widths, [f'encoder/stage{i}' for i in range(1, 7)]),
+    'decoder': _widths(widths, [f'decoder/stage{i}' for i in range(5, 0, -1)]),
+    'freeze_norm': not any(conv.norm for conv in graph.convs),
   }
-  model = matching.ForeignModel(architecture, graph.size, tensors, keys)
+  model = matching.ForeignModel(architecture, graph.size, tensors, names)
   return model, _describe(path)
 
 
@@ -174,3 +170,81 @@ def _read_graph(path: Path) -> _Graph:
   shape = graph.input[0].type.tensor_type.shape.dim
   size = tuple(side.dim_value for side in shape[2:4])
   return _Graph(convs, tensors, size if all(size) else _DEFAULT_SIZE)
+
+
+def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
+  """Returns the convolutions by this project's names, in their order."""
+  expected = [*u2net.block_dilations().items()]
+  expected += [(name, 1) for name in u2net.HEADS]
+  if len(convs) != len(expected):
+    raise ValueError(
+      f'{path}: not a U2-Net: it has {len(convs)} convolutions instead of '
+      f'{len(expected)}.'
+    )
+  for (name, dilation), conv in zip(expected, convs, strict=True):
+    if conv.dilation != dilation:
+      raise ValueError(
+        f'{path}: not a U2-Net: the convolution of {conv.weight}, by its rank '
+        f'{name}, has dilation {conv.dilation} instead of {dilation}.'
+      )
+  return {name: conv for (name, _), conv in zip(expected, convs, strict=True)}
+
+
+def _norm_parts(
+  conv: _Conv, tensors: Mapping[str, np.ndarray], filters: int
+) -> dict[str, np.ndarray]:
+  """Returns scale, bias, mean and variance of what follows a convolution."""
+  if not conv.norm:  # Folded: one that changes nothing.
+    values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)
+    return {
+      f'{conv.weight} (folded {part})': np.full(filters, value, np.float32)
+      for part, value in zip(
+        ('scale', 'bias', 'mean', 'variance'), values, strict=True
+      )
+    }
+  parts = {name: tensors[name] for name in conv.norm}
+  # Only the sum of the two is used.
+  parts[conv.norm[3]] = parts[conv.norm[3]] + (conv.epsilon - u2net.EPSILON)
+  return parts
+
+
+def _widths(
+  widths: Mapping[str, int], stages: list[str]
+) -> dict[str, list[int]]:
+  return {
+    'mid': [widths[f'{stage}/conv1'] for stage in stages],
+    'filters': [widths[f'{stage}/conv_in'] for stage in stages],
+  }
+
+
+def _describe(path: Path) -> dict[str, Any]:
+  with path.open('rb') as file:
+    digest = 'md5:' + hashlib.file_digest(file, 'md5').hexdigest()
+  for name, (url, checksum) in PUBLISHED.items():
+    if digest == checksum:
+      print(f'Weights {name}: {LICENSE}, {CITATION}.', file=sys.stderr)
+      return {
+        'name': name,
+        'source': url,
+        'license': LICENSE,
+        'citation': CITATION,
+      }
+  return {}
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+  """Returns a node's attribute: a list of whole numbers, or a number."""
+  for attribute in node.attribute:
+    if attribute.name == name:
+      return list(attribute.ints) or attribute.f
+  return default
+
+
+def _import_onnx(name: str) -> Any:
+  try:
+    import onnx
+  except ImportError as error:
+    raise ValueError(
+      f'{name}: reading ONNX files needs the onnx package (pip install onnx).'
+    ) from error
+  return onnx
