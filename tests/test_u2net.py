@@ -227,7 +227,7 @@ def test_fine_tuning_keeps_the_folded_statistics(narrow_file, tmp_path):
     (before.variables['batch_stats'], before.variables['params']['encoder']),
     (after.variables['batch_stats'], after.variables['params']['encoder']),
   )
-  for name in ('decoder', 'side1', 'side6', 'fuse'):
+  for name in ('decoder1', 'decoder5', 'side1', 'side6', 'fuse'):
     parts = (
       jax.tree_util.tree_leaves_with_path(loaded.variables['params'][name])
       for loaded in (before, after)

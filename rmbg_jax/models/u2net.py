@@ -117,55 +117,15 @@ class U2NetEncoder(nn.Module):
   ) -> list[Float[Array, 'b _ _ _']]:
     """Returns the features of each stage, at 1/1 to 1/32 of the resolution."""
     features = []
-    for index, height in enumerate(HEIGHTS):
+    for index, (height, mid, filters) in enumerate(
+      zip(HEIGHTS, self.mid, self.filters, strict=True)
+    ):
       x = max_pool(x) if index else x
       x = RSU(
-        self.mid[index],
-        self.filters[index],
-        self.conv,
-        self.norm,
-        height,
-        name=f'stage{index + 1}',
+        mid, filters, self.conv, self.norm, height, name=f'stage{index + 1}'
       )(x)
       features.append(x)
     return features
-
-
-class U2NetDecoder(nn.Module):
-  """The five stages on the way up.
-
-  Attributes:
-    mid: inner channels of each stage, coarse to fine.
-    filters: outer channels of each stage, coarse to fine.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
-  """
-
-  mid: tuple[int, ...]
-  filters: tuple[int, ...]
-  conv: layers.LayerFactory
-  norm: layers.LayerFactory
-
-  @nn.compact
-  def __call__(
-    self, features: list[Float[Array, 'b _ _ _']]
-  ) -> list[Float[Array, 'b _ _ _']]:
-    """Returns the features of each stage, coarse to fine."""
-    *skips, x = features
-    outputs = []
-    for index, height in enumerate(HEIGHTS[-2::-1]):
-      skip = skips[-1 - index]
-      x = layers.resize_bilinear(x, size=skip.shape[1:3])
-      x = RSU(
-        self.mid[index],
-        self.filters[index],
-        self.conv,
-        self.norm,
-        height,
-        name=f'stage{5 - index}',
-      )(jnp.concatenate([x, skip], axis=-1))
-      outputs.append(x)
-    return outputs
 
 
 class U2Net(nn.Module):
@@ -230,13 +190,18 @@ class U2Net(nn.Module):
       make_norm(train and not freeze_encoder),
       name='encoder',
     )(images)
-    decoded = U2NetDecoder(
-      self.decoder_mid,
-      self.decoder_filters,
-      conv,
-      make_norm(train),
-      name='decoder',
-    )(features)
+    norm = make_norm(train)
+    *skips, x = features
+    outputs = [x]
+    for index, (height, mid, filters) in enumerate(
+      zip(HEIGHTS[-2::-1], self.decoder_mid, self.decoder_filters, strict=True)
+    ):
+      skip = skips.pop()
+      x = layers.resize_bilinear(x, size=skip.shape[1:3])
+      x = RSU(mid, filters, conv, norm, height, name=f'decoder{index + 1}')(
+        jnp.concatenate([x, skip], axis=-1)
+      )
+      outputs.append(x)
     size = images.shape[1:3]
     head = layers.make_conv(dtype=jnp.float32)
     sides = [
@@ -244,7 +209,7 @@ class U2Net(nn.Module):
         head(1, (3, 3), name=f'side{6 - index}')(x.astype(jnp.float32)),
         size=size,
       )
-      for index, x in enumerate([features[-1], *decoded])
+      for index, x in enumerate(outputs)
     ]
     # The authors concatenate fine to coarse.
     fused = head(1, (1, 1), name='fuse')(jnp.concatenate(sides[::-1], axis=-1))
@@ -264,7 +229,7 @@ def rsu_dilations(height: int) -> tuple[int, ...]:
 def block_dilations() -> dict[str, int]:
   """Returns each `ConvBlock`'s dilation by its path, in the order they run."""
   stages = {f'encoder/stage{i + 1}': h for i, h in enumerate(HEIGHTS)}
-  stages |= {f'decoder/stage{5 - i}': h for i, h in enumerate(HEIGHTS[-2::-1])}
+  stages |= {f'decoder{i + 1}': h for i, h in enumerate(HEIGHTS[-2::-1])}
   dilations = {}
   for stage, height in stages.items():
     inner = rsu_dilations(height)

@@ -103,7 +103,7 @@ def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:
   architecture = {
     'name': 'u2net',
     'encoder': _widths(widths, [f'encoder/stage{i}' for i in range(1, 7)]),
-    'decoder': _widths(widths, [f'decoder/stage{i}' for i in range(5, 0, -1)]),
+    'decoder': _widths(widths, [f'decoder{i}' for i in range(1, 6)]),
     'freeze_norm': not any(conv.norm for conv in graph.convs),
   }
   model = matching.ForeignModel(architecture, graph.size, tensors, names)
