@@ -13,9 +13,10 @@ import os
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from data_pipelines import images as images_lib
@@ -47,6 +48,7 @@ class BackgroundRemover:
     refinement: refinement_lib.Refinement = _NO_REFINEMENT,
     flip: bool = False,
     scales: tuple[float, ...] = (1.0,),
+    stretch: bool = False,
   ):
     """Prepares a loaded network.
 
@@ -57,6 +59,9 @@ class BackgroundRemover:
       refinement: what is done to alpha after the network.
       flip: average with the result of the mirrored photo.
       scales: average over these multiples of the network's input size.
+      stretch: stretch every mask from its own minimum and maximum to [0, 1], as
+        the authors of U2-Net do. Where there is no foreground, that invents
+        one.
 
     Raises:
       ValueError: if a scale is not positive.
@@ -92,7 +97,8 @@ class BackgroundRemover:
         if flip:
           probs = (probs + apply(inputs[:, :, ::-1])[:, :, ::-1]) / 2
         total += jax.image.resize(probs, images.shape[:3], 'bilinear')
-      return total / len(sizes)
+      probs = total / len(sizes)
+      return _stretch_range(probs) if stretch else probs
 
     self._compute_probs = jax.jit(compute_probs)
 
@@ -105,6 +111,7 @@ class BackgroundRemover:
     refinement: refinement_lib.Refinement = _NO_REFINEMENT,
     flip: bool = False,
     scales: tuple[float, ...] = (1.0,),
+    stretch: bool = False,
   ) -> 'BackgroundRemover':
     """Loads a network by whatever `load_model` takes; see the constructor.
 
@@ -118,6 +125,7 @@ class BackgroundRemover:
       refinement=refinement,
       flip=flip,
       scales=scales,
+      stretch=stretch,
     )
 
   def alpha(self, image: photos_lib.ImageLike) -> Float[np.ndarray, 'h w']:
@@ -219,3 +227,10 @@ def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
   if not scale > 0:
     raise ValueError(f'scales must be positive, got {scale}.')
   return tuple(max(16, round(side * scale / 16) * 16) for side in size)
+
+
+def _stretch_range(probs: Float[Array, 'b h w']) -> Float[Array, 'b h w']:
+  """Stretches each map from its own minimum and maximum to [0, 1]."""
+  low = probs.min(axis=(1, 2), keepdims=True)
+  high = probs.max(axis=(1, 2), keepdims=True)
+  return (probs - low) / jnp.maximum(high - low, 1e-8)

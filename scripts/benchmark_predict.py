@@ -16,15 +16,11 @@ memory: the peak of a process that does 200 photos, and one that does 2,000.
 Needs requirements-dev.txt. Weights are random: they do not change the time.
 """
 
-import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path

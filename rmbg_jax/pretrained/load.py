@@ -13,14 +13,15 @@ from flax import traverse_util
 
 from rmbg_jax import models
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.pretrained import keras_h5, matching, release
+from rmbg_jax.pretrained import keras_h5, matching, release, u2net_onnx
 
 # Names the weights that come with the project.
 RELEASED = 'released'
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
-  '.safetensors release or a Keras .h5 file'
+  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, or one of released, '
+  f'{", ".join(u2net_onnx.PUBLISHED)}'
 )
 
 
@@ -49,7 +50,9 @@ def load_model(
   Args:
     path: the working directory of a training, of which the best checkpoint is
       taken (`@latest` or `@STEP` behind it takes another); a release
-      `.safetensors`; a Keras `model.h5` of the original project; or 'released'.
+      `.safetensors`; a Keras `model.h5` of the original project; an `.onnx`
+      file of U2-Net; or a name: 'released', or 'u2net', 'u2netp',
+      'u2net_human_seg', which are downloaded.
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
@@ -58,6 +61,8 @@ def load_model(
   """
   if path == RELEASED:
     path = release.find_released()
+  elif path in u2net_onnx.PUBLISHED:
+    path = u2net_onnx.find_published(path)
   path, which = _split_step(Path(path))
   if path.is_dir():
     return _load_workdir(path, which, dtype)
@@ -66,7 +71,14 @@ def load_model(
   if path.suffix == '.safetensors':
     return _load_release(path, dtype)
   if path.suffix in ('.h5', '.hdf5'):
-    return _load_keras(path, dtype)
+    # The original feeds BGR / 255 in training and prediction.
+    foreign = keras_h5.read_model(path)
+    return _load_foreign(foreign, {}, 'original', source=path, dtype=dtype)
+  if path.suffix == '.onnx':
+    foreign, description = u2net_onnx.read_model(path)
+    return _load_foreign(
+      foreign, description, 'u2net', source=path, dtype=dtype
+    )
   raise ValueError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
@@ -85,6 +97,13 @@ def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
     ValueError: listing what does not fit, by name.
   """
   loaded = load_model(path)
+  folded = getattr(loaded.model, 'freeze_norm', False)
+  if folded and not getattr(model, 'freeze_norm', True):
+    raise ValueError(
+      f'{path}: the batch normalisations are folded into the convolutions, and '
+      'new batch statistics would undo what the weights have learnt. Set '
+      'config.model.freeze_norm=True.'
+    )
   flat = traverse_util.flatten_dict(loaded.variables, sep='/')
   shapes = _shapes(model)
   names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
@@ -141,17 +160,22 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
   )
 
 
-def _load_keras(path: Path, dtype: str) -> LoadedModel:
-  keras_model = keras_h5.read_model(path)
-  model = models.create_model(keras_model.architecture, dtype=dtype)
+def _load_foreign(
+  foreign: matching.ForeignModel,
+  description: Mapping[str, Any],
+  normalization: str,
+  *,
+  source: Path,
+  dtype: str,
+) -> LoadedModel:
+  model = models.create_model(foreign.architecture, dtype=dtype)
   return LoadedModel(
     model=model,
     variables=matching.assign(
-      _shapes(model), keras_model.tensors, keras_model.names, source=str(path)
+      _shapes(model), foreign.tensors, foreign.names, source=str(source)
     ),
-    # The original feeds BGR / 255 in training and prediction.
-    preprocessing=make_preprocessing('original', size=keras_model.size),
-    description={'architecture': keras_model.architecture},
+    preprocessing=make_preprocessing(normalization, size=foreign.size),
+    description={'architecture': foreign.architecture, **description},
   )
 
 
