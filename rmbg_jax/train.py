@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 
 from rmbg_jax import (
   checkpoints,
-  evaluate,
   inputs,
   losses,
   models,
@@ -30,6 +29,7 @@ from rmbg_jax import (
   signals,
   state,
   summary,
+  validation,
   writers,
 )
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
@@ -223,8 +223,8 @@ def train_and_evaluate(
     deterministic=config.deterministic,
     **loss_options,
   )
-  eval_step = evaluate.make_eval_step(model, preprocessing, **loss_options)
-  predict_step = evaluate.make_predict_step(model, preprocessing, mesh)
+  eval_step = validation.make_eval_step(model, preprocessing, **loss_options)
+  predict_step = validation.make_predict_step(model, preprocessing, mesh)
 
   if is_main:
     print(summary.summarize(model, size=preprocessing.size))
@@ -308,7 +308,7 @@ def train_and_evaluate(
         store.save(train_state, metrics=None, description=describe(position))
         break
       trained = time.monotonic()
-      scores = evaluate.evaluate(
+      scores = validation.evaluate(
         eval_step, train_state.eval_variables, data.eval_batches, mesh=mesh
       )
       row = {
@@ -486,7 +486,7 @@ def _is_due(epoch: int, settings: ml_collections.ConfigDict) -> bool:
 
 
 def _make_grid(
-  predict_step: evaluate.PredictStep,
+  predict_step: validation.PredictStep,
   variables: Any,
   batch: Mapping[str, Any],
   *,
