@@ -28,6 +28,8 @@ OPTIONAL_COLUMNS = ('Source', 'Label', 'Split')
 LABELS = ('gt', 'alpha', 'pseudo')
 SPLITS = ('train', 'val', 'test')
 
+PAIRING_REMEDY = 'Add what is missing or remove these files'
+
 _EXPECTED = (
   'Expected a Dataset.csv with the columns '
   f'{", ".join(COLUMNS)}, or the folders Images/ and Masks/.'
@@ -58,11 +60,15 @@ class Pair:
   split: str = ''
 
 
-def read_folder(directory: str | os.PathLike) -> list[Pair]:
+def read_folder(
+  directory: str | os.PathLike, problems: list[str] | None = None
+) -> list[Pair]:
   """Reads a data set's list of pairs, sorted by name.
 
   Args:
     directory: a folder of the layout in the module's docstring.
+    problems: given, it collects what is wrong with single rows and files,
+      which are left out; otherwise that is an error.
 
   Raises:
     FileNotFoundError: if the folder, or a file that the CSV names, is missing.
@@ -76,13 +82,16 @@ def read_folder(directory: str | os.PathLike) -> list[Pair]:
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
   if 'dataset.csv' in entries:
-    pairs = _read_csv(entries['dataset.csv'])
+    remedy = f'{entries["dataset.csv"]}: correct these rows'
+    pairs, found = _read_csv(entries['dataset.csv'])
   else:
     image_dir = entries.get('images') or entries.get('image')
     mask_dir = entries.get('masks') or entries.get('mask')
     if image_dir is None or mask_dir is None:
       raise ValueError(f'{directory}: not a data set. {_EXPECTED}')
-    pairs = _pair_by_stem(image_dir, mask_dir)
+    remedy = PAIRING_REMEDY
+    pairs, found = pair_by_stem(image_dir, mask_dir)
+  report(found, remedy=remedy, problems=problems)
   if not pairs:
     raise ValueError(f'{directory}: the data set is empty. {_EXPECTED}')
   return sorted(pairs, key=lambda pair: pair.name)
@@ -119,7 +128,7 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     problems = [
       problem for problem in pool.map(_find_problem, pairs) if problem
     ]
-  _raise_for(problems, 'Repair or remove these pairs')
+  report(problems, remedy='Repair or remove these pairs')
 
 
 def split_pairs(
@@ -159,7 +168,56 @@ def split_pairs(
   return training, validation
 
 
-def _read_csv(path: Path) -> list[Pair]:
+def pair_by_stem(
+  image_dir: Path, mask_dir: Path
+) -> tuple[list[Pair], list[str]]:
+  """Pairs the images of two folders by the stems of their names.
+
+  Returns:
+    (pairs sorted by stem, what has no partner or shares its stem). Of images
+    that share a stem none is used: which one the mask belongs to is unknown.
+  """
+  photos, problems = _list_by_stem(image_dir)
+  masks, more = _list_by_stem(mask_dir)
+  problems += more
+  problems += [
+    f'{photos[stem][0]} has no mask in {mask_dir.name}/'
+    for stem in sorted(photos.keys() - masks.keys())
+  ]
+  problems += [
+    f'{masks[stem][0]} has no image in {image_dir.name}/'
+    for stem in sorted(masks.keys() - photos.keys())
+  ]
+  pairs = [
+    Pair(
+      name=photos[stem][0].name,
+      category='',
+      image_path=photos[stem][0],
+      mask_path=masks[stem][0],
+    )
+    for stem in photos
+    if len(photos[stem]) == 1 and len(masks.get(stem, ())) == 1
+  ]
+  return pairs, problems
+
+
+def report(
+  found: list[str], *, remedy: str, problems: list[str] | None = None
+) -> None:
+  """Collects problems where a list is given for them.
+
+  Raises:
+    ValueError: otherwise, if there are any, naming up to ten.
+  """
+  if problems is not None:
+    problems.extend(found)
+  elif found:
+    shown = '\n  '.join(found[:10])
+    more = f'\n  and {len(found) - 10} more' if len(found) > 10 else ''
+    raise ValueError(f'{remedy}:\n  {shown}{more}')
+
+
+def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
   # utf-8-sig: spreadsheets put a byte order mark in front.
   with path.open(newline='', encoding='utf-8-sig') as file:
     reader = csv.DictReader(file)
@@ -174,20 +232,17 @@ def _read_csv(path: Path) -> list[Pair]:
   for line, row in enumerate(rows, start=2):
     try:
       pair = _parse_row(path, row)
+      if pair.name in seen:
+        raise ValueError(f'{pair.name} is also line {seen[pair.name]}')
+      for file in (pair.image_path, pair.mask_path):
+        if not file.is_file():
+          raise ValueError(f'{file} does not exist')
     except ValueError as error:
       problems.append(f'line {line}: {error}')
       continue
-    if pair.name in seen:
-      problems.append(
-        f'line {line}: {pair.name} is also line {seen[pair.name]}'
-      )
     seen[pair.name] = line
-    for file in (pair.image_path, pair.mask_path):
-      if not file.is_file():
-        problems.append(f'line {line}: {file} does not exist')
     pairs.append(pair)
-  _raise_for(problems, f'{path}: correct these rows')
-  return pairs
+  return pairs, problems
 
 
 def _parse_row(path: Path, row: dict[str, str]) -> Pair:
@@ -211,36 +266,14 @@ def _parse_row(path: Path, row: dict[str, str]) -> Pair:
   )
 
 
-def _pair_by_stem(image_dir: Path, mask_dir: Path) -> list[Pair]:
-  by_stem, problems = [], []
-  for directory in (image_dir, mask_dir):
-    files = {}
-    for file in sorted(directory.iterdir()):
-      if not images.is_image_file(file):
-        continue
-      if file.stem in files:
-        problems.append(f'{file} has the stem of {files[file.stem].name}')
-      files[file.stem] = file
-    by_stem.append(files)
-  photos, masks = by_stem
-  problems += [
-    f'{photos[stem]} has no mask in {mask_dir.name}/'
-    for stem in sorted(photos.keys() - masks.keys())
-  ]
-  problems += [
-    f'{masks[stem]} has no image in {image_dir.name}/'
-    for stem in sorted(masks.keys() - photos.keys())
-  ]
-  _raise_for(problems, 'Add what is missing or remove these files')
-  return [
-    Pair(
-      name=photos[stem].name,
-      category='',
-      image_path=photos[stem],
-      mask_path=masks[stem],
-    )
-    for stem in photos
-  ]
+def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
+  files, problems = {}, []
+  for file in sorted(directory.iterdir()):
+    if images.is_image_file(file):
+      files.setdefault(file.stem, []).append(file)
+  for same in files.values():
+    problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]
+  return files, problems
 
 
 def _find_problem(pair: Pair) -> str | None:
@@ -255,10 +288,3 @@ def _find_problem(pair: Pair) -> str | None:
       f'{pair.mask_path.name} {mask_size[1]}x{mask_size[0]}'
     )
   return None
-
-
-def _raise_for(problems: list[str], remedy: str) -> None:
-  if problems:
-    shown = '\n  '.join(problems[:10])
-    more = f'\n  and {len(problems) - 10} more' if len(problems) > 10 else ''
-    raise ValueError(f'{remedy}:\n  {shown}{more}')
