@@ -1,4 +1,4 @@
-"""Validation in training: every image exactly once, at the network's resolution."""
+"""Validation in training: every image once, at the network's resolution."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
