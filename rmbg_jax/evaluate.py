@@ -83,8 +83,10 @@ def main(argv: list[str]) -> None:
     raise SystemExit(
       f"Error: {error}. Evaluation needs more: pip install '.[eval]'"
     ) from error
-  for line in failed:
+  for line in failed[:20]:
     print(f'Failed: {line}')
+  if len(failed) > 20:
+    print(f'... and {len(failed) - 20} more; images.csv names them all.')
   if failed:
     raise SystemExit(1)
 

@@ -78,13 +78,13 @@ def save_comparison(
   tables.save_text(_make_page(title, '', [table]), path)
 
 
-def _order(results: results_lib.Results, key: str) -> np.ndarray:
+def _order(results: results_lib.Results, key: str) -> list[int]:
   """Returns the images' indices, worst first."""
   column = next(column for column in columns.COLUMNS if column.key == key)
   values = results.values[key]
   return np.argsort(
     values if column.higher_is_better else -values, kind='stable'
-  )
+  ).tolist()
 
 
 def _make_row(results: results_lib.Results, index: int, key: str) -> list[str]:
