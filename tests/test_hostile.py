@@ -1,4 +1,4 @@
-"""300 inputs as the world has them: every good one done, every bad one named."""
+"""300 inputs as the world has them: all good ones done, all bad ones named."""
 
 import io
 import json
@@ -63,7 +63,7 @@ def _make_inputs():
     bad[f'bomb {index}.png'] = _bomb()
     bad[f'zeros {index}.webp'] = bytes(1000)
     bad[f'ü page {index}.png'] = b'<html><body>404</body></html>'
-  for index, (suffix, form) in enumerate([*forms.items()] * 3):
+  for index, form in enumerate([*forms.values()] * 3):
     other = [*forms][(index + 1) % len(forms)]
     good[f'{form} {index} named wrongly.{other}'] = _encode(photo(), form)
   for mode, form in _MODES.items():

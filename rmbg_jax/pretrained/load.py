@@ -20,8 +20,8 @@ RELEASED = 'released'
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
-  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, or one of released, '
-  f'{", ".join(u2net_onnx.PUBLISHED)}'
+  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, or one of '
+  f'{", ".join((RELEASED, *u2net_onnx.PUBLISHED))}'
 )
 
 
