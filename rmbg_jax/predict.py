@@ -45,8 +45,8 @@ _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
   'released',
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
-  'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, or the '
-  'released weights.',
+  'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
+  '.onnx, or a name: released, u2net, u2netp, u2net_human_seg.',
 )
 _SAVE = flags.DEFINE_list(
   'save', ['mask', 'cutout'], f'What to save, of {", ".join(rendering.KINDS)}.'
@@ -83,6 +83,12 @@ _FLIP = flags.DEFINE_boolean(
 )
 _SCALES = flags.DEFINE_list(
   'scales', ['1'], "Average over these multiples of the network's input size."
+)
+_STRETCH = flags.DEFINE_boolean(
+  'stretch',
+  False,
+  "Stretch every mask from its minimum and maximum to [0, 1], as U2-Net's "
+  'authors do. Invents a foreground where there is none.',
 )
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 4, 'Photos in the network together.', lower_bound=1
@@ -243,6 +249,7 @@ def _make_remover(*, batch_size: int):
     refinement=refined,
     flip=_FLIP.value,
     scales=scales,
+    stretch=_STRETCH.value,
   )
 
 
