@@ -205,14 +205,15 @@ def load_results(directory: Path) -> Results:
 
 def _describe(job: scoring.Job) -> dict[str, str]:
   pair: folder.Pair = job.pair
-  prediction = job.save_as or job.prediction
+  is_file = isinstance(job.prediction, Path)
+  path = job.prediction if is_file else job.save_as
   return {
     'name': pair.name,
     'source': pair.source,
     'category': pair.category,
     'photo': str(pair.image_path.absolute()),
     'truth': str(pair.mask_path.absolute()),
-    'prediction': str(Path(prediction).absolute()),
+    'prediction': str(path.absolute()) if path else '',
   }
 
 
