@@ -40,7 +40,9 @@ def get_config() -> ConfigDict:
   config.model.dtype = 'float32'  # Of the computation; or 'bfloat16'.
 
   config.data = ConfigDict()
-  config.data.name = 'folder'  # Or 'demo'.
+  # Or 'demo', 'p3m', 'cod10k', 'people', 'tfds/combined' and others: see
+  # docs/datasets.md.
+  config.data.name = 'folder'
   config.data.dir = ''
   config.data.size = (512, 512)  # (height, width), multiples of 16.
   # '' for the encoder's dialect; 'original' is BGR / 255.
