@@ -11,8 +11,8 @@ times; printed are the medians of images per second. The original's pipeline is
 tf.data with OpenCV through `numpy_function`: as the original writes it, one
 image after the other, and with parallel calls, which it does not use.
 
-With `--scale`, a tree of so many tiny pairs with the publishers' names is
-prepared, checked and evaluated, and a tenth of it for comparison.
+With `--scale`, trees of tiny pairs with the publishers' names are prepared to a
+set of so many, checked and evaluated, and a tenth of it for comparison.
 """
 
 import argparse
@@ -208,7 +208,7 @@ def compare(root: Path, images: int, rounds: int) -> None:
 
 
 def make_trees(root: Path, count: int) -> None:
-  """Writes the three published trees with that many pairs in all."""
+  """Writes the three published trees, with P3M-500-P besides the count."""
   from tests import trees
 
   def share(published):
