@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.augment.rotate = 10.0  # Largest angle in degrees, of a third.
+  config.data.augment.rotate = 10.0  # Largest angle in degrees, of a fifth.
   config.data.augment.color = 0.2  # Strength in [0, 1].
   config.data.augment.blur = 0.05  # Probability, as the following.
   config.data.augment.noise = 0.05
