@@ -1,4 +1,4 @@
-"""Draws what the refinements and the foreground's colours do at an edge.
+"""Draws what the refinements do at an edge.
 
 ```bash
 python scripts/show_refinement.py --out=docs/images/refinement.jpg
@@ -6,8 +6,7 @@ python scripts/show_refinement.py --out=docs/images/refinement.jpg
 
 A picture of the demo set stands for a photo; its true alpha, reduced to 64
 pixels, for a network's answer. Left to right: the photo, then alpha without
-refinement, guided, by matting, the truth; below, each on white: with the old
-background's colours where there are only two, and without.
+refinement, guided, by matting, the truth. Below, each cut-out before white.
 """
 
 import argparse
