@@ -174,7 +174,7 @@ def measure(side: str, root: Path, images: int) -> dict[str, float]:
     batches = make_batches(pairs, BATCH, on if side == 'augmented' else off)
     measured = measure_iterator(batches, BATCH, images)
   elif side == 'memory':
-    batches = make_batches(pairs * 2, MEMORY_BATCH, on)
+    batches = make_batches(pairs * MEMORY_BATCH, MEMORY_BATCH, on)
     measured = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
   else:
     batches = make_original(pairs, side == 'original_parallel')
