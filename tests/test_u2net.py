@@ -178,7 +178,7 @@ def test_other_onnx_files_are_refused(narrow_file, tmp_path, monkeypatch):
     load_model('u2net')
 
 
-def test_release_keeps_the_preprocessing(narrow_file, tmp_path, rng):
+def test_release_keeps_the_preprocessing(narrow_file, tmp_path):
   loaded = load_model(narrow_file)
   path = tmp_path / 'narrow.safetensors'
   description = {
@@ -187,12 +187,10 @@ def test_release_keeps_the_preprocessing(narrow_file, tmp_path, rng):
   }
   release.save_release(path, loaded.variables, description, dtype='float32')
   again = load_model(path)
+  assert again.model == loaded.model
   assert again.preprocessing == loaded.preprocessing
-  photo = rng.integers(0, 100, (40, 60, 3)).astype(np.uint8)
-  np.testing.assert_array_equal(
-    BackgroundRemover(again).alpha(photo),
-    BackgroundRemover(loaded).alpha(photo),
-  )
+  assert again.preprocessing.scale == 'maximum'
+  jax.tree.map(np.testing.assert_array_equal, again.variables, loaded.variables)
 
 
 def test_masks_are_stretched_on_request(narrow_file, rng):
