@@ -17,6 +17,7 @@ the same schedule over the longer training: from half the rate in the second, a
 quarter in the third of equally long ones, and so on.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +106,11 @@ def train() -> None:
 
   plan = _plan(config, workdir, seconds=60 * _MINUTES.value, began=began)
   config.train.epochs = plan['epochs']
-  # Whatever goes slower than planned: saved in time.
-  late = threading.Timer(
-    1.1 * 60 * _MINUTES.value - (time.monotonic() - began),
-    lambda: os.kill(os.getpid(), signal.SIGTERM),
-  )
-  late.start()
-  try:
-    training.train_and_evaluate(config, workdir)
-  except SystemExit as stopped:
-    print(stopped)
-  finally:
-    late.cancel()
+  with _stop_late(began + 1.1 * 60 * _MINUTES.value):
+    try:
+      training.train_and_evaluate(config, workdir)
+    except SystemExit as stopped:
+      print(stopped)
 
   loaded = load.load_model(workdir)
   scores = _score(workdir, config)
@@ -142,6 +137,32 @@ def train() -> None:
       f'{source:16} {values["images"]:4} images: MAE {values["mae"]:.4f}, '
       f'IoU {values["iou"]:.4f}'
     )
+
+
+@contextlib.contextmanager
+def _stop_late(deadline: float) -> Iterator[None]:
+  """Has a training that is slower than planned saved and stopped.
+
+  Args:
+    deadline: by the monotonic clock.
+  """
+  over = threading.Event()
+
+  def watch():
+    over.wait(max(0.0, deadline - time.monotonic()))
+    while not over.wait(1):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  # Before and after the loop, which listens, it must not kill the process.
+  previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  watcher = threading.Thread(target=watch, daemon=True)
+  watcher.start()
+  try:
+    yield
+  finally:
+    over.set()
+    watcher.join()
+    signal.signal(signal.SIGTERM, previous)
 
 
 def _packed_file() -> Path:
@@ -184,6 +205,7 @@ def _plan(
 ) -> dict[str, Any]:
   """Measures a step and returns how many epochs fit into the time.
 
+  At least one, at most `config.train.epochs`, and those that are done.
   What is compiled and decoded for it is kept in files, and used again.
 
   Args:
@@ -223,7 +245,7 @@ def _plan(
     'minutes': seconds / 60,
     'images_per_second': round(config.data.batch_size / step, 1),
     'learning_rate': config.optimizer.learning_rate,
-    'epochs': done + max(1, int(left / epoch)),
+    'epochs': done + max(1, min(config.train.epochs, int(left / epoch))),
   }
 
 

@@ -2,9 +2,6 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import grain
 import jax
@@ -246,30 +243,3 @@ def test_decoded_once_until_a_file_changes(pairs, tmp_path):
 def test_fewer_images_than_a_batch_is_an_error(pairs):
   with pytest.raises(ValueError, match=r'batch_size \(=4\)'):
     _iterate(pairs[:3])
-
-
-def test_trains_without_grain(tmp_path):
-  code = f"""
-import sys
-for name in ('grain', 'tensorflow_datasets', 'tensorflow'):
-  sys.modules[name] = None  # Importing it raises ImportError.
-from pathlib import Path
-from tests import helpers
-from rmbg_jax import train
-workdir = Path({str(tmp_path)!r})
-config = helpers.make_config(workdir / 'data', **{{
-  'data.loader': 'device', 'train.epochs': 1
-}})
-row = train.train_and_evaluate(config, workdir / 'run')
-config.train.epochs = 2
-print('resumed to', train.train_and_evaluate(config, workdir / 'run')['epoch'])
-"""
-  root = Path(__file__).resolve().parent.parent
-  output = subprocess.run(
-    [sys.executable, '-c', code],
-    cwd=root,
-    check=True,
-    capture_output=True,
-    text=True,
-  ).stdout
-  assert 'resumed to 1' in output
