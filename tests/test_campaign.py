@@ -62,9 +62,11 @@ def test_goes_on_with_and_without_the_training(tmp_path):
     outputs.append(output)
   assert 'Resumed at epoch 2' in outputs[1]
   assert 'Resumed' not in outputs[2]
-  lines = (campaign / 'weights' / 'history.jsonl').read_text().splitlines()
+  history = (campaign / 'weights' / 'history.jsonl').read_text()
   # The best of both epochs, from one or two of two steps of eight images.
-  passes = [json.loads(line)['image_passes'] for line in lines]
+  parts = [json.loads(line) for line in history.splitlines()]
+  assert len({part['machine'] for part in parts}) == 1
+  passes = [part['image_passes'] for part in parts]
   assert passes[0] == 16
   assert passes[1] in (16, 32)
   assert passes[2] == passes[1] + 16
