@@ -16,8 +16,9 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   config.name = 'default'  # Names the default working directory.
   config.seed = 42
-  # Start from the weights (only) of a working directory, a .safetensors file
-  # or a model.h5; 'released' for the ones that come with the project.
+  # Start from the weights (only) of a working directory, a .safetensors file,
+  # a model.h5 or a U2-Net .onnx; 'released' for the ones that come with the
+  # project, 'u2net', 'u2netp' or 'u2net_human_seg' for published ones.
   config.init_from = ''
   # Bit for bit the same on a GPU too, at the cost of some speed.
   config.deterministic = False
@@ -52,8 +53,13 @@ def get_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.augment.color = 0.0
-  config.data.augment.background = 0.0  # Probability of another photo's.
+  config.data.augment.rotate = 10.0  # Largest angle in degrees; half have 0.
+  config.data.augment.color = 0.2  # Strength in [0, 1].
+  config.data.augment.blur = 0.05  # Probability, as the following.
+  config.data.augment.noise = 0.05
+  config.data.augment.jpeg = 0.1
+  # Another photo's background. Needs masks with good edges.
+  config.data.augment.background = 0.0
   # 'grain' decodes on the host again and again; 'device' keeps all pairs in
   # device memory and changes them there (one host; `config.data.device`).
   config.data.loader = 'grain'

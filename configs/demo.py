@@ -25,6 +25,9 @@ def get_config() -> ConfigDict:
   config.data.dir = 'runs/demo_data'
   config.data.size = (96, 96)
   config.data.batch_size = 16
+  # Colour and texture tell the demo's figures from its background.
+  for effect in ('rotate', 'color', 'blur', 'noise', 'jpeg'):
+    config.data.augment[effect] = 0.0
   config.loss.weights.iou = 0.5
   config.optimizer.learning_rate = 3e-3
   config.optimizer.schedule = 'cosine'

@@ -21,5 +21,7 @@ def get_config() -> ConfigDict:
   config.data.batch_size = 64
   config.data.augment.flip = 0.0
   config.data.augment.min_scale = 1.0
+  for effect in ('rotate', 'color', 'blur', 'noise', 'jpeg'):
+    config.data.augment[effect] = 0.0
   config.optimizer.learning_rate = 1e-6
   return config

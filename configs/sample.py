@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
   config.data.limit = 1000
   config.data.augment.flip = 0.0
   config.data.augment.min_scale = 1.0
+  for effect in ('rotate', 'color', 'blur', 'noise', 'jpeg'):
+    config.data.augment[effect] = 0.0
   config.optimizer.learning_rate = 1e-2
   config.train.epochs = 10
   return config

@@ -24,8 +24,6 @@ from data_pipelines import folder
 Plane = Float[np.ndarray, 'h w']
 Picture = Float[np.ndarray, 'h w 3']
 
-CSV_NAME = 'Dataset.csv'
-
 
 def make_demo(
   directory: Path, *, count: int, size: tuple[int, int], seed: int
@@ -41,7 +39,7 @@ def make_demo(
     size: (height, width) of every picture in pixels.
     seed: picture k of a seed is the same whatever the count.
   """
-  if (directory / CSV_NAME).exists():
+  if (directory / folder.CSV_NAME).exists():
     return
   image_dir, mask_dir = directory / 'Images', directory / 'Masks'
   image_dir.mkdir(parents=True, exist_ok=True)
@@ -61,7 +59,7 @@ def make_demo(
     Image.fromarray(photo).save(pair.image_path, quality=92)
     Image.fromarray(alpha).save(pair.mask_path)
     pairs.append(pair)
-  folder.write_csv(directory / CSV_NAME, pairs)
+  folder.write_csv(directory / folder.CSV_NAME, pairs)
 
 
 def draw_pair(

@@ -20,18 +20,35 @@ from concurrent import futures
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data_pipelines import images
+from rmbg_jax import files
 
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
 OPTIONAL_COLUMNS = ('Source', 'Label', 'Split')
 LABELS = ('gt', 'alpha', 'pseudo')
 SPLITS = ('train', 'val', 'test')
 
+CSV_NAME = 'Dataset.csv'
+PAIRING_REMEDY = 'Add what is missing or remove these files'
+
 _EXPECTED = (
   'Expected a Dataset.csv with the columns '
   f'{", ".join(COLUMNS)}, or the folders Images/ and Masks/.'
 )
+
+
+class Encoded(bytes):
+  """An image file's content, kept elsewhere; `str()` says what it is of."""
+
+  def __new__(cls, content: bytes, name: str):  # noqa: D102
+    encoded = super().__new__(cls, content)
+    encoded.name = name
+    return encoded
+
+  def __str__(self) -> str:
+    return self.name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +58,8 @@ class Pair:
   Attributes:
     name: of the photo, unique in its data set.
     category: such as 'human', or '' where unknown.
-    image_path: the photo's file.
-    mask_path: the mask's file.
+    image_path: the photo's file; its content where there is no file of it.
+    mask_path: the mask's, likewise.
     source: the data set that the pair is from, or ''.
     label: how the mask was made: 'gt' (by people), 'alpha' (a soft matte),
       'pseudo' (by another model).
@@ -51,18 +68,22 @@ class Pair:
 
   name: str
   category: str
-  image_path: Path
-  mask_path: Path
+  image_path: Path | Encoded
+  mask_path: Path | Encoded
   source: str = ''
   label: str = 'gt'
   split: str = ''
 
 
-def read_folder(directory: str | os.PathLike) -> list[Pair]:
+def read_folder(
+  directory: str | os.PathLike, problems: list[str] | None = None
+) -> list[Pair]:
   """Reads a data set's list of pairs, sorted by name.
 
   Args:
     directory: a folder of the layout in the module's docstring.
+    problems: given, it collects what is wrong with single rows and files,
+      which are left out; otherwise that is an error.
 
   Raises:
     FileNotFoundError: if the folder, or a file that the CSV names, is missing.
@@ -76,13 +97,16 @@ def read_folder(directory: str | os.PathLike) -> list[Pair]:
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
   if 'dataset.csv' in entries:
-    pairs = _read_csv(entries['dataset.csv'])
+    remedy = f'{entries["dataset.csv"]}: correct these rows'
+    pairs, found = _read_csv(entries['dataset.csv'])
   else:
     image_dir = entries.get('images') or entries.get('image')
     mask_dir = entries.get('masks') or entries.get('mask')
     if image_dir is None or mask_dir is None:
       raise ValueError(f'{directory}: not a data set. {_EXPECTED}')
-    pairs = _pair_by_stem(image_dir, mask_dir)
+    remedy = PAIRING_REMEDY
+    pairs, found = pair_by_stem(image_dir, mask_dir)
+  report(found, remedy=remedy, problems=problems)
   if not pairs:
     raise ValueError(f'{directory}: the data set is empty. {_EXPECTED}')
   return sorted(pairs, key=lambda pair: pair.name)
@@ -90,8 +114,10 @@ def read_folder(directory: str | os.PathLike) -> list[Pair]:
 
 def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
   """Writes `Dataset.csv` with paths relative to it, atomically."""
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.write_atomically(path) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file)
     writer.writerow(COLUMNS + OPTIONAL_COLUMNS)
     for pair in pairs:
@@ -106,7 +132,50 @@ def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
           pair.split,
         )
       )
-  partial.replace(path)
+
+
+def read_pair(
+  pair: Pair,
+  *,
+  allow_empty: bool,
+  reduce_to: tuple[int, int] | None = None,
+) -> tuple[Image.Image, Image.Image]:
+  """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
+
+  Args:
+    pair: to read.
+    allow_empty: whether a mask without any foreground is accepted.
+    reduce_to: the (height, width) that the photo will be resized to, if it may
+      come reduced where that is cheap; the mask never is.
+
+  Raises:
+    FileNotFoundError: if a file is missing.
+    ValueError: if a file is unreadable, the sizes differ, or the mask is empty
+      though `allow_empty` is False. The message names the file.
+  """
+  if reduce_to is None:
+    photo = images.open_image(pair.image_path)
+    size = photo.height, photo.width
+  else:
+    photo, size = images.open_reduced(pair.image_path, size=reduce_to)
+  mask = images.open_image(pair.mask_path)
+  if size != (mask.height, mask.width):
+    raise ValueError(
+      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
+      f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
+      'the pair.'
+    )
+  try:
+    mask = images.to_mask(mask)
+  except ValueError as error:
+    raise ValueError(f'{pair.mask_path}: {error}.') from error
+  if not allow_empty and mask.getextrema()[1] == 0:
+    raise ValueError(
+      f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
+      'pair, or pass --config.data.allow_empty_masks=true if the photo really '
+      'has no foreground.'
+    )
+  return images.to_rgb(photo), mask
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
@@ -119,7 +188,7 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     problems = [
       problem for problem in pool.map(_find_problem, pairs) if problem
     ]
-  _raise_for(problems, 'Repair or remove these pairs')
+  report(problems, remedy='Repair or remove these pairs')
 
 
 def split_pairs(
@@ -127,13 +196,13 @@ def split_pairs(
 ) -> tuple[list[Pair], list[Pair]]:
   """Splits into training and validation.
 
-  The data set's own split counts where it has one. Otherwise the sorted list
-  is split as the original project does with scikit-learn's `train_test_split`
-  and seed 42: the first ceil(n x share) of a permutation are for validation.
+  The data set's own split counts where it has validation pairs. Otherwise what
+  is not for tests is split as the original project splits the sorted list with
+  scikit-learn's `train_test_split` and seed 42 (see `permute`).
 
   Args:
     pairs: sorted by name.
-    validation_share: in (0, 1); not used if the data set has a split.
+    validation_share: in (0, 1); not used if there are validation pairs.
 
   Returns:
     (training pairs, validation pairs), both sorted by name.
@@ -141,14 +210,13 @@ def split_pairs(
   Raises:
     ValueError: if either would be empty.
   """
-  if any(pair.split for pair in pairs):
+  if any(pair.split == 'val' for pair in pairs):
     training = [pair for pair in pairs if pair.split == 'train']
     validation = [pair for pair in pairs if pair.split == 'val']
   else:
-    order = np.random.RandomState(42).permutation(len(pairs))
-    held_out = set(order[: math.ceil(len(pairs) * validation_share)].tolist())
-    training = [p for i, p in enumerate(pairs) if i not in held_out]
-    validation = [p for i, p in enumerate(pairs) if i in held_out]
+    usable = [pair for pair in pairs if pair.split != 'test']
+    parts = permute(len(usable), validation_share=validation_share)
+    training, validation = ([usable[i] for i in part] for part in parts)
   for split, name in ((training, 'training'), (validation, 'validation')):
     if not split:
       raise ValueError(
@@ -159,7 +227,84 @@ def split_pairs(
   return training, validation
 
 
-def _read_csv(path: Path) -> list[Pair]:
+def pair_by_stem(
+  image_dir: Path, mask_dir: Path
+) -> tuple[list[Pair], list[str]]:
+  """Pairs the images of two folders by the stems of their names.
+
+  Returns:
+    (pairs sorted by stem, what has no partner or shares its stem). Of images
+    that share a stem none is used: which one the mask belongs to is unknown.
+  """
+  photos, problems = _list_by_stem(image_dir)
+  masks, more = _list_by_stem(mask_dir)
+  problems += more
+  problems += [
+    f'{photos[stem][0]} has no mask in {mask_dir.name}/'
+    for stem in sorted(photos.keys() - masks.keys())
+  ]
+  problems += [
+    f'{masks[stem][0]} has no image in {image_dir.name}/'
+    for stem in sorted(masks.keys() - photos.keys())
+  ]
+  pairs = [
+    Pair(
+      name=photos[stem][0].name,
+      category='',
+      image_path=photos[stem][0],
+      mask_path=masks[stem][0],
+    )
+    for stem in photos
+    if len(photos[stem]) == 1 and len(masks.get(stem, ())) == 1
+  ]
+  return pairs, problems
+
+
+def report(
+  found: list[str], *, remedy: str, problems: list[str] | None = None
+) -> None:
+  """Collects problems where a list is given for them.
+
+  Raises:
+    ValueError: otherwise, if there are any, naming up to ten.
+  """
+  if problems is not None:
+    problems.extend(found)
+  elif found:
+    shown = '\n  '.join(found[:10])
+    more = f'\n  and {len(found) - 10} more' if len(found) > 10 else ''
+    raise ValueError(f'{remedy}:\n  {shown}{more}')
+
+
+def permute(
+  count: int, *, validation_share: float
+) -> tuple[list[int], list[int]]:
+  """Returns (training, validation) indices of a random split, always the same.
+
+  The first ceil(count x share) of a permutation are for validation.
+  """
+  order = np.random.RandomState(42).permutation(count)
+  held_out = math.ceil(count * validation_share)
+  return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+def assign_splits(
+  pairs: Sequence[Pair], *, validation_share: float
+) -> list[Pair]:
+  """Returns all pairs with the split that `split_pairs` puts them in.
+
+  Splits of the pairs' own are not regarded.
+  """
+  bare = [dataclasses.replace(pair, split='') for pair in pairs]
+  _, validation = split_pairs(bare, validation_share=validation_share)
+  held_out = {pair.name for pair in validation}
+  return [
+    dataclasses.replace(pair, split='val' if pair.name in held_out else 'train')
+    for pair in bare
+  ]
+
+
+def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
   # utf-8-sig: spreadsheets put a byte order mark in front.
   with path.open(newline='', encoding='utf-8-sig') as file:
     reader = csv.DictReader(file)
@@ -174,20 +319,17 @@ def _read_csv(path: Path) -> list[Pair]:
   for line, row in enumerate(rows, start=2):
     try:
       pair = _parse_row(path, row)
+      if pair.name in seen:
+        raise ValueError(f'{pair.name} is also line {seen[pair.name]}')
+      for file in (pair.image_path, pair.mask_path):
+        if not file.is_file():
+          raise ValueError(f'{file} does not exist')
     except ValueError as error:
       problems.append(f'line {line}: {error}')
       continue
-    if pair.name in seen:
-      problems.append(
-        f'line {line}: {pair.name} is also line {seen[pair.name]}'
-      )
     seen[pair.name] = line
-    for file in (pair.image_path, pair.mask_path):
-      if not file.is_file():
-        problems.append(f'line {line}: {file} does not exist')
     pairs.append(pair)
-  _raise_for(problems, f'{path}: correct these rows')
-  return pairs
+  return pairs, problems
 
 
 def _parse_row(path: Path, row: dict[str, str]) -> Pair:
@@ -211,36 +353,14 @@ def _parse_row(path: Path, row: dict[str, str]) -> Pair:
   )
 
 
-def _pair_by_stem(image_dir: Path, mask_dir: Path) -> list[Pair]:
-  by_stem, problems = [], []
-  for directory in (image_dir, mask_dir):
-    files = {}
-    for file in sorted(directory.iterdir()):
-      if not images.is_image_file(file):
-        continue
-      if file.stem in files:
-        problems.append(f'{file} has the stem of {files[file.stem].name}')
-      files[file.stem] = file
-    by_stem.append(files)
-  photos, masks = by_stem
-  problems += [
-    f'{photos[stem]} has no mask in {mask_dir.name}/'
-    for stem in sorted(photos.keys() - masks.keys())
-  ]
-  problems += [
-    f'{masks[stem]} has no image in {image_dir.name}/'
-    for stem in sorted(masks.keys() - photos.keys())
-  ]
-  _raise_for(problems, 'Add what is missing or remove these files')
-  return [
-    Pair(
-      name=photos[stem].name,
-      category='',
-      image_path=photos[stem],
-      mask_path=masks[stem],
-    )
-    for stem in photos
-  ]
+def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
+  by_stem, problems = {}, []
+  for file in sorted(directory.iterdir()):
+    if images.is_image_file(file):
+      by_stem.setdefault(file.stem, []).append(file)
+  for same in by_stem.values():
+    problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]
+  return by_stem, problems
 
 
 def _find_problem(pair: Pair) -> str | None:
@@ -255,10 +375,3 @@ def _find_problem(pair: Pair) -> str | None:
       f'{pair.mask_path.name} {mask_size[1]}x{mask_size[0]}'
     )
   return None
-
-
-def _raise_for(problems: list[str], remedy: str) -> None:
-  if problems:
-    shown = '\n  '.join(problems[:10])
-    more = f'\n  and {len(problems) - 10} more' if len(problems) > 10 else ''
-    raise ValueError(f'{remedy}:\n  {shown}{more}')

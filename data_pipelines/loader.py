@@ -68,13 +68,14 @@ def make_train_iterator(
       f'{len(pairs)} training images are fewer than one batch: lower '
       f'config.data.batch_size (={batch_size}) or add images.'
     )
-  dataset = (
-    grain.MapDataset.source(pairs)
-    .seed(seed)
-    .shuffle()
-    .map(decode.map)
-    .random_map(augment.random_map)
-  )
+  dataset = grain.MapDataset.source(pairs).seed(seed).shuffle().map(decode.map)
+  if augment.background:
+    dataset = dataset.random_map(
+      transforms.ReplaceBackground(
+        probability=augment.background, pairs=pairs, decode=decode
+      ).random_map
+    )
+  dataset = dataset.random_map(augment.random_map)
   # The same whole number of batches for every process.
   dataset = sharding.take(dataset[: steps * batch_size])
   dataset = dataset.batch(batch_size // sharding.count, drop_remainder=True)

@@ -6,12 +6,11 @@ travels to the device (the training step normalises them there), and `weight`,
 a float32 number that says how much the pair counts in the loss.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
-from data_pipelines import folder, images
+from data_pipelines import effects, folder, images
 
 Element = dict[str, np.ndarray]
 
@@ -51,7 +50,11 @@ class Decode:
         'alpha': np.zeros((*self.size, 1), np.uint8),
         'weight': np.float32(0),
       }
-    photo, mask = read_pair(element, allow_empty=self.allow_empty)
+    # A photo need not be decoded at more than the scale it is wanted at.
+    photo, mask = folder.read_pair(
+      element, allow_empty=self.allow_empty, reduce_to=self.size
+    )
+    mask = images.reduce_image(mask, size=self.size)
     return {
       'image': images.resize_image(photo, size=self.size),
       'alpha': images.resize_image(mask, size=self.size)[..., np.newaxis],
@@ -59,50 +62,53 @@ class Decode:
     }
 
 
-def read_pair(
-  pair: folder.Pair, *, allow_empty: bool
-) -> tuple[Image.Image, Image.Image]:
-  """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
-
-  Raises:
-    FileNotFoundError: if a file is missing.
-    ValueError: if a file is unreadable, the sizes differ, or the mask is empty
-      though `allow_empty` is False. The message names the file.
-  """
-  photo = images.to_rgb(images.open_image(pair.image_path))
-  mask = images.to_mask(images.open_image(pair.mask_path))
-  if photo.size != mask.size:
-    raise ValueError(
-      f'{pair.image_path} is {photo.width}x{photo.height} pixels, its mask '
-      f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
-      'the pair.'
-    )
-  if not allow_empty and mask.getextrema()[1] == 0:
-    raise ValueError(
-      f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
-      'pair, or pass --config.data.allow_empty_masks=true if the photo really '
-      'has no foreground.'
-    )
-  return photo, mask
-
-
 class Augment:
-  """Moves image and alpha together: horizontal flip and scale-crop.
+  """Changes a pair at random; image and alpha move together.
+
+  Flip, crop and rotation are one pass over the pixels; then, of the image
+  alone, colour, blur, noise and JPEG artefacts, in the order in which a photo
+  gets them. Each is off at its default.
 
   Attributes:
     flip: probability of a horizontal flip.
     min_scale: the smallest side of the random crop as a share of the image's
       side; the crop keeps the aspect and is resized back. 1 turns it off.
+    rotate: the largest angle in degrees, to either side, of one photo in two;
+      the others stay level, as most are. The crop is made as small as it takes
+      to stay within the image.
+    color: brightness, contrast and saturation are multiplied by up to 1 -
+      color to 1 + color, the hue is turned by up to color / 10 of the circle.
+    blur: probability of a Gaussian blur.
+    noise: probability of Gaussian noise.
+    jpeg: probability of JPEG artefacts.
+    background: probability of another photo's background; `ReplaceBackground`
+      does this before.
   """
 
-  def __init__(self, *, flip: float, min_scale: float):
-    if not 0 < min_scale <= 1 or not 0 <= flip <= 1:
-      raise ValueError(
-        'config.data.augment needs flip in [0, 1] and min_scale in (0, 1], '
-        f'got flip={flip}, min_scale={min_scale}.'
-      )
+  def __init__(
+    self,
+    *,
+    flip: float,
+    min_scale: float,
+    rotate: float = 0.0,
+    color: float = 0.0,
+    blur: float = 0.0,
+    noise: float = 0.0,
+    jpeg: float = 0.0,
+    background: float = 0.0,
+  ):
     self.flip = flip
     self.min_scale = min_scale
+    self.rotate = rotate
+    self.color = color
+    self.blur = blur
+    self.noise = noise
+    self.jpeg = jpeg
+    self.background = background
+    for name in ('flip', 'color', 'blur', 'noise', 'jpeg', 'background'):
+      _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, '[0, 1]')
+    _check('min_scale', min_scale, 0 < min_scale <= 1, '(0, 1]')
+    _check('rotate', rotate, 0 <= rotate <= 45, '[0, 45]')
 
   def random_map(self, element: Element, rng: np.random.Generator) -> Element:
     """Returns the augmented pair, at the same size."""
@@ -111,23 +117,77 @@ class Augment:
     flip = rng.random() < self.flip
     scale = rng.uniform(self.min_scale, 1)
     offset = rng.random(2)
-    height, width = element['image'].shape[:2]
-    crop = max(1, round(height * scale)), max(1, round(width * scale))
-    top = round(offset[0] * (height - crop[0]))
-    left = round(offset[1] * (width - crop[1]))
+    turn = rng.uniform(-1, 1)
+    angle = float(np.sign(turn) * max(0, 2 * abs(turn) - 1)) * self.rotate
+    brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
+    hue = rng.uniform(-1, 1) * self.color / 10
+    blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)
+    # What looks alike at different sizes: a blur of .5 to 2 pixels at 512.
+    radius = rng.uniform(0.5, 2) * min(element['image'].shape[:2]) / 512
+    deviation = rng.uniform(2, 12)
+    seed = int(rng.integers(2**31))
+    quality = int(rng.integers(30, 90))
 
-    def move(array):
-      array = array[top : top + crop[0], left : left + crop[1]]
-      if array.shape[:2] != (height, width):
-        squeezed = array[..., 0] if array.shape[-1] == 1 else array
-        array = images.resize_image(
-          Image.fromarray(np.ascontiguousarray(squeezed)),
-          size=(height, width),
-        ).reshape(height, width, -1)
-      return np.ascontiguousarray(array[:, ::-1] if flip else array)
+    image, alpha = effects.move_pair(
+      element['image'],
+      element['alpha'],
+      flip=flip,
+      scale=scale,
+      angle=angle,
+      offset=(float(offset[0]), float(offset[1])),
+    )
+    if self.color:
+      image = effects.change_color(
+        image,
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=hue,
+      )
+    if blur:
+      image = effects.blur(image, radius=radius)
+    if noise:
+      image = effects.add_noise(image, deviation=deviation, seed=seed)
+    if jpeg:
+      image = effects.compress(image, quality=quality)
+    return {**element, 'image': image, 'alpha': alpha}
 
-    return {
-      **element,
-      'image': move(element['image']),
-      'alpha': move(element['alpha']),
-    }
+
+class ReplaceBackground:
+  """Puts some foregrounds before the background of another photo.
+
+  Attributes:
+    probability: of it.
+    pairs: to draw the other photo from; its own foreground is painted over.
+    decode: reads it.
+  """
+
+  def __init__(
+    self,
+    *,
+    probability: float,
+    pairs: Sequence[folder.Pair],
+    decode: Decode,
+  ):
+    self.probability = probability
+    self.pairs = pairs
+    self.decode = decode
+
+  def random_map(self, element: Element, rng: np.random.Generator) -> Element:
+    """Returns the pair with the same alpha, and perhaps another background."""
+    chosen = rng.random() < self.probability
+    index = int(rng.integers(len(self.pairs)))
+    # A photo without foreground would become another, unrelated photo.
+    if not chosen or not element['alpha'].any():
+      return element
+    other = self.decode.map(self.pairs[index])
+    background = effects.fill_foreground(other['image'], other['alpha'])
+    image = effects.replace_background(
+      element['image'], element['alpha'], background
+    )
+    return {**element, 'image': image}
+
+
+def _check(name: str, value: float, valid: bool, span: str) -> None:
+  if not valid:
+    raise ValueError(f'config.data.augment.{name}={value} is not in {span}.')

@@ -55,7 +55,8 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
   """
   architecture, model = create_model(config.model)
   preprocessing = make_preprocessing(
-    config.data.normalization or config.model.encoder.dialect,
+    config.data.normalization
+    or config.model.encoder.get('dialect', config.model.name),
     size=tuple(config.data.size),
   )
   loss_options = {
@@ -109,7 +110,7 @@ def create_model(
   """
   architecture = json.loads(model_config.to_json_best_effort())
   dtype = architecture.pop('dtype')
-  architecture['encoder'].pop('weights')
+  architecture['encoder'].pop('weights', None)  # U2-Net has no such key.
   return architecture, models.create_model(architecture, dtype=dtype)
 
 
@@ -161,7 +162,7 @@ def _create_variables(
     parts.model, seed=config.seed, size=parts.preprocessing.size
   )
   encoder = config.model.encoder
-  if encoder.weights and not resumed:
+  if encoder.get('weights') and not resumed:
     variables = imagenet.load_encoder(
       variables,
       encoder.weights,

@@ -66,6 +66,11 @@ class CheckpointStore(contextlib.AbstractContextManager):
     self._checkpointer.close()
 
   @property
+  def steps(self) -> list[int]:
+    """The steps of all checkpoints there are."""
+    return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+  @property
   def latest_step(self) -> int | None:
     """The step of the newest checkpoint, None if there is none."""
     latest = self._checkpointer.latest

@@ -1,80 +1,286 @@
-"""Evaluation: every image exactly once, at the network's resolution."""
+"""Scores checkpoints and folders of masks on ground truth.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+```bash
+python -m rmbg_jax.evaluate --checkpoint=runs/lite --data=DIR --output=OUT
+python -m rmbg_jax.evaluate --predictions=MASKS,OTHERS --data=DIR --output=OUT
+python -m rmbg_jax.evaluate --compare=OUT/lite,OUT/MASKS --output=CHANGES
+```
+
+docs/evaluation.md says what the columns mean. Needs the extra `eval`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
+import tqdm
+from absl import app, flags
 
-from rmbg_jax import losses, metrics, state
-from rmbg_jax.preprocessing import Preprocessing
+_CHECKPOINT = flags.DEFINE_list(
+  'checkpoint',
+  [],
+  "What `predict` takes: a training's working directory, a .safetensors "
+  'release, a Keras .h5. Several are put side by side.',
+)
+_PREDICTIONS = flags.DEFINE_list(
+  'predictions', [], "Folders of masks with the photos' stems, by anything."
+)
+_DATA = flags.DEFINE_list(
+  'data', [], 'Benchmarks as published, or folders of photos and masks.'
+)
+_OUTPUT = flags.DEFINE_string('output', 'evaluation', 'Folder for the results.')
+_SPLIT = flags.DEFINE_list(
+  'split', [], 'Rows to score on, such as val; default: all but train.'
+)
+_METRICS = flags.DEFINE_list(
+  'metrics',
+  [],
+  'Of saliency and matting. Default: matting where all masks are soft mattes '
+  '(label `alpha`), otherwise saliency.',
+)
+_BAND = flags.DEFINE_integer(
+  'band',
+  10,
+  'Radius in pixels of the unknown band around the true outline, where there '
+  'is no folder `trimap` beside the masks.',
+  lower_bound=1,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size', 4, 'Photos in the network together.', lower_bound=1
+)
+_PROCESSES = flags.DEFINE_integer(
+  'processes',
+  os.cpu_count() or 1,
+  'Processes that score; default: one per core.',
+  lower_bound=1,
+)
+_GALLERY = flags.DEFINE_integer(
+  'gallery', 10, 'Worst, median and best images to show; 0: no gallery.'
+)
+_COMPARE = flags.DEFINE_list(
+  'compare', [], 'Two results: what differs, instead of an evaluation.'
+)
+_ALLOW = flags.DEFINE_bool(
+  'allow_training_data',
+  False,
+  'Score a checkpoint on data that it was trained on; the table says so.',
+)
 
-Batch = dict[str, jax.Array]
-EvalStep = Callable[[Any, Batch], dict[str, metrics.Mean]]
-PredictStep = Callable[[Any, Batch], tuple[jax.Array, ...]]
+
+def main(argv: list[str]) -> None:
+  """Does what the flags say; exits with 1 if any image could not be scored."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  _check_flags()
+  try:
+    failed = _compare() if _COMPARE.value else _evaluate()
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
+  except ModuleNotFoundError as error:
+    if error.name not in ('py_sod_metrics', 'matplotlib'):
+      raise
+    raise SystemExit(
+      f"Error: {error}. Evaluation needs more: pip install '.[eval]'"
+    ) from error
+  for line in failed[:20]:
+    print(f'Failed: {line}')
+  if len(failed) > 20:
+    print(f'... and {len(failed) - 20} more; images.csv names them all.')
+  if failed:
+    raise SystemExit(1)
 
 
-def make_eval_step(
-  model: nn.Module,
-  preprocessing: Preprocessing,
-  *,
-  loss_weights: Mapping[str, float],
-  output_weights: Sequence[float],
-) -> EvalStep:
-  """Returns the jitted step: variables and a batch in, metric states out.
-
-  The batch is as the loader makes it; pairs of weight 0 are padding, and the
-  others count alike. The metrics are those of the last output, the loss is the
-  training's.
-  """
-
-  @jax.jit
-  def eval_step(variables, batch):
-    outputs = model.apply(
-      variables, preprocessing.normalize(batch['image']), train=False
+def _check_flags() -> None:
+  if _COMPARE.value:
+    if len(_COMPARE.value) != 2:
+      raise app.UsageError('--compare takes two folders: --compare=A,B.')
+    return
+  if not _DATA.value:
+    raise app.UsageError('--data is missing: what to score on.')
+  if not _CHECKPOINT.value and not _PREDICTIONS.value:
+    raise app.UsageError('Pass --checkpoint or --predictions: what to score.')
+  unknown = set(_METRICS.value) - {'saliency', 'matting'}
+  if unknown:
+    raise app.UsageError(
+      f'--metrics={",".join(_METRICS.value)}: choose from saliency, matting.'
     )
-    alpha = batch['alpha'].astype(jnp.float32) / 255
-    probs = jax.nn.sigmoid(outputs[-1])
-    values = {
-      'val_loss': losses.compute_loss(
-        outputs, alpha, weights=loss_weights, output_weights=output_weights
-      ),
-      'val_mae': metrics.compute_mae(probs, alpha),
-      'val_iou': metrics.compute_iou(probs, alpha),
-    }
-    valid = (batch['weight'] > 0).astype(jnp.float32)
-    return {
-      key: metrics.Mean.from_values(value, valid)
-      for key, value in values.items()
-    }
-
-  return eval_step
 
 
-def make_predict_step(
-  model: nn.Module, preprocessing: Preprocessing, mesh: Mesh
-) -> PredictStep:
-  """Returns the jitted step to probabilities (b, h, w, 1) of all outputs.
+def _compare() -> list[str]:
+  from rmbg_jax.evaluation import compare
 
-  Every process gets those of the whole batch.
-  """
+  first, second = map(Path, _COMPARE.value)
+  print(compare.compare(first, second, Path(_OUTPUT.value)))
+  return []
 
-  def predict_step(variables, batch):
-    outputs = model.apply(
-      variables, preprocessing.normalize(batch['image']), train=False
+
+def _evaluate() -> list[str]:
+  """Scores everything; returns what failed."""
+  from rmbg_jax.evaluation import benchmarks, report
+  from rmbg_jax.evaluation import results as results_lib
+
+  data_sets = []
+  for directory in _DATA.value:
+    data_sets += benchmarks.load_data_sets(directory, splits=_SPLIT.value)
+  data_sets = _rename_duplicates(data_sets)
+  output = Path(_OUTPUT.value)
+  names = _name_systems([*_CHECKPOINT.value, *_PREDICTIONS.value])
+  systems: dict[str, dict[str, Any]] = {}
+  results, failed = [], [p for d in data_sets for p in d.problems]
+  for path, name in names.items():
+    is_checkpoint = path in _CHECKPOINT.value
+    open_system = _open_checkpoint if is_checkpoint else _open_folder
+    systems[name], predict = open_system(path, data_sets)
+    for data_set in data_sets:
+      folder = output / name / data_set.name
+      part = _score(
+        predict,
+        data_set,
+        system=name,
+        masks=folder / 'masks' if is_checkpoint else None,
+      )
+      results_lib.save_results(part, folder)
+      results.append(part)
+      failed += [
+        f'{name} on {data_set.name}: {image}: {error}'
+        for image, error in part.failed.items()
+      ]
+  print(
+    report.save_report(
+      results,
+      data_sets,
+      about=report.describe_run(),
+      systems=systems,
+      output=output,
+      gallery_count=_GALLERY.value,
     )
-    return tuple(jax.nn.sigmoid(logits) for logits in outputs)
+  )
+  print(
+    f'Written: {output}/table.md, table.csv, results.json, curves, galleries'
+  )
+  return list(dict.fromkeys(failed))
 
-  return jax.jit(predict_step, out_shardings=state.replicated(mesh))
+
+def _score(predict, data_set, *, system: str, masks: Path | None):
+  """Returns the results of a system on a data set, with a progress bar.
+
+  Args:
+    predict: from a data set to its predictions, in the order of its pairs.
+    data_set: what on.
+    system: its name.
+    masks: folder to write predicted masks to, None if they are files.
+  """
+  from rmbg_jax.evaluation import predictions, results, scoring
+
+  kinds = tuple(_METRICS.value)
+  if not kinds:
+    soft = all(pair.label == 'alpha' for pair in data_set.pairs)
+    kinds = ('matting',) if soft else ('saliency',)
+  names = predictions.name_masks(data_set.pairs)
+  jobs = (
+    scoring.Job(
+      pair=pair,
+      prediction=prediction,
+      kinds=kinds,
+      binarize=data_set.binarize,
+      band=_BAND.value,
+      save_as=masks / names[pair.name] if masks else None,
+    )
+    for pair, prediction in zip(data_set.pairs, predict(data_set), strict=True)
+  )
+  return results.collect(
+    tqdm.tqdm(
+      scoring.score_all(jobs, processes=_PROCESSES.value),
+      total=len(data_set.pairs),
+      desc=f'{system} on {data_set.name}',
+      unit='image',
+    ),
+    system=system,
+    data_set=data_set.name,
+  )
 
 
-def evaluate(
-  eval_step: EvalStep, variables: Any, batches: Iterable[Any], *, mesh: Mesh
-) -> dict[str, float]:
-  """Returns the means over all images of `val_loss`, `val_mae`, `val_iou`."""
-  states = [
-    eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
-  ]
-  return metrics.merge_all(states)
+def _open_checkpoint(path: str, data_sets: Sequence[Any]):
+  """Returns what is said of a checkpoint, and its predictions of a data set."""
+  from rmbg_jax import remover as remover_lib
+  from rmbg_jax import runtime
+  from rmbg_jax.evaluation import benchmarks, predictions
+  from rmbg_jax.pretrained import load
+
+  runtime.start()
+  details = predictions.describe_checkpoint(path, load.load_model(path))
+  details['notes'] = []
+  for data_set in data_sets:
+    seen = benchmarks.find_trained_on(data_set, details['training_data'] or ())
+    if seen and not _ALLOW.value:
+      raise ValueError(
+        f'{path} was trained on {", ".join(seen)}, which {data_set.name} '
+        f'({data_set.directory}) is or contains. Leave it out of --data, or '
+        'pass --allow_training_data; the table will say so.'
+      )
+    if seen:
+      details['notes'].append(
+        f'Trained on {", ".join(seen)} of {data_set.name}: its figures there '
+        'say nothing about new images.'
+      )
+  remover = remover_lib.BackgroundRemover.from_checkpoint(
+    path, batch_size=_BATCH_SIZE.value
+  )
+
+  def predict(data_set) -> Iterator[Any]:
+    return predictions.predict_alphas(remover, data_set.pairs)
+
+  return details, predict
+
+
+def _open_folder(path: str, data_sets: Sequence[Any]):
+  """Returns what is said of a folder of masks, and those of a data set."""
+  from rmbg_jax.evaluation import predictions
+
+  del data_sets  # Nothing is known of how masks were made.
+  index = predictions.index_masks(Path(path))
+
+  def predict(data_set) -> Iterator[Any]:
+    for pair in data_set.pairs:
+      yield predictions.find_mask(index, pair, data_set.name)
+
+  return {'masks': str(path), 'notes': []}, predict
+
+
+def _name_systems(paths: Sequence[str]) -> dict[str, str]:
+  """Returns a short name of each path, unlike the others'."""
+  names: dict[str, str] = {}
+  for path in paths:
+    absolute = Path(path).absolute()
+    name = absolute.stem if absolute.is_file() else absolute.name
+    if name in names.values():
+      name = f'{absolute.parent.name}_{name}'
+    if name in names.values():
+      name = f'{name}_{len(names) + 1}'
+    names[path] = name
+  return names
+
+
+def _rename_duplicates(data_sets: Sequence[Any]) -> list[Any]:
+  import dataclasses
+
+  renamed: list[Any] = []
+  for data_set in data_sets:
+    taken = {other.name for other in renamed}
+    name = data_set.name
+    if name in taken:
+      name = f'{data_set.directory.absolute().parent.name}_{name}'
+    if name in taken:
+      name = f'{name}_{len(renamed) + 1}'
+    renamed.append(dataclasses.replace(data_set, name=name))
+  return renamed
+
+
+def run() -> None:
+  """The command line's entry point."""
+  app.run(main)
+
+
+if __name__ == '__main__':
+  run()

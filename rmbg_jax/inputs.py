@@ -120,9 +120,7 @@ def _make_grain_batches(
   train_batches = loader.make_train_iterator(
     training,
     decode=decode,
-    augment=transforms.Augment(
-      flip=data.augment.flip, min_scale=data.augment.min_scale
-    ),
+    augment=transforms.Augment(**data.augment),
     seed=config.seed,
     **shared,
   )

@@ -159,7 +159,15 @@ def compute_loss(
       are not computed. `{'bce': 1.0}` with equal output weights is the
       original's loss.
     output_weights: of each output; the average is taken with them.
+
+  Raises:
+    ValueError: if there are not as many output weights as outputs.
   """
+  if len(output_weights) != len(outputs):
+    raise ValueError(
+      f'config.loss.outputs has {len(output_weights)} weights, but the network '
+      f'has {len(outputs)} outputs. Pass one for each, coarse to fine.'
+    )
   total = jnp.zeros(alpha.shape[0])
   for logits, output_weight in zip(outputs, output_weights, strict=True):
     for name, weight in weights.items():

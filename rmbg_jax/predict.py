@@ -1,213 +1,256 @@
-"""Cuts out a folder of photos.
+"""Cuts out photos: a file, a folder, a pattern, a list, or standard input.
 
 ```bash
 python -m rmbg_jax.predict --checkpoint=runs/demo --input=PHOTOS --output=OUT
 ```
+
+`OUT` gets a sub-folder for each kind of result, and `report.jsonl`.
 """
 
-import collections
-import itertools
-from collections.abc import Iterator, Sequence
-from concurrent import futures
+import signal
+import sys
+import threading
+import warnings
 from pathlib import Path
 
 import tqdm
 from absl import app, flags
+from PIL import Image
 
-from data_pipelines import images
-from rmbg_jax import files
+from rmbg_jax.prediction import (
+  listing,
+  photos,
+  pipeline,
+  refinement,
+  rendering,
+  report,
+)
 
-KINDS = ('mask', 'cutout', 'side_by_side')
+_STANDARD = '-'
+_INTERRUPTED = 130  # The shell's exit code for SIGINT.
 
-_INPUT = flags.DEFINE_string('input', None, 'A photo, or a folder of photos.')
+_INPUT = flags.DEFINE_string(
+  'input',
+  None,
+  'A photo, a folder, a pattern such as "photos/**/*.jpg", a .txt file with a '
+  'path on each line, or - for standard input.',
+)
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'Folder for the results, one sub-folder for each kind.'
+  'output',
+  None,
+  'Folder for the results, one sub-folder for each kind; or - for standard '
+  'output, with exactly one kind.',
 )
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
-  None,
-  "A training's working directory, a .safetensors release, or a Keras .h5.",
+  'released',
+  "A training's working directory (its best checkpoint; WORKDIR@latest or "
+  'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
+  '.onnx, or a name: released, u2net, u2netp, u2net_human_seg.',
 )
 _SAVE = flags.DEFINE_list(
-  'save', ['mask', 'cutout'], f'What to save, of {", ".join(KINDS)}.'
+  'save', ['mask', 'cutout'], f'What to save, of {", ".join(rendering.KINDS)}.'
+)
+_FORMAT = flags.DEFINE_enum(
+  'format', 'png', rendering.FORMATS, 'Of the results; JPEG masks stay PNG.'
+)
+_QUALITY = flags.DEFINE_integer('quality', 95, 'Of WebP and JPEG, 1 to 100.')
+_BACKGROUND = flags.DEFINE_string(
+  'background', '', 'For composites: #rrggbb, the path of a picture, or blur.'
+)
+_FOREGROUND = flags.DEFINE_boolean(
+  'estimate_foreground',
+  True,
+  'Remove the old background from the colours of half-transparent pixels.',
+)
+_TRIM = flags.DEFINE_boolean(
+  'trim', False, 'Cut cut-outs and composites to the foreground.'
+)
+_REFINE = flags.DEFINE_enum(
+  'refine', 'none', refinement.METHODS, "How edges get the photo's size."
+)
+_THRESHOLD = flags.DEFINE_float(
+  'threshold', None, 'Make alpha 1 from here on and 0 below.'
+)
+_KEEP_LARGEST = flags.DEFINE_boolean(
+  'keep_largest', False, 'Keep only the largest connected part.'
+)
+_FILL_HOLES = flags.DEFINE_boolean(
+  'fill_holes', False, 'Fill background that the foreground encloses.'
+)
+_FLIP = flags.DEFINE_boolean(
+  'flip', False, 'Average with the result of the mirrored photo.'
+)
+_SCALES = flags.DEFINE_list(
+  'scales', ['1'], "Average over these multiples of the network's input size."
+)
+_STRETCH = flags.DEFINE_boolean(
+  'stretch',
+  False,
+  "Stretch every mask from its minimum and maximum to [0, 1], as U2-Net's "
+  'authors do. Invents a foreground where there is none.',
 )
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 4, 'Photos in the network together.', lower_bound=1
 )
-
-
-def find_photos(path: Path) -> list[Path]:
-  """Returns a photo, or the photos of a folder and its sub-folders, sorted.
-
-  Raises:
-    FileNotFoundError: if there is nothing at the path, or no photo in it.
-  """
-  if path.is_file():
-    return [path]
-  if not path.is_dir():
-    raise FileNotFoundError(f'--input={path}: no such file or folder.')
-  photos = sorted(
-    file
-    for file in path.rglob('*')
-    if file.is_file() and images.is_image_file(file)
-  )
-  if not photos:
-    raise FileNotFoundError(
-      f'--input={path}: no photos in it (looked for files ending in '
-      f'{", ".join(sorted(images.IMAGE_SUFFIXES))}).'
-    )
-  return photos
-
-
-def name_results(photos: Sequence[Path], root: Path) -> dict[Path, Path]:
-  """Returns each photo's result as a relative path without a kind.
-
-  `a.jpg` becomes `a.png`; photos that share a stem keep their extension
-  (`a.jpg.png`, `a.webp.png`), so that no result replaces another.
-  """
-  relative = {photo: photo.relative_to(root) for photo in photos}
-  stems = collections.Counter(
-    path.with_suffix('') for path in relative.values()
-  )
-  return {
-    photo: path.with_suffix('.png')
-    if stems[path.with_suffix('')] == 1
-    else path.with_name(path.name + '.png')
-    for photo, path in relative.items()
-  }
-
-
-def predict_folder(
-  remover,
-  photos: Sequence[Path],
-  *,
-  names: dict[Path, Path],
-  output: Path,
-  kinds: Sequence[str],
-) -> dict[Path, str]:
-  """Cuts out photos; reading, the network and writing overlap.
-
-  Args:
-    remover: a `BackgroundRemover`.
-    photos: their paths.
-    names: the relative path of each photo's result.
-    output: folder with a sub-folder for each kind.
-    kinds: of `KINDS`.
-
-  Returns:
-    What went wrong, by photo. One photo's trouble does not touch the others.
-  """
-  from rmbg_jax import remover as remover_lib
-
-  render = {
-    'mask': lambda photo, alpha: remover_lib.to_mask(alpha),
-    'cutout': remover_lib.cut_out,
-    'side_by_side': remover_lib.side_by_side,
-  }
-
-  def save(path, photo, probs):
-    alpha = remover.enlarge(probs, photo.size)
-    for kind in kinds:
-      with files.write_atomically(output / kind / names[path]) as partial:
-        # Level 1 takes a third of the default's time for a few more bytes.
-        render[kind](photo, alpha).save(partial, format='png', compress_level=1)
-
-  errors = {}
-  saving: collections.deque = collections.deque()
-
-  def finish(limit):
-    while len(saving) > limit:
-      path, future = saving.popleft()
-      if error := future.exception():
-        errors[path] = str(error)
-
-  with (
-    futures.ThreadPoolExecutor() as pool,
-    tqdm.tqdm(total=len(photos), unit='photo') as progress,
-  ):
-    opened = _open_ahead(pool, photos, depth=2 * remover.batch_size)
-    while batch := list(itertools.islice(opened, remover.batch_size)):
-      good = []
-      for path, photo in batch:
-        if isinstance(photo, Exception):
-          errors[path] = str(photo)
-        else:
-          good.append((path, photo))
-      if good:
-        probs = remover.predict(remover.resize([photo for _, photo in good]))
-        for (path, photo), photo_probs in zip(good, probs, strict=False):
-          saving.append((path, pool.submit(save, path, photo, photo_probs)))
-      # Bounds the memory: no more than two batches wait to be written.
-      finish(limit=2 * remover.batch_size)
-      progress.update(len(batch))
-    finish(limit=0)
-  return errors
-
-
-def _open_ahead(
-  pool: futures.Executor, photos: Sequence[Path], *, depth: int
-) -> Iterator[tuple[Path, object]]:
-  """Yields (path, photo or exception) in order, opening `depth` ahead."""
-  from rmbg_jax import remover as remover_lib
-
-  pending: collections.deque = collections.deque()
-  remaining = iter(photos)
-  while True:
-    for path in itertools.islice(remaining, depth - len(pending)):
-      pending.append((path, pool.submit(remover_lib.open_photo, path)))
-    if not pending:
-      return
-    path, future = pending.popleft()
-    yield path, future.exception() or future.result()
+_SHARD = flags.DEFINE_string(
+  'shard', '', 'i/n: do only every n-th photo from the i-th (from 0) on.'
+)
+_OVERWRITE = flags.DEFINE_boolean(
+  'overwrite', False, 'Do photos again whose results are there.'
+)
+_MAX_PIXELS = flags.DEFINE_integer(
+  'max_pixels', photos.MAX_PIXELS, 'Refuse photos with more.', lower_bound=1
+)
 
 
 def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  if not _CHECKPOINT.value:
-    raise app.UsageError(
-      "--checkpoint is missing: pass a training's working directory, a "
-      '.safetensors release or a Keras .h5 file.'
+  # Photos are held against --max_pixels, by name.
+  Image.MAX_IMAGE_PIXELS = _MAX_PIXELS.value
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  try:
+    if _STANDARD in (_INPUT.value, _OUTPUT.value):
+      _predict_standard()
+      return
+    failed = _predict_files()
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
+  if failed:
+    raise SystemExit(1)
+
+
+def _predict_standard() -> None:
+  """From standard input to standard output."""
+  if not _INPUT.value == _OUTPUT.value == _STANDARD:
+    raise ValueError(
+      '- stands for both: pass --input=- and --output=- together.'
     )
-  unknown = [kind for kind in _SAVE.value if kind not in KINDS]
-  if unknown or not _SAVE.value:
-    raise app.UsageError(
-      f'--save={",".join(_SAVE.value)}: choose from {", ".join(KINDS)}.'
+  if len(_SAVE.value) != 1:
+    raise ValueError(
+      'Standard output takes exactly one kind, such as --save=cutout.'
     )
-  source, output = Path(_INPUT.value), Path(_OUTPUT.value)
-  if output.resolve().is_relative_to(source.resolve()):
-    raise app.UsageError(
+  style, kinds = _make_style()
+  photo = photos.read_photo(
+    sys.stdin.buffer.read(), max_pixels=_MAX_PIXELS.value
+  )
+  remover = _make_remover(batch_size=1)
+  probs = remover.predict(remover.resize([photo.seen]))[0]
+  alpha = photo.hide_transparent(remover.refinement.apply(probs, photo.seen))
+  sys.stdout.buffer.write(style.render(photo, alpha, kinds)[kinds[0]])
+
+
+def _predict_files() -> bool:
+  """Does all photos; returns whether any failed."""
+  source, output = _INPUT.value, Path(_OUTPUT.value)
+  if Path(source).is_dir() and output.resolve().is_relative_to(
+    Path(source).resolve()
+  ):
+    raise ValueError(
       f'--output={output} is inside --input={source}: the next run would take '
       'the results for photos. Pass a folder beside it.'
     )
-  try:
-    photos = find_photos(source)
-    from rmbg_jax import remover as remover_lib
-    from rmbg_jax import runtime
-
-    runtime.start()
-    remover = remover_lib.BackgroundRemover.from_checkpoint(
-      _CHECKPOINT.value, batch_size=min(_BATCH_SIZE.value, len(photos))
-    )
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
-  root = source if source.is_dir() else source.parent
-  errors = predict_folder(
-    remover,
-    photos,
-    names=name_results(photos, root),
+  style, kinds = _make_style()
+  jobs = listing.take_shard(listing.list_jobs(source), _SHARD.value)
+  task = pipeline.Task(
     output=output,
-    kinds=_SAVE.value,
+    kinds=kinds,
+    style=style,
+    overwrite=_OVERWRITE.value,
+    max_pixels=_MAX_PIXELS.value,
   )
+  entries = _run(jobs, task)
+  counts = {
+    status: sum(entry.status == status for entry in entries)
+    for status in ('done', 'skipped', 'failed')
+  }
   print(
-    f'{len(photos) - len(errors)} of {len(photos)} photos done: '
-    + ', '.join(str(output / kind) for kind in _SAVE.value)
+    f'{counts["done"] + counts["skipped"]} of {len(jobs)} photos done'
+    + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
+    + ': '
+    + ', '.join(str(output / kind) for kind in kinds)
   )
-  for path, error in errors.items():
-    print(f'Failed: {path}: {error}')
-  if errors:
-    raise SystemExit(1)
+  for entry in entries:
+    if entry.status == 'failed':
+      print(f'Failed: {entry.photo}: {entry.error}')
+  if len(entries) < len(jobs):
+    print('Interrupted. The same command goes on where it stopped.')
+    raise SystemExit(_INTERRUPTED)
+  return bool(counts['failed'])
+
+
+def _run(jobs: list[listing.Job], task: pipeline.Task) -> list[report.Entry]:
+  """Does the jobs, with a progress bar and a report, until done or SIGINT."""
+  suffix = _SHARD.value.replace('/', '-of-')
+  name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
+  todo = [job for job in jobs if task.missing(job)]
+  # Nothing to do needs no network.
+  remover = _make_remover(batch_size=_BATCH_SIZE.value) if todo else None
+  stop = threading.Event()
+  previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
+  entries = []
+  written = report.Report(task.output / name)
+  try:
+    with tqdm.tqdm(total=len(jobs), unit='photo') as progress:
+
+      def add_entry(entry):
+        entries.append(entry)
+        written.add(entry)
+        progress.update()
+
+      waiting = set(todo)
+      for job in jobs:
+        if job not in waiting:
+          add_entry(report.Entry(photo=str(job.photo), status='skipped'))
+      if todo:
+        pipeline.run(remover, todo, task, add_entry=add_entry, stop=stop)
+  finally:
+    written.close()
+    signal.signal(signal.SIGINT, previous)
+  return entries
+
+
+def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
+  style = rendering.Style(
+    format=_FORMAT.value,
+    quality=_QUALITY.value,
+    background=_BACKGROUND.value,
+    estimate_foreground=_FOREGROUND.value,
+    trim=_TRIM.value,
+  )
+  kinds = tuple(_SAVE.value)
+  style.check_kinds(kinds)
+  return style, kinds
+
+
+def _make_remover(*, batch_size: int):
+  refined = refinement.Refinement(
+    method=_REFINE.value,
+    threshold=_THRESHOLD.value,
+    keep_largest=_KEEP_LARGEST.value,
+    fill_holes=_FILL_HOLES.value,
+  )
+  try:
+    scales = tuple(float(scale) for scale in _SCALES.value)
+  except ValueError as error:
+    raise ValueError(
+      f'--scales={",".join(_SCALES.value)}: pass numbers, such as 0.75,1,1.25.'
+    ) from error
+  # JAX takes a second to import: what is wrong with the flags is said before.
+  from rmbg_jax import remover as remover_lib
+  from rmbg_jax import runtime
+
+  runtime.start()
+  return remover_lib.BackgroundRemover.from_checkpoint(
+    _CHECKPOINT.value,
+    batch_size=batch_size,
+    refinement=refined,
+    flip=_FLIP.value,
+    scales=scales,
+    stretch=_STRETCH.value,
+  )
 
 
 def run() -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
@@ -15,32 +15,34 @@ class Preprocessing:
   Attributes:
     size: (height, width) in pixels that photos are stretched to.
     channels: 'rgb' or 'bgr', the order the network expects.
-    scale: pixel values in [0, 255] are divided by it first ...
+    scale: pixel values in [0, 255] are divided by it first; 'maximum' for the
+      largest value of each image ...
     mean: ... then this is subtracted, one value per channel in that order ...
     std: ... and then divided by this.
   """
 
   size: tuple[int, int]
   channels: str
-  scale: float
+  scale: float | Literal['maximum']
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
 
   def normalize(
-    self, images: UInt8[Array, '... h w 3']
+    self, images: UInt8[Array, '... h w 3'] | Float[Array, '... h w 3']
   ) -> Float[Array, '... h w 3']:
     """Returns the network's float32 input for RGB images in [0, 255]."""
     if self.channels == 'bgr':
       images = images[..., ::-1]
-    # One multiplication and one addition per pixel.
-    factor = 1 / (self.scale * jnp.asarray(self.std, jnp.float32))
-    offset = jnp.asarray(self.mean, jnp.float32) / jnp.asarray(
-      self.std, jnp.float32
-    )
     shape = (1,) * (images.ndim - 1) + (3,)
-    return images.astype(jnp.float32) * factor.reshape(shape) - offset.reshape(
-      shape
-    )
+    mean = jnp.asarray(self.mean, jnp.float32).reshape(shape)
+    std = jnp.asarray(self.std, jnp.float32).reshape(shape)
+    images = images.astype(jnp.float32)
+    scale = self.scale
+    if scale == 'maximum':  # At least 1: a black image stays black.
+      brightest = jnp.max(images, axis=(-3, -2, -1), keepdims=True)
+      scale = jnp.maximum(brightest, 1.0)
+    # One multiplication and one addition per pixel.
+    return images * (1 / (scale * std)) - mean / std
 
   def to_dict(self) -> dict[str, Any]:
     """Returns a JSON-compatible description; `from_dict` reads it."""
@@ -61,8 +63,9 @@ class Preprocessing:
 
 
 # By name: the two that the published ImageNet weights were trained with, under
-# the names of the encoder's dialects, and the one of the original project,
-# which feeds BGR / 255 to an encoder trained on something else.
+# the names of the encoder's dialects; that of U2-Net's authors; and the one of
+# the original project, which feeds BGR / 255 to an encoder trained on something
+# else.
 _NORMALIZATIONS = {
   'keras': {
     'channels': 'bgr',
@@ -73,6 +76,12 @@ _NORMALIZATIONS = {
   'torchvision': {
     'channels': 'rgb',
     'scale': 255.0,
+    'mean': (0.485, 0.456, 0.406),
+    'std': (0.229, 0.224, 0.225),
+  },
+  'u2net': {
+    'channels': 'rgb',
+    'scale': 'maximum',
     'mean': (0.485, 0.456, 0.406),
     'std': (0.229, 0.224, 0.225),
   },
@@ -91,7 +100,7 @@ def make_preprocessing(
   """Returns the preprocessing of that name for an input size in pixels.
 
   Args:
-    normalization: 'keras', 'torchvision' or 'original'.
+    normalization: 'keras', 'torchvision', 'u2net' or 'original'.
     size: (height, width), each a multiple of 16.
 
   Raises:

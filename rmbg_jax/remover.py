@@ -8,154 +8,229 @@ remover.remove('photo.jpg').save('cutout.png')
 ```
 """
 
+import io
 import os
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
 
 from data_pipelines import images as images_lib
+from rmbg_jax.prediction import photos as photos_lib
+from rmbg_jax.prediction import refinement as refinement_lib
+from rmbg_jax.prediction import rendering
 from rmbg_jax.pretrained import load
 
-# A path, the content of an image file, a PIL image, or an RGB array (h, w, 3)
-# of uint8 in [0, 255].
-ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
+_NO_REFINEMENT = refinement_lib.Refinement()
 
 
 class BackgroundRemover:
   """Computes alpha mattes and cut-outs at the photos' own size.
 
   The network is compiled once, for one batch size; smaller batches are padded.
-  Methods may be called from several threads.
+  All local devices share a batch. Methods may be called from several threads:
+  nothing is changed after construction.
+
+  Attributes:
+    batch_size: photos that go through the network together.
+    refinement: what is done to alpha after the network.
   """
 
-  def __init__(self, loaded: load.LoadedModel, *, batch_size: int = 1):
+  def __init__(
+    self,
+    loaded: load.LoadedModel,
+    *,
+    batch_size: int = 1,
+    refinement: refinement_lib.Refinement = _NO_REFINEMENT,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    stretch: bool = False,
+  ):
     """Prepares a loaded network.
 
     Args:
       loaded: as `load_model` returns it.
-      batch_size: photos that go through the network together.
+      batch_size: photos that go through the network together; rounded up to a
+        multiple of the number of local devices.
+      refinement: what is done to alpha after the network.
+      flip: average with the result of the mirrored photo.
+      scales: average over these multiples of the network's input size.
+      stretch: stretch every mask from its own minimum and maximum to [0, 1], as
+        the authors of U2-Net do. Where there is no foreground, that invents
+        one.
+
+    Raises:
+      ValueError: if a scale is not positive.
     """
-    self.batch_size = batch_size
-    self._size = loaded.preprocessing.size
-    self._variables = jax.device_put(loaded.variables)
+    devices = jax.local_devices()
+    self.batch_size = -(-batch_size // len(devices)) * len(devices)
+    self.refinement = refinement
+    sizes = [_scale_size(loaded.preprocessing.size, s) for s in scales]
+    self._size = max(sizes)  # The others are made from it on the device.
+    mesh = Mesh(np.asarray(devices), ('data',))
+    self._by_image = NamedSharding(mesh, PartitionSpec('data'))
+    self._variables = jax.device_put(
+      loaded.variables, NamedSharding(mesh, PartitionSpec())
+    )
 
     def compute_probs(variables, images):
-      inputs = loaded.preprocessing.normalize(images)
-      # The other outputs are not used, so the compiler drops their heads.
-      logits = loaded.model.apply(variables, inputs, train=False)[-1]
-      return jax.nn.sigmoid(logits)[..., 0]
+      def apply(inputs):
+        # The other outputs are not used, so the compiler drops their heads.
+        logits = loaded.model.apply(variables, inputs, train=False)[-1]
+        return jax.nn.sigmoid(logits)[..., 0]
+
+      total = 0.0
+      for size in sizes:
+        resized = images
+        if size != images.shape[1:3]:
+          resized = jax.image.resize(
+            images.astype('float32'),
+            (images.shape[0], *size, 3),
+            'bilinear',
+          )
+        inputs = loaded.preprocessing.normalize(resized)
+        probs = apply(inputs)
+        if flip:
+          probs = (probs + apply(inputs[:, :, ::-1])[:, :, ::-1]) / 2
+        total += jax.image.resize(probs, images.shape[:3], 'bilinear')
+      probs = total / len(sizes)
+      return _stretch_range(probs) if stretch else probs
 
     self._compute_probs = jax.jit(compute_probs)
 
   @classmethod
   def from_checkpoint(
-    cls, path: str | os.PathLike, *, batch_size: int = 1
+    cls,
+    path: str | os.PathLike = load.RELEASED,
+    *,
+    batch_size: int = 1,
+    refinement: refinement_lib.Refinement = _NO_REFINEMENT,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    stretch: bool = False,
   ) -> 'BackgroundRemover':
-    """Loads a training's working directory, a release or a Keras model.h5.
+    """Loads a network by whatever `load_model` takes; see the constructor.
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
-      ValueError: if it is none of these, or damaged.
+      ValueError: if it is not a checkpoint, or damaged.
     """
-    return cls(load.load_model(path), batch_size=batch_size)
+    return cls(
+      load.load_model(path),
+      batch_size=batch_size,
+      refinement=refinement,
+      flip=flip,
+      scales=scales,
+      stretch=stretch,
+    )
 
-  def alpha(self, image: ImageLike) -> Float[np.ndarray, 'h w']:
+  def alpha(self, image: photos_lib.ImageLike) -> Float[np.ndarray, 'h w']:
     """Returns the foreground's share of each pixel, in [0, 1].
 
+    Args:
+      image: a path, the content of an image file, a PIL image, or an array of
+        uint8 in [0, 255], grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
+
     Raises:
       FileNotFoundError: if a path does not exist.
       ValueError: if the image cannot be read.
     """
-    return self.alphas([open_photo(image)])[0]
+    return self.alphas([image])[0]
 
   def alphas(
-    self, photos: Sequence[Image.Image]
+    self, images: Sequence[photos_lib.ImageLike]
   ) -> list[Float[np.ndarray, 'h w']]:
-    """Returns the alpha of each of up to `batch_size` RGB photos."""
-    inputs = self.resize(photos)
-    return [
-      self.enlarge(probs, photo.size)
-      for probs, photo in zip(self.predict(inputs), photos, strict=False)
-    ]
+    """Returns the alpha of any number of images, of any sizes, in batches."""
+    results = []
+    for start in range(0, len(images), self.batch_size):
+      photos = [
+        photos_lib.read_photo(image)
+        for image in images[start : start + self.batch_size]
+      ]
+      probs = self.predict(self.resize([photo.seen for photo in photos]))
+      results += [
+        photo.hide_transparent(self.refinement.apply(one, photo.seen))
+        for photo, one in zip(photos, probs, strict=True)
+      ]
+    return results
 
-  def remove(self, image: ImageLike) -> Image.Image:
-    """Returns the cut-out: an RGBA image of the photo's own size.
+  def remove(
+    self, image: photos_lib.ImageLike
+  ) -> Image.Image | np.ndarray | bytes:
+    """Returns the cut-out, RGBA of the photo's own size.
+
+    The colours of half-transparent pixels are the foreground's own.
+
+    Args:
+      image: as of `alpha`.
+
+    Returns:
+      For an array an array (h, w, 4) of uint8, for bytes the content of a PNG
+      file, for a PIL image or a path a PIL image.
 
     Raises:
       FileNotFoundError: if a path does not exist.
       ValueError: if the image cannot be read.
     """
-    photo = open_photo(image)
-    return cut_out(photo, self.alphas([photo])[0])
+    photo = photos_lib.read_photo(image)
+    probs = self.predict(self.resize([photo.seen]))[0]
+    alpha = photo.hide_transparent(self.refinement.apply(probs, photo.seen))
+    content = rendering.Style().render(photo, alpha, ('cutout',))['cutout']
+    if isinstance(image, bytes):
+      return content
+    cutout = Image.open(io.BytesIO(content))
+    cutout.load()
+    return np.asarray(cutout) if isinstance(image, np.ndarray) else cutout
 
   def resize(
     self, photos: Sequence[Image.Image]
   ) -> UInt8[np.ndarray, 'b h w 3']:
-    """Returns RGB photos as a batch of the network's input size."""
-    if len(photos) > self.batch_size:
-      raise ValueError(
-        f'{len(photos)} photos are more than the batch_size '
-        f'(={self.batch_size}) the remover was made with.'
-      )
-    batch = np.zeros((self.batch_size, *self._size, 3), np.uint8)
-    for index, photo in enumerate(photos):
-      batch[index] = images_lib.resize_image(photo, size=self._size)
-    return batch
+    """Returns RGB photos at the size of `predict`'s input."""
+    return np.stack(
+      [images_lib.resize_image(photo, size=self._size) for photo in photos]
+    )
 
   def predict(
     self, batch: UInt8[np.ndarray, 'b h w 3']
   ) -> Float[np.ndarray, 'b h w']:
-    """Returns probabilities in [0, 1] at the network's input size."""
-    return np.asarray(self._compute_probs(self._variables, batch))
+    """Returns probabilities in [0, 1] for up to a batch of resized photos.
 
-  @staticmethod
-  def enlarge(
-    probs: Float[np.ndarray, 'h w'], size: tuple[int, int]
-  ) -> Float[np.ndarray, 'h2 w2']:
-    """Returns probabilities at a photo's (width, height), bilinear."""
-    resized = Image.fromarray(probs).resize(size, Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(resized), 0, 1)
+    Raises:
+      ValueError: if there are more images than the batch size.
+    """
+    count = len(batch)
+    if count > self.batch_size:
+      raise ValueError(
+        f'{count} photos are more than the batch_size (={self.batch_size}) '
+        'the remover was made with.'
+      )
+    padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
+    padded = jax.device_put(np.pad(batch, padding), self._by_image)
+    return np.asarray(self._compute_probs(self._variables, padded))[:count]
 
 
-def open_photo(image: ImageLike) -> Image.Image:
-  """Returns any kind of image as an upright RGB image.
+def open_photo(image: photos_lib.ImageLike) -> Image.Image:
+  """Returns any kind of image as the upright RGB image that a network sees.
 
   Raises:
     FileNotFoundError: if a path does not exist.
     ValueError: if it is not an image, or an array of another form.
   """
-  if isinstance(image, np.ndarray):
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-      raise ValueError(
-        'Expected an RGB array (h, w, 3) of uint8, got '
-        f'{image.shape} of {image.dtype}.'
-      )
-    return Image.fromarray(image)
-  if isinstance(image, Image.Image):
-    return images_lib.to_rgb(ImageOps.exif_transpose(image))
-  return images_lib.to_rgb(images_lib.open_image(image))
+  return photos_lib.read_photo(image).seen
 
 
-def to_mask(alpha: Float[np.ndarray, 'h w']) -> Image.Image:
-  """Returns alpha as an 8-bit grey image."""
-  return Image.fromarray(np.round(alpha * 255).astype(np.uint8))
+def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+  if not scale > 0:
+    raise ValueError(f'scales must be positive, got {scale}.')
+  return tuple(max(16, round(side * scale / 16) * 16) for side in size)
 
 
-def cut_out(photo: Image.Image, alpha: Float[np.ndarray, 'h w']) -> Image.Image:
-  """Returns the photo with alpha as its transparency."""
-  result = photo.copy()
-  result.putalpha(to_mask(alpha))
-  return result
-
-
-def side_by_side(
-  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
-) -> Image.Image:
-  """Returns the original project's picture: photo | line | photo x mask."""
-  pixels = np.asarray(photo)
-  line = np.full((photo.height, 10, 3), 128, np.uint8)
-  masked = np.round(pixels * alpha[..., np.newaxis]).astype(np.uint8)
-  return Image.fromarray(np.concatenate([pixels, line, masked], axis=1))
+def _stretch_range(probs: Float[Array, 'b h w']) -> Float[Array, 'b h w']:
+  """Stretches each map from its own minimum and maximum to [0, 1]."""
+  low = probs.min(axis=(1, 2), keepdims=True)
+  high = probs.max(axis=(1, 2), keepdims=True)
+  return (probs - low) / jnp.maximum(high - low, 1e-8)

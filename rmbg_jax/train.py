@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from rmbg_jax import (
   build,
   checkpoints,
-  evaluate,
   inputs,
   monitor,
   optimizers,
@@ -26,6 +25,7 @@ from rmbg_jax import (
   signals,
   state,
   summary,
+  validation,
   writers,
 )
 from rmbg_jax.train_step import Metrics, TrainStep
@@ -58,10 +58,10 @@ def train_and_evaluate(
   on_plateau = config.optimizer.schedule == 'plateau'
   schedule = parts.schedule
   train_step = build.make_train_step(config, parts)
-  eval_step = evaluate.make_eval_step(
+  eval_step = validation.make_eval_step(
     parts.model, parts.preprocessing, **parts.loss_options
   )
-  predict_step = evaluate.make_predict_step(
+  predict_step = validation.make_predict_step(
     parts.model, parts.preprocessing, mesh
   )
 
@@ -136,7 +136,7 @@ def train_and_evaluate(
         store.save(train_state, metrics=None, description=describe(position))
         break
       trained = time.monotonic()
-      scores = evaluate.evaluate(
+      scores = validation.evaluate(
         eval_step, train_state.eval_variables, data.eval_batches, mesh=mesh
       )
       row = {
@@ -279,7 +279,7 @@ def _is_due(epoch: int, settings: ml_collections.ConfigDict) -> bool:
 
 
 def _make_grid(
-  predict_step: evaluate.PredictStep,
+  predict_step: validation.PredictStep,
   variables: Any,
   batch: Mapping[str, Any],
   *,

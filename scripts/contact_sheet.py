@@ -6,12 +6,15 @@ python scripts/contact_sheet.py --photos=PHOTOS --results=OUT --sheet=sheet.png
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-GAP = 4
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data_pipelines import sheets
 
 
 def make_checks(size: tuple[int, int], square: int = 8) -> Image.Image:
@@ -20,29 +23,6 @@ def make_checks(size: tuple[int, int], square: int = 8) -> Image.Image:
   y, x = np.mgrid[:height, :width] // square
   grey = np.where((x + y) % 2, 255, 204).astype(np.uint8)
   return Image.fromarray(grey).convert('RGB')
-
-
-def make_sheet(
-  rows: list[list[Image.Image]], *, cell: int, columns: int
-) -> Image.Image:
-  """Returns rows of images, each fitted into a cell; `columns` side by side."""
-  parts = len(rows[0])
-  lines = -(-len(rows) // columns)
-  width = columns * parts * (cell + GAP) + (columns - 1) * 3 * GAP - GAP
-  sheet = Image.new('RGB', (width, lines * (cell + GAP) - GAP), 'white')
-  for index, row in enumerate(rows):
-    line, column = divmod(index, columns)
-    for part, image in enumerate(row):
-      fitted = ImageOps.contain(image, (cell, cell))
-      left = column * (parts * (cell + GAP) + 3 * GAP) + part * (cell + GAP)
-      sheet.paste(
-        fitted,
-        (
-          left + (cell - fitted.width) // 2,
-          line * (cell + GAP) + (cell - fitted.height) // 2,
-        ),
-      )
-  return sheet
 
 
 def main() -> None:
@@ -70,9 +50,10 @@ def main() -> None:
   if not rows:
     raise SystemExit(f'{arguments.results}/cutout: no results there.')
   arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-  make_sheet(rows, cell=arguments.cell, columns=arguments.columns).save(
-    arguments.sheet
+  sheet = sheets.make_sheet(
+    rows, cell=arguments.cell, columns=arguments.columns
   )
+  sheet.save(arguments.sheet)
   print(arguments.sheet)
 
 

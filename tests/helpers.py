@@ -23,6 +23,23 @@ TINY_OVERRIDES = {
 }
 
 
+def save_random_release(path):
+  """Writes a release of the tiny network with random weights."""
+  from rmbg_jax import build, preprocessing, state
+  from rmbg_jax.pretrained import release
+
+  config = make_config('')
+  architecture, model = build.create_model(config.model)
+  variables = state.create_variables(model, seed=0, size=(32, 32))
+  description = {
+    'architecture': architecture,
+    'preprocessing': preprocessing.make_preprocessing(
+      config.model.encoder.dialect, size=tuple(config.data.size)
+    ).to_dict(),
+  }
+  release.save_release(path, variables, description)
+
+
 def make_config(data_dir, **overrides):
   """The demo's configuration, shrunk, on a data set at `data_dir`."""
   config = demo.get_config()

@@ -67,7 +67,7 @@ def test_quickstart_learns(tmp_path):
 def test_trains_and_predicts_without_tensorflow(tmp_path):
   code = f"""
 import sys
-for name in ('tensorflow', 'tf_keras', 'keras'):
+for name in ('tensorflow', 'tf_keras', 'keras', 'py_sod_metrics'):
   sys.modules[name] = None  # Importing it raises ImportError.
 from pathlib import Path
 from tests import helpers

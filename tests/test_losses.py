@@ -203,3 +203,11 @@ def test_keras_computes_the_same_for_the_original(rng):
 def test_wrong_weights_are_refused(weights, outputs, message):
   with pytest.raises(ValueError, match=message):
     losses.check_weights(weights, outputs)
+
+
+def test_an_output_without_a_weight_is_refused(rng):
+  logits, alpha = map(jnp.asarray, _pair(rng))
+  with pytest.raises(ValueError, match='has 4 weights, but the network has 7'):
+    losses.compute_loss(
+      (logits,) * 7, alpha, weights={'bce': 1.0}, output_weights=EQUAL
+    )

@@ -58,3 +58,19 @@ def test_wrong_settings_are_refused():
     preprocessing.make_preprocessing('imagenet', size=(32, 32))
   with pytest.raises(ValueError, match=r'multiples of 16; got \(32, 40\)'):
     preprocessing.make_preprocessing('keras', size=(32, 40))
+
+
+def test_maximum_is_that_of_each_image():
+  made = preprocessing.make_preprocessing('u2net', size=(320, 320))
+  images = np.zeros((3, 1, 2, 3), np.uint8)
+  images[0, 0] = [(10, 20, 40), (0, 80, 5)]
+  images[1, 0] = [(255, 1, 2), (3, 4, 5)]  # The third one stays black.
+  mean, std = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
+  scale = np.array([80, 255, 1]).reshape(3, 1, 1, 1)
+  np.testing.assert_allclose(
+    made.normalize(jnp.asarray(images)),
+    (images / scale - mean) / std,
+    atol=1e-5,
+  )
+  description = json.loads(json.dumps(made.to_dict()))
+  assert preprocessing.Preprocessing.from_dict(description) == made

@@ -5,9 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 
+from rmbg_jax.models.u2net import U2Net
 from rmbg_jax.models.unet import UNet
 
-MODELS = {'unet': UNet}
+MODELS = {'u2net': U2Net, 'unet': UNet}
 
 
 def create_model(

@@ -1,10 +1,11 @@
-"""Convolution whose gradient is fast on a CPU too.
+"""Convolution that is fast on a CPU too, and so are its gradients.
 
+3x3 convolutions between many channels go through `winograd.py`. For the others,
 XLA computes the gradient of a convolution with respect to its kernel as another
 convolution, with batch and channels exchanged. On a CPU that runs at a fraction
 of the speed of the forward pass, after copies that exchange the axes; written
 as matrix products it does not (`scripts/benchmark_train.py` has the effect on
-a training step). On other devices XLA's own gradient is used.
+a training step). Other devices get XLA's own convolution and gradients.
 """
 
 from typing import Any
@@ -13,7 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rmbg_jax.models import winograd
+
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+# With fewer channels, the transforms cost more than the products they save.
+_WINOGRAD_CHANNELS = 64
 
 
 def convolve(
@@ -31,10 +37,23 @@ def convolve(
     strides, padding = (1, 1), 'SAME'
   same = padding in ('SAME', ((height // 2,) * 2, (width // 2,) * 2))
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
-  dilated = any(rate != 1 for rate in options.get('rhs_dilation') or ())
-  if plain and not dilated and jax.default_backend() == 'cpu':
-    return _convolve_same(x, kernel)
+  rates = set(options.get('rhs_dilation') or (1, 1))
+  if plain and len(rates) == 1 and jax.default_backend() == 'cpu':
+    rate = rates.pop()
+    if _suits_winograd(x, kernel, rate):
+      return winograd.convolve(x, kernel, rate)
+    if rate == 1:
+      return _convolve_same(x, kernel)
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def _suits_winograd(x: jax.Array, kernel: jax.Array, rate: int) -> bool:
+  return (
+    kernel.shape[:2] == (3, 3)
+    and min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
+    and x.dtype == jnp.float32
+    and winograd.count_products(x.shape[1], rate) < 3 * x.shape[1]
+  )
 
 
 @jax.custom_vjp

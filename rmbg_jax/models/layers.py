@@ -71,6 +71,22 @@ def upsample_bilinear(
   return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
 
 
+def resize_bilinear(
+  x: Float[Array, 'b h w c'], *, size: tuple[int, int]
+) -> Float[Array, 'b h2 w2 c']:
+  """Enlarges to (height, width), bilinear with half-pixel centres.
+
+  The same numbers as PyTorch's `interpolate` without aligned corners, and ONNX'
+  `Resize` with `pytorch_half_pixel`.
+  """
+  factors = {new / old for new, old in zip(size, x.shape[1:3], strict=True)}
+  factor = factors.pop()
+  if not factors and (factor == 1 or factor % 2 == 0):
+    return upsample_bilinear(x, factor=int(factor))
+  shape = (x.shape[0], *size, x.shape[3])
+  return jax.image.resize(x, shape, method='bilinear')
+
+
 def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
   size = x.shape[axis]
   first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)

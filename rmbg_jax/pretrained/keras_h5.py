@@ -14,7 +14,6 @@ it made before; so they are found by following the graph from the encoder's
 output, or, where no graph is stored, by the rank of their number.
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -34,24 +33,7 @@ _DEFAULT_SIZE = (512, 512)  # The original's, where the file does not say.
 _BLOCKS = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class KerasModel:
-  """What a file holds, in this project's terms.
-
-  Attributes:
-    architecture: for `models.create_model`.
-    size: (height, width) of the input in pixels.
-    tensors: the weights by `layer/part`.
-    names: `layer/part` of each flat key of the network's variables.
-  """
-
-  architecture: dict[str, Any]
-  size: tuple[int, int]
-  tensors: dict[str, np.ndarray]
-  names: dict[str, str]
-
-
-def read_model(path: Path) -> KerasModel:
+def read_model(path: Path) -> matching.ForeignModel:
   """Reads a file that holds the whole original network, at any widths.
 
   Raises:
@@ -106,7 +88,7 @@ def read_model(path: Path) -> KerasModel:
       ]
     },
   }
-  return KerasModel(architecture, size, tensors, names)
+  return matching.ForeignModel(architecture, size, tensors, names)
 
 
 def load_encoder(

@@ -13,7 +13,16 @@ from flax import traverse_util
 
 from rmbg_jax import models
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.pretrained import keras_h5, matching, release
+from rmbg_jax.pretrained import keras_h5, matching, release, u2net_onnx
+
+# Names the weights that come with the project.
+RELEASED = 'released'
+
+_KINDS = (
+  "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
+  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, or one of '
+  f'{", ".join((RELEASED, *u2net_onnx.PUBLISHED))}'
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,37 +48,45 @@ def load_model(
   """Loads a network with its weights and its preprocessing.
 
   Args:
-    path: the working directory of a training (its best checkpoint is taken), a
-      release `.safetensors`, or a Keras `model.h5` of the original project.
+    path: the working directory of a training, of which the best checkpoint is
+      taken (`@latest` or `@STEP` behind it takes another); a release
+      `.safetensors`; a Keras `model.h5` of the original project; an `.onnx`
+      file of U2-Net; or a name: 'released', or 'u2net', 'u2netp',
+      'u2net_human_seg', which are downloaded.
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
     FileNotFoundError: if there is nothing at the path.
     ValueError: if it is none of these, or damaged.
   """
-  path = Path(path)
+  if path == RELEASED:
+    path = release.find_released()
+  elif path in u2net_onnx.PUBLISHED:
+    path = u2net_onnx.find_published(path)
+  path, which = _split_step(Path(path))
   if path.is_dir():
-    return _load_workdir(path, dtype)
+    return _load_workdir(path, which, dtype)
   if not path.exists():
-    raise FileNotFoundError(
-      f"{path}: no such checkpoint. Pass a training's working directory, a "
-      '.safetensors release or a Keras .h5 file.'
-    )
+    raise FileNotFoundError(f'{path}: no such checkpoint. Pass {_KINDS}.')
   if path.suffix == '.safetensors':
     return _load_release(path, dtype)
   if path.suffix in ('.h5', '.hdf5'):
-    return _load_keras(path, dtype)
-  raise ValueError(
-    f"{path}: unknown kind of checkpoint. Pass a training's working directory, "
-    'a .safetensors release or a Keras .h5 file.'
-  )
+    # The original feeds BGR / 255 in training and prediction.
+    foreign = keras_h5.read_model(path)
+    return _load_foreign(foreign, {}, 'original', source=path, dtype=dtype)
+  if path.suffix == '.onnx':
+    foreign, description = u2net_onnx.read_model(path)
+    return _load_foreign(
+      foreign, description, 'u2net', source=path, dtype=dtype
+    )
+  raise ValueError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
 def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
   """Returns another network's weights for this one, to start a training from.
 
   Args:
-    path: as `load_model` takes it, or 'released' for the released weights.
+    path: as `load_model` takes it.
     model: the network that is to be trained.
 
   Returns:
@@ -79,14 +96,29 @@ def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
     FileNotFoundError: if there is nothing at the path.
     ValueError: listing what does not fit, by name.
   """
-  loaded = load_model(release.find_released() if path == 'released' else path)
+  loaded = load_model(path)
+  folded = getattr(loaded.model, 'freeze_norm', False)
+  if folded and not getattr(model, 'freeze_norm', True):
+    raise ValueError(
+      f'{path}: the batch normalisations are folded into the convolutions, and '
+      'new batch statistics would undo what the weights have learnt. Set '
+      'config.model.freeze_norm=True.'
+    )
   flat = traverse_util.flatten_dict(loaded.variables, sep='/')
   shapes = _shapes(model)
   names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
   return matching.assign(shapes, flat, names, source=str(path))
 
 
-def _load_workdir(path: Path, dtype: str) -> LoadedModel:
+def _split_step(path: Path) -> tuple[Path, str]:
+  """Splits `WORKDIR@STEP`; a folder whose own name has an @ stays whole."""
+  name, separator, which = path.name.rpartition('@')
+  if not separator or path.exists():
+    return path, 'best'
+  return path.with_name(name), which
+
+
+def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
   # Orbax takes a second to import, and only training checkpoints need it.
   from rmbg_jax import checkpoints
 
@@ -95,8 +127,15 @@ def _load_workdir(path: Path, dtype: str) -> LoadedModel:
       f'{path}: no checkpoints here. Pass the --workdir of a training.'
     )
   with checkpoints.CheckpointStore(path, writable=False) as store:
-    # Stopped within its first epoch, a training has not evaluated any.
-    step = store.latest_step if store.best_step is None else store.best_step
+    kept = {str(step): step for step in store.steps}
+    kept['latest'] = store.latest_step
+    # A training that was stopped before its first evaluation has no best one.
+    kept['best'] = store.best_step or store.latest_step
+    if which not in kept:
+      raise FileNotFoundError(
+        f'{path}@{which}: no such checkpoint. There are {", ".join(kept)}.'
+      )
+    step = kept[which]
     description = store.read_description(step)
     model = models.create_model(description['architecture'], dtype=dtype)
     variables = store.restore_model(_shapes(model), step=step)
@@ -121,17 +160,22 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
   )
 
 
-def _load_keras(path: Path, dtype: str) -> LoadedModel:
-  keras_model = keras_h5.read_model(path)
-  model = models.create_model(keras_model.architecture, dtype=dtype)
+def _load_foreign(
+  foreign: matching.ForeignModel,
+  description: Mapping[str, Any],
+  normalization: str,
+  *,
+  source: Path,
+  dtype: str,
+) -> LoadedModel:
+  model = models.create_model(foreign.architecture, dtype=dtype)
   return LoadedModel(
     model=model,
     variables=matching.assign(
-      _shapes(model), keras_model.tensors, keras_model.names, source=str(path)
+      _shapes(model), foreign.tensors, foreign.names, source=str(source)
     ),
-    # The original feeds BGR / 255 in training and prediction.
-    preprocessing=make_preprocessing('original', size=keras_model.size),
-    description={'architecture': keras_model.architecture},
+    preprocessing=make_preprocessing(normalization, size=foreign.size),
+    description={'architecture': foreign.architecture, **description},
   )
 
 

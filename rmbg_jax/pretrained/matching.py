@@ -4,6 +4,7 @@ Variables are addressed by flat keys such as
 `params/encoder/conv2_block1/conv1/kernel`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,23 @@ NORM = (
   'batch_stats/{}/mean',
   'batch_stats/{}/var',
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignModel:
+  """What a file of another framework holds, in this project's terms.
+
+  Attributes:
+    architecture: for `models.create_model`.
+    size: (height, width) of the input in pixels.
+    tensors: the weights by the file's names.
+    names: the file's name of each flat key of the network's variables.
+  """
+
+  architecture: dict[str, Any]
+  size: tuple[int, int]
+  tensors: dict[str, np.ndarray]
+  names: dict[str, str]
 
 
 def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:

@@ -1,0 +1,243 @@
+"""What there is to know of a pair and of a data set before training on it."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt64
+from PIL import Image
+
+from data_pipelines import folder, images
+
+# Of 128 bits; unrelated photos differ in about half of them.
+NEAR = 4
+_MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+  """What was found in a pair's files.
+
+  Attributes:
+    pair: the pair, with a split.
+    trouble: why it cannot be used, or ''.
+    kind: of trouble: 'unreadable', 'size mismatch' or ''.
+    rotated: whether the photo's EXIF tag turns or mirrors it.
+    largest: the mask's largest value as it is stored.
+    coverage: the foreground's share of the picture, in [0, 1].
+    border: the mask's mean along the picture's edge, in [0, 1].
+    signature: two halves of a perceptual hash, None of a photo without texture.
+  """
+
+  pair: folder.Pair
+  trouble: str = ''
+  kind: str = ''
+  rotated: bool = False
+  largest: int = 0
+  coverage: float = 0.0
+  border: float = 0.0
+  signature: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+  """Something that several pairs have in common.
+
+  Attributes:
+    kind: such as 'empty mask'.
+    wrong: whether training on the set as it is would be wrong.
+    items: a line of text each.
+    facts: of the pairs, for pictures of them.
+  """
+
+  kind: str
+  wrong: bool
+  items: list[str]
+  facts: list[Facts]
+
+
+def inspect_pair(pair: folder.Pair) -> Facts:
+  """Reads a pair's files completely."""
+  try:
+    photo, size = images.open_reduced(pair.image_path, size=(64, 64))
+    stored = images.open_image(pair.mask_path)
+    largest = int(np.asarray(stored).max(initial=0))
+    mask = np.asarray(images.to_mask(stored), np.float32) / 255
+    with Image.open(pair.image_path) as header:
+      rotated = header.getexif().get(0x0112, 1) != 1
+  except (OSError, ValueError) as error:
+    reason = str(error)
+    if str(pair.mask_path) not in reason and str(pair.image_path) not in reason:
+      reason = f'{pair.mask_path}: {reason}'
+    return Facts(pair=pair, trouble=reason, kind='unreadable')
+  if size != mask.shape:
+    reason = (
+      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
+      f'{mask.shape[1]}x{mask.shape[0]}'
+    )
+    return Facts(pair=pair, trouble=reason, kind='size mismatch')
+  edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+  return Facts(
+    pair=pair,
+    rotated=rotated,
+    largest=largest,
+    coverage=float(mask.mean()),
+    border=float(np.concatenate(edges).mean()),
+    signature=_compute_signature(images.to_rgb(photo).convert('L')),
+  )
+
+
+def find_duplicates(
+  signatures: UInt64[np.ndarray, 'n 2'],
+) -> list[tuple[int, int]]:
+  """Returns index pairs (smaller, larger) of pictures that look the same."""
+  found = []
+  for index in range(len(signatures) - 1):
+    different = signatures[index + 1 :] ^ signatures[index]
+    distances = np.bitwise_count(different).sum(axis=1)
+    near = np.nonzero(distances <= NEAR)[0]
+    found += [(index, index + 1 + int(offset)) for offset in near]
+    if len(found) >= _MOST_DUPLICATES:
+      break
+  return found[:_MOST_DUPLICATES]
+
+
+def find_problems(
+  facts: Sequence[Facts], *, allow_empty: bool
+) -> list[Finding]:
+  """Returns what the pairs have that one should know, the worst first."""
+  good = [f for f in facts if not f.trouble]
+  findings = [
+    Finding(
+      kind=kind,
+      wrong=True,
+      items=[f.trouble for f in facts if f.kind == kind],
+      facts=[f for f in facts if f.kind == kind],
+    )
+    for kind in ('unreadable', 'size mismatch')
+  ]
+  findings += _find_ranges(good)
+  findings += _find_same_pictures(good)
+  findings += [
+    _list('empty mask', [f for f in good if not f.largest], not allow_empty),
+    _list('full mask', [f for f in good if f.coverage > 0.995], False),
+    _list(
+      'rotated by EXIF (read upright)', [f for f in good if f.rotated], False
+    ),
+  ]
+  found = [finding for finding in findings if finding.items]
+  return sorted(found, key=lambda finding: not finding.wrong)
+
+
+def describe_sources(facts: Sequence[Facts]) -> dict[str, dict]:
+  """Returns by source: pairs, ranges of stored masks, mean coverage."""
+  described = {}
+  for source, group in _group_by_source([f for f in facts if not f.trouble]):
+    ranges = collections.Counter(_name_range(f.largest) for f in group)
+    described[source] = {
+      'pairs': len(group),
+      'mask ranges': dict(sorted(ranges.items())),
+      'mean coverage': round(float(np.mean([f.coverage for f in group])), 4),
+    }
+  return described
+
+
+def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
+  findings = []
+  unclear = [f for f in facts if _name_range(f.largest) == 'unclear']
+  findings.append(
+    Finding(
+      kind='unclear mask range',
+      wrong=True,
+      items=[
+        f'{f.pair.mask_path}: its largest value is {f.largest}; foreground '
+        'must be 1, or 255'
+        for f in unclear
+      ],
+      facts=unclear,
+    )
+  )
+  for source, group in _group_by_source(facts):
+    around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
+    # One object may touch all edges; not those of a whole source.
+    if len(around) > len(group) / 2:
+      findings.append(
+        Finding(
+          kind='inverted masks',
+          wrong=True,
+          items=[
+            f'{source or "all"}: {len(around)} of {len(group)} masks are '
+            'white at the edges and darker inside; to invert them, use '
+            f'data_pipelines.prepare --folder=DIR --invert={source or "folder"}'
+          ],
+          facts=around,
+        )
+      )
+    ranges = {_name_range(f.largest) for f in group} - {'empty', 'unclear'}
+    if len(ranges) > 1:
+      few = [f for f in group if _name_range(f.largest) == '0-1']
+      findings.append(_list('mask of 0 and 1 among others', few, False))
+  return findings
+
+
+def _find_same_pictures(facts: Sequence[Facts]) -> list[Finding]:
+  textured = [f for f in facts if f.signature is not None]
+  signatures = np.array([f.signature for f in textured], np.uint64)
+  within, across = [], []
+  for first, second in find_duplicates(signatures.reshape(-1, 2)):
+    one, two = textured[first], textured[second]
+    same_split = one.pair.split == two.pair.split
+    (within if same_split else across).append((one, two))
+  return [
+    Finding(
+      kind=f'same picture {where}',
+      wrong=where != 'within a split',
+      items=[
+        f'{one.pair.image_path} ({one.pair.split}) and '
+        f'{two.pair.image_path} ({two.pair.split})'
+        for one, two in couples
+      ],
+      facts=[fact for couple in couples for fact in couple],
+    )
+    for where, couples in (
+      ('across splits', across),
+      ('within a split', within),
+    )
+  ]
+
+
+def _list(kind: str, facts: list[Facts], wrong: bool) -> Finding:
+  items = [str(f.pair.mask_path) for f in facts]
+  if 'mask' not in kind:
+    items = [str(f.pair.image_path) for f in facts]
+  return Finding(kind=kind, wrong=wrong, items=items, facts=facts)
+
+
+def _group_by_source(
+  facts: Sequence[Facts],
+) -> list[tuple[str, list[Facts]]]:
+  groups = collections.defaultdict(list)
+  for fact in facts:
+    groups[fact.pair.source].append(fact)
+  return sorted(groups.items())
+
+
+def _name_range(largest: int) -> str:
+  if largest <= 1:
+    return '0-1' if largest else 'empty'
+  if largest <= 255:
+    return '0-255' if largest >= 128 else 'unclear'
+  return '16 bits'
+
+
+def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:
+  """Whether brightness rises to the right, and downwards, on an 8x8 grid."""
+  if np.asarray(grey).std() < 2:
+    return None
+  halves = []
+  for size, axis in (((8, 9), 1), ((9, 8), 0)):
+    cells = images.resize_image(grey, size=size).astype(int)
+    rises = (np.diff(cells, axis=axis) > 0).ravel()
+    halves.append(int(np.packbits(rises).view('>u8')[0]))
+  return halves[0], halves[1]

@@ -1,0 +1,345 @@
+"""Makes one training set of the published ones, in the folder layout.
+
+```bash
+python -m data_pipelines.prepare --p3m=DIR --cod10k=DIR --people=DIR --out=DIR
+```
+
+Names get their category as a prefix. Photos are upright RGB, masks 8-bit grey
+from 0 to 255. The originals are only read. The same command goes on where it
+was interrupted, and changes nothing where all is done.
+"""
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tqdm
+from absl import app, flags
+from PIL import Image, ImageOps
+
+from data_pipelines import (
+  cod10k,
+  combine,
+  folder,
+  images,
+  p3m,
+  parallel,
+  people,
+  trees,
+)
+from rmbg_jax import files
+
+OPTIONS_NAME = 'prepare.json'
+REJECTED_NAME = 'Rejected.csv'
+
+Resize = Callable[[tuple[int, int]], tuple[int, int]]
+
+
+def parse_size(text: str) -> Resize:
+  """Returns what computes a photo's new (height, width) from its own.
+
+  Args:
+    text: '' to keep sizes, '640' for the longest side at most, '512x512' for
+      exactly (height)x(width).
+
+  Raises:
+    ValueError: for anything else.
+  """
+  sides = text.lower().split('x') if text else []
+  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+    raise ValueError(
+      f'--size={text}: pass the longest side, such as 640, or HEIGHTxWIDTH, '
+      'such as 512x512.'
+    )
+  if len(sides) == 2:
+    exact = int(sides[0]), int(sides[1])
+    return lambda size: exact
+
+  def shrink(size):
+    if not sides:
+      return size
+    scale = min(1, int(sides[0]) / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+  return shrink
+
+
+def prepare_pair(
+  pair: folder.Pair,
+  *,
+  out: Path,
+  resize: Resize,
+  allow_empty: bool,
+  invert: bool,
+) -> folder.Pair:
+  """Writes a pair's photo and mask, if they are not there yet.
+
+  Args:
+    pair: with the name it is to have.
+    out: folder with `Images/` and `Masks/`.
+    resize: see `parse_size`.
+    allow_empty: whether its mask may be empty.
+    invert: whether its mask is 255 for the background.
+
+  Returns:
+    The pair with the written files.
+
+  Raises:
+    ValueError, FileNotFoundError: if the pair cannot be used.
+    OSError: if it cannot be written.
+  """
+  result = dataclasses.replace(
+    pair,
+    image_path=out / 'Images' / pair.name,
+    mask_path=out / 'Masks' / f'{Path(pair.name).stem}.png',
+  )
+  if _is_done(pair, result):
+    return result
+  own = images.read_size(pair.image_path)
+  size = resize(own)
+  photo, mask = folder.read_pair(
+    pair, allow_empty=allow_empty or invert, reduce_to=size
+  )
+  if invert:
+    mask = ImageOps.invert(mask)
+    if not allow_empty and mask.getextrema()[1] == 0:
+      raise ValueError(f'{pair.mask_path}: the inverted mask is empty.')
+  with files.write_atomically(result.image_path) as partial:
+    if size == own and _is_plain_jpeg(pair.image_path):
+      shutil.copyfile(pair.image_path, partial)
+    elif result.image_path.suffix == '.jpg':
+      _resized(photo, size).save(partial, 'jpeg', quality=95)
+    else:
+      _resized(photo, size).save(partial, 'png')
+  with files.write_atomically(result.mask_path) as partial:
+    _resized(mask, size).save(partial, 'png')
+  return result
+
+
+def prepare(
+  pairs: Sequence[folder.Pair],
+  *,
+  out: Path,
+  size: str,
+  allow_empty: bool,
+  invert: Sequence[str],
+) -> tuple[list[folder.Pair], list[tuple[str, str]]]:
+  """Writes the data set; `Dataset.csv` comes last.
+
+  Args:
+    pairs: with their names and splits.
+    out: the new data set's folder.
+    size: see `parse_size`.
+    allow_empty: whether any mask may be empty; COD10K's NonCAM masks may.
+    invert: the sources whose masks are 255 for the background.
+
+  Returns:
+    (the written pairs, (name, reason) of what could not be used).
+
+  Raises:
+    ValueError: if the folder is not for this data set, or nothing is usable.
+    OSError: if it cannot be written, as when the disk is full.
+  """
+  resize = parse_size(size)
+  _check_options(out, {'size': size, 'invert': sorted(invert)})
+
+  def attempt(pair):
+    try:
+      return prepare_pair(
+        pair,
+        out=out,
+        resize=resize,
+        allow_empty=allow_empty or pair.source == 'cod10k-noncam',
+        invert=pair.source in invert,
+      )
+    except (ValueError, FileNotFoundError) as error:
+      return pair.name, str(error)
+
+  written, rejected = [], []
+  results = parallel.map_in_order(attempt, pairs)
+  for result in tqdm.tqdm(results, total=len(pairs), unit='pair'):
+    (written if isinstance(result, folder.Pair) else rejected).append(result)
+  if not written:
+    raise ValueError(
+      f'None of {len(pairs)} pairs can be used; the first: {rejected[0][1]}'
+    )
+  folder.write_csv(out / folder.CSV_NAME, written)
+  return written, rejected
+
+
+def _check_options(out: Path, options: dict) -> None:
+  """Files of two sizes must not mix in a folder, nor ours with others'."""
+  path = out / OPTIONS_NAME
+  if path.exists():
+    earlier = json.loads(path.read_text())
+    if earlier != options:
+      raise ValueError(
+        f'{out} was made with {earlier}, not {options}. Pass another --out.'
+      )
+  elif out.exists() and any(out.iterdir()):
+    raise ValueError(
+      f'{out} has files that are not of this command. Pass another --out.'
+    )
+  with files.write_atomically(path) as partial:
+    partial.write_text(json.dumps(options))
+  for stale in out.glob('*/.*.partial'):  # Of a run that was killed.
+    stale.unlink()
+
+
+def _is_done(pair: folder.Pair, result: folder.Pair) -> bool:
+  try:
+    written = min(path.stat().st_mtime_ns for path in _files_of(result))
+  except FileNotFoundError:
+    return False
+  return max(path.stat().st_mtime_ns for path in _files_of(pair)) <= written
+
+
+def _files_of(pair: folder.Pair) -> tuple[Path, Path]:
+  return pair.image_path, pair.mask_path
+
+
+def _is_plain_jpeg(path: Path) -> bool:
+  with Image.open(path) as image:
+    upright = image.getexif().get(0x0112, 1) == 1
+    return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
+
+
+def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+  return Image.fromarray(images.resize_image(picture, size=size))
+
+
+def _read_sources() -> tuple[list[folder.Pair], list[str]]:
+  """Reads what the flags name and says how much it is."""
+  readers = (
+    (flags.FLAGS.p3m, p3m.read_p3m, p3m.PUBLISHED),
+    (flags.FLAGS.cod10k, cod10k.read_cod10k, cod10k.PUBLISHED),
+    (flags.FLAGS.people, people.read_people, people.PUBLISHED),
+    (flags.FLAGS.folder, _read_own, {}),
+  )
+  everything, problems = [], []
+  out = Path(flags.FLAGS.out).resolve()
+  for directory, read, published in readers:
+    if not directory:
+      continue
+    if out.is_relative_to(Path(directory).resolve()):
+      raise ValueError(
+        f'--out={flags.FLAGS.out} is inside {directory}, which is not to be '
+        'changed. Pass another --out.'
+      )
+    pairs = read(directory, problems)
+    print('\n'.join(trees.describe_counts(pairs, published)))
+    everything += pairs
+  if not everything:
+    raise ValueError(
+      'Pass at least one of --p3m, --cod10k, --people, --folder.'
+    )
+  return everything, problems
+
+
+def _read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
+  return [
+    dataclasses.replace(pair, source=pair.source or 'folder')
+    for pair in folder.read_folder(directory, problems)
+  ]
+
+
+def _write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
+  with (
+    files.write_atomically(path) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
+    csv.writer(file).writerows([('Image Name', 'Reason'), *rejected])
+
+
+def main(argv: list[str]) -> None:
+  """Makes what the flags describe; exits with 1 if a file was rejected."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  out = Path(flags.FLAGS.out)
+  share = flags.FLAGS.validation_share
+  if share is None:
+    share = combine.SPLITS[flags.FLAGS.split]
+  left_out: list[folder.Pair] = []
+  try:
+    everything, problems = _read_sources()
+    pairs = combine.name_pairs(everything)
+    # Split before COD10K's choice: who is held out does not depend on it.
+    if flags.FLAGS.split == 'original':
+      pairs = folder.assign_splits(pairs, validation_share=share)
+    else:
+      pairs, left_out = combine.split_officially(pairs, share)
+    written, rejected = prepare(
+      [p for p in pairs if combine.choose_cod10k(p, flags.FLAGS.cod10k_images)],
+      out=out,
+      size=flags.FLAGS.size,
+      allow_empty=flags.FLAGS.allow_empty_masks,
+      invert=flags.FLAGS.invert,
+    )
+    rejected += [('', problem) for problem in problems]
+    _write_rejected(out / REJECTED_NAME, rejected)
+  except OSError as error:
+    if isinstance(error, FileNotFoundError):
+      raise SystemExit(f'Error: {error}') from error
+    raise SystemExit(
+      f'Error: cannot write to {out}: {error}. Make room there and run the '
+      'same command again; it goes on where it stopped.'
+    ) from error
+  except ValueError as error:
+    raise SystemExit(f'Error: {error}') from error
+  print(combine.summarize(written))
+  for pair in left_out:
+    print(f'Left out of training: {pair.image_path} is also in the test set')
+  for _, reason in rejected[:20]:
+    print(f'Rejected: {reason}')
+  if rejected:
+    print(f'{len(rejected)} rejected in all: see {out / REJECTED_NAME}')
+    raise SystemExit(1)
+
+
+def _define_flags() -> None:
+  for name, title in (
+    ('p3m', 'P3M-10k'),
+    ('cod10k', 'COD10K-v3'),
+    ('people', 'People Segmentation'),
+    ('folder', 'photos and masks of your own'),
+  ):
+    flags.DEFINE_string(name, None, f'Folder of {title}.')
+  flags.DEFINE_string('out', None, 'Folder to write to.', required=True)
+  flags.DEFINE_string(
+    'size', '', 'Longest side, or HEIGHTxWIDTH; by default sizes are kept.'
+  )
+  flags.DEFINE_enum(
+    'cod10k_images',
+    'cam',
+    combine.COD10K_CHOICES,
+    'Photos with a camouflaged object; also empty backgrounds; or also those '
+    'that show an object with an empty mask, as the original project does.',
+  )
+  flags.DEFINE_enum(
+    'split',
+    'official',
+    list(combine.SPLITS),
+    "The publishers' splits, or the original project's at random, which trains "
+    'on test sets: nothing trained so may be scored on them.',
+  )
+  flags.DEFINE_float(
+    'validation_share',
+    None,
+    f'Share of the pairs for validation; by default {combine.SPLITS}.',
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
+  flags.DEFINE_bool(
+    'allow_empty_masks', False, 'Accept photos without foreground.'
+  )
+  flags.DEFINE_list(
+    'invert', [], 'Sources whose masks are white for the background.'
+  )
+
+
+if __name__ == '__main__':
+  _define_flags()
+  app.run(main)

@@ -1,0 +1,197 @@
+r"""The data sets as TFDS ones: few large array_record files, no TensorFlow.
+
+```bash
+python -m data_pipelines.tfds_sets --name=combined --dir=PREPARED --out=DIR
+python -m rmbg_jax.main --config=configs/lite.py \
+  --config.data.name=tfds/combined --config.data.dir=DIR
+```
+
+Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
+the folder layout.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import app, flags
+
+from data_pipelines import cod10k, folder, p3m, people
+
+READERS = {
+  'p3m': p3m.read_p3m,
+  'cod10k': cod10k.read_cod10k,
+  'people': people.read_people,
+  'combined': folder.read_folder,
+}
+
+_TEXTS = ('name', 'category', 'source', 'label', 'split')
+
+
+class RmbgPairs(tfds.core.GeneratorBasedBuilder):
+  """Photos and masks; each data set and their combination is a config."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = [
+    tfds.core.BuilderConfig(name=name, description=f'{name}, as published')
+    for name in ('p3m', 'cod10k', 'people')
+  ] + [
+    tfds.core.BuilderConfig(
+      name='combined', description='the folder layout, as prepare.py makes it'
+    )
+  ]
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    'Put the data set into manual_dir as its publisher ships it, for '
+    '"combined" the folder that data_pipelines.prepare made.'
+  )
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Photographs and masks of what is in their foreground.',
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(None, None, 3)),
+          'mask': tfds.features.Image(shape=(None, None, 1)),
+          **{key: tfds.features.Text() for key in _TEXTS},
+        }
+      ),
+      disable_shuffling=True,  # The loader shuffles; evaluation is in order.
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    pairs = READERS[self.builder_config.name](dl_manager.manual_dir)
+    folder.check_pairs(pairs)
+    splits: dict[str, list[folder.Pair]] = {}
+    for pair in pairs:
+      splits.setdefault(name_split(pair), []).append(pair)
+    return {
+      split: self._generate_examples(part) for split, part in splits.items()
+    }
+
+  def _generate_examples(
+    self, pairs: Sequence[folder.Pair]
+  ) -> Iterator[tuple[str, dict[str, str | bytes]]]:
+    for pair in pairs:
+      yield (
+        pair.name,
+        {
+          'image': pair.image_path.read_bytes(),
+          'mask': pair.mask_path.read_bytes(),
+          **{key: getattr(pair, key) for key in _TEXTS},
+        },
+      )
+
+
+class StoredPairs(Sequence):
+  """Pairs of a TFDS split, read when they are asked for.
+
+  Attributes:
+    records: a random-access data source of encoded pairs.
+    indices: of the records that belong to it, in order.
+  """
+
+  def __init__(self, records: Sequence, indices: Sequence[int]):
+    self.records = records
+    self.indices = indices
+
+  def __len__(self) -> int:
+    """Returns the number of pairs."""
+    return len(self.indices)
+
+  def __getitem__(self, index: int) -> folder.Pair:
+    """Reads a pair's record; decoding its files is the loader's work."""
+    record = self.records[self.indices[index]]
+    texts = {key: record[key].decode() for key in _TEXTS}
+    return folder.Pair(
+      image_path=folder.Encoded(record['image'], f'{texts["name"]} (photo)'),
+      mask_path=folder.Encoded(record['mask'], f'{texts["name"]} (mask)'),
+      **texts,
+    )
+
+  def take(self, indices: Sequence[int]) -> 'StoredPairs':
+    """Returns the pairs at these places."""
+    return StoredPairs(self.records, [self.indices[i] for i in indices])
+
+
+def name_split(pair: folder.Pair) -> str:
+  """Returns the TFDS split of a pair: train, val, test, or one of its own."""
+  if pair.source in ('p3m-500-p', 'p3m-500-np'):
+    return pair.source.replace('-', '_')
+  split = pair.split or 'train'
+  return f'noncam_{split}' if pair.source == 'cod10k-noncam' else split
+
+
+def build(
+  name: str, directory: str | os.PathLike, *, out: str | os.PathLike
+) -> dict[str, int]:
+  """Writes a data set as a TFDS one; a complete one is kept.
+
+  Args:
+    name: of `READERS`.
+    directory: see `RmbgPairs.MANUAL_DOWNLOAD_INSTRUCTIONS`.
+    out: TFDS' `data_dir`.
+
+  Returns:
+    The number of pairs by split.
+  """
+  builder = _make_builder(name, out)
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=Path(directory))
+  )
+  return {key: split.num_examples for key, split in builder.info.splits.items()}
+
+
+def load(
+  name: str, out: str | os.PathLike, *, splits: Sequence[str]
+) -> dict[str, StoredPairs]:
+  """Returns the pairs of those splits that the data set has.
+
+  Raises:
+    FileNotFoundError: if it has not been built there.
+  """
+  builder = _make_builder(name, out)
+  if not builder.is_prepared():
+    raise FileNotFoundError(
+      f'{out}: no TFDS data set {name}. Make it: python -m '
+      f'data_pipelines.tfds_sets --name={name} --dir=FOLDER --out={out}'
+    )
+  skip = tfds.decode.SkipDecoding()
+  stored = {}
+  for split in splits:
+    if split in builder.info.splits:
+      records = builder.as_data_source(
+        split=split, decoders={'image': skip, 'mask': skip}
+      )
+      stored[split] = StoredPairs(records, range(len(records)))
+  return stored
+
+
+def _make_builder(name: str, out: str | os.PathLike) -> RmbgPairs:
+  return RmbgPairs(
+    config=name, data_dir=os.fspath(out), file_format='array_record'
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Builds what the flags describe."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  try:
+    counts = build(flags.FLAGS.name, flags.FLAGS.dir, out=flags.FLAGS.out)
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
+  for split, count in counts.items():
+    print(f'{split}: {count:,} pairs')
+
+
+def _define_flags() -> None:
+  flags.DEFINE_enum('name', None, list(READERS), 'Data set.', required=True)
+  flags.DEFINE_string('dir', None, 'Folder that it is in.', required=True)
+  flags.DEFINE_string('out', None, 'TFDS data_dir to write to.', required=True)
+
+
+if __name__ == '__main__':
+  _define_flags()
+  app.run(main)

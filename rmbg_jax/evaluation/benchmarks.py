@@ -1,0 +1,159 @@
+"""Finding what to score on: published test sets, or any folder of pairs."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipelines import cod10k, folder, p3m, people, saliency
+
+# Folders that a published tree may be unpacked into.
+_DEPTH = 3
+
+
+class Known(NamedTuple):
+  """A published test set: its name and how many pairs it was published with."""
+
+  title: str
+  count: int
+  binarize: bool = False
+
+
+_KNOWN = {
+  'p3m-500-p': Known('P3M-500-P', p3m.PUBLISHED['p3m-500-p', 'test']),
+  'p3m-500-np': Known('P3M-500-NP', p3m.PUBLISHED['p3m-500-np', 'test']),
+  'cod10k': Known('COD10K-Test-CAM', cod10k.PUBLISHED['cod10k', 'test']),
+  'people': Known('People-val', people.PUBLISHED['people', 'val']),
+  **{
+    benchmark.source: Known(benchmark.title, benchmark.count, binarize=True)
+    for benchmark in saliency.BENCHMARKS
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSet:
+  """A set of photos with their truths.
+
+  Attributes:
+    name: for folders and tables.
+    directory: what the user named.
+    pairs: sorted by name.
+    binarize: whether the truth is graded and stands for a binary one, which is
+      1 where it is above one half (PASCAL-S), in every table.
+    published: how many pairs the set was published with, 0 if not known.
+    learnable: sources that have training rows beside the ones scored. A
+      checkpoint that names one of them was not trained on these.
+    problems: files that were left out, and why.
+  """
+
+  name: str
+  directory: Path
+  pairs: tuple[folder.Pair, ...]
+  binarize: bool = False
+  published: int = 0
+  learnable: frozenset[str] = frozenset()
+  problems: tuple[str, ...] = ()
+
+
+def load_data_sets(
+  directory: str | os.PathLike, *, splits: Sequence[str] = ()
+) -> list[DataSet]:
+  """Returns the sets to score on in a folder; P3M-10k has two.
+
+  Args:
+    directory: P3M-10k (or one of its P3M-500s), COD10K-v3, People
+      Segmentation, a benchmark that `data_pipelines/saliency.py` knows by its
+      folder's name, or any folder that `folder.read_folder` reads.
+    splits: which rows to take; none: all that are not for training.
+
+  Raises:
+    FileNotFoundError: if there is no such folder.
+    ValueError: if nothing is known about its layout, or no row is left.
+  """
+  directory = Path(directory)
+  if not directory.is_dir():
+    raise FileNotFoundError(f'--data={directory}: no such folder.')
+  problems: list[str] = []
+  pairs, is_published = _read(directory, problems)
+  learnable = frozenset(pair.source for pair in pairs if pair.split == 'train')
+  chosen = [
+    pair
+    for pair in pairs
+    if (pair.split in splits if splits else pair.split != 'train')
+    # Their masks are empty: no metric says anything about them.
+    and pair.source != 'cod10k-noncam'
+  ]
+  if not chosen:
+    there = sorted({pair.split or '(none)' for pair in pairs})
+    raise ValueError(
+      f'--data={directory}: none of the {len(pairs)} pairs is of the split to '
+      f'score on; there are {", ".join(there)}. Pass --split=NAME[,NAME].'
+    )
+  by_source = is_published and {pair.source for pair in chosen}
+  data_sets = []
+  for source in sorted(by_source or {''}):
+    known = _KNOWN[source] if source else Known(directory.resolve().name, 0)
+    data_sets.append(
+      DataSet(
+        name=known.title,
+        directory=directory,
+        pairs=tuple(p for p in chosen if not source or p.source == source),
+        binarize=known.binarize,
+        published=0 if splits else known.count,
+        learnable=learnable,
+        problems=tuple(problems),
+      )
+    )
+  return data_sets
+
+
+def find_trained_on(
+  data_set: DataSet, training_data: Sequence[str]
+) -> list[str]:
+  """Returns the sources of a set that a network was trained on.
+
+  Held-out rows do not count: those of a source that has training rows of its
+  own in the same set.
+
+  Args:
+    data_set: the set.
+    training_data: the sources that a checkpoint's description names.
+  """
+  return sorted(
+    {
+      pair.source
+      for pair in data_set.pairs
+      if pair.source in training_data
+      and (pair.split == 'train' or pair.source not in data_set.learnable)
+    }
+  )
+
+
+def _read(
+  directory: Path, problems: list[str]
+) -> tuple[list[folder.Pair], bool]:
+  """Returns a folder's pairs, and whether it has a published layout."""
+  if directory.name.upper().startswith('P3M-500-'):
+    source = directory.name.lower()
+    pairs = p3m.read_p3m(directory.resolve().parents[1], problems)
+    return [pair for pair in pairs if pair.source == source], True
+  # Each set by something that no other has.
+  for mark, read in (
+    ('P3M-500-*/mask', p3m.read_p3m),
+    ('Test/GT_Object', cod10k.read_cod10k),
+    ('segmentation/val.txt', people.read_people),
+  ):
+    if _contains(directory, mark):
+      return read(directory, problems), True
+  names = {entry.name.lower() for entry in directory.iterdir()}
+  if saliency.find_benchmark(directory) and 'dataset.csv' not in names:
+    return saliency.read_saliency(directory, problems), True
+  return folder.read_folder(directory, problems), False
+
+
+def _contains(directory: Path, mark: str) -> bool:
+  return any(
+    any(directory.glob('*/' * depth + mark)) for depth in range(_DEPTH + 1)
+  )

@@ -1,0 +1,99 @@
+"""The columns of the tables; a key states variant, region and unit."""
+
+import dataclasses
+
+TABLES = {
+  'stretched': (
+    'Each prediction is stretched to [0, 1] before it is scored, as '
+    'PySODMetrics does by default (`normalize=True`) and papers do; the truth '
+    'is binarised at > 128. Not for matting: see the other tables.'
+  ),
+  'raw': (
+    'Predictions as they are (`normalize=False`); the truth is binarised at '
+    '>= 128, but for MAE, which takes it as it is stored. At the size of the '
+    "network's input, MAE and IoU are training's `val_mae` and `val_iou`."
+  ),
+  'matting': (
+    'Alpha as it is, over the whole image and over the unknown band. '
+    'SAD, Grad and Conn are sums over pixels in thousands.'
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+  """A metric of a table.
+
+  Attributes:
+    key: its name in files.
+    title: its name in tables.
+    table: of `TABLES`.
+    higher_is_better: otherwise lower is.
+    curve: the curve whose mean over the images has the value as its largest;
+      '' for a mean over the images' values.
+  """
+
+  key: str
+  title: str
+  table: str
+  higher_is_better: bool
+  curve: str = ''
+
+
+def _saliency_columns(table: str) -> list[Column]:
+  titles = {
+    'mae': 'MAE',
+    'max_f': 'max F',
+    'mean_f': 'mean F',
+    'adaptive_f': 'adp F',
+    'weighted_f': 'wF',
+    's': 'S',
+    'max_e': 'max E',
+    'mean_e': 'mean E',
+    'adaptive_e': 'adp E',
+    'iou': 'IoU',
+    'dice': 'Dice',
+    'boundary_iou': 'BIoU',
+  }
+  return [
+    Column(
+      key=f'{name}_{table}',
+      title=title,
+      table=table,
+      higher_is_better=name != 'mae',
+      curve=f'{name[-1]}_{table}' if name.startswith('max_') else '',
+    )
+    for name, title in titles.items()
+  ]
+
+
+def _matting_columns() -> list[Column]:
+  titles = {
+    'sad_{}_thousands': 'SAD/1000 {}',
+    'mse_{}': 'MSE {}',
+    'mad_{}': 'MAD {}',
+    'gradient_{}_thousands': 'Grad/1000 {}',
+    'connectivity_{}_thousands': 'Conn/1000 {}',
+  }
+  return [
+    Column(
+      key=key.format(region),
+      title=title.format(region),
+      table='matting',
+      higher_is_better=False,
+    )
+    for region in ('whole', 'unknown')
+    for key, title in titles.items()
+  ]
+
+
+COLUMNS = (
+  *_saliency_columns('stretched'),
+  *_saliency_columns('raw'),
+  *_matting_columns(),
+)
+
+
+def find_rank_key(keys: set[str]) -> str:
+  """Returns the column that images are ordered by, of those there are."""
+  return 'iou_raw' if 'iou_raw' in keys else 'mad_whole'

@@ -1,0 +1,218 @@
+"""Two systems on the same images: the paired bootstrap of the differences."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmbg_jax.evaluation import columns, gallery, tables
+from rmbg_jax.evaluation import results as results_lib
+
+_SHOWN = 20  # Images that changed most.
+
+
+def compare(first: Path, second: Path, output: Path) -> str:
+  """Compares two evaluations and writes what differs.
+
+  Args:
+    first: an `--output` with one system in it, or a system's folder in one.
+    second: the same of another.
+    output: folder for `comparison.md`, `comparison.json` and, for each data
+      set, `SET/differences.csv` and `SET/changed_most.html`.
+
+  Returns:
+    The report, as in `comparison.md`.
+
+  Raises:
+    FileNotFoundError: if there are no results.
+    ValueError: if there are several systems, or no image in common.
+  """
+  paths = [find_system(directory) for directory in (first, second)]
+  names = [{p.parent.name for p in path.glob('*/images.csv')} for path in paths]
+  common = sorted(names[0] & names[1])
+  if not common:
+    raise ValueError(
+      f'--compare: {paths[0]} has results on {", ".join(sorted(names[0]))}, '
+      f'{paths[1]} on {", ".join(sorted(names[1]))}: no data set in common.'
+    )
+  systems = _name_systems(*paths)
+  lines = [f'# {systems[1]} minus {systems[0]}', '']
+  lines += [
+    f'- {name}: {path}' for name, path in zip(systems, paths, strict=True)
+  ]
+  lines += [
+    f'- {results_lib.RESAMPLES} paired resamples of the images; 95 % '
+    'intervals; max F and max E are those of the mean curves.',
+    '',
+  ]
+  report: dict[str, Any] = {'systems': systems, 'data_sets': {}}
+  for name in common:
+    pair = _align(*(results_lib.load_results(path / name) for path in paths))
+    rows = compare_results(*pair)
+    report['data_sets'][name] = {'images': len(pair[0].images), 'rows': rows}
+    lines += [f'## {name}: {len(pair[0].images)} images', '']
+    lines += [_render(rows, systems), '']
+    lines += [_write_changes(pair, systems, output / name), '']
+  text = '\n'.join(lines)
+  tables.save_text(text, output / 'comparison.md')
+  tables.save_json(report, output / 'comparison.json')
+  return text
+
+
+def compare_results(
+  first: results_lib.Results, second: results_lib.Results
+) -> list[dict[str, Any]]:
+  """Returns, for each column, both averages and their difference.
+
+  Args:
+    first: of the one system.
+    second: of the other, on the same images in the same order.
+
+  Returns:
+    Rows with `key`, `first`, `second`, `difference` (second minus first), the
+    interval `low` and `high`, the share of images that are `improved` and
+    `worsened`, and whether the second is `better`, None if 0 is in the
+    interval.
+  """
+  shared = [c for c in first.columns if c.key in second.values]
+  averages = [part.average() for part in (first, second)]
+
+  def subtract(weights):
+    changed, before = second.average(weights), first.average(weights)
+    return {c.key: changed[c.key] - before[c.key] for c in shared}
+
+  intervals = results_lib.compute_intervals(
+    subtract(weights) for weights in results_lib.make_weights(len(first.images))
+  )
+  rows = []
+  for column in shared:
+    key = column.key
+    low, high = intervals[key]
+    gains = second.values[key] - first.values[key]
+    gains = gains if column.higher_is_better else -gains
+    certain = low > 0 or high < 0
+    rows.append(
+      {
+        'key': key,
+        'first': float(averages[0][key][0]),
+        'second': float(averages[1][key][0]),
+        'difference': float(averages[1][key][0] - averages[0][key][0]),
+        'low': low,
+        'high': high,
+        'improved': float(np.mean(gains > 0)),
+        'worsened': float(np.mean(gains < 0)),
+        'better': (low > 0) == column.higher_is_better if certain else None,
+      }
+    )
+  return rows
+
+
+def find_system(directory: Path) -> Path:
+  """Returns the folder of a system's results, given it or one around it.
+
+  Raises:
+    FileNotFoundError: if there are no results.
+    ValueError: if there are those of several systems.
+  """
+  if any(directory.glob('*/images.csv')):
+    return directory
+  found = sorted({path.parents[1] for path in directory.glob('*/*/images.csv')})
+  if not found:
+    raise FileNotFoundError(
+      f'--compare: no results in {directory}. Pass what was --output of an '
+      'evaluation.'
+    )
+  if len(found) > 1:
+    raise ValueError(
+      f'--compare: {directory} has the results of several systems; pass one '
+      f'of {", ".join(map(str, found))}.'
+    )
+  return found[0]
+
+
+def _name_systems(first: Path, second: Path) -> tuple[str, str]:
+  if first.name != second.name:
+    return first.name, second.name
+  return f'A ({first.name})', f'B ({second.name})'
+
+
+def _align(
+  first: results_lib.Results, second: results_lib.Results
+) -> tuple[results_lib.Results, results_lib.Results]:
+  """Returns both on the images that both have, in the same order."""
+  aligned = []
+  names = [[image['name'] for image in r.images] for r in (first, second)]
+  common = sorted(set(names[0]) & set(names[1]))
+  if not common:
+    raise ValueError(
+      f'--compare: no image of {first.data_set} has both results.'
+    )
+  for part, there in zip((first, second), names, strict=True):
+    places = {name: index for index, name in enumerate(there)}
+    aligned.append(part.take(np.array([places[name] for name in common])))
+  return aligned[0], aligned[1]
+
+
+def _render(rows: list[dict[str, Any]], systems: tuple[str, str]) -> str:
+  words = {True: 'better', False: 'worse', None: 'not certain'}
+  cells = [
+    [
+      row['key'],
+      *(tables.format_value(row[key]) for key in ('first', 'second')),
+      f'{row["difference"]:+.4f}',
+      f'{row["low"]:+.4f} to {row["high"]:+.4f}',
+      f'{row["improved"]:.0%}',
+      f'{row["worsened"]:.0%}',
+      words[row['better']],
+    ]
+    for row in rows
+  ]
+  header = ('metric', *systems, 'difference', '95 % interval')
+  return tables.render_cells(
+    (*header, 'images improved', 'worsened', systems[1]), cells
+  )
+
+
+def _write_changes(
+  pair: tuple[results_lib.Results, results_lib.Results],
+  systems: tuple[str, str],
+  directory: Path,
+) -> str:
+  """Writes the differences per image; returns the table of the largest."""
+  first, second = pair
+  shared = [c for c in columns.COLUMNS if c.key in first.values]
+  shared = [c for c in shared if c.key in second.values]
+  lines = [','.join(('name', *(column.key for column in shared)))]
+  for index, image in enumerate(first.images):
+    changes = (
+      second.values[c.key][index] - first.values[c.key][index] for c in shared
+    )
+    name = image['name'].replace('"', '""')
+    lines.append(','.join((f'"{name}"', *(repr(float(c)) for c in changes))))
+  tables.save_text('\n'.join(lines) + '\n', directory / 'differences.csv')
+
+  key = columns.find_rank_key({column.key for column in shared})
+  change = second.values[key] - first.values[key]
+  largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
+  captions = [
+    f'{key} {first.values[key][i]:.4f} to {second.values[key][i]:.4f}'
+    for i in largest
+  ]
+  gallery.save_comparison(
+    [
+      (first.images[i], second.images[i], caption)
+      for i, caption in zip(largest, captions, strict=True)
+    ],
+    directory / 'changed_most.html',
+    systems=systems,
+  )
+  cells = [
+    [
+      first.images[i]['name'],
+      *(tables.format_value(float(r.values[key][i])) for r in pair),
+      f'{change[i]:+.4f}',
+    ]
+    for i in largest
+  ]
+  header = ('changed most', *(f'{key} of {name}' for name in systems))
+  return tables.render_cells((*header, 'difference'), cells)

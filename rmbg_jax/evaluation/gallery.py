@@ -1,0 +1,169 @@
+"""Galleries: one HTML file with its pictures in it."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import images
+from rmbg_jax.evaluation import columns, scoring, tables
+from rmbg_jax.evaluation import results as results_lib
+
+_SIDE = 240  # Pixels of a picture's longest side.
+_STYLE = (
+  'body{font:14px sans-serif;margin:24px}td,th{padding:4px;text-align:left;'
+  'vertical-align:top}img{display:block}small{color:#555}'
+)
+
+
+def save_gallery(
+  results: results_lib.Results, path: Path, *, count: int
+) -> None:
+  """Writes the worst, median and best images of a system.
+
+  Args:
+    results: with images.
+    path: of the HTML file.
+    count: images of each kind, at most.
+  """
+  key = columns.find_rank_key(set(results.values))
+  order = _order(results, key)
+  middle = max(0, (len(order) - count) // 2)
+  sections = {
+    'Worst': order[:count],
+    'Median': order[middle : middle + count],
+    'Best': order[::-1][:count],
+  }
+  parts = []
+  for title, chosen in sections.items():
+    rows = [_make_row(results, index, key) for index in chosen]
+    parts.append(
+      _make_table(
+        f'{title} by {key}',
+        ('', 'photo', 'truth', 'prediction', 'difference'),
+        rows,
+      )
+    )
+  title = f'{results.system} on {results.data_set}'
+  note = 'Difference: red is too much, blue is missing.'
+  tables.save_text(_make_page(title, note, parts), path)
+
+
+def save_comparison(
+  pairs: Sequence[tuple[Mapping[str, str], Mapping[str, str], str]],
+  path: Path,
+  *,
+  systems: tuple[str, str],
+) -> None:
+  """Writes images with two systems' predictions side by side.
+
+  Args:
+    pairs: the same image as both results describe it, and a caption.
+    path: of the HTML file.
+    systems: their names.
+  """
+  rows = []
+  for first, second, caption in pairs:
+    truth = _read(first['truth'], is_truth=True)
+    cells = [_show(_read_photo(first['photo'])), _show(truth)]
+    for image in (first, second):
+      cells.append(_show(_read(image['prediction'], is_truth=False)))
+    rows.append([_caption(first['name'], caption), *cells])
+  table = _make_table('Changed most', ('', 'photo', 'truth', *systems), rows)
+  title = f'{systems[0]} and {systems[1]}'
+  tables.save_text(_make_page(title, '', [table]), path)
+
+
+def _order(results: results_lib.Results, key: str) -> list[int]:
+  """Returns the images' indices, worst first."""
+  column = next(column for column in columns.COLUMNS if column.key == key)
+  values = results.values[key]
+  return np.argsort(
+    values if column.higher_is_better else -values, kind='stable'
+  ).tolist()
+
+
+def _make_row(results: results_lib.Results, index: int, key: str) -> list[str]:
+  image = results.images[index]
+  truth = _read(image['truth'], is_truth=True)
+  prediction = _read(image['prediction'], is_truth=False)
+  difference = None
+  if truth is not None and prediction is not None:
+    difference = _make_difference(prediction, truth)
+  value = tables.format_value(float(results.values[key][index]))
+  return [
+    _caption(image['name'], f'{key} {value}'),
+    _show(_read_photo(image['photo'])),
+    _show(truth),
+    _show(prediction),
+    _show(difference),
+  ]
+
+
+def _make_difference(
+  prediction: Image.Image, truth: Image.Image
+) -> Image.Image:
+  if prediction.size != truth.size:
+    prediction = prediction.resize(truth.size, Image.Resampling.BILINEAR)
+  change = np.asarray(prediction, np.int16) - np.asarray(truth, np.int16)
+  too_much, missing = np.maximum(change, 0), np.maximum(-change, 0)
+  rgb = 255 - np.stack([missing, too_much + missing, too_much], axis=-1)
+  return Image.fromarray(rgb.astype(np.uint8))
+
+
+def _read_photo(path: str) -> Image.Image | None:
+  try:
+    return images.to_rgb(images.open_image(path))
+  except (OSError, ValueError):
+    return None  # Masks can be scored without their photos.
+
+
+def _read(path: str, *, is_truth: bool) -> Image.Image | None:
+  try:
+    if is_truth:
+      return images.to_mask(images.open_image(path))
+    return scoring.read_alpha(Path(path))
+  except (OSError, ValueError):
+    return None
+
+
+def _show(image: Image.Image | None) -> str:
+  if image is None:
+    return 'cannot be read'
+  image = image.copy()
+  image.thumbnail((_SIDE, _SIDE))
+  buffer = io.BytesIO()
+  image.save(buffer, 'jpeg', quality=85)
+  code = base64.b64encode(buffer.getvalue()).decode()
+  return f'<img src="data:image/jpeg;base64,{code}" alt="">'
+
+
+def _caption(name: str, text: str) -> str:
+  return f'{html.escape(name)}<br><small>{html.escape(text)}</small>'
+
+
+def _make_table(
+  title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> str:
+  lines = [f'<h2>{html.escape(title)}</h2>', '<table>']
+  lines.append(''.join(f'<th>{html.escape(name)}</th>' for name in header))
+  for row in rows:
+    lines.append('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>')
+  return '\n'.join([*lines, '</table>'])
+
+
+def _make_page(title: str, note: str, parts: Sequence[str]) -> str:
+  title = html.escape(title)
+  return '\n'.join(
+    [
+      '<!doctype html><meta charset="utf-8">',
+      f'<title>{title}</title><style>{_STYLE}</style>',
+      f'<h1>{title}</h1><p>{html.escape(note)}</p>',
+      *parts,
+      '',
+    ]
+  )

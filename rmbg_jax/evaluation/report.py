@@ -1,0 +1,185 @@
+"""The report of an evaluation: what was scored, how, and the tables."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rmbg_jax.evaluation import benchmarks, columns, curves, gallery, tables
+from rmbg_jax.evaluation import results as results_lib
+
+_PACKAGES = ('numpy', 'scipy', 'pillow', 'pysodmetrics', 'jax', 'jaxlib')
+
+
+def describe_run() -> dict[str, Any]:
+  """Returns the command, the date, the versions and the machine."""
+  from rmbg_jax import __version__
+
+  return {
+    'command': shlex.join(['python', '-m', 'rmbg_jax.evaluate', *sys.argv[1:]]),
+    'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+    'versions': {
+      'rmbg_jax': __version__,
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    },
+    'machine': {
+      'system': platform.platform(),
+      'processor': _name_processor(),
+      'cores': os.cpu_count(),
+    },
+  }
+
+
+def save_report(
+  results: Sequence[results_lib.Results],
+  data_sets: Sequence[benchmarks.DataSet],
+  *,
+  about: Mapping[str, Any],
+  systems: Mapping[str, Mapping[str, Any]],
+  output: Path,
+  gallery_count: int,
+) -> str:
+  """Writes `table.md`, `table.csv`, `results.json`, curves and galleries.
+
+  Args:
+    results: of all systems on all data sets.
+    data_sets: what they are on.
+    about: as `describe_run` returns it.
+    systems: what is said of each, by name; `notes` is a list of sentences.
+    output: the folder.
+    gallery_count: worst, median and best images to show; 0 for no gallery.
+
+  Returns:
+    The report for a terminal: without intervals, and averages only.
+  """
+  rows = [row for part in results for row in tables.make_rows(part)]
+  texts = []
+  for intervals in (True, False):
+    lines = _write_header(about, systems)
+    for data_set in data_sets:
+      own = [r for r in results if r.data_set == data_set.name]
+      lines += ['', *_describe_data_set(data_set, own)]
+      for table, explanation in columns.TABLES.items():
+        rendered = tables.render(
+          [row for row in rows if row['data_set'] == data_set.name],
+          table=table,
+          intervals=intervals,
+        )
+        if rendered:
+          lines += [
+            '',
+            f'### {table.capitalize()}',
+            '',
+            explanation,
+            '',
+            rendered,
+          ]
+    empty = tables.make_empty_rows(results)
+    if empty:
+      lines += [
+        '',
+        '## Empty truths: counted apart, in no average above',
+        '',
+        tables.render_cells(tables.EMPTY_HEADER, empty),
+      ]
+    texts.append('\n'.join(lines) + '\n')
+  tables.save_text(texts[0], output / 'table.md')
+  tables.save_csv(rows, output / 'table.csv')
+  tables.save_json(
+    {
+      'about': about,
+      'systems': systems,
+      'rows': rows,
+      'empty': {_key(part): part.empty for part in results},
+      'failed': {_key(part): part.failed for part in results},
+    },
+    output / 'results.json',
+  )
+  for data_set in data_sets:
+    drawn = [r for r in results if r.data_set == data_set.name and r.curves]
+    if drawn:
+      curves.save_curves(drawn, output / f'curves_{data_set.name}.png')
+  for part in results:
+    if gallery_count and part.images:
+      gallery.save_gallery(
+        part,
+        output / part.system / part.data_set / 'gallery.html',
+        count=gallery_count,
+      )
+  return texts[1]
+
+
+def _key(part: results_lib.Results) -> str:
+  return f'{part.system} on {part.data_set}'
+
+
+def _write_header(
+  about: Mapping[str, Any], systems: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+  versions = ', '.join(f'{k} {v}' for k, v in about['versions'].items())
+  machine = about['machine']
+  lines = [
+    '# Evaluation',
+    '',
+    f'- `{about["command"]}`',
+    f'- {about["date"]}; {versions}',
+    f'- {machine["cores"]} cores of {machine["processor"]}, '
+    f'{machine["system"]}',
+    f'- Intervals: 95 %, bootstrap over the images, {results_lib.RESAMPLES} '
+    'resamples. Max F and max E are the largest of the mean curve.',
+  ]
+  for name, details in systems.items():
+    shown = [
+      f'{key} {value}'
+      for key, value in details.items()
+      if isinstance(value, (str, int))
+    ]
+    lines.append(f'- {name}: {", ".join(shown)}')
+    if 'training_data' in details:
+      sources = details['training_data']
+      stated = 'not stated' if sources is None else ', '.join(sources)
+      lines.append(f'  - trained on: {stated}')
+    lines += [f'  - **{note}**' for note in details['notes']]
+  return lines
+
+
+def _describe_data_set(
+  data_set: benchmarks.DataSet, results: Sequence[results_lib.Results]
+) -> list[str]:
+  count = len(data_set.pairs)
+  lines = [f'## {data_set.name}: {count} images', '']
+  if data_set.published and count != data_set.published:
+    lines.append(
+      f'- **{data_set.published} images were published: figures on {count} '
+      'cannot be put beside a paper.**'
+    )
+  if data_set.binarize:
+    lines.append('- The truth is binarised at > 128 in all tables.')
+  if data_set.problems:
+    lines.append(f'- {len(data_set.problems)} files were left out.')
+  for part in results:
+    lines.append(
+      f'- {part.system}: {len(part.images)} scored, {len(part.empty)} with an '
+      f'empty truth, {len(part.failed)} failed'
+    )
+    if part.resized:
+      lines[-1] += (
+        f'; {part.resized} predictions were of another size than the truth and '
+        'resized, bilinear'
+      )
+  return lines
+
+
+def _name_processor() -> str:
+  cpuinfo = Path('/proc/cpuinfo')
+  if cpuinfo.exists():
+    for line in cpuinfo.read_text().splitlines():
+      if line.startswith('model name'):
+        return line.partition(':')[2].strip()
+  return platform.processor() or platform.machine()

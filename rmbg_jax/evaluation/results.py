@@ -1,0 +1,221 @@
+"""The scores of one system on one data set: averages, intervals, files."""
+
+import csv
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines import folder
+from rmbg_jax import files
+from rmbg_jax.evaluation import columns, scoring
+
+RESAMPLES = 1000
+_CHUNK = 100  # Resamples at a time, to bound the memory.
+_INFO = ('name', 'source', 'category', 'photo', 'truth', 'prediction')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+  """Scores of images, with their averages.
+
+  Attributes:
+    system: what predicted, as tables name it.
+    data_set: what on.
+    images: for each image `name`, `source`, `category` and the paths `photo`,
+      `truth`, `prediction`.
+    values: by column key, (n,); NaN where an image has none.
+    curves: by name, (n, 256).
+    empty: images whose truth is empty, with their values; in no average.
+    failed: what went wrong, by image name.
+    resized: predictions that were not of their truth's size.
+  """
+
+  system: str
+  data_set: str
+  images: list[dict[str, str]]
+  values: dict[str, np.ndarray]
+  curves: dict[str, np.ndarray]
+  empty: list[dict[str, str | float]] = dataclasses.field(default_factory=list)
+  failed: dict[str, str] = dataclasses.field(default_factory=dict)
+  resized: int = 0
+
+  @property
+  def columns(self) -> list[columns.Column]:
+    """The columns that these results have."""
+    return [c for c in columns.COLUMNS if c.key in self.values]
+
+  def take(self, chosen: np.ndarray) -> 'Results':
+    """Returns the scores of some images, by index or as a mask."""
+    order = np.arange(len(self.images))[chosen]
+    return dataclasses.replace(
+      self,
+      images=[self.images[index] for index in order],
+      values={key: array[order] for key, array in self.values.items()},
+      curves={key: array[order] for key, array in self.curves.items()},
+    )
+
+  def average(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Returns the columns' values over the images.
+
+    A maximum over thresholds is that of the mean curve, as in papers: one
+    threshold for all images.
+
+    Args:
+      weights: (r, n), how often each image counts; None: once, r is 1.
+
+    Returns:
+      By column key, (r,).
+    """
+    if weights is None:
+      weights = np.ones((1, len(self.images)))
+    averages = {}
+    for column in self.columns:
+      if column.curve:
+        mean = weights @ self.curves[column.curve]
+        averages[column.key] = mean.max(axis=1) / weights.sum(axis=1)
+      else:
+        values = self.values[column.key]
+        valid = np.isfinite(values)
+        count = weights @ valid
+        averages[column.key] = np.divide(
+          weights @ np.where(valid, values, 0),
+          count,
+          out=np.full(len(weights), np.nan),
+          where=count > 0,
+        )
+    return averages
+
+
+def make_weights(count: int, *, seed: int = 0) -> Iterator[np.ndarray]:
+  """Yields the bootstrap's resamples of `count` images as weights (r, n)."""
+  rng = np.random.default_rng(seed)
+  shares = np.full(count, 1 / count)
+  for _ in range(RESAMPLES // _CHUNK):
+    yield rng.multinomial(count, shares, size=_CHUNK).astype(float)
+
+
+def compute_intervals(
+  averages: Iterable[dict[str, np.ndarray]],
+) -> dict[str, tuple[float, float]]:
+  """Returns 95 % percentile intervals from the resamples' averages."""
+  chunks = list(averages)
+  intervals = {}
+  for key in chunks[0]:
+    values = np.concatenate([chunk[key] for chunk in chunks])
+    values = values[np.isfinite(values)]
+    low, high = (
+      np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan,) * 2
+    )
+    intervals[key] = (float(low), float(high))
+  return intervals
+
+
+def collect(
+  scores: Iterable[tuple[scoring.Job, scoring.Score]],
+  *,
+  system: str,
+  data_set: str,
+) -> Results:
+  """Returns the results of scored jobs."""
+  infos, empty, failed, rows, curves, resized = [], [], {}, [], [], 0
+  for job, score in scores:
+    if score.error:
+      failed[job.pair.name] = score.error
+      continue
+    resized += score.resized
+    info = _describe(job)
+    if score.empty:
+      empty.append({**info, **score.values})
+      continue
+    infos.append(info)
+    rows.append(score.values)
+    curves.append(score.curves)
+  return Results(
+    system=system,
+    data_set=data_set,
+    images=infos,
+    values=_stack(rows, [column.key for column in columns.COLUMNS]),
+    curves=_stack(curves, sorted({key for c in curves for key in c})),
+    empty=empty,
+    failed=failed,
+    resized=resized,
+  )
+
+
+def save_results(results: Results, directory: Path) -> None:
+  """Writes `images.csv` and `curves.npz`; `load_results` reads them."""
+  keys = [column.key for column in results.columns]
+  header = [*_INFO, 'truth_is_empty', *keys]
+  if 'mae_raw' not in keys:
+    header.append('mae_raw')
+  with (
+    files.write_atomically(directory / 'images.csv') as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
+    writer = csv.DictWriter(file, [*header, 'area_raw', 'error'])
+    writer.writeheader()
+    for index, info in enumerate(results.images):
+      values = {key: repr(float(results.values[key][index])) for key in keys}
+      writer.writerow({**info, 'truth_is_empty': 0, **values})
+    for row in results.empty:
+      writer.writerow({**row, 'truth_is_empty': 1})
+    for name, error in results.failed.items():
+      writer.writerow({'name': name, 'error': error})
+  with (
+    files.write_atomically(directory / 'curves.npz') as partial,
+    partial.open('wb') as file,
+  ):
+    np.savez_compressed(file, **results.curves)
+
+
+def load_results(directory: Path) -> Results:
+  """Reads what `save_results` wrote; the folders name system and data set.
+
+  Raises:
+    FileNotFoundError: if nothing was written there.
+    ValueError: if it is not as it was written.
+  """
+  path = directory / 'images.csv'
+  if not path.exists():
+    raise FileNotFoundError(f'{path}: no results. Pass what --output was.')
+  with path.open(newline='', encoding='utf-8') as file:
+    rows = [row for row in csv.DictReader(file) if not row['error']]
+  scored = [row for row in rows if row['truth_is_empty'] == '0']
+  keys = [c.key for c in columns.COLUMNS if scored and scored[0].get(c.key)]
+  with np.load(directory / 'curves.npz') as stored:
+    curves = {key: stored[key] for key in stored.files}
+  if any(len(curve) != len(scored) for curve in curves.values()):
+    raise ValueError(
+      f'{directory}: curves.npz and images.csv are not of the same evaluation. '
+      'Evaluate again.'
+    )
+  return Results(
+    system=directory.parent.name,
+    data_set=directory.name,
+    images=[{key: row[key] for key in _INFO} for row in scored],
+    values={k: np.array([float(row[k]) for row in scored]) for k in keys},
+    curves=curves,
+  )
+
+
+def _describe(job: scoring.Job) -> dict[str, str]:
+  pair: folder.Pair = job.pair
+  prediction = job.save_as or job.prediction
+  return {
+    'name': pair.name,
+    'source': pair.source,
+    'category': pair.category,
+    'photo': str(pair.image_path.absolute()),
+    'truth': str(pair.mask_path.absolute()),
+    'prediction': str(Path(prediction).absolute()),
+  }
+
+
+def _stack(rows: list[dict], keys: list[str]) -> dict[str, np.ndarray]:
+  return {
+    key: np.array([row[key] for row in rows])
+    for key in keys
+    if rows and key in rows[0]
+  }

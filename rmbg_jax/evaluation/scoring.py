@@ -1,0 +1,187 @@
+"""Scoring images one by one, in processes over the images.
+
+JAX is not imported here: a process that scores starts in a second.
+"""
+
+import collections
+import dataclasses
+import itertools
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import folder, images
+from rmbg_jax import files
+from rmbg_jax.evaluation import matting, saliency
+
+KINDS = ('saliency', 'matting')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """A prediction to score.
+
+  Attributes:
+    pair: photo and truth.
+    prediction: a mask's file, or alpha (h, w) in [0, 1]; an exception if it
+      could not be made.
+    kinds: of `KINDS`, the metrics to compute.
+    binarize: whether the truth is 1 where it is above one half, and 0
+      elsewhere, before anything.
+    band: the unknown band's radius in pixels, where there is no trimap.
+    save_as: where to write an alpha as an 8-bit mask, None for a file.
+  """
+
+  pair: folder.Pair
+  prediction: Path | np.ndarray | Exception
+  kinds: tuple[str, ...]
+  binarize: bool
+  band: int
+  save_as: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+  """What a prediction scored.
+
+  Attributes:
+    values: by the keys of `columns.COLUMNS`.
+    curves: by name and table, such as `f_raw`, each (256,).
+    empty: whether the truth has no foreground; the values are then only
+      `mae_raw` and `area_raw`, the share of pixels taken for foreground.
+    resized: whether the prediction was of another size than the truth.
+    error: why there is no score, or ''.
+  """
+
+  values: dict[str, float] = dataclasses.field(default_factory=dict)
+  curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  empty: bool = False
+  resized: bool = False
+  error: str = ''
+
+
+def score_all(
+  jobs: Iterable[Job], *, processes: int
+) -> Iterator[tuple[Job, Score]]:
+  """Yields each job with its score, in order.
+
+  Only a few jobs wait at a time, so that memory does not grow with their
+  number.
+
+  Args:
+    jobs: taken from as scores are done.
+    processes: how many score; with 1, this one does.
+  """
+  if processes == 1:
+    for job in jobs:
+      yield job, score(job)
+    return
+  # Forking a process that runs JAX's threads may hang.
+  context = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    remaining = iter(jobs)
+    pending: collections.deque = collections.deque()
+    while True:
+      for job in itertools.islice(remaining, 2 * processes - len(pending)):
+        pending.append((job, pool.submit(score, job)))
+      if not pending:
+        return
+      job, future = pending.popleft()
+      yield job, future.result()
+
+
+def score(job: Job) -> Score:
+  """Scores one prediction; what is wrong with its files is in the result."""
+  try:
+    if isinstance(job.prediction, Exception):
+      raise job.prediction
+    return _score(job)
+  except (OSError, ValueError) as error:
+    return Score(error=str(error))
+
+
+def read_alpha(path: Path) -> Image.Image:
+  """Returns a mask, or a cut-out's transparency, as 8-bit grey.
+
+  Unlike a truth of {0, 1}, a prediction this dark is taken as it is.
+  """
+  image = images.open_image(path)
+  if image.has_transparency_data:
+    alpha = image.convert('RGBA').getchannel('A')
+    if alpha.getextrema() != (255, 255):
+      return alpha
+  return images.to_rgb(image).convert('L')
+
+
+def _score(job: Job) -> Score:
+  stored = images.to_mask(images.open_image(job.pair.mask_path))
+  truth = np.asarray(stored)
+  if job.binarize:
+    truth = np.where(truth > 128, 255, 0).astype(np.uint8)
+  if isinstance(job.prediction, np.ndarray):
+    grey = Image.fromarray(np.round(job.prediction * 255).astype(np.uint8))
+    if job.save_as:
+      with files.write_atomically(job.save_as) as partial:
+        grey.save(partial, format='png', compress_level=1)
+    exact = Image.fromarray(job.prediction.astype(np.float32))
+  else:
+    grey = exact = read_alpha(job.prediction)
+  resized = grey.size != stored.size
+  if resized:
+    grey, exact = (
+      image.resize(stored.size, Image.Resampling.BILINEAR)
+      for image in (grey, exact)
+    )
+  # A paper's masks are files of 8 bits; what is not stretched is exact.
+  published = np.asarray(grey) / 255
+  alpha = np.asarray(exact, np.float64)
+  alpha = np.clip(alpha if exact.mode == 'F' else alpha / 255, 0, 1)
+  return dataclasses.replace(
+    _compute(job, published=published, alpha=alpha, truth=truth),
+    resized=resized,
+  )
+
+
+def _compute(
+  job: Job, *, published: np.ndarray, alpha: np.ndarray, truth: np.ndarray
+) -> Score:
+  share = truth / 255
+  mae = float(np.abs(alpha - share).mean())
+  # Of a soft matte, any pixel is something; of a mask, those it is rounded to.
+  if truth.max() <= (128 if 'saliency' in job.kinds else 0):
+    area = float(np.mean(alpha > 0.5))
+    return Score(empty=True, values={'mae_raw': mae, 'area_raw': area})
+  values, curves = {}, {}
+  if 'saliency' in job.kinds:
+    for table, prediction, true in (
+      ('stretched', saliency.stretch(published), truth > 128),
+      ('raw', alpha, truth > 127),
+    ):
+      found, drawn = saliency.compute_saliency(prediction, true)
+      values |= {f'{key}_{table}': value for key, value in found.items()}
+      curves |= {f'{key}_{table}': curve for key, curve in drawn.items()}
+    values['mae_raw'] = mae
+  if 'matting' in job.kinds:
+    unknown = _read_trimap(job.pair.mask_path, truth.shape)
+    if unknown is None:
+      unknown = matting.make_unknown_band(share, radius=job.band)
+    values |= matting.compute_matting(alpha, share, unknown)
+  return Score(values=values, curves=curves)
+
+
+def _read_trimap(mask_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+  """Returns the unknown band of the trimap beside a mask, None if none is."""
+  path = mask_path.parent.parent / 'trimap' / f'{mask_path.stem}.png'
+  if not path.exists():
+    return None
+  trimap = np.asarray(images.open_image(path).convert('L'))
+  if trimap.shape != shape:
+    raise ValueError(
+      f'{path}: the trimap is {trimap.shape[1]}x{trimap.shape[0]} pixels, the '
+      f'mask {shape[1]}x{shape[0]}.'
+    )
+  return (trimap > 0) & (trimap < 255)

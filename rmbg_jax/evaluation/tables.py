@@ -1,0 +1,186 @@
+"""Tables of results: for the terminal, Markdown, CSV and JSON."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmbg_jax import files
+from rmbg_jax.evaluation import columns
+from rmbg_jax.evaluation import results as results_lib
+
+Row = dict[str, Any]
+
+
+def make_rows(results: results_lib.Results) -> list[Row]:
+  """Returns the averages over all images, per source and per category.
+
+  Each row has `system`, `data_set`, `group`, `images`, the columns' values by
+  key in `values`, and 95 % bootstrap intervals (low, high) in `intervals`.
+  """
+  rows = []
+  for group, part in _split(results):
+    averages = part.average()
+    intervals = results_lib.compute_intervals(
+      part.average(weights)
+      for weights in results_lib.make_weights(len(part.images))
+    )
+    rows.append(
+      {
+        'system': part.system,
+        'data_set': part.data_set,
+        'group': group,
+        'images': len(part.images),
+        'values': {key: float(value[0]) for key, value in averages.items()},
+        'intervals': intervals,
+      }
+    )
+  return rows
+
+
+def make_empty_rows(results: Sequence[results_lib.Results]) -> list[list[str]]:
+  """Returns the cells of the table of images with an empty truth."""
+  return [
+    [
+      part.data_set,
+      part.system,
+      str(len(part.empty)),
+      *(
+        format_value(float(np.mean([row[key] for row in part.empty])))
+        for key in ('mae_raw', 'area_raw')
+      ),
+    ]
+    for part in results
+    if part.empty
+  ]
+
+
+EMPTY_HEADER = ('data set', 'system', 'images', 'MAE', 'share taken for object')
+
+
+def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
+  """Returns a table of `columns.TABLES` as Markdown, '' if there is none.
+
+  Args:
+    rows: of one data set; the systems are put side by side in each group.
+    table: its name.
+    intervals: whether to put them behind the values.
+  """
+  shown = [
+    column
+    for column in columns.COLUMNS
+    if column.table == table and any(column.key in r['values'] for r in rows)
+  ]
+  if not shown:
+    return ''
+  groups = list(dict.fromkeys(row['group'] for row in rows))
+  rows = sorted(rows, key=lambda row: groups.index(row['group']))
+  header = ['images of', 'system', 'n']
+  header += [
+    f'{column.title} {"↑" if column.higher_is_better else "↓"}'
+    for column in shown
+  ]
+  cells = [
+    [row['group'], row['system'], str(row['images'])]
+    + [_format_cell(row, column.key, intervals) for column in shown]
+    for row in rows
+  ]
+  return render_cells(header, cells)
+
+
+def render_cells(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+  """Returns a Markdown table whose columns line up in a terminal too."""
+  widths = [
+    max(len(line[index]) for line in (header, *cells))
+    for index in range(len(header))
+  ]
+
+  def join(line):
+    padded = (
+      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+    )
+    return f'| {" | ".join(padded)} |'
+
+  rule = f'|{"|".join("-" * (width + 2) for width in widths)}|'
+  return '\n'.join([join(header), rule, *map(join, cells)])
+
+
+def format_value(value: float) -> str:
+  """Returns four decimals; of large numbers, fewer; '-' for none."""
+  if not math.isfinite(value):
+    return '-'
+  return f'{value:.4f}' if abs(value) < 10 else f'{value:.2f}'
+
+
+def save_csv(rows: Sequence[Row], path: Path) -> None:
+  """Writes one line per system, data set and group, with the intervals."""
+  keys = [
+    column.key
+    for column in columns.COLUMNS
+    if any(column.key in row['values'] for row in rows)
+  ]
+  header = ['data_set', 'group', 'system', 'images']
+  for key in keys:
+    header += [key, f'{key}_low', f'{key}_high']
+  with (
+    files.write_atomically(path) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
+    writer = csv.DictWriter(file, header)
+    writer.writeheader()
+    for row in rows:
+      line = {key: row[key] for key in header[:4]}
+      for key, value in row['values'].items():
+        low, high = row['intervals'][key]
+        line |= {key: value, f'{key}_low': low, f'{key}_high': high}
+      writer.writerow(line)
+
+
+def save_text(text: str, path: Path) -> None:
+  """Writes a text file, atomically."""
+  with files.write_atomically(path) as partial:
+    partial.write_text(text, encoding='utf-8')
+
+
+def save_json(content: Mapping[str, Any], path: Path) -> None:
+  """Writes JSON, atomically; what is not a finite number becomes null."""
+  save_text(
+    json.dumps(_replace_nan(content), indent=1, ensure_ascii=False) + '\n', path
+  )
+
+
+def _split(
+  results: results_lib.Results,
+) -> Iterator[tuple[str, results_lib.Results]]:
+  if not results.images:
+    return
+  yield 'all', results
+  for key in ('source', 'category'):
+    names = np.array([image[key] for image in results.images])
+    if len(set(names)) > 1:
+      for name in sorted(set(names)):
+        yield f'{key} {name or "(none)"}', results.take(names == name)
+
+
+def _format_cell(row: Row, key: str, intervals: bool) -> str:
+  if key not in row['values']:
+    return '-'
+  text = format_value(row['values'][key])
+  if intervals and text != '-':
+    low, high = map(format_value, row['intervals'][key])
+    text += f' ({low}-{high})'
+  return text
+
+
+def _replace_nan(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _replace_nan(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_replace_nan(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value

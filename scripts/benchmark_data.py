@@ -1,0 +1,316 @@
+"""Times reading data: the loader, bare decoding, and the original's pipeline.
+
+```bash
+python scripts/benchmark_data.py                     # throughput and memory
+python scripts/benchmark_data.py --scale=25599       # preparing and checking
+```
+
+Needs requirements-dev.txt. Photos of about 1000x1000 pixels become 512x512 in
+batches of 16. Every side runs in processes of its own, in turn, `--rounds`
+times; printed are the medians of images per second. The original's pipeline is
+tf.data with OpenCV through `numpy_function`: as the original writes it, one
+image after the other, and with parallel calls, which it does not use.
+
+With `--scale`, a tree of so many tiny pairs with the publishers' names is
+prepared, checked and evaluated, and a tenth of it for comparison.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from configs import default
+from data_pipelines import folder, transforms
+
+SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
+SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
+PUBLISHED = 25_599
+
+
+def make_photos(root: Path, count: int) -> None:
+  """Writes textured JPEGs and soft masks, 960 to 1060 pixels a side."""
+  rng = np.random.default_rng(0)
+  for part in ('Images', 'Masks'):
+    (root / part).mkdir(parents=True)
+  for index in range(count):
+    width, height = rng.integers(960, 1061, 2).tolist()
+    photo = np.zeros((height, width, 3))
+    for cells, share in ((6, 0.5), (40, 0.3), (250, 0.2)):
+      coarse = rng.integers(0, 256, (cells, cells, 3), np.uint8)
+      enlarged = Image.fromarray(coarse).resize((width, height))
+      photo += share * np.asarray(enlarged)
+    photo += rng.normal(0, 4, photo.shape)
+    y, x = np.mgrid[:height, :width]
+    inside = 300 + 40 * np.sin(np.arctan2(y - 500, x - 500) * 30)
+    alpha = np.clip((inside - np.hypot(y - 500, x - 500)) / 12 + 0.5, 0, 1)
+    name = f'p_{index:08x}'
+    Image.fromarray(np.clip(photo, 0, 255).astype(np.uint8)).save(
+      root / f'Images/{name}.jpg', quality=90
+    )
+    Image.fromarray((alpha * 255).astype(np.uint8)).save(
+      root / f'Masks/{name}.png'
+    )
+
+
+def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
+  """Returns the function that both the loader and the bare side call."""
+  return transforms.Decode(
+    size, allow_empty=True, label_weights=dict.fromkeys(folder.LABELS, 1.0)
+  )
+
+
+def _decode_all(pairs: list[folder.Pair]) -> int:
+  decode = make_decode()
+  return sum(decode.map(pair)['image'].shape[0] > 0 for pair in pairs)
+
+
+def measure_bare(pairs: list[folder.Pair], images: int) -> float:
+  """Returns images/s of one process per core without any pipeline."""
+  cores = os.cpu_count() or 1
+  work = (pairs * -(-images // len(pairs)))[:images]
+  shares = [work[index::cores] for index in range(cores)]
+  with multiprocessing.get_context('spawn').Pool(cores) as pool:
+    pool.map(_decode_all, [pairs[:1]] * cores, chunksize=1)  # Imports.
+    began = time.perf_counter()
+    pool.map(_decode_all, shares, chunksize=1)
+    return images / (time.perf_counter() - began)
+
+
+def make_batches(pairs, batch: int, augment: transforms.Augment):
+  """Returns the training loader at its default threads and buffer."""
+  import grain
+  from absl import flags
+
+  from data_pipelines import loader
+
+  flags.FLAGS.mark_as_parsed()
+  return loader.make_train_iterator(
+    pairs,
+    decode=make_decode(),
+    augment=augment,
+    batch_size=batch,
+    seed=0,
+    read_options=grain.ReadOptions(num_threads=4, prefetch_buffer_size=4),
+    sharding=loader.Sharding(),
+  )
+
+
+def measure_iterator(batches, batch: int, images: int) -> float:
+  """Returns images/s after the buffer has been emptied once."""
+  for _ in range(6):
+    next(batches)
+  began = time.perf_counter()
+  for _ in range(images // batch):
+    next(batches)
+  return images // batch * batch / (time.perf_counter() - began)
+
+
+def make_original(pairs, parallel: bool):
+  """Returns the original's pipeline, with its ranges put right."""
+  import cv2
+  import tensorflow as tf
+
+  height, width = SIZE
+
+  def read(image_path, mask_path):
+    photo = cv2.imread(image_path.decode(), cv2.IMREAD_COLOR)
+    photo = cv2.resize(photo, (width, height)) / 255.0
+    mask = cv2.imread(mask_path.decode(), cv2.IMREAD_GRAYSCALE)
+    mask = cv2.resize(mask, (width, height)) / 255.0
+    return photo.astype(np.float32), mask.astype(np.float32)[..., None]
+
+  def preprocess(image_path, mask_path):
+    photo, mask = tf.numpy_function(
+      read, [image_path, mask_path], [tf.float32, tf.float32]
+    )
+    photo.set_shape([height, width, 3])
+    mask.set_shape([height, width, 1])
+    return photo, mask
+
+  paths = (
+    [str(pair.image_path) for pair in pairs],
+    [str(pair.mask_path) for pair in pairs],
+  )
+  calls = tf.data.AUTOTUNE if parallel else None
+  dataset = tf.data.Dataset.from_tensor_slices(paths).repeat()
+  dataset = dataset.map(preprocess, num_parallel_calls=calls)
+  return iter(dataset.batch(BATCH).prefetch(2))
+
+
+def measure(side: str, root: Path, images: int) -> dict[str, float]:
+  """Measures one side in this process."""
+  pairs = folder.read_folder(root)
+  off = transforms.Augment(flip=0.0, min_scale=1.0)
+  on = transforms.Augment(**default.get_config().data.augment)
+  if side == 'bare':
+    speed = measure_bare(pairs, images)
+  elif side in ('loader', 'augmented'):
+    batches = make_batches(pairs, BATCH, on if side == 'augmented' else off)
+    speed = measure_iterator(batches, BATCH, images)
+  elif side == 'memory':
+    batches = make_batches(pairs * 2, MEMORY_BATCH, on)
+    speed = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
+  else:
+    batches = make_original(pairs, side == 'original_parallel')
+    speed = measure_iterator(batches, BATCH, images)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  return {'speed': speed, 'peak_mb': peak}
+
+
+def run_side(side: str, root: Path, images: int) -> dict[str, float]:
+  """Measures in a process of its own."""
+  command = [sys.executable, __file__, f'--side={side}', f'--photos={root}']
+  output = subprocess.run(
+    [*command, f'--images={images}'], check=True, stdout=subprocess.PIPE
+  ).stdout
+  return json.loads(output.splitlines()[-1])
+
+
+def compare(root: Path, images: int, rounds: int) -> None:
+  """Prints throughput of all sides, their ratios, and the loader's memory."""
+  speeds: dict[str, list[float]] = {side: [] for side in SIDES}
+  for _ in range(rounds):
+    for side in SIDES:
+      speeds[side].append(run_side(side, root, images)['speed'])
+  medians = {side: statistics.median(speeds[side]) for side in SIDES}
+  for side in SIDES:
+    every = ', '.join(f'{speed:.1f}' for speed in speeds[side])
+    print(f'{side:18} {medians[side]:7.1f} images/s ({every})')
+  for side, other in (
+    ('loader', 'bare'),
+    ('augmented', 'bare'),
+    ('loader', 'original'),
+    ('loader', 'original_parallel'),
+  ):
+    ratio = medians[side] / medians[other]
+    print(f'{side} / {other}: {ratio:.2f}')
+  memory = run_side('memory', root, images)
+  print(
+    f'peak memory, batch {MEMORY_BATCH}, augmented: {memory["peak_mb"]:.0f} MB'
+  )
+
+
+def make_trees(root: Path, count: int) -> None:
+  """Writes the three published trees with that many pairs in all."""
+  from tests import trees
+
+  def share(published):
+    return round(published * count / PUBLISHED)
+
+  trees.make_p3m(root / 'p3m', train=share(9421), test=share(500))
+  trees.make_cod10k(
+    root / 'cod10k',
+    cam=(share(3040), share(2026)),
+    noncam=(share(2960), share(1974)),
+  )
+  trees.make_people(root / 'people', train=share(5110), val=share(568))
+
+
+def evaluate(root: Path) -> dict[str, float]:
+  """Walks all pairs once, as an evaluation does, and counts pictures."""
+  import grain
+  from absl import flags
+
+  from data_pipelines import loader
+
+  flags.FLAGS.mark_as_parsed()
+  pairs = folder.read_folder(root)
+  batches = loader.make_eval_batches(
+    pairs,
+    decode=make_decode((32, 32)),
+    batch_size=64,
+    read_options=grain.ReadOptions(num_threads=4, prefetch_buffer_size=4),
+    sharding=loader.Sharding(),
+  )
+  seen = [
+    hashlib.sha256(image.tobytes()).digest()
+    for batch in batches
+    for image in batch['image'][batch['weight'] > 0]
+  ]
+  print(
+    f'{len(pairs):,} pairs, {len(seen):,} evaluated, {len(set(seen)):,} '
+    'different pictures among them'
+  )
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  return {'speed': 0.0, 'peak_mb': peak}
+
+
+def measure_scale(root: Path, count: int) -> None:
+  """Prints time and memory of preparing, checking and evaluating."""
+  make_trees(root, count)
+  sources = [f'--{name}={root / name}' for name in ('p3m', 'cod10k', 'people')]
+  out = root / 'out'
+  module = [sys.executable, '-m']
+  for name, command in (
+    (
+      'prepare',
+      [*module, 'data_pipelines.prepare', *sources, f'--out={out}']
+      + ['--cod10k_images=all', '--split=original'],
+    ),
+    (
+      'check',
+      [*module, 'data_pipelines.check', str(out), '--allow_empty_masks'],
+    ),
+    ('evaluate', [sys.executable, __file__, '--side=all', f'--photos={out}']),
+  ):
+    began = time.perf_counter()
+    process = subprocess.Popen(
+      command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    text = process.stdout.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    print(
+      f'{name}: {time.perf_counter() - began:.0f} s, peak '
+      f'{usage.ru_maxrss / 1024:.0f} MB, exit code {process.returncode}'
+    )
+    print('\n'.join(f'  {line}' for line in text.splitlines()), flush=True)
+
+
+def main() -> None:
+  """Prints the comparison."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--images', type=int, default=320, help='Per timing.')
+  parser.add_argument('--files', type=int, default=64, help='Photos to make.')
+  parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--scale', type=int, default=0, help='Tiny pairs.')
+  parser.add_argument('--side', help='Measure one, here.')
+  parser.add_argument('--photos', type=Path, help='Of --side.')
+  arguments = parser.parse_args()
+  if arguments.side == 'all':
+    evaluate(arguments.photos)
+    return
+  if arguments.side:
+    result = measure(arguments.side, arguments.photos, arguments.images)
+    print(json.dumps(result))
+    return
+  print(f'{platform.machine()}, {os.cpu_count()} cores')
+  with tempfile.TemporaryDirectory() as directory:
+    root = Path(directory)
+    if arguments.scale:
+      for count in (arguments.scale // 10, arguments.scale):
+        measure_scale(root / str(count), count)
+    else:
+      make_photos(root, arguments.files)
+      compare(root, arguments.images, arguments.rounds)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,61 @@
+r"""Shows what a training sees: augmented pairs of its first batches, as a PNG.
+
+```bash
+python scripts/show_batch.py --config=configs/lite.py --config.data.dir=DIR \
+  --out=batch.png
+```
+
+Each pair is a photo, its alpha, and the photo times alpha.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data_pipelines import sheets
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'The configuration of the training.', lock_config=True
+)
+_OUT = flags.DEFINE_string('out', 'batch.png', 'PNG file to write.')
+_COUNT = flags.DEFINE_integer('count', 24, 'Pairs to show.', lower_bound=1)
+_CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
+
+
+def main(argv: list[str]) -> None:
+  """Writes the picture."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  from rmbg_jax import files, inputs, runtime
+
+  runtime.start()
+  config = _CONFIG.value
+  try:
+    batches = inputs.make_inputs(config, size=tuple(config.data.size))
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
+  rows = []
+  while len(rows) < _COUNT.value:
+    batch = next(batches.train_batches)
+    for photo, alpha in zip(batch['image'], batch['alpha'], strict=True):
+      photo = Image.fromarray(np.asarray(photo))
+      alpha = Image.fromarray(np.asarray(alpha[..., 0]))
+      cut = Image.composite(photo, Image.new('RGB', photo.size), alpha)
+      rows.append([photo, alpha.convert('RGB'), cut])
+  sheet = sheets.make_sheet(
+    rows[: _COUNT.value], cell=_CELL.value, columns=min(3, _COUNT.value)
+  )
+  with files.write_atomically(_OUT.value) as partial:
+    sheet.save(partial, 'png')
+  print(_OUT.value)
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config'])
+  app.run(main)

@@ -1,0 +1,169 @@
+"""What makes a data set unfit to train on is found and named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import check, folder, images, inspection
+from tests import trees
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _make(root, count=10, source='own'):
+  """A set without fault: textured photos, soft discs, an official split."""
+  trees.make_p3m(root / 'tree', train=count, test=0, size=(60, 48))
+  pairs = []
+  for index, photo in enumerate(sorted((root / 'tree').rglob('*.jpg'))):
+    pairs.append(
+      folder.Pair(
+        name=photo.name,
+        category='human',
+        image_path=photo,
+        mask_path=photo.parent.parent / 'mask' / f'{photo.stem}.png',
+        source=source,
+        split='train' if index < 0.7 * count else 'val',
+      )
+    )
+  folder.write_csv(root / 'Dataset.csv', pairs)
+  return pairs
+
+
+def _check(root, allow_empty=False):
+  report, findings = check.check(
+    root, allow_empty=allow_empty, validation_share=0.2
+  )
+  return report, {finding.kind: finding for finding in findings}
+
+
+def test_a_good_set_is_fit(tmp_path):
+  _make(tmp_path)
+  report, findings = _check(tmp_path)
+  assert report['fit'] and not findings
+  assert report['splits'] == {'train': 7, 'val': 3}
+  own = report['sources']['own']
+  assert own['pairs'] == 10
+  assert own['mask ranges'] == {'0-255': 10}
+  masks = [
+    np.asarray(Image.open(pair.mask_path)) / 255
+    for pair in folder.read_folder(tmp_path)
+  ]
+  assert own['mean coverage'] == pytest.approx(np.mean(masks), abs=1e-4)
+
+
+def _break(pairs):
+  """One fault of each kind; returns kind: (name in the line, wrong)."""
+
+  def save_mask(index, values):
+    Image.fromarray(values.astype(np.uint8)).save(pairs[index].mask_path)
+
+  content = pairs[0].image_path.read_bytes()
+  pairs[0].image_path.write_bytes(content[: len(content) // 2])
+  save_mask(1, np.full((60, 48), 255))
+  save_mask(2, np.zeros((48, 60)))
+  save_mask(3, np.full((48, 60), 255))
+  mask = np.zeros((48, 60))
+  mask[20:30, 20:30] = 1
+  save_mask(4, mask)
+  save_mask(5, mask * 38)
+  # The same photo, smaller and compressed anew, in the other split.
+  photo = Image.open(pairs[6].image_path).resize((50, 40))
+  photo.save(pairs[8].image_path, quality=70)
+  Image.fromarray((mask[:40, :50] * 255).astype(np.uint8)).save(
+    pairs[8].mask_path
+  )
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  Image.open(pairs[9].image_path).rotate(180).save(
+    pairs[9].image_path, exif=exif
+  )
+  Image.new('L', (9, 9)).save(pairs[7].image_path.with_name('stray.png'))
+  names = [pair.image_path.stem for pair in pairs]
+  return {
+    'unreadable': (names[0], True),
+    'size mismatch': (names[1], True),
+    'empty mask': (names[2], True),
+    'full mask': (names[3], False),
+    'mask of 0 and 1 among others': (names[4], False),
+    'unclear mask range': (names[5], True),
+    'same picture across splits': (names[8], True),
+    'rotated by EXIF (read upright)': (names[9], False),
+    'file that no row names': ('stray', False),
+  }
+
+
+def test_each_fault_is_found(tmp_path):
+  pairs = _make(tmp_path)
+  expected = _break(pairs)
+  report, findings = _check(tmp_path)
+  assert not report['fit']
+  assert set(findings) == set(expected)
+  for kind, (name, wrong) in expected.items():
+    assert findings[kind].wrong == wrong, kind
+    assert len(findings[kind].items) == 1, findings[kind].items
+    assert name in findings[kind].items[0]
+  _, allowed = _check(tmp_path, allow_empty=True)
+  assert not allowed['empty mask'].wrong
+  for index in (0, 1, 5, 8):
+    pairs[index].mask_path.unlink()
+  report, findings = _check(tmp_path)
+  assert len(findings['file without partner, or wrong row'].items) == 4
+
+
+def test_inverted_masks_of_a_source_are_found(tmp_path):
+  pairs = _make(tmp_path)
+  for pair in pairs:
+    mask = np.asarray(Image.open(pair.mask_path))
+    Image.fromarray(255 - mask).save(pair.mask_path)
+  _, findings = _check(tmp_path)
+  assert set(findings) == {'inverted masks'}
+  assert 'own: 10 of 10 masks' in findings['inverted masks'].items[0]
+  assert '--invert=own' in findings['inverted masks'].items[0]
+
+
+def test_duplicates_are_those_of_a_naive_search(rng):
+  signatures = rng.integers(0, 2**63, (200, 2), np.uint64)
+  signatures[150] = signatures[3]
+  signatures[151] = signatures[4] ^ np.array([0b1011, 0b1], np.uint64)
+  signatures[152] = signatures[5] ^ np.array([0b10111, 0b1], np.uint64)
+  expected = [
+    (i, j)
+    for i in range(200)
+    for j in range(i + 1, 200)
+    if sum(
+      bin(int(a) ^ int(b)).count('1')
+      for a, b in zip(signatures[i], signatures[j], strict=True)
+    )
+    <= inspection.NEAR
+  ]
+  assert expected == [(3, 150), (4, 151)]
+  assert inspection.find_duplicates(signatures) == expected
+
+
+def test_command_line(tmp_path):
+  pairs = _make(tmp_path)
+  _break(pairs)
+  command = [sys.executable, '-m', 'data_pipelines.check', str(tmp_path)]
+  outputs = [f'--json={tmp_path}/r.json', f'--sheet={tmp_path}/s.png']
+  result = subprocess.run(
+    [*command, *outputs], cwd=ROOT, capture_output=True, text=True
+  )
+  assert result.returncode == 1
+  assert 'Traceback' not in result.stderr
+  assert 'WRONG: empty mask: 1' in result.stdout
+  assert result.stdout.endswith('Not fit to train on.\n')
+  report = json.loads((tmp_path / 'r.json').read_text())
+  assert not report['fit'] and report['pairs'] == 10
+  # Nine pairs with a fault or a twin, two side by side, three cells for each.
+  height, width = images.read_size(tmp_path / 's.png')
+  assert 5 * 160 <= height < 6 * 160 and 6 * 160 <= width < 7 * 160
+  absent = subprocess.run(
+    [*command[:-1], '/absent'], cwd=ROOT, capture_output=True, text=True
+  )
+  assert absent.returncode == 1
+  assert 'Error: /absent: no such data folder' in absent.stderr
