@@ -60,3 +60,4 @@ def _set_campaign(config: ConfigDict) -> None:
   config.optimizer.warmup_steps = 300
   config.train.epochs = 10_000  # As many as there is time for.
   config.train.grid_every = 10
+  config.train.tensorboard = False

@@ -291,7 +291,7 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
   """
   import numpy as np
 
-  from data_pipelines import folder, transforms
+  from data_pipelines import folder
   from rmbg_jax import BackgroundRemover
 
   remover = BackgroundRemover.from_checkpoint(workdir)
@@ -301,7 +301,7 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
   )
   values = defaultdict(list)
   for pair in validation:
-    photo, mask = transforms.read_pair(pair, allow_empty=True)
+    photo, mask = folder.read_pair(pair, allow_empty=True)
     alpha, truth = remover.alpha(photo), np.asarray(mask) / 255
     union = ((alpha > 0.5) | (truth > 0.5)).sum()
     common = ((alpha > 0.5) & (truth > 0.5)).sum()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Where it runs, Grain need not be installed.
 WITHOUT_GRAIN = """
 import runpy, sys
-for name in ('grain', 'tensorflow_datasets', 'tensorflow'):
+for name in ('grain', 'tensorboardX', 'tensorflow_datasets'):
   sys.modules[name] = None  # Importing it raises ImportError.
 runpy.run_path('scripts/campaign.py', run_name='__main__')
 """
