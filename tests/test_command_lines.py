@@ -100,7 +100,8 @@ def test_every_config_loads(name):
   assert architecture['name'] in ('unet', 'u2net')
   assert 'weights' not in architecture.get('encoder', {})
   make_preprocessing(
-    config.data.normalization or config.model.encoder.dialect,
+    config.data.normalization
+    or config.model.encoder.get('dialect', config.model.name),
     size=tuple(config.data.size),
   )
   assert set(helpers.TINY_OVERRIDES) <= set(_flatten(config))
