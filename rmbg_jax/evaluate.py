@@ -9,13 +9,20 @@ python -m rmbg_jax.evaluate --compare=OUT/lite,OUT/MASKS --output=CHANGES
 docs/evaluation.md says what the columns mean. Needs the extra `eval`.
 """
 
+import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tqdm
 from absl import app, flags
+
+from rmbg_jax.evaluation import benchmarks, columns
+
+# From a data set to its predictions, in the order of its pairs: files, arrays,
+# or what went wrong.
+Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
 _CHECKPOINT = flags.DEFINE_list(
   'checkpoint',
@@ -36,8 +43,8 @@ _SPLIT = flags.DEFINE_list(
 _METRICS = flags.DEFINE_list(
   'metrics',
   [],
-  'Of saliency and matting. Default: matting where all masks are soft mattes '
-  '(label `alpha`), otherwise saliency.',
+  f'Of {", ".join(columns.METRICS)}. Default: matting where all masks are soft '
+  'mattes (label `alpha`), otherwise saliency.',
 )
 _BAND = flags.DEFINE_integer(
   'band',
@@ -100,10 +107,10 @@ def _check_flags() -> None:
     raise app.UsageError('--data is missing: what to score on.')
   if not _CHECKPOINT.value and not _PREDICTIONS.value:
     raise app.UsageError('Pass --checkpoint or --predictions: what to score.')
-  unknown = set(_METRICS.value) - {'saliency', 'matting'}
-  if unknown:
+  if not set(_METRICS.value) <= set(columns.METRICS):
     raise app.UsageError(
-      f'--metrics={",".join(_METRICS.value)}: choose from saliency, matting.'
+      f'--metrics={",".join(_METRICS.value)}: choose from '
+      f'{", ".join(columns.METRICS)}.'
     )
 
 
@@ -117,29 +124,33 @@ def _compare() -> list[str]:
 
 def _evaluate() -> list[str]:
   """Scores everything; returns what failed."""
-  from rmbg_jax.evaluation import benchmarks, report
+  from rmbg_jax.evaluation import report
   from rmbg_jax.evaluation import results as results_lib
 
-  data_sets = []
+  data_sets: list[benchmarks.DataSet] = []
   for directory in _DATA.value:
-    data_sets += benchmarks.load_data_sets(directory, splits=_SPLIT.value)
-  data_sets = _rename_duplicates(data_sets)
-  output = Path(_OUTPUT.value)
-  names = _name_systems([*_CHECKPOINT.value, *_PREDICTIONS.value])
+    for found in benchmarks.load_data_sets(directory, splits=_SPLIT.value):
+      taken = {other.name for other in data_sets}
+      name = _make_unique(found.name, found.directory, taken)
+      data_sets.append(dataclasses.replace(found, name=name))
+  # All are opened before any is scored, so that none is refused in the end.
   systems: dict[str, dict[str, Any]] = {}
-  results, failed = [], [p for d in data_sets for p in d.problems]
-  for path, name in names.items():
-    is_checkpoint = path in _CHECKPOINT.value
-    open_system = _open_checkpoint if is_checkpoint else _open_folder
-    systems[name], predict = open_system(path, data_sets)
+  predicts: dict[str, Predict] = {}
+  for opener, paths in (
+    (_open_checkpoint, _CHECKPOINT.value),
+    (_open_folder, _PREDICTIONS.value),
+  ):
+    for path in map(Path, paths):
+      name = path.stem if path.is_file() else path.absolute().name
+      name = _make_unique(name, path, systems.keys())
+      systems[name], predicts[name] = opener(path, data_sets)
+  output = Path(_OUTPUT.value)
+  results = []
+  failed = [p for data_set in data_sets for p in data_set.problems]
+  for name, predict in predicts.items():
     for data_set in data_sets:
       folder = output / name / data_set.name
-      part = _score(
-        predict,
-        data_set,
-        system=name,
-        masks=folder / 'masks' if is_checkpoint else None,
-      )
+      part = _score(predict, data_set, system=name, masks_dir=folder / 'masks')
       results_lib.save_results(part, folder)
       results.append(part)
       failed += [
@@ -162,14 +173,20 @@ def _evaluate() -> list[str]:
   return list(dict.fromkeys(failed))
 
 
-def _score(predict, data_set, *, system: str, masks: Path | None):
+def _score(
+  predict: Predict,
+  data_set: benchmarks.DataSet,
+  *,
+  system: str,
+  masks_dir: Path,
+) -> Any:
   """Returns the results of a system on a data set, with a progress bar.
 
   Args:
-    predict: from a data set to its predictions, in the order of its pairs.
+    predict: gives its predictions.
     data_set: what on.
     system: its name.
-    masks: folder to write predicted masks to, None if they are files.
+    masks_dir: folder for predictions that are not files yet.
   """
   from rmbg_jax.evaluation import predictions, results, scoring
 
@@ -185,7 +202,7 @@ def _score(predict, data_set, *, system: str, masks: Path | None):
       kinds=kinds,
       binarize=data_set.binarize,
       band=_BAND.value,
-      save_as=masks / names[pair.name] if masks else None,
+      save_as=masks_dir / names[pair.name],
     )
     for pair, prediction in zip(data_set.pairs, predict(data_set), strict=True)
   )
@@ -201,11 +218,13 @@ def _score(predict, data_set, *, system: str, masks: Path | None):
   )
 
 
-def _open_checkpoint(path: str, data_sets: Sequence[Any]):
+def _open_checkpoint(
+  path: Path, data_sets: Sequence[benchmarks.DataSet]
+) -> tuple[dict[str, Any], Predict]:
   """Returns what is said of a checkpoint, and its predictions of a data set."""
   from rmbg_jax import remover as remover_lib
   from rmbg_jax import runtime
-  from rmbg_jax.evaluation import benchmarks, predictions
+  from rmbg_jax.evaluation import predictions
   from rmbg_jax.pretrained import load
 
   runtime.start()
@@ -234,12 +253,14 @@ def _open_checkpoint(path: str, data_sets: Sequence[Any]):
   return details, predict
 
 
-def _open_folder(path: str, data_sets: Sequence[Any]):
+def _open_folder(
+  path: Path, data_sets: Sequence[benchmarks.DataSet]
+) -> tuple[dict[str, Any], Predict]:
   """Returns what is said of a folder of masks, and those of a data set."""
   from rmbg_jax.evaluation import predictions
 
   del data_sets  # Nothing is known of how masks were made.
-  index = predictions.index_masks(Path(path))
+  index = predictions.index_masks(path)
 
   def predict(data_set) -> Iterator[Any]:
     for pair in data_set.pairs:
@@ -248,33 +269,11 @@ def _open_folder(path: str, data_sets: Sequence[Any]):
   return {'masks': str(path), 'notes': []}, predict
 
 
-def _name_systems(paths: Sequence[str]) -> dict[str, str]:
-  """Returns a short name of each path, unlike the others'."""
-  names: dict[str, str] = {}
-  for path in paths:
-    absolute = Path(path).absolute()
-    name = absolute.stem if absolute.is_file() else absolute.name
-    if name in names.values():
-      name = f'{absolute.parent.name}_{name}'
-    if name in names.values():
-      name = f'{name}_{len(names) + 1}'
-    names[path] = name
-  return names
-
-
-def _rename_duplicates(data_sets: Sequence[Any]) -> list[Any]:
-  import dataclasses
-
-  renamed: list[Any] = []
-  for data_set in data_sets:
-    taken = {other.name for other in renamed}
-    name = data_set.name
-    if name in taken:
-      name = f'{data_set.directory.absolute().parent.name}_{name}'
-    if name in taken:
-      name = f'{name}_{len(renamed) + 1}'
-    renamed.append(dataclasses.replace(data_set, name=name))
-  return renamed
+def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
+  """Returns a name that is not taken, by the folder that its path is in."""
+  if name in taken:
+    name = f'{path.absolute().parent.name}_{name}'
+  return f'{name}_{len(taken) + 1}' if name in taken else name
 
 
 def run() -> None:

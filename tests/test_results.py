@@ -116,7 +116,9 @@ def test_results_come_back_from_their_files(rng, tmp_path):
   assert again.images == results.images
   for key, values in results.values.items():
     np.testing.assert_array_equal(again.values[key], values)
-  np.testing.assert_array_equal(again.curves['f_raw'], results.curves['f_raw'])
+  np.testing.assert_allclose(
+    again.curves['f_raw'], results.curves['f_raw'], rtol=1e-6
+  )
   with pytest.raises(FileNotFoundError, match='no results'):
     results_lib.load_results(tmp_path / 'set')
 
@@ -140,8 +142,8 @@ def test_comparison_pairs_the_images(rng, tmp_path):
   written = json.loads((tmp_path / 'out/comparison.json').read_text())
   rows = {r['key']: r for r in written['data_sets']['set']['rows']}
   for row in rows.values():
-    assert row['difference'] == pytest.approx(0.01)
-    assert row['low'] == pytest.approx(0.01)
+    assert row['difference'] == pytest.approx(0.01, abs=1e-6)
+    assert row['low'] == pytest.approx(0.01, abs=1e-6)
     assert (row['better'], row['improved']) == (True, 1)
   # Each on its own is far less certain than the difference.
   alone = tables.make_rows(first)[0]['intervals']['iou_raw']

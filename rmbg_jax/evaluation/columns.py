@@ -2,6 +2,7 @@
 
 import dataclasses
 
+METRICS = ('saliency', 'matting')
 TABLES = {
   'stretched': (
     'Each prediction is stretched to [0, 1] before it is scored, as '

@@ -95,7 +95,7 @@ def name_masks(pairs: Sequence[folder.Pair]) -> dict[str, str]:
   }
 
 
-def describe_checkpoint(path: str, loaded: Any) -> dict[str, Any]:
+def describe_checkpoint(path: Path, loaded: Any) -> dict[str, Any]:
   """Returns what a table says of a checkpoint.
 
   Args:
@@ -110,7 +110,7 @@ def describe_checkpoint(path: str, loaded: Any) -> dict[str, Any]:
   description = loaded.description
   details = {
     'checkpoint': str(path),
-    **_hash(Path(path), loaded.variables),
+    **_hash(path, loaded.variables),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
     'training_data': description.get('training_data'),
   }

@@ -18,8 +18,6 @@ from data_pipelines import folder, images
 from rmbg_jax import files
 from rmbg_jax.evaluation import matting, saliency
 
-KINDS = ('saliency', 'matting')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
@@ -29,11 +27,11 @@ class Job:
     pair: photo and truth.
     prediction: a mask's file, or alpha (h, w) in [0, 1]; an exception if it
       could not be made.
-    kinds: of `KINDS`, the metrics to compute.
+    kinds: of `columns.METRICS`, what to compute.
     binarize: whether the truth is 1 where it is above one half, and 0
       elsewhere, before anything.
     band: the unknown band's radius in pixels, where there is no trimap.
-    save_as: where to write an alpha as an 8-bit mask, None for a file.
+    save_as: where to write an alpha as an 8-bit mask, if at all.
   """
 
   pair: folder.Pair
