@@ -1,4 +1,4 @@
-"""The network of the preview weights: COUNT M parameters, 112x112 pixels.
+"""The network of the preview weights: 1.4 M parameters, 112x112 pixels.
 
 ```bash
 python -m rmbg_jax.main --config=configs/preview.py --config.data.dir=FOLDER
