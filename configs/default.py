@@ -41,7 +41,9 @@ def get_config() -> ConfigDict:
   config.model.dtype = 'float32'  # Of the computation; or 'bfloat16'.
 
   config.data = ConfigDict()
-  config.data.name = 'folder'  # Or 'demo'.
+  # Or 'demo', 'p3m', 'cod10k', 'people', 'tfds/combined' and others: see
+  # docs/datasets.md.
+  config.data.name = 'folder'
   config.data.dir = ''
   config.data.size = (512, 512)  # (height, width), multiples of 16.
   # '' for the encoder's dialect; 'original' is BGR / 255.
@@ -53,7 +55,7 @@ def get_config() -> ConfigDict:
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.augment.rotate = 10.0  # Largest angle in degrees; half have 0.
+  config.data.augment.rotate = 10.0  # Largest angle in degrees, of a fifth.
   config.data.augment.color = 0.2  # Strength in [0, 1].
   config.data.augment.blur = 0.05  # Probability, as the following.
   config.data.augment.noise = 0.05

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from data_pipelines import cod10k, folder
 
 COD10K_CHOICES = ('cam', 'cam+background', 'all')
-# Each with the usual share of pairs for validation.
-SPLITS = {'original': 0.2, 'official': 0.05}
+# The usual share of pairs for validation.
+SHARES = {'original': 0.2, 'official': 0.05}
 
 
 def choose_cod10k(pair: folder.Pair, choice: str) -> bool:
@@ -53,6 +53,26 @@ def name_pairs(
       name = unique + ('.jpg' if is_jpeg else '.png')
       named.append(dataclasses.replace(pair, name=name))
   return sorted(named, key=lambda pair: pair.name)
+
+
+def split_originally(
+  pairs: Sequence[folder.Pair], share: float
+) -> tuple[list[folder.Pair], list[folder.Pair]]:
+  """Splits at random what the original project trains on: 25,599 pairs.
+
+  That is everything but P3M-500-P, test sets and empty masks included.
+
+  Args:
+    pairs: everything that was published, sorted by name: who is held out must
+      not depend on what is chosen of them later.
+    share: of the pairs, in (0, 1), for validation.
+
+  Returns:
+    (training and validation pairs, pairs left out).
+  """
+  used = [pair for pair in pairs if pair.source != 'p3m-500-p']
+  left_out = [pair for pair in pairs if pair.source == 'p3m-500-p']
+  return folder.assign_splits(used, validation_share=share), left_out
 
 
 def split_officially(
@@ -102,3 +122,6 @@ def summarize(pairs: Sequence[folder.Pair]) -> str:
   numbers = ''.join(f'{totals[split]:8,}' for split in folder.SPLITS)
   lines.append(f'{"all":15} {"":12}{numbers}')
   return '\n'.join(lines)
+
+
+SPLITS = {'original': split_originally, 'official': split_officially}

@@ -41,30 +41,24 @@ def move_pair(
     offset: the region's place (down, right) in its range, each in [0, 1].
   """
   height, width = image.shape[:2]
-  # Four bands in one pass. As CMYK: Pillow would multiply RGB by an A.
-  both = Image.frombuffer(
-    'CMYK',
-    (width, height),
-    np.concatenate([image, alpha], axis=-1),
-    'raw',
-    'CMYK',
-    0,
-    1,
-  )
   if angle:
-    both = _cut_turned(both, scale=scale, angle=angle, offset=offset)
+    moved = _cut_turned(
+      np.concatenate([image, alpha], axis=-1),
+      scale=scale,
+      angle=angle,
+      offset=offset,
+    )
+    image, alpha = moved[..., :3], moved[..., 3:]
   else:
     crop = max(1, round(height * scale)), max(1, round(width * scale))
     top = round(offset[0] * (height - crop[0]))
     left = round(offset[1] * (width - crop[1]))
-    both = both.crop((left, top, left + crop[1], top + crop[0]))
-  moved = images.resize_image(both, size=(height, width))
+    region = (slice(top, top + crop[0]), slice(left, left + crop[1]))
+    image = _enlarge(image[region], (height, width))
+    alpha = _enlarge(alpha[region], (height, width))
   if flip:
-    moved = moved[:, ::-1]
-  return (
-    np.ascontiguousarray(moved[..., :3]),
-    np.ascontiguousarray(moved[..., 3:]),
-  )
+    image, alpha = image[:, ::-1], alpha[:, ::-1]
+  return np.ascontiguousarray(image), np.ascontiguousarray(alpha)
 
 
 def change_color(
@@ -138,14 +132,28 @@ def fill_foreground(image: Photo, alpha: Alpha) -> Photo:
   return np.clip(filled + 0.5, 0, 255).astype(np.uint8)
 
 
+def _enlarge(
+  array: UInt8[np.ndarray, 'h w c'], size: tuple[int, int]
+) -> UInt8[np.ndarray, 'h2 w2 c']:
+  if array.shape[:2] == size:
+    return array
+  squeezed = array[..., 0] if array.shape[-1] == 1 else array
+  picture = Image.fromarray(np.ascontiguousarray(squeezed))
+  return images.resize_image(picture, size=size).reshape(*size, -1)
+
+
 def _cut_turned(
-  picture: Image.Image,
+  array: UInt8[np.ndarray, 'h w 4'],
   *,
   scale: float,
   angle: float,
   offset: tuple[float, float],
-) -> Image.Image:
-  width, height = picture.size
+) -> UInt8[np.ndarray, 'h w 4']:
+  height, width = array.shape[:2]
+  # Four bands in one pass. As CMYK: Pillow would multiply RGB by an A.
+  picture = Image.frombuffer(
+    'CMYK', (width, height), array, 'raw', 'CMYK', 0, 1
+  )
   cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
   reach_x = width * abs(cos) + height * abs(sin)  # Of the turned whole.
   reach_y = height * abs(cos) + width * abs(sin)
@@ -156,12 +164,13 @@ def _cut_turned(
   a, b, d, e = scale * cos, -scale * sin, scale * sin, scale * cos
   c = centre_x - a * width / 2 - b * height / 2
   f = centre_y - d * width / 2 - e * height / 2
-  return picture.transform(
+  turned = picture.transform(
     picture.size,
     Image.Transform.AFFINE,
     (a, b, c, d, e, f),
     Image.Resampling.BILINEAR,
   )
+  return np.asarray(turned)
 
 
 def _fill(

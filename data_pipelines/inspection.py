@@ -119,6 +119,7 @@ def find_problems(
   ]
   findings += _find_ranges(good)
   findings += _find_same_pictures(good)
+  findings.append(_find_same_names(facts))
   findings += [
     _list('empty mask', [f for f in good if not f.largest], not allow_empty),
     _list('full mask', [f for f in good if f.coverage > 0.995], False),
@@ -205,6 +206,22 @@ def _find_same_pictures(facts: Sequence[Facts]) -> list[Finding]:
       ('within a split', within),
     )
   ]
+
+
+def _find_same_names(facts: Sequence[Facts]) -> Finding:
+  by_stem = collections.defaultdict(list)
+  for fact in facts:
+    by_stem[fact.pair.name.rpartition('.')[0].lower()].append(fact)
+  same = [group for group in by_stem.values() if len(group) > 1]
+  return Finding(
+    kind='same name but for its case or extension',
+    wrong=False,
+    items=[
+      ' and '.join(f'{f.pair.name} ({f.pair.split})' for f in group)
+      for group in same
+    ],
+    facts=[fact for group in same for fact in group],
+  )
 
 
 def _list(kind: str, facts: list[Facts], wrong: bool) -> Finding:

@@ -261,16 +261,12 @@ def main(argv: list[str]) -> None:
   out = Path(flags.FLAGS.out)
   share = flags.FLAGS.validation_share
   if share is None:
-    share = combine.SPLITS[flags.FLAGS.split]
-  left_out: list[folder.Pair] = []
+    share = combine.SHARES[flags.FLAGS.split]
   try:
     everything, problems = _read_sources()
     pairs = combine.name_pairs(everything)
     # Split before COD10K's choice: who is held out does not depend on it.
-    if flags.FLAGS.split == 'original':
-      pairs = folder.assign_splits(pairs, validation_share=share)
-    else:
-      pairs, left_out = combine.split_officially(pairs, share)
+    pairs, left_out = combine.SPLITS[flags.FLAGS.split](pairs, share)
     written, rejected = prepare(
       [p for p in pairs if combine.choose_cod10k(p, flags.FLAGS.cod10k_images)],
       out=out,
@@ -290,8 +286,13 @@ def main(argv: list[str]) -> None:
   except ValueError as error:
     raise SystemExit(f'Error: {error}') from error
   print(combine.summarize(written))
-  for pair in left_out:
-    print(f'Left out of training: {pair.image_path} is also in the test set')
+  if left_out:
+    examples = ', '.join(pair.image_path.name for pair in left_out[:3])
+    reason = {
+      'original': 'the original project does not use P3M-500-P',
+      'official': 'under the same names they are tested',
+    }[flags.FLAGS.split]
+    print(f'{len(left_out)} left out, as {reason}: {examples}')
   for _, reason in rejected[:20]:
     print(f'Rejected: {reason}')
   if rejected:
@@ -328,7 +329,7 @@ def _define_flags() -> None:
   flags.DEFINE_float(
     'validation_share',
     None,
-    f'Share of the pairs for validation; by default {combine.SPLITS}.',
+    f'Share of the pairs for validation; by default {combine.SHARES}.',
     lower_bound=0.0,
     upper_bound=1.0,
   )

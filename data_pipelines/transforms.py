@@ -73,7 +73,7 @@ class Augment:
     flip: probability of a horizontal flip.
     min_scale: the smallest side of the random crop as a share of the image's
       side; the crop keeps the aspect and is resized back. 1 turns it off.
-    rotate: the largest angle in degrees, to either side, of one photo in two;
+    rotate: the largest angle in degrees, to either side, of one photo in five;
       the others stay level, as most are. The crop is made as small as it takes
       to stay within the image.
     color: brightness, contrast and saturation are multiplied by up to 1 -
@@ -118,7 +118,7 @@ class Augment:
     scale = rng.uniform(self.min_scale, 1)
     offset = rng.random(2)
     turn = rng.uniform(-1, 1)
-    angle = float(np.sign(turn) * max(0, 2 * abs(turn) - 1)) * self.rotate
+    angle = float(np.sign(turn) * max(0, 5 * abs(turn) - 4)) * self.rotate
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
     hue = rng.uniform(-1, 1) * self.color / 10
     blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)

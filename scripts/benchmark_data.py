@@ -11,8 +11,8 @@ times; printed are the medians of images per second. The original's pipeline is
 tf.data with OpenCV through `numpy_function`: as the original writes it, one
 image after the other, and with parallel calls, which it does not use.
 
-With `--scale`, a tree of so many tiny pairs with the publishers' names is
-prepared, checked and evaluated, and a tenth of it for comparison.
+With `--scale`, trees of tiny pairs with the publishers' names are prepared to a
+set of so many, checked and evaluated, and a tenth of it for comparison.
 """
 
 import argparse
@@ -76,21 +76,28 @@ def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
   )
 
 
-def _decode_all(pairs: list[folder.Pair]) -> int:
+def _decode_all(pairs: list[folder.Pair]) -> float:
   decode = make_decode()
-  return sum(decode.map(pair)['image'].shape[0] > 0 for pair in pairs)
+  began = time.process_time()
+  for pair in pairs:
+    decode.map(pair)
+  return time.process_time() - began
 
 
-def measure_bare(pairs: list[folder.Pair], images: int) -> float:
-  """Returns images/s of one process per core without any pipeline."""
+def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
+  """Measures one process per core without any pipeline.
+
+  Returns:
+    (images/s, milliseconds of CPU time per image), as `measure_iterator`.
+  """
   cores = os.cpu_count() or 1
   work = (pairs * -(-images // len(pairs)))[:images]
   shares = [work[index::cores] for index in range(cores)]
   with multiprocessing.get_context('spawn').Pool(cores) as pool:
     pool.map(_decode_all, [pairs[:1]] * cores, chunksize=1)  # Imports.
     began = time.perf_counter()
-    pool.map(_decode_all, shares, chunksize=1)
-    return images / (time.perf_counter() - began)
+    busy = sum(pool.map(_decode_all, shares, chunksize=1))
+    return images / (time.perf_counter() - began), busy / images * 1000
 
 
 def make_batches(pairs, batch: int, augment: transforms.Augment):
@@ -112,14 +119,16 @@ def make_batches(pairs, batch: int, augment: transforms.Augment):
   )
 
 
-def measure_iterator(batches, batch: int, images: int) -> float:
-  """Returns images/s after the buffer has been emptied once."""
+def measure_iterator(batches, batch: int, images: int) -> tuple[float, float]:
+  """Measures this process after the buffer has been emptied once."""
   for _ in range(6):
     next(batches)
-  began = time.perf_counter()
+  began, busy = time.perf_counter(), time.process_time()
   for _ in range(images // batch):
     next(batches)
-  return images // batch * batch / (time.perf_counter() - began)
+  count = images // batch * batch
+  busy = time.process_time() - busy
+  return count / (time.perf_counter() - began), busy / count * 1000
 
 
 def make_original(pairs, parallel: bool):
@@ -160,18 +169,18 @@ def measure(side: str, root: Path, images: int) -> dict[str, float]:
   off = transforms.Augment(flip=0.0, min_scale=1.0)
   on = transforms.Augment(**default.get_config().data.augment)
   if side == 'bare':
-    speed = measure_bare(pairs, images)
+    measured = measure_bare(pairs, images)
   elif side in ('loader', 'augmented'):
     batches = make_batches(pairs, BATCH, on if side == 'augmented' else off)
-    speed = measure_iterator(batches, BATCH, images)
+    measured = measure_iterator(batches, BATCH, images)
   elif side == 'memory':
     batches = make_batches(pairs * 2, MEMORY_BATCH, on)
-    speed = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
+    measured = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
   else:
     batches = make_original(pairs, side == 'original_parallel')
-    speed = measure_iterator(batches, BATCH, images)
+    measured = measure_iterator(batches, BATCH, images)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  return {'speed': speed, 'peak_mb': peak}
+  return {'speed': measured[0], 'cpu_ms': measured[1], 'peak_mb': peak}
 
 
 def run_side(side: str, root: Path, images: int) -> dict[str, float]:
@@ -185,14 +194,19 @@ def run_side(side: str, root: Path, images: int) -> dict[str, float]:
 
 def compare(root: Path, images: int, rounds: int) -> None:
   """Prints throughput of all sides, their ratios, and the loader's memory."""
-  speeds: dict[str, list[float]] = {side: [] for side in SIDES}
+  results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
   for _ in range(rounds):
     for side in SIDES:
-      speeds[side].append(run_side(side, root, images)['speed'])
-  medians = {side: statistics.median(speeds[side]) for side in SIDES}
+      results[side].append(run_side(side, root, images))
+  medians = {}
   for side in SIDES:
-    every = ', '.join(f'{speed:.1f}' for speed in speeds[side])
-    print(f'{side:18} {medians[side]:7.1f} images/s ({every})')
+    speeds = [result['speed'] for result in results[side]]
+    medians[side] = statistics.median(speeds)
+    busy = statistics.median(result['cpu_ms'] for result in results[side])
+    print(
+      f'{side:18} {medians[side]:7.1f} images/s, {busy:.1f} ms of CPU each '
+      f'({", ".join(f"{speed:.1f}" for speed in speeds)})'
+    )
   for side, other in (
     ('loader', 'bare'),
     ('augmented', 'bare'),
@@ -208,7 +222,7 @@ def compare(root: Path, images: int, rounds: int) -> None:
 
 
 def make_trees(root: Path, count: int) -> None:
-  """Writes the three published trees with that many pairs in all."""
+  """Writes the three published trees, with P3M-500-P besides the count."""
   from tests import trees
 
   def share(published):
@@ -223,7 +237,7 @@ def make_trees(root: Path, count: int) -> None:
   trees.make_people(root / 'people', train=share(5110), val=share(568))
 
 
-def evaluate(root: Path) -> dict[str, float]:
+def evaluate(root: Path) -> None:
   """Walks all pairs once, as an evaluation does, and counts pictures."""
   import grain
   from absl import flags
@@ -248,8 +262,6 @@ def evaluate(root: Path) -> dict[str, float]:
     f'{len(pairs):,} pairs, {len(seen):,} evaluated, {len(set(seen)):,} '
     'different pictures among them'
   )
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  return {'speed': 0.0, 'peak_mb': peak}
 
 
 def measure_scale(root: Path, count: int) -> None:

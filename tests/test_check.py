@@ -1,5 +1,6 @@
 """What makes a data set unfit to train on is found and named."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -113,6 +114,19 @@ def test_each_fault_is_found(tmp_path):
     pairs[index].mask_path.unlink()
   report, findings = _check(tmp_path)
   assert len(findings['file without partner, or wrong row'].items) == 4
+
+
+def test_names_that_differ_in_case_or_extension_are_found(tmp_path):
+  pairs = _make(tmp_path)
+  twin = dataclasses.replace(
+    pairs[0], name=f'{pairs[1].image_path.stem.upper()}.PNG'
+  )
+  folder.write_csv(tmp_path / 'Dataset.csv', [twin, *pairs[1:]])
+  report, findings = _check(tmp_path)
+  assert report['fit']
+  (item,) = findings['same name but for its case or extension'].items
+  # Upper case sorts first.
+  assert item == f'{twin.name} (train) and {pairs[1].name} (train)'
 
 
 def test_inverted_masks_of_a_source_are_found(tmp_path):

@@ -22,11 +22,16 @@ CASES = [
   ((7, 7), 2, ((3, 3), (3, 3)), 1),
   ((2, 2), 1, 'SAME', 1),
 ]
+ROW_CASES = [CASES[0], CASES[4], CASES[5]]  # Stride 1 and 'SAME'.
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+  ('convolve_here', 'case'),
+  [(convolution.convolve, case) for case in CASES]
+  + [(convolution.convolve_by_rows, case) for case in ROW_CASES],
+)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_values_and_gradients(case, dtype):
+def test_values_and_gradients(convolve_here, case, dtype):
   size, stride, padding, dilation = case
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (2, 9, 8, 5), dtype)
@@ -49,7 +54,7 @@ def test_values_and_gradients(case, dtype):
 
   tolerance = 1e-4 if dtype == 'float32' else 0.03
   for actual, expected in zip(
-    jax.jit(lambda: apply(convolution.convolve))(),
+    jax.jit(lambda: apply(convolve_here))(),
     jax.jit(lambda: apply(reference))(),
     strict=True,
   ):

@@ -1,6 +1,8 @@
 """Odd image files are read on purpose, bad ones refused by name."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -101,3 +103,80 @@ def test_resize_does_not_alias():
   small = images.resize_image(Image.fromarray(stripes), size=(4, 8))
   assert small.shape == (4, 8)
   assert np.abs(small.astype(int) - 127).max() < 20
+
+
+def _png_header(width, height):
+  """The beginning of a PNG that promises so many pixels."""
+  content = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+  chunk = b'IHDR' + content
+  return (
+    b'\x89PNG\r\n\x1a\n'
+    + struct.pack('>I', len(content))
+    + chunk
+    + struct.pack('>I', zlib.crc32(chunk))
+    + struct.pack('>I', 8)
+    + b'IDAT'
+  )
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+  path = tmp_path / 'bomb.png'
+  path.write_bytes(_png_header(40000, 40000))
+  message = r'bomb\.png: .*1600000000 pixels.*exceeds limit.* Reduce the image'
+  with pytest.raises(ValueError, match=message):
+    images.open_image(path)
+  with pytest.raises(ValueError, match=message):
+    images.read_size(path)
+  with pytest.raises(ValueError, match=message):
+    images.open_reduced(path, size=(64, 64))
+
+
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_reduced_jpegs_keep_enough_and_their_own_size(orientation, tmp_path):
+  rng = np.random.default_rng(0)
+  coarse = Image.fromarray(rng.integers(0, 256, (12, 20, 3), np.uint8))
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  path = tmp_path / 'photo.jpg'
+  coarse.resize((800, 480)).save(path, exif=exif, quality=95)
+  whole = images.open_image(path)
+  for wanted in ((480, 800), (240, 400), (250, 410), (100, 100), (30, 30)):
+    if orientation == 6:
+      wanted = wanted[::-1]
+    reduced, size = images.open_reduced(path, size=wanted)
+    assert size == images.read_size(path) == (whole.height, whole.width)
+    assert reduced.height >= 0.95 * wanted[0]
+    assert reduced.width >= 0.95 * wanted[1]
+    ours = images.resize_image(reduced, size=wanted).astype(int)
+    assert np.abs(ours - images.resize_image(whole, size=wanted)).mean() < 2
+  assert reduced.width <= 110  # An eighth.
+
+
+def test_reduced_masks_keep_their_mean(rng):
+  mask = rng.integers(0, 256, (601, 902), np.uint8)
+  reduced = images.reduce_image(Image.fromarray(mask), size=(200, 300))
+  assert reduced.size == (301, 201)
+  assert np.asarray(reduced).mean() == pytest.approx(mask.mean(), abs=0.5)
+  same = Image.fromarray(mask)
+  assert images.reduce_image(same, size=(400, 600)) is same
+
+
+def test_masks_with_palettes_and_transparency():
+  values = np.array([[0, 1], [1, 0]], np.uint8)
+  red = Image.fromarray(values)
+  red.putpalette([0, 0, 0, 128, 0, 0])
+  np.testing.assert_array_equal(np.asarray(images.to_mask(red)), values * 255)
+  grey = Image.fromarray(values + 1)
+  grey.putpalette([9, 9, 9, 0, 0, 0, 255, 255, 255])
+  np.testing.assert_array_equal(np.asarray(images.to_mask(grey)), values * 255)
+  classes = Image.fromarray(values + np.array([[0, 0], [1, 0]], np.uint8))
+  classes.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+  with pytest.raises(ValueError, match=r'classes \[0, 1, 2\]'):
+    images.to_mask(classes)
+  cut_out = Image.new('RGBA', (2, 2), 'white')
+  cut_out.putalpha(Image.fromarray(values * 200))
+  np.testing.assert_array_equal(
+    np.asarray(images.to_mask(cut_out)), values * 200
+  )
+  drawn = Image.fromarray(values * 255).convert('RGBA')
+  np.testing.assert_array_equal(np.asarray(images.to_mask(drawn)), values * 255)

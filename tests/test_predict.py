@@ -16,7 +16,13 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from rmbg_jax import BackgroundRemover, load_model, predict, train
+from rmbg_jax import (
+  BackgroundRemover,
+  load_model,
+  predict,
+  preprocessing,
+  train,
+)
 from rmbg_jax.pretrained import release
 from tests import helpers
 
@@ -233,6 +239,7 @@ def test_a_single_photo_and_the_default_kinds(workdir, tmp_path):
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
     'cutout',
     'mask',
+    'report.jsonl',
   ]
   expected = BackgroundRemover.from_checkpoint(workdir).alpha(path)
   with Image.open(tmp_path / 'out/mask/photo.png') as mask:
@@ -418,7 +425,7 @@ def test_normalised_input_is_what_training_saw(workdir):
   """Training and prediction share one preprocessing, from the checkpoint."""
   loaded = load_model(workdir)
   config = helpers.make_config('')
-  expected = train.make_preprocessing(
+  expected = preprocessing.make_preprocessing(
     config.model.encoder.dialect, size=config.data.size
   )
   assert loaded.preprocessing == expected

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import cod10k, combine, folder, images, prepare
+from data_pipelines import (
+  cod10k,
+  combine,
+  folder,
+  images,
+  p3m,
+  people,
+  prepare,
+)
 from tests import trees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,16 +133,30 @@ def test_the_combined_set(published, tmp_path):
   assert {path.stem for path in anew} == {f'human_{changed.stem}'}
 
 
-def test_original_split_is_that_of_all_that_was_published(published):
-  pairs = combine.name_pairs(cod10k.read_cod10k(published / 'cod'))
-  split = folder.assign_splits(pairs, validation_share=0.2)
-  order = np.random.RandomState(42).permutation(16)
-  held_out = {pairs[i].name for i in order[: math.ceil(16 * 0.2)]}
-  for choice, count in (('cam', 8), ('cam+background', 12), ('all', 16)):
+def test_original_split_is_that_of_all_that_the_original_used(published):
+  everything = [
+    *p3m.read_p3m(published / 'p3m'),
+    *cod10k.read_cod10k(published / 'cod'),
+    *people.read_people(published / 'people'),
+  ]
+  split, left_out = combine.split_originally(
+    combine.name_pairs(everything), 0.2
+  )
+  assert {pair.source for pair in left_out} == {'p3m-500-p'}
+  assert len(left_out) == 2
+  # 8 of P3M, 16 of COD10K, 7 people.
+  names = sorted(pair.name for pair in split)
+  assert [pair.name for pair in split] == names and len(names) == 31
+  order = np.random.RandomState(42).permutation(31)
+  held_out = {names[i] for i in order[: math.ceil(31 * 0.2)]}
+  for choice, count in (('cam', 23), ('cam+background', 27), ('all', 31)):
     chosen = [p for p in split if combine.choose_cod10k(p, choice)]
     assert len(chosen) == count
     for pair in chosen:
       assert pair.split == ('val' if pair.name in held_out else 'train')
+  counts = (p3m.PUBLISHED, cod10k.PUBLISHED, people.PUBLISHED)
+  total = sum(sum(published.values()) for published in counts)
+  assert total - p3m.PUBLISHED['p3m-500-p', 'test'] == 25599
 
 
 def test_official_split_trains_on_nothing_that_is_tested(published):

@@ -6,13 +6,14 @@ default widths are the paper's U2-Net; U2-Net-p has 16 inner and 64 outer
 channels in every stage (`configs/u2netp.py`).
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rmbg_jax.models import layers
+from rmbg_jax.models import convolution, layers
 
 EPSILON = 1e-5  # PyTorch's, which the authors' weights were trained with.
 
@@ -71,11 +72,15 @@ class RSU(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w f']:
     """Returns features of the same resolution with `filters` channels."""
 
-    def block(name, features, *, filters=self.mid, dilation=1):
-      return ConvBlock(filters, self.conv, self.norm, dilation, name=name)(
-        features
-      )
+    def block(name, features, *, filters=self.mid, dilation=1, conv=self.conv):
+      return ConvBlock(filters, conv, self.norm, dilation, name=name)(features)
 
+    # In the authors' weights, large and nearly constant channels on the way up
+    # cancel against large biases (1361 in U2-Net-p's `decoder4/conv1d`), so
+    # that rounding shows in the mask.
+    accurate_conv = functools.partial(
+      self.conv, conv_general_dilated_cls=lambda: convolution.convolve_by_rows
+    )
     dilations = rsu_dilations(self.height)
     entry = block('conv_in', x, filters=self.filters)
     x, skips = entry, []
@@ -92,6 +97,7 @@ class RSU(nn.Module):
         jnp.concatenate([x, skips[index]], axis=-1),
         filters=self.filters if index == 0 else self.mid,
         dilation=dilations[index],
+        conv=accurate_conv,
       )
     return x + entry
 

@@ -13,7 +13,7 @@ METHODS = ('none', 'guided', 'matting')
 
 # Of the guided filter: half a window in pixels of the small map, and the
 # variance of colour, in [0, 1], below which an edge is not followed.
-_RADIUS = 4
+_RADIUS = 2
 _EPSILON = 1e-4
 
 # Of matting: the longest side in pixels that it runs at, and the share of that
