@@ -90,7 +90,9 @@ class DeviceAugment:
     highest = jnp.where(replaced, self.max_scale, 1.0)
     rgba, inside = self._look(pixels, index, lowest, highest, draws)
     image = self._change_color(rgba[..., :3], draws)
-    alpha = rgba[..., 3:] * inside
+    # Beyond its border, a photo repeats its edge, or gives way to the other.
+    replaced = replaced[:, None, None, None]
+    alpha = jnp.where(replaced, rgba[..., 3:] * inside, rgba[..., 3:])
     if self.background or self.max_enlargement:
       other = (next(draws) * pixels.shape[0]).astype(jnp.int32)
       ones = jnp.ones(count)
@@ -98,7 +100,7 @@ class DeviceAugment:
       behind = self._change_color(_fill(behind), draws)
       share = alpha / 255
       pasted = share * image + (1 - share) * behind
-      image = jnp.where(replaced[:, None, None, None], pasted, image)
+      image = jnp.where(replaced, pasted, image)
     image = self._degrade(image, draws, jax.random.fold_in(key, 1))
     return _to_uint8(image), _to_uint8(alpha)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from jaxtyping import Float, UInt8
 from PIL import Image
 
@@ -42,6 +41,8 @@ class Reporter:
       self._rows = [row for row in rows if row['epoch'] < first_epoch]
     self._board = None
     if active and tensorboard:
+      import tensorboardX  # Needed by nothing else.
+
       # What an interrupted run wrote of epochs to be repeated is hidden.
       self._board = tensorboardX.SummaryWriter(
         str(workdir / 'tensorboard'), purge_step=first_epoch

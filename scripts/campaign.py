@@ -17,6 +17,7 @@ the same schedule over the longer training: from half the rate in the second, a
 quarter in the third of equally long ones, and so on.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 MIB = 2**20
 _TIMED_STEPS = 8
+# To compile, to read, and to score, where that has not been timed.
+_SETUP_SECONDS = 120.0
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'What to train; its loader, batch size and rates.'
 )
@@ -102,20 +106,14 @@ def train() -> None:
   config.init_from = _find_start(campaign, workdir, weights)
   passes_before = _read_passes(config.init_from)
 
-  plan = _plan(config, workdir, seconds=60 * _MINUTES.value, began=began)
-  config.train.epochs = plan['epochs']
-  # Whatever goes slower than planned: saved in time.
-  late = threading.Timer(
-    1.1 * 60 * _MINUTES.value - (time.monotonic() - began),
-    lambda: os.kill(os.getpid(), signal.SIGTERM),
-  )
-  late.start()
-  try:
-    training.train_and_evaluate(config, workdir)
-  except SystemExit as stopped:
-    print(stopped)
-  finally:
-    late.cancel()
+  history = campaign / 'weights' / 'history.jsonl'
+  config.train.epochs = _plan_epochs(config, workdir, history, began=began)
+  with _stop_late(began + 1.1 * 60 * _MINUTES.value):
+    try:
+      row = training.train_and_evaluate(config, workdir)
+    except SystemExit as stopped:
+      row = {}
+      print(stopped)
 
   loaded = load.load_model(workdir)
   scores = _score(workdir, config)
@@ -133,15 +131,48 @@ def train() -> None:
     release.describe(loaded.description, loaded.preprocessing, **statements),
   )
   packing.split_file(weights, weights, part_bytes=_WEIGHTS_MIB.value * MIB)
-  row = {**plan, 'image_passes': passes, 'scores': scores}
-  with (campaign / 'weights' / 'history.jsonl').open('a') as file:
-    file.write(json.dumps(row) + '\n')
+  part = {
+    'machine': _describe_machine(config),
+    'image_passes': passes,
+    'learning_rate': config.optimizer.learning_rate,
+    'seconds_per_epoch': row.get('seconds'),
+    'seconds': round(time.monotonic() - began),
+    'scores': scores,
+  }
+  with history.open('a') as file:
+    file.write(json.dumps(part) + '\n')
   print(f'{passes} image passes so far. {weights}')
   for source, values in scores.items():
     print(
       f'{source:16} {values["images"]:4} images: MAE {values["mae"]:.4f}, '
       f'IoU {values["iou"]:.4f}'
     )
+
+
+@contextlib.contextmanager
+def _stop_late(deadline: float) -> Iterator[None]:
+  """Has a training that is slower than planned saved and stopped.
+
+  Args:
+    deadline: by the monotonic clock.
+  """
+  over = threading.Event()
+
+  def watch():
+    over.wait(max(0.0, deadline - time.monotonic()))
+    while not over.wait(1):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  # Before and after the loop, which listens, it must not kill the process.
+  previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  watcher = threading.Thread(target=watch, daemon=True)
+  watcher.start()
+  try:
+    yield
+  finally:
+    over.set()
+    watcher.join()
+    signal.signal(signal.SIGTERM, previous)
 
 
 def _packed_file() -> Path:
@@ -179,52 +210,78 @@ def _read_passes(path: str) -> int:
   return description.get('image_passes', 0)
 
 
-def _plan(
-  config: Any, workdir: Path, *, seconds: float, began: float
-) -> dict[str, Any]:
-  """Measures a step and returns how many epochs fit into the time.
+def _plan_epochs(
+  config: Any, workdir: Path, history: Path, *, began: float
+) -> int:
+  """Returns up to which epoch to train: those that are done and a part more.
 
-  What is compiled and decoded for it is kept in files, and used again.
+  A part has at least one epoch and at most `config.train.epochs`.
 
   Args:
     config: of the training.
-    workdir: of the training; its epochs so far count as well.
-    seconds: for everything together.
-    began: when, by the monotonic clock.
+    workdir: of the training.
+    history: what earlier parts took is read from it; for a machine that is not
+      in it, some steps are timed, which have to be compiled for that.
+    began: when the part did, by the monotonic clock.
   """
-  import jax
-
-  from rmbg_jax import build, checkpoints, resume, state
+  from rmbg_jax import checkpoints, resume
 
   done = 0
   with checkpoints.CheckpointStore(workdir, writable=False) as store:
     if store.latest_step is not None:
       description = store.read_description(store.latest_step)
       done = resume.Position.from_dict(description['position']).epoch
+  lines = history.read_text().splitlines() if history.exists() else []
+  parts = [json.loads(line) for line in lines]
+  epochs = [
+    part['seconds_per_epoch']
+    for part in parts
+    if part['machine'] == _describe_machine(config)
+    and part['seconds_per_epoch']
+  ]
+  setup = time.monotonic() - began
+  if epochs:
+    epoch, setup = epochs[-1], setup + _SETUP_SECONDS
+  else:
+    epoch = _time_epoch(config)
+    # It compiles and decodes, which is to come once more.
+    setup = 2 * (time.monotonic() - began)
+  left = 60 * _MINUTES.value - setup
+  return done + max(1, min(config.train.epochs, int(left / epoch)))
+
+
+def _describe_machine(config: Any) -> str:
+  """Returns what the speed of a training depends on."""
+  import jax
+
+  height, width = config.data.size
+  return (
+    f'{jax.device_count()} x {jax.devices()[0].device_kind}, {config.name}, '
+    f'{config.data.batch_size} x {height}x{width}, {config.model.dtype}'
+  )
+
+
+def _time_epoch(config: Any) -> float:
+  """Times some steps, and returns how many seconds an epoch will take."""
+  import jax
+
+  from rmbg_jax import build, state
+
   parts = build.make_parts(config)
   mesh = state.make_mesh()
   train_state = build.create_train_state(config, parts, mesh, resumed=False)
   take_step = build.make_train_step(config, parts)
-  seconds_per_step = []
+  seconds = []
   for _ in range(_TIMED_STEPS):
     start = time.monotonic()
     batch = state.put_batch(next(parts.data.train_batches), mesh)
     train_state, _ = jax.block_until_ready(take_step(train_state, batch))
-    seconds_per_step.append(time.monotonic() - start)
-  step = statistics.median(seconds_per_step)
+    seconds.append(time.monotonic() - start)
   # An evaluation is the forward pass alone: a third of a step.
-  evaluated = -(-len(parts.data.validation) // config.data.batch_size)
-  epoch = step * (parts.data.steps_per_epoch + evaluated / 3)
-  # Setting up again and scoring take about as long as this has taken.
-  left = seconds - 2 * (time.monotonic() - began)
-  return {
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'minutes': seconds / 60,
-    'images_per_second': round(config.data.batch_size / step, 1),
-    'learning_rate': config.optimizer.learning_rate,
-    'epochs': done + max(1, int(left / epoch)),
-  }
+  evaluated = len(parts.data.validation) / config.data.batch_size
+  return statistics.median(seconds) * (
+    parts.data.steps_per_epoch + evaluated / 3
+  )
 
 
 def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
@@ -234,7 +291,7 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
   """
   import numpy as np
 
-  from data_pipelines import folder, transforms
+  from data_pipelines import folder
   from rmbg_jax import BackgroundRemover
 
   remover = BackgroundRemover.from_checkpoint(workdir)
@@ -244,7 +301,7 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
   )
   values = defaultdict(list)
   for pair in validation:
-    photo, mask = transforms.read_pair(pair, allow_empty=True)
+    photo, mask = folder.read_pair(pair, allow_empty=True)
     alpha, truth = remover.alpha(photo), np.asarray(mask) / 255
     union = ((alpha > 0.5) | (truth > 0.5)).sum()
     common = ((alpha > 0.5) & (truth > 0.5)).sum()

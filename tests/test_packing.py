@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import demo, folder, packing, transforms
+from data_pipelines import demo, folder, packing
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_small_pictures_come_back(pairs, tmp_path):
   for old, new in zip(pairs, again, strict=True):
     for key in ('name', 'category', 'source', 'label', 'split'):
       assert getattr(old, key) == getattr(new, key)
-    read = [transforms.read_pair(p, allow_empty=True) for p in (old, new)]
+    read = [folder.read_pair(p, allow_empty=True) for p in (old, new)]
     photos, masks = (
       [np.asarray(x) for x in kind] for kind in zip(*read, strict=True)
     )
@@ -50,7 +50,7 @@ def test_large_pictures_shrink(pairs, tmp_path):
   path = tmp_path / 'data.zip'
   packing.pack_pairs(pairs, path, size=28, part_bytes=10**6)
   for pair in _unpack(path, tmp_path):
-    photo, mask = transforms.read_pair(pair, allow_empty=False)
+    photo, mask = folder.read_pair(pair, allow_empty=False)
     assert photo.size == mask.size == (28, 20)
 
 
