@@ -27,6 +27,7 @@ from rmbg_jax.prediction import (
 )
 
 _STANDARD = '-'
+_RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 
 _INPUT = flags.DEFINE_string(
@@ -43,7 +44,7 @@ _OUTPUT = flags.DEFINE_string(
 )
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
-  'released',
+  _RELEASED,
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
   'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
   '.onnx, or a name: released, u2net, u2netp, u2net_human_seg.',
@@ -243,6 +244,12 @@ def _make_remover(*, batch_size: int):
   from rmbg_jax import runtime
 
   runtime.start()
+  if _CHECKPOINT.value == _RELEASED:
+    print(
+      'Using the preview weights that come with the project, which cut out few '
+      'photos well (docs/model_card.md). --checkpoint=u2netp takes U2-Net-p.',
+      file=sys.stderr,
+    )
   return remover_lib.BackgroundRemover.from_checkpoint(
     _CHECKPOINT.value,
     batch_size=batch_size,

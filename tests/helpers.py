@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from PIL import Image
 
 from configs import demo
 from rmbg_jax import state
@@ -21,6 +22,12 @@ TINY_OVERRIDES = {
   'train.grid_images': 3,
   'train.tensorboard': False,
 }
+
+
+def make_photo(size, seed=0):
+  """An RGB image of (width, height) full of noise."""
+  pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3))
+  return Image.fromarray(pixels.astype(np.uint8))
 
 
 def save_random_release(path):
