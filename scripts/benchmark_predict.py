@@ -11,7 +11,8 @@ folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
   `rmbg_jax.predict` and by the original notebook's loop.
 lite: the `lite` network at its own size and U2-Net-p in onnxruntime at 320.
 start: one photo in a new process with `lite`, the second time.
-memory: the peak of a process that does 200 photos, and one that does 2,000.
+memory: the peak of a process that does 200 photos, and one that does 2,000,
+  with the released weights.
 
 Needs requirements-dev.txt. Weights are random: they do not change the time.
 """
@@ -244,14 +245,11 @@ def measure_start(folder: Path) -> None:
 
 def measure_memory(folder: Path) -> None:
   """Prints the peak memory for few and for many photos."""
-  save_lite(folder / 'lite.safetensors')
   peaks = {}
   for count in (200, 2000):
     make_photos(folder / f'{count}', count, (480, 320))
     _, peaks[count] = run_predict(
-      f'--input={folder / str(count)}',
-      f'--output={folder / "out"}{count}',
-      f'--checkpoint={folder / "lite.safetensors"}',
+      f'--input={folder / str(count)}', f'--output={folder / "out"}{count}'
     )
   print(
     f'memory: {peaks[200]} MB for 200 photos, {peaks[2000]} MB for 2,000',
