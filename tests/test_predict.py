@@ -27,9 +27,9 @@ def checkpoint(tmp_path_factory):
   return path
 
 
-def _run(source, output, checkpoint, **flags):
+def _run(source, output, weights, **flags):
   flags = {'input': str(source), 'output': str(output), **flags}
-  flags.setdefault('checkpoint', str(checkpoint))
+  flags.setdefault('checkpoint', str(weights))
   with flagsaver.flagsaver(**flags):
     predict.main(['predict'])
 
