@@ -56,7 +56,7 @@ def save_report(
     gallery_count: worst, median and best images to show; 0 for no gallery.
 
   Returns:
-      The report for a terminal: the same without intervals.
+    The report for a terminal: the same without intervals.
   """
   rows = [row for part in results for row in tables.make_rows(part)]
   texts = []
