@@ -139,7 +139,7 @@ def _predict_standard() -> None:
   )
   remover = _make_remover(batch_size=1)
   probs = remover.predict(remover.resize([photo.seen]))[0]
-  alpha = photo.hide_transparent(remover.refinement.apply(probs, photo.seen))
+  alpha = remover.refine(probs, photo)
   sys.stdout.buffer.write(style.render(photo, alpha, kinds)[kinds[0]])
 
 

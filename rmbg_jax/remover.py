@@ -153,7 +153,7 @@ class BackgroundRemover:
       ]
       probs = self.predict(self.resize([photo.seen for photo in photos]))
       results += [
-        photo.hide_transparent(self.refinement.apply(one, photo.seen))
+        self.refine(one, photo)
         for photo, one in zip(photos, probs, strict=True)
       ]
     return results
@@ -178,7 +178,7 @@ class BackgroundRemover:
     """
     photo = photos_lib.read_photo(image)
     probs = self.predict(self.resize([photo.seen]))[0]
-    alpha = photo.hide_transparent(self.refinement.apply(probs, photo.seen))
+    alpha = self.refine(probs, photo)
     content = rendering.Style().render(photo, alpha, ('cutout',))['cutout']
     if isinstance(image, bytes):
       return content
@@ -211,6 +211,15 @@ class BackgroundRemover:
     padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
     padded = jax.device_put(np.pad(batch, padding), self._by_image)
     return np.asarray(self._compute_probs(self._variables, padded))[:count]
+
+  def refine(
+    self, probs: Float[np.ndarray, 'h w'], photo: photos_lib.Photo
+  ) -> Float[np.ndarray, 'h2 w2']:
+    """Returns alpha in [0, 1] at the photo's size, from `predict`'s answer.
+
+    Where the photo was transparent, alpha is 0.
+    """
+    return photo.hide_transparent(self.refinement.apply(probs, photo.seen))
 
 
 def open_photo(image: photos_lib.ImageLike) -> Image.Image:

@@ -172,8 +172,7 @@ def _write(
   job: listing.Job, task: Task, remover, read: _Read, probs: np.ndarray
 ) -> report.Entry:
   began = time.perf_counter()
-  alpha = remover.refinement.apply(probs, read.photo.seen)
-  alpha = read.photo.hide_transparent(alpha)
+  alpha = remover.refine(probs, read.photo)
   missing = task.missing(job)
   contents = task.style.render(read.photo, alpha, tuple(missing))
   for kind, content in contents.items():

@@ -91,11 +91,9 @@ class Style:
     colours = pixels
     if self.estimate_foreground and {'cutout', 'composite'} & set(kinds):
       colours = replace_colours(pixels, alpha)
-    return {
-      kind: self._encode(kind, photo, alpha, pixels, colours) for kind in kinds
-    }
+    return {kind: self._encode(kind, photo, alpha, colours) for kind in kinds}
 
-  def _encode(self, kind, photo, alpha, pixels, colours) -> bytes:
+  def _encode(self, kind, photo, alpha, colours) -> bytes:
     profile = photo.icc_profile
     if kind == 'mask':
       return self._to_file(to_mask(alpha), kind, None)
