@@ -18,6 +18,7 @@ from typing import Any
 import tqdm
 from absl import app, flags
 
+from rmbg_jax import command_line
 from rmbg_jax.evaluation import benchmarks, columns
 
 # From a data set to its predictions, in the order of its pairs: files, arrays,
@@ -278,7 +279,7 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 def run() -> None:
   """The command line's entry point."""
-  app.run(main)
+  command_line.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,31 @@
-"""Trains a network: `python -m rmbg_jax.main --config=configs/demo.py`."""
+"""Trains a network: `python -m rmbg_jax.main --config=configs/demo.py`.
 
+A configuration of the project goes by its name too, from any folder:
+`--config=demo`.
+"""
+
+import sys
 from pathlib import Path
 
 from absl import app, flags
-from ml_collections import config_flags
+
+import configs
+from rmbg_jax import command_line
+
+try:
+  from ml_collections import config_flags
+except ImportError as error:
+  raise SystemExit(
+    'Error: training needs more packages than cutting out photos. Run: '
+    'pip install "rmbg-u2net-jax[train]", or in a checkout '
+    'pip install -r requirements.txt.'
+  ) from error
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Configuration file, see configs/.', lock_config=True
+  'config',
+  None,
+  'Configuration: the path of a file, or the name of one in configs/.',
+  lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -51,8 +70,11 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """The command line's entry point."""
-  flags.mark_flag_as_required('config')
-  app.run(main)
+  try:
+    argv = configs.resolve_names(sys.argv)
+  except ValueError as error:
+    raise SystemExit(f'Error: {error}') from error
+  command_line.run(main, __name__, required=['config'], argv=argv)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import tqdm
 from absl import app, flags
 from PIL import Image
 
+from rmbg_jax import command_line
 from rmbg_jax.prediction import (
   listing,
   photos,
@@ -262,8 +263,7 @@ def _make_remover(*, batch_size: int):
 
 def run() -> None:
   """The command line's entry point."""
-  flags.mark_flags_as_required(['input', 'output'])
-  app.run(main)
+  command_line.run(main, __name__, required=['input', 'output'])
 
 
 if __name__ == '__main__':
