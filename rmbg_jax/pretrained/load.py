@@ -59,10 +59,11 @@ def load_model(
     FileNotFoundError: if there is nothing at the path.
     ValueError: if it is none of these, or damaged.
   """
-  if path == RELEASED:
+  name = os.fspath(path)
+  if name == RELEASED:
     path = release.find_released()
-  elif path in u2net_onnx.PUBLISHED:
-    path = u2net_onnx.find_published(path)
+  elif name in u2net_onnx.PUBLISHED:
+    path = u2net_onnx.find_published(name)
   path, which = _split_step(Path(path))
   if path.is_dir():
     return _load_workdir(path, which, dtype)

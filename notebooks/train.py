@@ -1,0 +1,85 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train, and go on after a disconnect
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/rmbg-u2net/rmbg-u2net-jax/blob/main/notebooks/train.ipynb)
+#
+# With the original project's `sample` settings, to see everything run; then
+# with your own.
+
+# %%
+# On Colab this fetches and installs the project, for a GPU if there is one. In
+# a checkout it only goes to the checkout's folder.
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+if Path('../requirements.txt').exists():
+  os.chdir('..')
+elif not Path('requirements.txt').exists():
+  url = 'https://github.com/rmbg-u2net/rmbg-u2net-jax'
+  subprocess.run(['git', 'clone', '--depth=1', url], check=True)
+  os.chdir('rmbg-u2net-jax')
+  gpu = '-cuda12' if shutil.which('nvidia-smi') else ''
+  install = f'-m pip install -q -r requirements{gpu}.txt -e .[eval,onnx]'
+  subprocess.run([sys.executable, *install.split()], check=True)
+# This notebook and the commands that it runs share the GPU.
+os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+
+# %% tags=["parameters"]
+# A file of configs/: sample.py has the settings of the original's first
+# training (1000 images of 16x16 pixels), demo.py learns to see something.
+CONFIG = 'configs/sample.py'
+# A folder with Images/ and Masks/ of equal names (docs/datasets.md). Without
+# one, pictures are drawn.
+DATA = ''
+# Checkpoints and logs. On Colab they go to your Drive, which outlives it.
+COLAB = Path('/content').exists()
+WORKDIR = '/content/drive/MyDrive/rmbg/sample' if COLAB else 'runs/sample'
+# Any setting of configs/default.py. To start from ImageNet's weights, remove
+# the first.
+OPTIONS = '--config.model.encoder.weights= --config.train.epochs=10'
+
+# %%
+if WORKDIR.startswith('/content/drive'):
+  from google.colab import drive
+
+  drive.mount('/content/drive')
+data = f'--config.data.dir={DATA}'
+if not DATA:
+  data = '--config.data.name=demo --config.data.dir=runs/demo_data'
+
+# %% [markdown]
+# After a disconnect, run all cells again: the training goes on from its last
+# checkpoint, to the same result.
+
+# %%
+# !{sys.executable} -m rmbg_jax.main --config={CONFIG} --workdir={WORKDIR} {data} {OPTIONS}
+
+# %%
+# !{sys.executable} scripts/plot_history.py {WORKDIR} --output={WORKDIR}/history.png
+
+from IPython import display
+
+display.Image(f'{WORKDIR}/history.png')
+
+# %% [markdown]
+# What it makes of a photo. `scripts/export.py` turns the training into one
+# small file for others, or into ONNX, StableHLO or a Keras `.h5`
+# ([docs/export.md](../docs/export.md)).
+
+# %%
+from rmbg_jax import BackgroundRemover
+
+photos = Path(DATA or 'runs/demo_data') / 'Images'
+remover = BackgroundRemover.from_checkpoint(WORKDIR)
+remover.remove(min(photos.iterdir()))
