@@ -9,7 +9,13 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 # Half of the time of these tests is compilation. What is compiled with all
 # optimisations is tested through the command lines, as users run them.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
+)
+
+# Numba would compile all of pymatting, for a minute, for two small pictures.
+os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
 
 # The same programs are compiled by many tests and their processes: once is
 # enough. A new folder, so that every run of the tests compiles them itself.

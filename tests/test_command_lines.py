@@ -64,24 +64,6 @@ def test_quickstart_learns(tmp_path):
   assert (workdir / 'log.csv').read_text() == log
 
 
-def test_trains_and_predicts_without_tensorflow(tmp_path):
-  code = f"""
-import sys
-for name in ('tensorflow', 'tf_keras', 'keras', 'py_sod_metrics'):
-  sys.modules[name] = None  # Importing it raises ImportError.
-from pathlib import Path
-from tests import helpers
-from rmbg_jax import BackgroundRemover, train
-workdir = Path({str(tmp_path)!r})
-config = helpers.make_config(workdir / 'data', **{{'train.epochs': 1}})
-train.train_and_evaluate(config, workdir / 'run')
-photo = next((workdir / 'data' / 'Images').iterdir())
-BackgroundRemover.from_checkpoint(workdir / 'run').remove(photo).load()
-print('done without', sys.modules['tensorflow'])
-"""
-  assert 'done without None' in _run('-c', code).stdout
-
-
 CONFIGS = sorted(
   path.stem
   for path in Path(configs.__file__).parent.glob('*.py')

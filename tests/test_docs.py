@@ -1,0 +1,195 @@
+"""Every command of the documentation is run: here, or by the test named here.
+
+Commands that need what a test cannot have say so in a comment: `# needs ...`.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_pipelines import demo
+from tests import trees
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# In the order in which a reader would run them.
+PAGES = (
+  'README.md',
+  'docs/datasets.md',
+  'docs/training.md',
+  'docs/predicting.md',
+  'docs/evaluation.md',
+)
+OTHER_PAGES = ('CONTRIBUTING.md', 'docs/scaling.md', 'docs/u2net.md')
+
+ELSEWHERE = {
+  'python3 scripts/quickstart.py': (
+    'test_command_lines.py::test_quickstart_learns'
+  ),
+  'python scripts/campaign.py': (
+    'test_campaign.py::test_goes_on_with_and_without_the_training'
+  ),
+}
+# What sets up or is this suite; the packages are compared by test_packaging.
+SETUP = (
+  'python3 -m venv',
+  'pip install',
+  'python3 scripts/test.py',
+  '.venv/bin/ruff',
+  'bash .ci/run',
+)
+# Appended to configurations: a network and a data set for seconds.
+SMALL = (
+  '--config.model.encoder.width=4',
+  '--config.model.encoder.stage_sizes=1,1,1',
+  '--config.model.encoder.weights=',
+  '--config.model.bridge.filters=8',
+  '--config.model.decoder.filters=8,8,8,8',
+  '--config.data.size=32,32',
+  '--config.data.batch_size=4',
+  '--config.data.allow_empty_masks=true',
+  '--config.train.epochs=1',
+  '--config.train.tensorboard=false',
+)
+# Python runs this at its start: only the tests may need these packages.
+HIDE = """
+from importlib.machinery import PathFinder
+
+find_spec = PathFinder.find_spec
+
+
+def find_others(name, path=None, target=None):
+  if name.partition('.')[0] in ('keras', 'tensorflow', 'tf_keras'):
+    return None
+  return find_spec(name, path, target)
+
+
+PathFinder.find_spec = find_others
+"""
+
+
+def read_blocks(page, language):
+  """Returns the code blocks of a page."""
+  pattern = rf'^```{language}\n(.*?)^```'
+  return re.findall(pattern, (ROOT / page).read_text(), re.M | re.S)
+
+
+def read_commands(page):
+  """Returns the commands of a page, without those that need something."""
+  lines = []
+  for block in read_blocks(page, 'bash'):
+    if block.startswith('# needs'):
+      continue
+    lines += block.replace('\\\n', ' ').splitlines()
+  commands = []
+  for line in lines:
+    command, _, comment = line.partition('#')
+    if command.strip() and not comment.strip().startswith('needs'):
+      commands.append(' '.join(command.split()))
+  return commands
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+  """A folder with everything that the documentation speaks of."""
+  world = tmp_path_factory.mktemp('world')
+  for name in ('configs', 'scripts', 'docs'):
+    (world / name).symlink_to(ROOT / name, target_is_directory=True)
+  for name in ('FOLDER', 'DIR'):
+    demo.make_demo(world / name, count=10, size=(48, 48), seed=1)
+    (world / name / 'Dataset.csv').unlink()  # As a folder of one's own.
+  shutil.copytree(world / 'FOLDER/Images', world / 'PHOTOS')
+  for name in ('MASKS', 'OTHER_MASKS'):
+    shutil.copytree(world / 'FOLDER/Masks', world / name)
+  for kind in ('Image', 'Mask'):
+    source = world / f'FOLDER/{kind}s'
+    shutil.copytree(source, world / f'DUTS-TE/DUTS-TE-{kind}')
+  trees.make_p3m(world / 'P3M-10k')
+  trees.make_cod10k(world / 'COD10K-v3')
+  trees.make_people(world / 'people_segmentation')
+  photos = sorted((world / 'PHOTOS').iterdir())
+  for name in ('photo.jpg', 'a.jpg', 'b.png'):
+    with Image.open(photos[0]) as photo:
+      photo.save(world / name)
+  (world / 'hidden').mkdir()
+  (world / 'hidden/sitecustomize.py').write_text(HIDE)
+  return world
+
+
+def run(command, world):
+  """Runs a command in a process of its own; returns what it prints."""
+  path = os.pathsep.join((str(world / 'hidden'), str(ROOT)))
+  result = subprocess.run(
+    command,
+    cwd=world,
+    env={**os.environ, 'PYTHONPATH': path},
+    capture_output=True,
+    text=True,
+  )
+  output = result.stdout + result.stderr
+  assert result.returncode == 0, f'{shlex.join(map(str, command))}\n{output}'
+  return output
+
+
+def test_commands_run(world):
+  """Without TensorFlow and Keras, in the order of the pages."""
+  done = set()
+  for page in PAGES:
+    # The pages show what a network does before they say how one is trained.
+    for command in sorted(read_commands(page), key=_is_not_training_of_folder):
+      if command in done or command.startswith((*ELSEWHERE, *SETUP)):
+        continue
+      done.add(command)
+      program, *arguments = shlex.split(command)
+      assert program == 'python', command
+      if '--config=' in command:
+        arguments += SMALL
+      run([sys.executable, *arguments], world)
+    for block in read_blocks(page, 'python'):
+      run([sys.executable, '-c', block], world)
+  programs = {command.split()[1:3][-1] for command in done}
+  assert {'rmbg_jax.main', 'rmbg_jax.predict', 'rmbg_jax.evaluate'} <= programs
+  assert len(list((world / 'OUT/cutout').iterdir())) == 10
+  for name in ('log.csv', 'log.jsonl'):
+    assert (world / 'runs/lite' / name).exists()
+  assert (world / 'cutout.png').exists()
+
+
+def _is_not_training_of_folder(command):
+  return 'rmbg_jax.main' not in command or '=FOLDER' not in command
+
+
+def test_the_others_are_tested_elsewhere():
+  for page in (*PAGES, *OTHER_PAGES):
+    for command in read_commands(page):
+      if command.startswith(SETUP):
+        continue
+      tests = [t for start, t in ELSEWHERE.items() if command.startswith(start)]
+      assert tests or page in PAGES, f'{page}: {command}'
+      for name in tests:
+        file, _, function = name.partition('::')
+        assert f'def {function}(' in (ROOT / 'tests' / file).read_text()
+
+
+def test_extras_exist():
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  for page in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')):
+    for extras in re.findall(
+      r'(?:rmbg-u2net-jax|\.)\[([a-z,0-9]+)\]', page.read_text()
+    ):
+      assert set(extras.split(',')) <= set(project['optional-dependencies'])
+
+
+def test_links_lead_somewhere():
+  for page in (*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')):
+    for target in re.findall(r'\]\(([^)#\s]+)[^)]*\)', page.read_text()):
+      if not target.startswith('http'):
+        assert (page.parent / target).exists(), f'{page.name}: {target}'
