@@ -13,7 +13,7 @@ from rmbg_jax.web import service as service_lib
 TITLE = 'Remove backgrounds'
 
 # Requests that are worked on at once; each uses all cores.
-_WORKERS = 2
+_LIMITED = {'concurrency_limit': 2, 'concurrency_id': 'photos'}
 # Seconds: how often Gradio looks for old files, and how old they get.
 _DELETE_CACHE = (300, 3600)
 
@@ -67,16 +67,42 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
   ) as page:
     gr.Markdown(f'# {TITLE}\n{_SENTENCE}', elem_id='title')
     photos = gr.File(
-      label='Photos',
-      file_count='multiple',
-      height=180,
-      elem_id='photos',
+      label='Photos', file_count='multiple', height=180, elem_id='photos'
     )
-    options = _add_options(service)
+    inputs = [photos, *_add_options(service)]
     button = gr.Button('Remove background', elem_id='run')
-    problems = gr.HTML(visible=False, elem_id='problems')
-    with gr.Column(visible=False, elem_id='results') as column:
-      gallery = gr.Gallery(
+    results = _Results()
+
+    def show(
+      photos, background, colour, picture, edges, checkpoint, progress=_PROGRESS
+    ):
+      options = _make_options(background, colour, picture, edges, checkpoint)
+      answer = _ask(service, photos, options, progress)
+      if answer.failures:
+        gr.Warning('Some files could not be used; they are named on the page.')
+      return results.update(answer)
+
+    gr.on(
+      [photos.upload, button.click],
+      show,
+      inputs,
+      results.components,
+      show_progress_on=[photos],
+      api_visibility='private',
+      **_LIMITED,
+    )
+    _add_interface(service, inputs)
+  return page
+
+
+class _Results:
+  """What is below the button, hidden until there is something to show."""
+
+  def __init__(self):
+    """Adds the components to the page that is being made."""
+    self._problems = gr.HTML(visible=False, elem_id='problems')
+    with gr.Column(visible=False) as self._column:
+      self._gallery = gr.Gallery(
         label='Photos done: choose one',
         columns=6,
         height=180,
@@ -85,6 +111,7 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
         allow_preview=False,
         interactive=False,
         buttons=[],
+        elem_id='gallery',
       )
       with gr.Row():
         slider = gr.ImageSlider(
@@ -105,128 +132,114 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
         download = gr.DownloadButton(
           'Download PNG', variant='primary', elem_id='download'
         )
-        archive = gr.DownloadButton('Download all (zip)', elem_id='archive')
-      with gr.Accordion('All files', open=False):
-        files = gr.File(
-          show_label=False, file_count='multiple', interactive=False
+        self._archive = gr.DownloadButton(
+          'Download all (zip)', elem_id='archive'
         )
-    done = gr.State([])
-    with gr.Row(visible=False):  # Of scripts alone.
-      call = gr.Button()
-      results = gr.File(label='results', file_count='multiple')
-      masks = gr.File(label='masks', file_count='multiple')
-      report = gr.JSON(label='report')
-
-    chosen = [slider, mask, download]
-
-    def show(
-      photos,
-      background,
-      colour,
-      picture,
-      edges,
-      checkpoint,
-      progress=_PROGRESS,
-    ):
-      answer = _ask(
-        service,
-        photos,
-        background,
-        colour,
-        picture,
-        edges,
-        checkpoint,
-        progress,
-      )
-      if answer.failures:
-        gr.Warning('Some files could not be used; they are named on the page.')
-      found = list(answer.results)
-      update = {
-        problems: gr.update(
-          value=_list_problems(answer), visible=bool(_list_problems(answer))
-        ),
-        column: gr.update(visible=bool(found)),
-        done: found,
-      }
-      if not found:
-        return update
-      update |= dict(zip(chosen, _show_one(found[0]), strict=True))
-      several = len(found) > 1
-      zipped = service_lib.save_zip(found) if several else None
-      update |= {
-        gallery: gr.update(
-          value=[(str(one.shown), one.name) for one in found],
-          visible=several,
-        ),
-        archive: gr.update(value=zipped, visible=several),
-        files: [str(one.image) for one in found]
-        + [str(one.mask) for one in found],
-      }
-      return update
-
-    def choose(found, event: gr.SelectData):
-      return _show_one(found[event.index])
-
-    def remove_background(
-      photos,
-      background,
-      colour,
-      picture=None,
-      edges='none',
-      checkpoint='',
-      progress=_PROGRESS,
-    ):
-      answer = _ask(
-        service,
-        photos,
-        background,
-        colour,
-        picture,
-        edges,
-        checkpoint,
-        progress,
-      )
-      if not answer.results:
-        raise gr.Error('\n'.join(answer.failures), print_exception=False)
-      return (
-        [str(one.image) for one in answer.results],
-        [str(one.mask) for one in answer.results],
-        {
-          'done': [
-            {
-              'photo': one.name,
-              'width': one.width,
-              'height': one.height,
-              'notes': list(one.notes),
-            }
-            for one in answer.results
-          ],
-          'failed': list(answer.failures),
-        },
-      )
-
-    inputs = [photos, *options]
-    limited = {'concurrency_limit': _WORKERS, 'concurrency_id': 'photos'}
-    gr.on(
-      [photos.upload, button.click],
-      show,
-      inputs,
-      [problems, column, done, *chosen, gallery, archive, files],
-      show_progress_on=[photos],
+      with gr.Accordion('All files', open=False), gr.Row():
+        # What is in no component, Gradio does not delete when it is old.
+        self._images = gr.File(label='Results', interactive=False)
+        self._masks = gr.File(label='Masks', interactive=False)
+    self._done = gr.State([])
+    self._chosen = [slider, mask, download]
+    self._gallery.select(
+      self._choose,
+      [self._done],
+      self._chosen,
+      queue=False,
       api_visibility='private',
-      **limited,
     )
-    gallery.select(
-      choose, [done], chosen, queue=False, api_visibility='private'
+
+  @property
+  def components(self) -> list[gr.blocks.Block]:
+    """All that `update` may change."""
+    return [
+      self._problems,
+      self._column,
+      self._gallery,
+      self._archive,
+      self._images,
+      self._masks,
+      self._done,
+      *self._chosen,
+    ]
+
+  def update(self, answer: service_lib.Answer) -> dict[gr.blocks.Block, Any]:
+    """Returns the components' new values."""
+    problems = _list_problems(answer)
+    found = list(answer.results)
+    values = {
+      self._problems: gr.update(value=problems, visible=bool(problems)),
+      self._column: gr.update(visible=bool(found)),
+      self._done: found,
+    }
+    if not found:
+      return values
+    several = len(found) > 1
+    return {
+      **values,
+      **dict(zip(self._chosen, _show_one(found[0]), strict=True)),
+      self._gallery: gr.update(
+        value=[(str(one.shown), one.name) for one in found],
+        selected_index=0,
+        visible=several,
+      ),
+      self._archive: gr.update(
+        value=service_lib.save_zip(found) if several else None, visible=several
+      ),
+      self._images: [str(one.image) for one in found],
+      self._masks: [str(one.mask) for one in found],
+    }
+
+  def _choose(self, found, event: gr.SelectData):
+    return _show_one(found[event.index])
+
+
+def _add_interface(
+  service: service_lib.Service, inputs: list[gr.components.Component]
+) -> None:
+  """Adds the endpoint for scripts, and what it needs, unseen."""
+  with gr.Row(visible=False):
+    button = gr.Button()
+    results = gr.File(label='results', file_count='multiple')
+    masks = gr.File(label='masks', file_count='multiple')
+    report = gr.JSON(label='report')
+
+  def remove_background(
+    photos,
+    background,
+    colour,
+    picture=None,  # So that clients may leave it out.
+    edges='',
+    checkpoint='',
+    progress=_PROGRESS,
+  ):
+    """Cuts out photos; returns the files of results and masks, and a report."""
+    options = _make_options(background, colour, picture, edges, checkpoint)
+    answer = _ask(service, photos, options, progress)
+    if not answer.results:
+      raise gr.Error('\n'.join(answer.failures), print_exception=False)
+    done = [
+      {
+        'photo': one.name,
+        'width': one.width,
+        'height': one.height,
+        'notes': one.notes,
+      }
+      for one in answer.results
+    ]
+    return (
+      [str(one.image) for one in answer.results],
+      [str(one.mask) for one in answer.results],
+      {'done': done, 'failed': answer.failures},
     )
-    call.click(
-      remove_background,
-      inputs,
-      [results, masks, report],
-      api_name='remove_background',
-      **limited,
-    )
-  return page
+
+  button.click(
+    remove_background,
+    inputs,
+    [results, masks, report],
+    api_name='remove_background',
+    **_LIMITED,
+  )
 
 
 def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
@@ -269,17 +282,18 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
   return [background, colour, picture, edges, checkpoint]
 
 
-def _ask(
-  service, photos, background, colour, picture, edges, checkpoint, progress
-) -> service_lib.Answer:
-  """Passes a request on; what it cannot do is shown to the user."""
-  options = service_lib.Options(
+def _make_options(background, colour, picture, edges, checkpoint):
+  return service_lib.Options(
     checkpoint=checkpoint,
     background=background,
     colour=colour,
     picture=Path(picture) if picture else None,
     edges=edges,
   )
+
+
+def _ask(service, photos, options, progress) -> service_lib.Answer:
+  """Passes a request on; what it cannot do is shown to the user."""
   try:
     return service.cut_out(
       [Path(photo) for photo in photos or []],
@@ -289,9 +303,8 @@ def _ask(
       ),
     )
   except (FileNotFoundError, ValueError) as error:
-    raise gr.Error(
-      html.escape(str(error), quote=False), print_exception=False
-    ) from error
+    message = html.escape(str(error), quote=False)
+    raise gr.Error(message, print_exception=False) from error
 
 
 def _show_one(result: service_lib.Result) -> tuple[Any, ...]:
