@@ -40,7 +40,6 @@ def main(argv: list[str]) -> None:
 
 def _serve(folder: Path) -> None:
   values = flags.FLAGS
-  # Gradio takes a second to import, JAX another: a missing one is said before.
   if importlib.util.find_spec('gradio') is None:
     raise ValueError("The page needs Gradio: pip install 'gradio>=6.0,<7'")
   # Read when it is imported.
@@ -48,7 +47,6 @@ def _serve(folder: Path) -> None:
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
   from rmbg_jax import runtime
   from rmbg_jax.pretrained import u2net_onnx
-  from rmbg_jax.web import page as page_lib
   from rmbg_jax.web import service as service_lib
 
   runtime.start()
@@ -65,6 +63,9 @@ def _serve(folder: Path) -> None:
     ),
     folder=folder,
   )
+  # Imports Gradio: what is wrong with a checkpoint is said before.
+  from rmbg_jax.web import page as page_lib
+
   page = page_lib.make_page(service)
   page.queue(max_size=values.queue)
   _, url, _ = page.launch(
