@@ -61,7 +61,7 @@ def _serve(folder: Path) -> None:
       megabytes=values.max_megabytes,
       files=values.max_files,
     ),
-    folder=folder,
+    folder=folder / 'results',
   )
   # Imports Gradio: what is wrong with a checkpoint is said before.
   from rmbg_jax.web import page as page_lib

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -245,10 +246,16 @@ def test_what_cannot_be_done_is_said(client, server, folder, tmp_path):
   (tmp_path / 'broken.jpg').write_bytes(b'no picture')
   Image.new('L', (1001, 1000)).save(tmp_path / 'wide.png')
   (tmp_path / 'heavy.jpg').write_bytes(bytes(1_000_001))
+  # What older requests left, such as those whose visitor was gone.
+  (left,) = folder.glob('temporary/*/results')
+  for name, age in (('old', 3700), ('new', 3500)):
+    (left / name).mkdir()
+    os.utime(left / name, (time.time() - age,) * 2)
   bad = [tmp_path / name for name in ('broken.jpg', 'wide.png', 'heavy.jpg')]
   results, masks, report = _ask(client, [bad[0], good, *bad[1:]])
   assert [Path(path).name for path in results] == ['a plain photo.png']
   assert len(masks) == len(report['done']) == 1
+  assert (left / 'new').exists() and not (left / 'old').exists()
   broken, wide, heavy = report['failed']
   assert broken.startswith('broken.jpg: cannot be read as an image')
   assert 'wide.png: 1001x1000 are more pixels than the limit of 1000000' in wide

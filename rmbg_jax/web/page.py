@@ -15,7 +15,7 @@ TITLE = 'Remove backgrounds'
 # Requests that are worked on at once; each uses all cores.
 _LIMITED = {'concurrency_limit': 2, 'concurrency_id': 'photos'}
 # Seconds: how often Gradio looks for old files, and how old they get.
-_DELETE_CACHE = (300, 3600)
+_DELETE_CACHE = (300, service_lib.KEPT_SECONDS)
 
 # Gradio finds it among a function's defaults, and passes one of the call's own.
 _PROGRESS = gr.Progress()
@@ -44,6 +44,10 @@ main { width: 100% !important; }
 #result img.fixed {
   background: repeating-conic-gradient(#ccc 0 25%, #fff 0 50%) 0 0 / 20px 20px
     !important;
+}
+#gallery .grid-wrap { padding-top: 2em; }
+#gallery .grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important;
 }
 #problems { border-left: 3px solid #d97706; padding: .4em .8em; }
 footer .divider { display: none !important; }
@@ -104,10 +108,8 @@ class _Results:
     with gr.Column(visible=False) as self._column:
       self._gallery = gr.Gallery(
         label='Photos done: choose one',
-        columns=6,
-        height=180,
+        height=160,
         object_fit='contain',
-        fit_columns=False,
         allow_preview=False,
         interactive=False,
         buttons=[],

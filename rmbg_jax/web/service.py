@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import shutil
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +18,12 @@ from rmbg_jax.prediction import listing, photos, pipeline, refinement, rendering
 from rmbg_jax.prediction import report as report_lib
 
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
+# How long results are there to be downloaded.
+KEPT_SECONDS = 3600
 
-# Files that browsers show; of others they get a JPEG.
+# Files that browsers show; of others they get a JPEG of at most this side.
 _SHOWN_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')
+_SHOWN_SIDE = 2000
 _MEGABYTE = 1_000_000
 _NAME_LENGTH = 100  # Characters; file systems take 255 bytes.
 
@@ -161,7 +166,7 @@ class Service:
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)
     )
-    folder = Path(tempfile.mkdtemp(dir=self._folder))
+    folder = self._make_folder()
     names = name_uploads([upload.name for upload in uploads])
     jobs = [
       listing.Job(photo=upload, result=result)
@@ -186,7 +191,7 @@ class Service:
       results.append(
         Result(
           name=name,
-          shown=_make_shown(job, folder),
+          shown=self._make_shown(job, folder),
           image=path[kind],
           mask=path['mask'],
           width=entry.width,
@@ -224,6 +229,27 @@ class Service:
     never = threading.Event()
     pipeline.run(remover, small, task, add_entry=add_entry, stop=never)
     return entries
+
+  def _make_folder(self) -> Path:
+    """Returns a new folder, and removes those of requests long past."""
+    self._folder.mkdir(exist_ok=True)
+    for old in self._folder.iterdir():
+      if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+        shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=self._folder))
+
+  def _make_shown(self, job: listing.Job, folder: Path) -> Path:
+    """Returns what a browser can show of a photo: itself, or a JPEG."""
+    with images.opened(job.photo) as image:
+      if image.format in _SHOWN_FORMATS:
+        return job.photo
+    photo = photos.read_photo(job.photo, max_pixels=self.limits.pixels)
+    shown = photo.rgb.copy()
+    shown.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    path = folder / 'photo' / f'{job.result.name}.jpg'
+    path.parent.mkdir(exist_ok=True)
+    shown.save(path, icc_profile=photo.icc_profile)
+    return path
 
   def _load_remover(self, checkpoint: str) -> remover_lib.BackgroundRemover:
     """Returns a network that is loaded and compiled, once for all requests."""
@@ -298,18 +324,6 @@ def save_zip(results: Sequence[Result]) -> Path:
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
     for file in [r.image for r in results] + [r.mask for r in results]:
       archive.write(file, f'{file.parent.name}/{file.name}')
-  return path
-
-
-def _make_shown(job: listing.Job, folder: Path) -> Path:
-  """Returns what a browser can show of a photo: itself, or a JPEG."""
-  with images.opened(job.photo) as image:
-    if image.format in _SHOWN_FORMATS:
-      return job.photo
-  photo = photos.read_photo(job.photo)
-  path = folder / 'photo' / f'{job.result.name}.jpg'
-  path.parent.mkdir(exist_ok=True)
-  photo.rgb.save(path, icc_profile=photo.icc_profile)
   return path
 
 
