@@ -142,7 +142,8 @@ def server(folder):
       assert list(temporary.iterdir())
     finally:
       process.send_signal(signal.SIGTERM)
-  assert process.returncode == 0
+      said, _ = process.communicate(timeout=30)
+  assert (process.returncode, said) == (0, 'The page is closed.\n')
   assert not list(temporary.iterdir())
 
 
@@ -200,6 +201,27 @@ def test_ten_uploads_at_once_equal_predict(client, folder):
   cutouts, masks, _ = _ask(client, paths[::-1])
   for one, (alone, _, _) in zip(cutouts[::-1], answers, strict=True):
     assert Path(one).read_bytes() == Path(alone[0]).read_bytes()
+
+
+def test_the_documented_script_runs(server, folder, tmp_path):
+  text = (ROOT / 'docs' / 'app.md').read_text()
+  code = text.partition('```python\n')[2].partition('```')[0]
+  for old, new in (
+    (
+      "'http://127.0.0.1:7860'",
+      f'{server!r}, download_files={str(tmp_path)!r}',
+    ),
+    ("'a.jpg'", repr(str(folder / 'photos' / 'b.jpg'))),
+    ("'b.jpg'", repr(str(folder / 'photos' / 'c.jpg'))),
+  ):
+    assert old in code
+    code = code.replace(old, new)
+  scope = {}
+  exec(code, scope)
+  scope['client'].close()
+  sizes = [Image.open(path).size for path in scope['results']]
+  assert sizes == [(150, 100), (80, 120)]
+  assert [Image.open(path).mode for path in scope['masks']] == ['L', 'L']
 
 
 def test_what_is_chosen_is_done(client, folder):
