@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
       _serve(Path(folder).resolve())
   except KeyboardInterrupt:
     print('The page is closed.')
-  except (FileNotFoundError, OSError, ValueError) as error:
+  except (OSError, ValueError) as error:
     raise SystemExit(f'Error: {error}') from error
 
 
@@ -42,6 +42,8 @@ def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
     raise ValueError("The page needs Gradio: pip install 'gradio>=6.0,<7'")
+  if not values.checkpoint:
+    raise ValueError('--checkpoint is empty. Pass at least one.')
   # Read when it is imported.
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
@@ -68,21 +70,27 @@ def _serve(folder: Path) -> None:
 
   page = page_lib.make_page(service)
   page.queue(max_size=values.queue)
-  _, url, _ = page.launch(
-    server_name=values.host,
-    server_port=values.port,
-    # A bound for all that arrives; the service names single files.
-    max_file_size=service.limits.bytes * service.limits.files,
-    share=False,
-    show_error=True,
-    run_history=False,
-    footer_links=['api'],
-    ssr_mode=False,
-    theme=page_lib.THEME,
-    css=page_lib.CSS,
-    quiet=True,
-    prevent_thread_lock=True,
-  )
+  try:
+    _, url, _ = page.launch(
+      server_name=values.host,
+      server_port=values.port,
+      # A bound for all that arrives; the service names single files.
+      max_file_size=service.limits.bytes * service.limits.files,
+      share=False,
+      show_error=True,
+      run_history=False,
+      footer_links=['api'],
+      ssr_mode=False,
+      theme=page_lib.THEME,
+      css=page_lib.CSS,
+      quiet=True,
+      prevent_thread_lock=True,
+    )
+  except OSError as error:
+    port = '' if values.port is None else f' --port={values.port}'
+    raise ValueError(
+      f'--host={values.host}{port}: nothing free there. Pass another --port.'
+    ) from error
   print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
   try:
     threading.Event().wait()

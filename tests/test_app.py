@@ -219,9 +219,9 @@ def test_the_documented_script_runs(server, folder, tmp_path):
   scope = {}
   exec(code, scope)
   scope['client'].close()
-  sizes = [Image.open(path).size for path in scope['results']]
-  assert sizes == [(150, 100), (80, 120)]
-  assert [Image.open(path).mode for path in scope['masks']] == ['L', 'L']
+  sizes = [images.read_size(path) for path in scope['results']]
+  assert sizes == [(100, 150), (120, 80)]
+  assert [images.read_size(path) for path in scope['masks']] == sizes
 
 
 def test_what_is_chosen_is_done(client, folder):
