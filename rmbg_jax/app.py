@@ -41,11 +41,12 @@ def main(argv: list[str]) -> None:
 def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
-    raise ValueError("The page needs Gradio: pip install 'gradio>=6.0,<7'")
+    raise ValueError("The page needs Gradio: pip install 'gradio>=6.31,<7'")
   if not values.checkpoint:
     raise ValueError('--checkpoint is empty. Pass at least one.')
   # Read when it is imported.
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+  os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
   from rmbg_jax import runtime
   from rmbg_jax.pretrained import u2net_onnx
@@ -78,7 +79,6 @@ def _serve(folder: Path) -> None:
       max_file_size=service.limits.bytes * service.limits.files,
       share=False,
       show_error=True,
-      run_history=False,
       footer_links=['api'],
       ssr_mode=False,
       theme=page_lib.THEME,
