@@ -8,6 +8,7 @@ remover.remove('photo.jpg').save('cutout.png')
 ```
 """
 
+import copy
 import io
 import os
 from collections.abc import Sequence
@@ -127,6 +128,14 @@ class BackgroundRemover:
       scales=scales,
       stretch=stretch,
     )
+
+  def with_refinement(
+    self, refinement: refinement_lib.Refinement
+  ) -> 'BackgroundRemover':
+    """Returns a remover of another refinement that shares this network."""
+    other = copy.copy(self)
+    other.refinement = refinement
+    return other
 
   def alpha(self, image: photos_lib.ImageLike) -> Float[np.ndarray, 'h w']:
     """Returns the foreground's share of each pixel, in [0, 1].

@@ -17,6 +17,7 @@ from rmbg_jax import (
   preprocessing,
   train,
 )
+from rmbg_jax.prediction import refinement
 from rmbg_jax.pretrained import release
 from tests import helpers
 
@@ -172,6 +173,15 @@ def test_flips_and_scales_are_averaged(workdir):
   assert double.predict(grey).shape == (1, 64, 64)
   with pytest.raises(ValueError, match='scales must be positive'):
     BackgroundRemover(loaded, scales=(0.0,))
+
+
+def test_refinements_may_share_a_network(cutter):
+  photo = helpers.make_photo((40, 24))
+  alpha = cutter.alpha(photo)
+  middle = float(np.median(alpha))
+  hard = cutter.with_refinement(refinement.Refinement(threshold=middle))
+  np.testing.assert_array_equal(hard.alpha(photo), alpha >= middle)
+  np.testing.assert_array_equal(cutter.alpha(photo), alpha)
 
 
 def test_what_was_transparent_stays_so(cutter):

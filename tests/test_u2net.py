@@ -132,7 +132,9 @@ def test_published_names_are_cached_and_say_whose_they_are(
     load_model('u2netp')
   for part in (address, checksum, '--checkpoint'):
     assert part in str(error.value)
+  assert u2net_onnx.list_present() == []
   (tmp_path / 'u2netp.onnx').write_bytes(content)
+  assert u2net_onnx.list_present() == ['u2netp']
   for source in ('u2netp', narrow_file):  # By name, and as a file of one's own.
     description = load_model(source).description
     assert description['license'] == 'Apache-2.0'

@@ -17,6 +17,11 @@ def cache_dir() -> Path:
   return Path(platformdirs.user_cache_dir('rmbg_jax'))
 
 
+def local_path(url: str) -> Path:
+  """Returns where the local copy of a published file is, once fetched."""
+  return cache_dir() / url.rpartition('/')[2]
+
+
 def fetch(url: str, *, checksum: str, flag: str) -> Path:
   """Returns the local copy of a published file, downloading it at need.
 
@@ -32,7 +37,7 @@ def fetch(url: str, *, checksum: str, flag: str) -> Path:
     FileNotFoundError: if the file cannot be downloaded.
     ValueError: if what was downloaded is not the published file.
   """
-  path = cache_dir() / url.rpartition('/')[2]
+  path = local_path(url)
   if path.exists() and _matches(path, checksum):
     return path
   path.parent.mkdir(parents=True, exist_ok=True)

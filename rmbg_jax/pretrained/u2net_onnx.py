@@ -10,6 +10,7 @@ They become normalisations that change nothing, which training must leave so
 """
 
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,17 @@ def find_published(name: str) -> Path:
   return download.fetch(
     url, checksum=checksum, flag='--checkpoint or --config.init_from'
   )
+
+
+def list_present() -> list[str]:
+  """Returns the published names that load without a download."""
+  if importlib.util.find_spec('onnx') is None:
+    return []
+  return [
+    name
+    for name, (url, _) in PUBLISHED.items()
+    if download.local_path(url).exists()
+  ]
 
 
 def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:

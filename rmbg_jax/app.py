@@ -1,0 +1,133 @@
+"""A page in the browser to cut out photos on, and an interface for scripts.
+
+```bash
+pip install '.[app]'
+python -m rmbg_jax.app --checkpoint=runs/lite,released
+```
+
+The page is for this machine alone unless `--host` says otherwise.
+"""
+
+import importlib.util
+import os
+import signal
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+
+from absl import app, flags
+from PIL import Image
+
+
+def main(argv: list[str]) -> None:
+  """Serves the page until SIGINT or SIGTERM."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  # Ends as by Ctrl-C, so that what is below is cleaned up.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    # Uploads and results are gone when the page is.
+    with tempfile.TemporaryDirectory(
+      prefix='rmbg_jax_app_', dir=os.environ.get('GRADIO_TEMP_DIR')
+    ) as folder:
+      _serve(Path(folder).resolve())
+  except KeyboardInterrupt:
+    print('The page is closed.')
+  except (OSError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
+
+
+def _serve(folder: Path) -> None:
+  values = flags.FLAGS
+  if importlib.util.find_spec('gradio') is None:
+    raise ValueError("The page needs Gradio: pip install 'gradio>=6.31,<7'")
+  if not values.checkpoint:
+    raise ValueError('--checkpoint is empty. Pass at least one.')
+  # Read when it is imported.
+  os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+  os.environ['GRADIO_RUN_HISTORY'] = 'False'
+  os.environ['GRADIO_TEMP_DIR'] = str(folder)
+  from rmbg_jax import runtime
+  from rmbg_jax.pretrained import u2net_onnx
+  from rmbg_jax.web import service as service_lib
+
+  runtime.start()
+  # Photos are held against --max_pixels, by name.
+  Image.MAX_IMAGE_PIXELS = values.max_pixels
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  checkpoints = dict.fromkeys(values.checkpoint + u2net_onnx.list_present())
+  service = service_lib.Service(
+    list(checkpoints),
+    limits=service_lib.Limits(
+      pixels=values.max_pixels,
+      megabytes=values.max_megabytes,
+      files=values.max_files,
+    ),
+    folder=folder / 'results',
+  )
+  # Imports Gradio: what is wrong with a checkpoint is said before.
+  from rmbg_jax.web import page as page_lib
+
+  page = page_lib.make_page(service)
+  page.queue(max_size=values.queue)
+  try:
+    _, url, _ = page.launch(
+      server_name=values.host,
+      server_port=values.port,
+      # A bound for all that arrives; the service names single files.
+      max_file_size=service.limits.bytes * service.limits.files,
+      share=False,
+      show_error=True,
+      footer_links=['api'],
+      ssr_mode=False,
+      theme=page_lib.THEME,
+      css=page_lib.CSS,
+      quiet=True,
+      prevent_thread_lock=True,
+    )
+  except OSError as error:
+    port = '' if values.port is None else f' --port={values.port}'
+    raise ValueError(
+      f'--host={values.host}{port}: nothing free there. Pass another --port.'
+    ) from error
+  print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
+  try:
+    threading.Event().wait()
+  finally:
+    page.close(verbose=False)
+
+
+def _define_flags() -> None:
+  flags.DEFINE_list(
+    'checkpoint',
+    ['released'],
+    'What the page offers, the first as the default; each as predict takes it. '
+    'U2-Nets that are downloaded already are offered as well.',
+  )
+  flags.DEFINE_string(
+    'host', '127.0.0.1', '0.0.0.0 lets other machines see the page.'
+  )
+  flags.DEFINE_integer('port', None, 'By default the first free from 7860 on.')
+  flags.DEFINE_integer(
+    'max_pixels', 50_000_000, 'Refuse photos with more.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'max_megabytes', 30, 'Refuse larger files.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'max_files', 20, 'Refuse more photos at once.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'queue', 20, 'Refuse requests when so many are waiting.', lower_bound=1
+  )
+
+
+def run() -> None:
+  """The command line's entry point."""
+  _define_flags()
+  app.run(main)
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,332 @@
+"""What the page does with uploaded files; knows nothing of how it looks."""
+
+import dataclasses
+import re
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines import images
+from rmbg_jax import remover as remover_lib
+from rmbg_jax.prediction import listing, photos, pipeline, refinement, rendering
+from rmbg_jax.prediction import report as report_lib
+
+BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
+# How long results are there to be downloaded.
+KEPT_SECONDS = 3600
+
+# Files that browsers show; of others they get a JPEG of at most this side.
+_SHOWN_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')
+_SHOWN_SIDE = 2000
+_MEGABYTE = 1_000_000
+_NAME_LENGTH = 100  # Characters; file systems take 255 bytes.
+
+# Called with (photos done, photos in all).
+ReportProgress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+  """What one request may ask for.
+
+  Attributes:
+    pixels: of a photo or a background; more are refused before decoding.
+    megabytes: of a file, 10^6 bytes each.
+    files: photos at once.
+  """
+
+  pixels: int = 50_000_000
+  megabytes: int = 30
+  files: int = 20
+
+  @property
+  def bytes(self) -> int:
+    """The largest file."""
+    return self.megabytes * _MEGABYTE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How photos are to be cut out.
+
+  Attributes:
+    checkpoint: one of those that the service offers.
+    background: one of `BACKGROUNDS`.
+    colour: '#rrggbb', of the background 'colour'.
+    picture: an image file, of the background 'picture'.
+    edges: one of `refinement.METHODS`.
+  """
+
+  checkpoint: str
+  background: str = 'transparent'
+  colour: str = '#ffffff'
+  picture: Path | None = None
+  edges: str = 'none'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+  """A photo that was cut out.
+
+  Attributes:
+    name: of the photo, as it was uploaded.
+    shown: an image file of the photo that browsers can show.
+    image: the cut-out, or the foreground before another background; a PNG.
+    mask: alpha as an 8-bit grey PNG.
+    width: of all of them, in pixels.
+    height: of all of them, in pixels.
+    notes: what of the photo could not be kept.
+  """
+
+  name: str
+  shown: Path
+  image: Path
+  mask: Path
+  width: int
+  height: int
+  notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+  """What became of a request.
+
+  Attributes:
+    results: of the photos that were cut out, in the order of the request.
+    failures: of each other photo a sentence that begins with its name.
+  """
+
+  results: tuple[Result, ...]
+  failures: tuple[str, ...]
+
+
+class Service:
+  """Cuts out uploaded photos. Its methods may be called from many threads.
+
+  Attributes:
+    checkpoints: what may be asked for, the default first.
+    limits: what a request may ask for.
+  """
+
+  def __init__(
+    self, checkpoints: Sequence[str], *, limits: Limits, folder: Path
+  ):
+    """Loads the first checkpoint and compiles its network.
+
+    Args:
+      checkpoints: as `load_model` takes them; all but the first are loaded
+        when they are first asked for.
+      limits: what a request may ask for.
+      folder: for results, in a new folder for each request.
+
+    Raises:
+      FileNotFoundError: if there is nothing at the first one's path.
+      ValueError: if it is not a checkpoint, or damaged.
+    """
+    self.checkpoints = tuple(checkpoints)
+    self.limits = limits
+    self._folder = folder
+    self._removers: dict[str, remover_lib.BackgroundRemover] = {}
+    self._loading = threading.Lock()
+    self._load_remover(self.checkpoints[0])
+
+  def cut_out(
+    self,
+    uploads: Sequence[Path],
+    options: Options,
+    *,
+    report_progress: ReportProgress,
+  ) -> Answer:
+    """Cuts out photos; one's trouble does not touch the others.
+
+    Args:
+      uploads: the photos' files.
+      options: what to do with all of them.
+      report_progress: called, in this thread, as photos are done.
+
+    Raises:
+      FileNotFoundError, ValueError: if the request as a whole cannot be done,
+        and why.
+    """
+    if not uploads:
+      raise ValueError('There is no photo. Add one or several first.')
+    if len(uploads) > self.limits.files:
+      raise ValueError(
+        f'{len(uploads)} photos are more than the limit of '
+        f'{self.limits.files} at once. Remove some.'
+      )
+    style = self._make_style(options)
+    kind = 'composite' if style.background else 'cutout'
+    remover = self._load_remover(options.checkpoint).with_refinement(
+      refinement.Refinement(method=options.edges)
+    )
+    folder = self._make_folder()
+    names = name_uploads([upload.name for upload in uploads])
+    jobs = [
+      listing.Job(photo=upload, result=result)
+      for upload, result in zip(
+        uploads, listing.name_results([Path(n) for n in names]), strict=True
+      )
+    ]
+    task = pipeline.Task(
+      output=folder,
+      kinds=('mask', kind),
+      style=style,
+      max_pixels=self.limits.pixels,
+    )
+    paths = [task.missing(job) for job in jobs]  # All, in a new folder.
+    entries = self._run(remover, jobs, task, report_progress)
+    results, failures = [], []
+    for name, job, path in zip(names, jobs, paths, strict=True):
+      entry = entries[str(job.photo)]
+      if entry.error:
+        failures.append(f'{name}: {_without_path(entry.error, job.photo)}')
+        continue
+      results.append(
+        Result(
+          name=name,
+          shown=self._make_shown(job, folder),
+          image=path[kind],
+          mask=path['mask'],
+          width=entry.width,
+          height=entry.height,
+          notes=entry.notes,
+        )
+      )
+    return Answer(results=tuple(results), failures=tuple(failures))
+
+  def _run(
+    self, remover, jobs, task, report_progress
+  ) -> dict[str, report_lib.Entry]:
+    """Returns what became of each photo, by its path."""
+    entries, small = {}, []
+    for job in jobs:
+      size = job.photo.stat().st_size
+      if size <= self.limits.bytes:
+        small.append(job)
+        continue
+      entries[str(job.photo)] = report_lib.Entry(
+        photo=str(job.photo),
+        status='failed',
+        error=f'{size / _MEGABYTE:.1f} MB are more than the limit of '
+        f'{self.limits.megabytes} MB. Reduce the photo.',
+      )
+    done = len(jobs) - len(small)
+
+    def add_entry(entry):
+      nonlocal done
+      entries[entry.photo] = entry
+      done += 1
+      report_progress(done, len(jobs))
+
+    report_progress(done, len(jobs))
+    never = threading.Event()
+    pipeline.run(remover, small, task, add_entry=add_entry, stop=never)
+    return entries
+
+  def _make_folder(self) -> Path:
+    """Returns a new folder, and removes those of requests long past."""
+    self._folder.mkdir(exist_ok=True)
+    for old in self._folder.iterdir():
+      if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+        shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=self._folder))
+
+  def _make_shown(self, job: listing.Job, folder: Path) -> Path:
+    """Returns what a browser can show of a photo: itself, or a JPEG."""
+    with images.opened(job.photo) as image:
+      if image.format in _SHOWN_FORMATS:
+        return job.photo
+    photo = photos.read_photo(job.photo, max_pixels=self.limits.pixels)
+    shown = photo.rgb.copy()
+    shown.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    path = folder / 'photo' / f'{job.result.name}.jpg'
+    path.parent.mkdir(exist_ok=True)
+    shown.save(path, icc_profile=photo.icc_profile)
+    return path
+
+  def _load_remover(self, checkpoint: str) -> remover_lib.BackgroundRemover:
+    """Returns a network that is loaded and compiled, once for all requests."""
+    if checkpoint not in self.checkpoints:
+      raise ValueError(
+        f'checkpoint={checkpoint}: choose one of {", ".join(self.checkpoints)}.'
+      )
+    with self._loading:
+      if checkpoint not in self._removers:
+        remover = remover_lib.BackgroundRemover.from_checkpoint(checkpoint)
+        remover.remove(np.zeros((64, 64, 3), np.uint8))  # Compiles.
+        self._removers[checkpoint] = remover
+      return self._removers[checkpoint]
+
+  def _make_style(self, options: Options) -> rendering.Style:
+    """Returns the style; only uploaded files may become backgrounds."""
+    if options.background == 'transparent':
+      return rendering.Style()
+    if options.background == 'blur':
+      return rendering.Style(background='blur')
+    if options.background == 'colour':
+      if not re.fullmatch('#[0-9a-fA-F]{6}', options.colour):
+        raise ValueError(f'colour={options.colour}: pass #rrggbb.')
+      return rendering.Style(background=options.colour)
+    if options.background != 'picture':
+      raise ValueError(
+        f'background={options.background}: choose one of '
+        f'{", ".join(BACKGROUNDS)}.'
+      )
+    if options.picture is None:
+      raise ValueError('There is no picture for the background. Add one.')
+    try:
+      height, width = images.read_size(options.picture)
+      if height * width > self.limits.pixels:
+        raise ValueError(
+          f'{width}x{height} are more pixels than the limit of '
+          f'{self.limits.pixels}. Reduce it.'
+        )
+      return rendering.Style(background=str(options.picture))
+    except ValueError as error:
+      raise ValueError(
+        f'The background {options.picture.name}: '
+        f'{_without_path(str(error), options.picture)}'
+      ) from error
+
+
+def name_uploads(names: Sequence[str]) -> list[str]:
+  """Returns file names that are safe to write and differ from each other.
+
+  Args:
+    names: whatever the uploads were called.
+  """
+  taken, safe = set(), []
+  for name in names:
+    # No separators, no control characters, nothing hidden.
+    path = Path(re.sub(r'[^\w .()+-]', '_', name.strip()).lstrip('. '))
+    suffix = path.suffix[:10]
+    stem = path.stem[: _NAME_LENGTH - len(suffix)].strip() or 'photo'
+    candidate, number = f'{stem}{suffix}', 1
+    while candidate.casefold() in taken:
+      number += 1
+      candidate = f'{stem} ({number}){suffix}'
+    taken.add(candidate.casefold())
+    safe.append(candidate)
+  return safe
+
+
+def save_zip(results: Sequence[Result]) -> Path:
+  """Returns an archive of results and masks, beside them."""
+  path = results[0].image.parent.parent / 'cutouts.zip'
+  # PNGs do not get smaller.
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
+    for file in [r.image for r in results] + [r.mask for r in results]:
+      archive.write(file, f'{file.parent.name}/{file.name}')
+  return path
+
+
+def _without_path(error: str, path: Path) -> str:
+  """Where files are on the server is nobody's business."""
+  return error.removeprefix(f'{path}: ').replace(str(path), path.name)
