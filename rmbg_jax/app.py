@@ -19,6 +19,8 @@ from pathlib import Path
 from absl import app, flags
 from PIL import Image
 
+from rmbg_jax import command_line
+
 
 def main(argv: list[str]) -> None:
   """Serves the page until SIGINT or SIGTERM."""
@@ -41,7 +43,10 @@ def main(argv: list[str]) -> None:
 def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
-    raise ValueError("The page needs Gradio: pip install 'gradio>=6.31,<7'")
+    raise ValueError(
+      'The page needs Gradio: pip install "rmbg-u2net-jax[app]", or in a '
+      "checkout pip install '.[app]'."
+    )
   if not values.checkpoint:
     raise ValueError('--checkpoint is empty. Pass at least one.')
   # Read when it is imported.
@@ -126,7 +131,7 @@ def _define_flags() -> None:
 def run() -> None:
   """The command line's entry point."""
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -34,6 +34,7 @@ ELSEWHERE = {
   'python3 scripts/quickstart.py': (
     'test_command_lines.py::test_quickstart_learns'
   ),
+  'python -m rmbg_jax.app': 'test_app.py::test_in_a_browser',
   'python scripts/campaign.py': (
     'test_campaign.py::test_goes_on_with_and_without_the_training'
   ),

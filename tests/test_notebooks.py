@@ -70,7 +70,7 @@ def test_remove_background(checkout):
 def test_train_goes_on_after_a_disconnect(checkout):
   small = (
     '--config.model.encoder.weights= --config.model.encoder.width=4 '
-    '--config.model.encoder.stage_sizes=1,1,1 --config.data.limit=20 '
+    '--config.model.encoder.stage_sizes=1,1,1 --config.data.demo.count=20 '
     '--config.model.bridge.filters=8 --config.model.decoder.filters=8,8,8,8'
   )
   logs = []

@@ -129,7 +129,7 @@ def test_installed_configurations_go_by_name(installed):
   assert 'Error: absent: no such data folder' in wrong.stderr
   wrong = _run(installed, train, '--config=ful', check=False)
   assert 'Error: --config=ful: no such configuration' in wrong.stderr
-  for name in ('rmbg-predict', 'rmbg-evaluate'):
+  for name in ('rmbg-app', 'rmbg-evaluate', 'rmbg-predict'):
     assert (
       '--checkpoint'
       in _run(installed, installed / 'bin' / name, '--help', check=False).stdout
