@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmbg_jax.models import u2net
+from rmbg_jax.preprocessing import make_preprocessing
 from rmbg_jax.pretrained import download, matching
 
 # As converted by rembg; its release lists the MD5 of its files.
@@ -63,12 +64,11 @@ def find_published(name: str) -> Path:
   )
 
 
-def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:
+def read_model(path: Path) -> matching.ForeignModel:
   """Reads a U2-Net of any widths.
 
-  Returns:
-    What the file holds, and what is known of its weights: of the published
-    ones, licence and citation, which are shown as well.
+  The published weights are described by their licence and citation, which are
+  shown as well.
 
   Raises:
     ValueError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
@@ -106,8 +106,10 @@ def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:
     'decoder': _widths(widths, [f'decoder{i}' for i in range(1, 6)]),
     'freeze_norm': not any(conv.norm for conv in graph.convs),
   }
-  model = matching.ForeignModel(architecture, graph.size, tensors, names)
-  return model, _describe(path)
+  preprocessing = make_preprocessing('u2net', size=graph.size)
+  return matching.ForeignModel(
+    architecture, preprocessing, tensors, names, _describe(path)
+  )
 
 
 class _Conv(NamedTuple):
