@@ -79,9 +79,7 @@ class Graph:
   ) -> str:
     """Adds a convolution; `norm` and `epsilon` as of `Node`."""
     size = tuple(-(-side // stride) for side in self.nodes[x].size)
-    return self._add(
-      Node(name, 'conv', (x,), size, stride, dilation, **norm)
-    )
+    return self._add(Node(name, 'conv', (x,), size, stride, dilation, **norm))
 
   def relu(self, x: str, name: str) -> str:
     """Adds a ReLU."""
@@ -115,9 +113,7 @@ class Graph:
 
 def fold_conv(
   variables: Any, node: Node
-) -> tuple[
-  Float[np.ndarray, 'kh kw c f'], Float[np.ndarray, 'f']
-]:
+) -> tuple[Float[np.ndarray, 'kh kw c f'], Float[np.ndarray, 'f']]:
   """Returns a convolution's kernel and bias, with its normalisation in them.
 
   Args:
@@ -202,9 +198,7 @@ def _walk_encoder(graph: Graph, model: unet.UNet) -> dict[str, str]:
     y = graph.relu(y, f'encoder/{name}/relu1')
     y = conv(y, f'{name}/conv2', stride=on_3x3)
     y = graph.relu(y, f'encoder/{name}/relu2')
-    y = graph.add(
-      shortcut, conv(y, f'{name}/conv3'), f'encoder/{name}/add'
-    )
+    y = graph.add(shortcut, conv(y, f'{name}/conv3'), f'encoder/{name}/add')
     x = graph.relu(y, f'encoder/{name}/out')
     features[name.partition('_')[0]] = x
   return features

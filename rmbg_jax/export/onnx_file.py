@@ -14,13 +14,10 @@ from rmbg_jax import files
 from rmbg_jax.export import graph as graph_lib
 from rmbg_jax.export import interface
 from rmbg_jax.preprocessing import Preprocessing
-from rmbg_jax.pretrained import load
+from rmbg_jax.pretrained import load, u2net_onnx
 
 # What onnxruntime 1.20 and newer run; 18 has `axes` for Resize.
 _OPSET, _IR_VERSION = 18, 8
-
-# The key of the metadata that holds the description, in JSON.
-DESCRIPTION = 'rmbg_jax'
 
 
 def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
@@ -60,7 +57,7 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
     producer_name='rmbg_jax',
   )
   description = json.dumps(interface.describe_photos(loaded))
-  onnx.helper.set_model_props(model, {DESCRIPTION: description})
+  onnx.helper.set_model_props(model, {u2net_onnx.DESCRIPTION: description})
   onnx.checker.check_model(model, full_check=True)
   with files.write_atomically(path) as partial:
     partial.write_bytes(model.SerializeToString())
@@ -113,14 +110,10 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
   )
   writer.add('Mul', [x, gain], 'multiplied')
   writer.add('Add', ['multiplied', offset], 'normalized')
-  writer.add(
-    'Transpose', ['normalized'], graph_lib.INPUT, perm=[0, 3, 1, 2]
-  )
+  writer.add('Transpose', ['normalized'], graph_lib.INPUT, perm=[0, 3, 1, 2])
 
 
-def _add_node(
-  writer: _Writer, node: graph_lib.Node, variables: Any
-) -> None:
+def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   name, inputs = node.name, list(node.inputs)
   if node.op == 'conv':
     kernel, bias = graph_lib.fold_conv(variables, node)

@@ -31,12 +31,15 @@ class Graph:
           self.consumers[source].append(name)
 
   def kind(self, name: str) -> str:
+    """The class of a layer."""
     return self.layers[name]['class_name']
 
   def option(self, name: str, key: str) -> Any:
+    """A setting of a layer."""
     return self.layers[name]['config'][key]
 
   def input_size(self) -> tuple[int, int] | None:
+    """(height, width) of the input in pixels, if they are fixed."""
     for name in self.layers:
       if self.kind(name) == 'InputLayer':
         config = self.layers[name]['config']
@@ -72,6 +75,7 @@ class Graph:
     )
 
   def norm_after(self, conv: str) -> str:
+    """The normalisation that reads a convolution."""
     return _only(
       [
         consumer

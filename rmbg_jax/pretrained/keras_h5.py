@@ -52,8 +52,7 @@ def read_model(path: Path) -> matching.ForeignModel:
       'conv2_block1_1_conv). Only models of the original project load.'
     )
   preprocess = [
-    tensors.pop(f'{keras_preprocess.LAYER}/{part}', None)
-    for part in CONV_PARTS
+    tensors.pop(f'{keras_preprocess.LAYER}/{part}', None) for part in CONV_PARTS
   ]
   convs = {
     name.removesuffix('/kernel'): tensor.shape
@@ -101,9 +100,13 @@ def read_model(path: Path) -> matching.ForeignModel:
     'bn_momentum': momentum,
   }
   description = attributes.get(DESCRIPTION, {})
-  preprocessing = _find_preprocessing(
-    preprocess, description.get('preprocessing'), size=size
-  )
+  description.pop('interface', None)  # Of the file, not of the network.
+  try:
+    preprocessing = _find_preprocessing(
+      preprocess, description.get('preprocessing'), size=size
+    )
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
   return matching.ForeignModel(
     architecture, preprocessing, tensors, names, description
   )

@@ -44,6 +44,9 @@ CITATION = (
   'doi 10.1016/j.patcog.2020.107404'
 )
 
+# The metadata in which an exported file describes itself.
+DESCRIPTION = 'rmbg_jax'
+
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
 
@@ -135,11 +138,17 @@ def _read_graph(path: Path) -> _Graph:
   from google.protobuf.message import DecodeError
 
   try:
-    graph = onnx.load(path).graph
+    model = onnx.load(path)
   except DecodeError as error:
     raise ValueError(
       f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
     ) from error
+  if any(entry.key == DESCRIPTION for entry in model.metadata_props):
+    raise ValueError(
+      f'{path}: an export of this project, for other programs. Load the '
+      'checkpoint that it was made from.'
+    )
+  graph = model.graph
   tensors = {
     tensor.name: onnx.numpy_helper.to_array(tensor)
     for tensor in graph.initializer
