@@ -3,9 +3,9 @@
 The file is a ZIP of `program`, as `jax.export` serialises it, and
 `description.json`, because the former has no room for metadata.
 
-The program is made from `graph.py`, not from the Flax module: the module picks
-algorithms for the machine that traces it (`models/convolution.py`), but a file
-is for any.
+The program is made from `graph.py`, not from the Flax module, which chooses the
+algorithms of `models/convolution.py` for the machine that traces it. A file is
+for any machine, so it holds both and chooses where it runs.
 """
 
 import json
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 from rmbg_jax import files
 from rmbg_jax.export import graph as graph_lib
 from rmbg_jax.export import interface
-from rmbg_jax.models import layers
+from rmbg_jax.models import convolution, layers
 from rmbg_jax.pretrained import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
@@ -71,15 +71,7 @@ def _compute(node, inputs, weights) -> jax.Array:
   x = inputs[0]
   if node.op == 'conv':
     kernel, bias = weights
-    reach = [node.dilation * (side // 2) for side in kernel.shape[:2]]
-    return bias.reshape(1, 1, 1, -1) + jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      (node.stride,) * 2,
-      [(side, side) for side in reach],
-      rhs_dilation=(node.dilation,) * 2,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    return _convolve(node, x, kernel) + bias.reshape(1, 1, 1, -1)
   if node.op == 'pool':
     return jax.lax.reduce_window(
       x,
@@ -94,3 +86,23 @@ def _compute(node, inputs, weights) -> jax.Array:
   if node.op == 'concat':
     return jnp.concatenate(inputs, axis=-1)
   return jax.nn.relu(x) if node.op == 'relu' else x + inputs[1]
+
+
+def _convolve(node, x, kernel) -> jax.Array:
+  """Puts the algorithms for a CPU and for others into the program."""
+
+  def make(platform):
+    return lambda x, kernel: convolution.convolve(
+      x,
+      kernel,
+      (node.stride,) * 2,
+      'SAME' if node.stride == 1 else (reach, reach),
+      rhs_dilation=(node.dilation,) * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      platform=platform,
+    )
+
+  reach = (kernel.shape[0] // 2,) * 2
+  return jax.lax.platform_dependent(
+    x, kernel, cpu=make('cpu'), default=make('other')
+  )
