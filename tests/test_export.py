@@ -154,7 +154,8 @@ def test_stablehlo_gives_the_same_alpha(name, tmp_path):
     program = jax.export.deserialize(file.read('program'))
     description = json.loads(file.read('description.json'))
   assert {'cpu', 'cuda'} <= set(program.platforms)
-  for batch in (1, 3):
+  # Each batch size is compiled, U2-Net for 5 seconds.
+  for batch in (3,) if name == 'u2net' else (1, 3):
     alpha = program.call(photos[:batch])
     np.testing.assert_allclose(alpha, probs[:batch, ..., -1], atol=1e-5, rtol=0)
   _check_description(description, loaded)
@@ -327,4 +328,5 @@ def test_the_page_is_true(tmp_path, monkeypatch, rng):
     names = {}
     exec(block, names)
     np.testing.assert_allclose(names['alpha'], expected, atol=1e-5, rtol=0)
-  assert Image.open('cutout.png').mode == 'RGBA'
+  with Image.open('cutout.png') as cutout:
+    assert cutout.mode == 'RGBA'
