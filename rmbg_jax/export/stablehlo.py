@@ -25,7 +25,7 @@ from rmbg_jax.pretrained import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
 
-_PLATFORMS = ('cpu', 'cuda', 'tpu')
+_PLATFORMS = ('cpu', 'cuda')
 
 
 def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
