@@ -77,3 +77,18 @@ def test_the_cpu_takes_its_own_way():
 
   text = str(jax.make_jaxpr(jax.grad(loss))(jnp.ones((3, 3, 3, 4))))
   assert text.count('dot_general[') == 3  # One per row of the kernel.
+
+
+@pytest.mark.parametrize('platform', ['', 'cpu', 'cuda'])
+def test_the_platform_chooses_the_algorithm(platform):
+  """Also another one than this machine's, for programs that move there."""
+  x, kernel = jnp.zeros((1, 16, 16, 64)), jnp.zeros((3, 3, 64, 64))
+  convolve = functools.partial(
+    convolution.convolve,
+    strides=(1, 1),
+    padding='SAME',
+    dimension_numbers=DIMENSIONS,
+    platform=platform,
+  )
+  program = str(jax.make_jaxpr(convolve)(x, kernel))
+  assert ('conv_general_dilated' in program) == (platform == 'cuda')

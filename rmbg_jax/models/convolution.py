@@ -27,9 +27,21 @@ def convolve(
   kernel: Float[Array, 'kh kw c f'],
   strides: tuple[int, ...],
   padding: Any,
+  *,
+  platform: str = '',
   **options: Any,
 ) -> Float[Array, 'b h2 w2 f']:
-  """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call."""
+  """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call.
+
+  Args:
+    x: features.
+    kernel: of the convolution.
+    strides: of the convolution.
+    padding: of the convolution.
+    platform: 'cpu' or another to choose the algorithm for; '' for the one that
+      JAX runs on.
+    **options: of `jax.lax.conv_general_dilated`.
+  """
   height, width = kernel.shape[:2]
   no_padding = padding in ('VALID', ((0, 0), (0, 0)))
   if (height, width) == (1, 1) and (no_padding or padding == 'SAME'):
@@ -38,7 +50,8 @@ def convolve(
   same = padding in ('SAME', ((height // 2,) * 2, (width // 2,) * 2))
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
   rates = set(options.get('rhs_dilation') or (1, 1))
-  if plain and len(rates) == 1 and jax.default_backend() == 'cpu':
+  on_cpu = (platform or jax.default_backend()) == 'cpu'
+  if plain and len(rates) == 1 and on_cpu:
     rate = rates.pop()
     if _suits_winograd(x, kernel, rate):
       return winograd.convolve(x, kernel, rate)

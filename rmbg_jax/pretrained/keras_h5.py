@@ -8,29 +8,33 @@ Three layouts hold the original network or its encoder:
 * weights only, as `save_weights` and the publisher of the ImageNet weights
   write them, without a graph.
 
-The encoder's layers have fixed names. All others are numbered by Keras in the
-order in which the process made them (`conv2d_17`), which depends on what else
-it made before; so they are found by following the graph from the encoder's
-output, or, where no graph is stored, by the rank of their number.
+`keras_graph.py` finds the layers. Files of `rmbg_jax/export/keras_file.py` have
+a layer `preprocess` before the network (`keras_preprocess.py`) and describe
+themselves.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from rmbg_jax.pretrained import matching
+from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
+from rmbg_jax.pretrained import keras_graph, keras_preprocess, matching
 
-_CONV_PARTS = ('kernel', 'bias')
-_NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+# What Keras calls the weights of `matching.CONV` and `matching.NORM`.
+CONV_PARTS = ('kernel', 'bias')
+NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # The last stage and the classifier, which the encoder does without.
 _IGNORED_PREFIXES = ('conv5_', 'predictions')
 _DEFAULT_SIZE = (512, 512)  # The original's, where the file does not say.
-_BLOCKS = 4
+_DEFAULT_MOMENTUM = 0.99  # Keras'.
+
+# The attribute in which an exported file describes itself, in JSON.
+DESCRIPTION = 'rmbg_jax'
 
 
 def read_model(path: Path) -> matching.ForeignModel:
@@ -40,40 +44,46 @@ def read_model(path: Path) -> matching.ForeignModel:
     FileNotFoundError: if there is no such file.
     ValueError: if the file is not HDF5, or not of such a network.
   """
-  tensors, graph_config = _read_file(path)
+  tensors, attributes = _read_file(path)
   stage_sizes = _count_blocks(tensors)
   if not stage_sizes:
     raise ValueError(
       f'{path}: no ResNet50 encoder found (no layer conv1_conv and '
       'conv2_block1_1_conv). Only models of the original project load.'
     )
+  preprocess = [
+    tensors.pop(f'{keras_preprocess.LAYER}/{part}', None) for part in CONV_PARTS
+  ]
   convs = {
     name.removesuffix('/kernel'): tensor.shape
     for name, tensor in tensors.items()
     if name.endswith('/kernel')
   }
   encoder_out = f'conv{len(stage_sizes) + 1}_block{stage_sizes[-1]}_out'
-  size, rates = _DEFAULT_SIZE, (3, 6, 9)
+  size, rates, momentum = _DEFAULT_SIZE, (3, 6, 9), _DEFAULT_MOMENTUM
   try:
-    if graph_config is None:
-      layers = _find_by_rank(tensors, convs)
+    if 'model_config' not in attributes:
+      layers = keras_graph.find_by_rank(tensors, convs)
     else:
-      graph = _Graph(graph_config)
-      layers, rates = _find_by_graph(graph, encoder_out)
+      graph = keras_graph.Graph(attributes['model_config']['config'])
+      layers, rates = keras_graph.find_by_graph(graph, encoder_out)
       size = graph.input_size() or _DEFAULT_SIZE
+      momentum = graph.option(layers['bridge/bn_out'], 'momentum')
   except LookupError as error:
     raise ValueError(
       f'{path}: not the original network ({error.args[0]}). If this file holds '
       'only ImageNet weights, pass it as --config.model.encoder.weights.'
     ) from error
-  names = _encoder_names(stage_sizes, prefix='encoder/')
+  # Without biases the encoder is torchvision's: only an exported file has that.
+  dialect = 'keras' if 'conv1_conv/bias' in tensors else 'torchvision'
+  names = _encoder_names(stage_sizes, prefix='encoder/', dialect=dialect)
   for ours, theirs in layers.items():
     is_norm = ours.rpartition('/')[2].startswith('bn')
-    names |= _layer_names(ours, theirs, is_norm=is_norm)
+    names |= _norm_names(ours, theirs) if is_norm else _conv_names(ours, theirs)
   architecture = {
     'name': 'unet',
     'encoder': {
-      'dialect': 'keras',
+      'dialect': dialect,
       'stage_sizes': list(stage_sizes),
       'width': tensors['conv1_conv/kernel'].shape[-1],
     },
@@ -84,11 +94,22 @@ def read_model(path: Path) -> matching.ForeignModel:
     'decoder': {
       'filters': [
         convs[layers[f'decoder{index + 1}/residual/conv1']][-1]
-        for index in range(_BLOCKS)
+        for index in range(keras_graph.BLOCKS)
       ]
     },
+    'bn_momentum': momentum,
   }
-  return matching.ForeignModel(architecture, size, tensors, names)
+  description = attributes.get(DESCRIPTION, {})
+  description.pop('interface', None)  # Of the file, not of the network.
+  try:
+    preprocessing = _find_preprocessing(
+      preprocess, description.get('preprocessing'), size=size
+    )
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
+  return matching.ForeignModel(
+    architecture, preprocessing, tensors, names, description
+  )
 
 
 def load_encoder(
@@ -106,14 +127,27 @@ def load_encoder(
     ValueError: if the file does not hold exactly these weights.
   """
   tensors, _ = _read_file(path)
-  names = _encoder_names(stage_sizes, prefix='')
+  names = _encoder_names(stage_sizes, prefix='', dialect='keras')
   return matching.assign(encoder, tensors, names, source=str(path))
+
+
+def encoder_layer_name(path: str) -> str:
+  """Returns `keras.applications.ResNet50`'s name of an encoder's layer.
+
+  Args:
+    path: such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
+  """
+  block, _, part = path.rpartition('/')
+  kind, number = re.fullmatch(r'([a-z]+)(\d*)', part).groups()
+  if not block:
+    block, number = ('pool' if kind == 'pool' else 'conv') + number, ''
+  return '_'.join(filter(None, (block, number, kind)))
 
 
 def _read_file(
   path: Path,
-) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
-  """Returns the weights by `layer/part`, and the graph if there is one."""
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the weights by `layer/part`, and what is said of the network."""
   if not path.exists():
     raise FileNotFoundError(f'{path}: no such file.')
   tensors = {}
@@ -128,7 +162,11 @@ def _read_file(
 
   try:
     with h5py.File(path) as file:
-      config = file.attrs.get('model_config')
+      attributes = {
+        key: json.loads(file.attrs[key])
+        for key in ('model_config', DESCRIPTION)
+        if key in file.attrs
+      }
       if '_layer_checkpoint_dependencies' in file or 'layers' in file:
         raise ValueError(
           f'{path}: this is the .weights.h5 layout of Keras 3, which does not '
@@ -140,7 +178,7 @@ def _read_file(
     raise ValueError(
       f'{path}: cannot be read as HDF5 ({error}). Download or save it again.'
     ) from error
-  return tensors, json.loads(config)['config'] if config else None
+  return tensors, attributes
 
 
 def _count_blocks(tensors: Mapping[str, np.ndarray]) -> tuple[int, ...]:
@@ -156,245 +194,45 @@ def _count_blocks(tensors: Mapping[str, np.ndarray]) -> tuple[int, ...]:
 
 
 def _encoder_names(
-  stage_sizes: tuple[int, ...], *, prefix: str
+  stage_sizes: tuple[int, ...], *, prefix: str, dialect: str
 ) -> dict[str, str]:
   """Keras calls `conv2_block1/conv0` `conv2_block1_0_conv`."""
   names = {}
   for conv, norm in matching.encoder_layers(stage_sizes):
-    if '/' in conv:
-      block, part = conv.split('/')
-      stem = f'{block}_{part.removeprefix("conv")}'
-    else:
-      stem = conv
-    names |= _layer_names(prefix + conv, f'{stem}_conv', is_norm=False)
-    names |= _layer_names(prefix + norm, f'{stem}_bn', is_norm=True)
+    convs = _conv_names(prefix + conv, encoder_layer_name(conv))
+    if dialect == 'torchvision':
+      del convs[matching.CONV[1].format(prefix + conv)]
+    names |= convs | _norm_names(prefix + norm, encoder_layer_name(norm))
   return names
 
 
-def _layer_names(ours: str, theirs: str, *, is_norm: bool) -> dict[str, str]:
-  keys = matching.NORM if is_norm else matching.CONV
-  parts = _NORM_PARTS if is_norm else _CONV_PARTS
+def _conv_names(ours: str, theirs: str) -> dict[str, str]:
   return {
     key.format(ours): f'{theirs}/{part}'
-    for key, part in zip(keys, parts, strict=True)
+    for key, part in zip(matching.CONV, CONV_PARTS, strict=True)
   }
 
 
-class _Graph:
-  """The layers of a functional model and what feeds what."""
-
-  def __init__(self, config: Mapping[str, Any]):
-    self.layers = {layer['name']: layer for layer in config['layers']}
-    self.inputs = {
-      name: list(_references(layer['inbound_nodes']))
-      for name, layer in self.layers.items()
-    }
-    self.consumers: dict[str, list[str]] = {name: [] for name in self.layers}
-    for name, inputs in self.inputs.items():
-      for source in inputs:
-        if source in self.consumers:
-          self.consumers[source].append(name)
-
-  def kind(self, name: str) -> str:
-    return self.layers[name]['class_name']
-
-  def option(self, name: str, key: str) -> Any:
-    return self.layers[name]['config'][key]
-
-  def input_size(self) -> tuple[int, int] | None:
-    for name in self.layers:
-      if self.kind(name) == 'InputLayer':
-        config = self.layers[name]['config']
-        shape = config.get('batch_input_shape') or config.get('batch_shape')
-        return tuple(shape[1:3]) if all(shape[1:3]) else None
-    return None
-
-  def convs_after(self, name: str) -> list[str]:
-    """The convolutions that read a layer, through layers without weights."""
-    found = []
-    for consumer in self.consumers[name]:
-      if self.kind(consumer) == 'Conv2D':
-        found.append(consumer)
-      elif self.kind(consumer) in (
-        'Activation',
-        'ReLU',
-        'Concatenate',
-        'UpSampling2D',
-      ):
-        found += self.convs_after(consumer)
-    return list(dict.fromkeys(found))
-
-  def conv_after(self, name: str, *, kernel: int, head: bool = False) -> str:
-    """The one convolution of that kernel size; a head has one filter."""
-    return _only(
-      [
-        conv
-        for conv in self.convs_after(name)
-        if tuple(self.option(conv, 'kernel_size')) == (kernel, kernel)
-        and (self.option(conv, 'filters') == 1) == head
-      ],
-      f'{kernel}x{kernel} convolution after {name}',
-    )
-
-  def norm_after(self, conv: str) -> str:
-    return _only(
-      [
-        consumer
-        for consumer in self.consumers[conv]
-        if self.kind(consumer) == 'BatchNormalization'
-      ],
-      f'batch normalisation after {conv}',
-    )
+def _norm_names(ours: str, theirs: str) -> dict[str, str]:
+  return {
+    key.format(ours): f'{theirs}/{part}'
+    for key, part in zip(matching.NORM, NORM_PARTS, strict=True)
+  }
 
 
-def _references(node: Any) -> Iterator[str]:
-  """Yields the names of the layers that an `inbound_nodes` entry refers to.
-
-  Keras 2 writes [name, node, tensor, {keyword: reference}], Keras 3
-  {'keras_history': [name, node, tensor]}, both nested in whatever the call
-  looked like.
-  """
-  if isinstance(node, Mapping):
-    if 'keras_history' in node:
-      yield node['keras_history'][0]
-      return
-    node = list(node.values())
-  if isinstance(node, list):
-    if len(node) >= 3 and isinstance(node[0], str) and node[1:3] == [0, 0]:
-      yield node[0]
-      node = node[3:]
-    for inner in node:
-      yield from _references(inner)
-
-
-def _find_by_graph(
-  graph: _Graph, encoder_out: str
-) -> tuple[dict[str, str], tuple[int, ...]]:
-  """Returns Keras' name of each layer after the encoder, and the rates."""
-  if encoder_out not in graph.layers:
-    raise LookupError(f'no layer {encoder_out}')
-  branches = [
-    conv
-    for conv in graph.convs_after(encoder_out)
-    if tuple(graph.option(conv, 'kernel_size')) == (3, 3)
-  ]
-  norms = [graph.norm_after(conv) for conv in branches]
-  conv_out = _only(
-    list(dict.fromkeys(c for norm in norms for c in graph.convs_after(norm))),
-    'convolution after the dilated ones',
-  )
-  # The order in which they are concatenated is that of conv_out's channels.
-  order = _concatenated(graph, conv_out)
-  if sorted(order) != sorted(norms):
-    raise LookupError(f'{conv_out} does not read the dilated convolutions')
-  layers, rates = {}, []
-  for norm in order:
-    conv = branches[norms.index(norm)]
-    rate = graph.option(conv, 'dilation_rate')[0]
-    rates.append(rate)
-    layers[f'bridge/conv_rate{rate}'] = conv
-    layers[f'bridge/bn_rate{rate}'] = norm
-  layers['bridge/conv_out'] = conv_out
-  layers['bridge/bn_out'] = graph.norm_after(conv_out)
-
-  previous = layers['bridge/bn_out']
-  for index in range(_BLOCKS):
-    conv1 = graph.conv_after(previous, kernel=3)
-    _check_concatenation(graph, conv1)
-    conv0 = graph.conv_after(previous, kernel=1)
-    bn1 = graph.norm_after(conv1)
-    conv2 = graph.conv_after(bn1, kernel=3)
-    bn2 = graph.norm_after(conv2)
-    block = f'decoder{index + 1}/residual'
-    layers |= {
-      f'{block}/conv0': conv0,
-      f'{block}/bn0': graph.norm_after(conv0),
-      f'{block}/conv1': conv1,
-      f'{block}/bn1': bn1,
-      f'{block}/conv2': conv2,
-      f'{block}/bn2': bn2,
-    }
-    previous = _only(graph.consumers[bn2], f'addition after {bn2}')
-    head = graph.conv_after(previous, kernel=1, head=True)
-    layers[f'head{index + 1}/conv'] = head
-  return layers, tuple(rates)
-
-
-def _concatenated(graph: _Graph, conv: str) -> list[str]:
-  """Returns the normalisations whose outputs a convolution concatenates."""
-  concatenation = _only(graph.inputs[conv], f'input of {conv}')
-  found = []
-  for name in graph.inputs[concatenation]:
-    while graph.kind(name) in ('Activation', 'ReLU'):
-      name = _only(graph.inputs[name], f'input of {name}')
-    found.append(name)
-  return found
-
-
-def _check_concatenation(graph: _Graph, conv: str) -> None:
-  concatenation = _only(graph.inputs[conv], f'input of {conv}')
-  first = graph.inputs[concatenation][0]
-  if graph.kind(first) != 'UpSampling2D':
-    raise LookupError(f'{concatenation} has the skip connection first')
-
-
-def _find_by_rank(
-  tensors: Mapping[str, np.ndarray], convs: Mapping[str, tuple[int, ...]]
-) -> dict[str, str]:
-  """Returns Keras' name of each layer after the encoder, without a graph.
-
-  Relies on the original's order: three dilated convolutions, the 1x1 that
-  mixes them, then three convolutions per block, of which the 1x1 is the
-  shortcut; each is followed by a normalisation. Heads have one filter.
-  """
-  ranked = _by_number(convs, 'conv2d')
-  heads = [name for name in ranked if convs[name][-1] == 1]
-  others = [name for name in ranked if convs[name][-1] != 1]
-  norms = _by_number(
-    {n.removesuffix('/gamma') for n in tensors if n.endswith('/gamma')},
-    'batch_normalization',
-  )
-  expected = 4 + 3 * _BLOCKS
-  if len(others) != expected or len(norms) != expected or len(heads) != _BLOCKS:
-    raise LookupError(
-      f'{len(others)} convolutions, {len(norms)} normalisations and '
-      f'{len(heads)} heads beside the encoder, not {expected}, {expected} and '
-      f'{_BLOCKS}'
-    )
-  layers = {}
-  for part, conv, norm in zip(
-    ('rate3', 'rate6', 'rate9', 'out'), others, norms, strict=False
-  ):
-    layers[f'bridge/conv_{part}'] = conv
-    layers[f'bridge/bn_{part}'] = norm
-  for index in range(_BLOCKS):
-    start = 4 + 3 * index
-    block = f'decoder{index + 1}/residual'
-    main = 0
-    for conv, norm in zip(
-      others[start : start + 3], norms[start : start + 3], strict=True
-    ):
-      if convs[conv][:2] == (1, 1):
-        number = 0
-      else:
-        main += 1
-        number = main
-      layers[f'{block}/conv{number}'] = conv
-      layers[f'{block}/bn{number}'] = norm
-    layers[f'head{index + 1}/conv'] = heads[index]
-  return layers
-
-
-def _by_number(names, prefix: str) -> list[str]:
-  """Returns `prefix`, `prefix_1`, ... in the order of their numbers."""
-  numbered = []
-  for name in names:
-    if match := re.fullmatch(rf'{prefix}(?:_(\d+))?', name):
-      numbered.append((int(match[1] or 0), name))
-  return [name for _, name in sorted(numbered)]
-
-
-def _only(found: list[str], what: str) -> str:
-  if len(found) != 1:
-    raise LookupError(f'{what}: found {", ".join(found) or "none"}, not one')
-  return found[0]
+def _find_preprocessing(
+  layer: list[np.ndarray | None],
+  stated: dict[str, Any] | None,
+  *,
+  size: tuple[int, int],
+) -> Preprocessing:
+  """Returns that of the layer `preprocess`, or the original's without one."""
+  if layer[0] is None:  # The original feeds BGR / 255 to the network.
+    return make_preprocessing('original', size=size)
+  if stated:
+    preprocessing = Preprocessing.from_dict({**stated, 'size': list(size)})
+    expected = keras_preprocess.make_layer(preprocessing)
+    if all(map(np.array_equal, layer, expected)):
+      return preprocessing
+  # Keras saved the file again, without what it had said of itself.
+  return keras_preprocess.read_layer(*layer, size=size)

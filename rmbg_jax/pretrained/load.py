@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from rmbg_jax import models
-from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
+from rmbg_jax.preprocessing import Preprocessing
 from rmbg_jax.pretrained import keras_h5, matching, release, u2net_onnx
 
 # Names the weights that come with the project.
@@ -72,14 +72,9 @@ def load_model(
   if path.suffix == '.safetensors':
     return _load_release(path, dtype)
   if path.suffix in ('.h5', '.hdf5'):
-    # The original feeds BGR / 255 in training and prediction.
-    foreign = keras_h5.read_model(path)
-    return _load_foreign(foreign, {}, 'original', source=path, dtype=dtype)
+    return _load_foreign(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
-    foreign, description = u2net_onnx.read_model(path)
-    return _load_foreign(
-      foreign, description, 'u2net', source=path, dtype=dtype
-    )
+    return _load_foreign(u2net_onnx.read_model(path), source=path, dtype=dtype)
   raise ValueError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
@@ -162,12 +157,7 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
 
 
 def _load_foreign(
-  foreign: matching.ForeignModel,
-  description: Mapping[str, Any],
-  normalization: str,
-  *,
-  source: Path,
-  dtype: str,
+  foreign: matching.ForeignModel, *, source: Path, dtype: str
 ) -> LoadedModel:
   model = models.create_model(foreign.architecture, dtype=dtype)
   return LoadedModel(
@@ -175,8 +165,8 @@ def _load_foreign(
     variables=matching.assign(
       _shapes(model), foreign.tensors, foreign.names, source=str(source)
     ),
-    preprocessing=make_preprocessing(normalization, size=foreign.size),
-    description={'architecture': foreign.architecture, **description},
+    preprocessing=foreign.preprocessing,
+    description={**foreign.description, 'architecture': foreign.architecture},
   )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from rmbg_jax.models import resnet
+from rmbg_jax.preprocessing import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -31,15 +32,17 @@ class ForeignModel:
 
   Attributes:
     architecture: for `models.create_model`.
-    size: (height, width) of the input in pixels.
+    preprocessing: what the network expects of an image.
     tensors: the weights by the file's names.
     names: the file's name of each flat key of the network's variables.
+    description: what the file says of itself.
   """
 
   architecture: dict[str, Any]
-  size: tuple[int, int]
+  preprocessing: Preprocessing
   tensors: dict[str, np.ndarray]
   names: dict[str, str]
+  description: dict[str, Any]
 
 
 def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmbg_jax.models import u2net
+from rmbg_jax.preprocessing import make_preprocessing
 from rmbg_jax.pretrained import download, matching
 
 # As converted by rembg; its release lists the MD5 of its files.
@@ -43,6 +44,9 @@ CITATION = (
   'Object Detection", Pattern Recognition 2020, '
   'doi 10.1016/j.patcog.2020.107404'
 )
+
+# The metadata in which an exported file describes itself.
+DESCRIPTION = 'rmbg_jax'
 
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
@@ -75,12 +79,11 @@ def list_present() -> list[str]:
   ]
 
 
-def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:
+def read_model(path: Path) -> matching.ForeignModel:
   """Reads a U2-Net of any widths.
 
-  Returns:
-    What the file holds, and what is known of its weights: of the published
-    ones, licence and citation, which are shown as well.
+  The published weights are described by their licence and citation, which are
+  shown as well.
 
   Raises:
     ValueError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
@@ -118,8 +121,10 @@ def read_model(path: Path) -> tuple[matching.ForeignModel, dict[str, Any]]:
     'decoder': _widths(widths, [f'decoder{i}' for i in range(1, 6)]),
     'freeze_norm': not any(conv.norm for conv in graph.convs),
   }
-  model = matching.ForeignModel(architecture, graph.size, tensors, names)
-  return model, _describe(path)
+  preprocessing = make_preprocessing('u2net', size=graph.size)
+  return matching.ForeignModel(
+    architecture, preprocessing, tensors, names, _describe(path)
+  )
 
 
 class _Conv(NamedTuple):
@@ -145,11 +150,17 @@ def _read_graph(path: Path) -> _Graph:
   from google.protobuf.message import DecodeError
 
   try:
-    graph = onnx.load(path).graph
+    model = onnx.load(path)
   except DecodeError as error:
     raise ValueError(
       f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
     ) from error
+  if any(entry.key == DESCRIPTION for entry in model.metadata_props):
+    raise ValueError(
+      f'{path}: an export of this project, for other programs. Load the '
+      'checkpoint that it was made from.'
+    )
+  graph = model.graph
   tensors = {
     tensor.name: onnx.numpy_helper.to_array(tensor)
     for tensor in graph.initializer

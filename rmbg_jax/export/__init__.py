@@ -1,0 +1,62 @@
+"""Networks in the formats of other programs, ready for use without this one.
+
+Every file holds the preprocessing's numbers (built in too), the architecture
+and whatever the checkpoint says of itself.
+"""
+
+from pathlib import Path
+
+from rmbg_jax.export import keras_file, onnx_file, stablehlo
+from rmbg_jax.pretrained import load, release
+
+RELEASE = '.safetensors'
+
+# What writes a file of that ending: (path, loaded network).
+_WRITERS = {
+  '.onnx': onnx_file.save_onnx,
+  '.stablehlo': stablehlo.save_stablehlo,
+  '.h5': keras_file.save_keras,
+}
+FORMATS = (RELEASE, *_WRITERS)
+
+
+def check_request(path: Path, *, dtype: str | None = None) -> None:
+  """Raises what `save_export` would, before a network is loaded in vain.
+
+  Raises:
+    ValueError: for an unknown ending, or a type that the format cannot hold.
+  """
+  if path.suffix not in FORMATS:
+    raise ValueError(
+      f'{path}: unknown format. The name must end in {", ".join(FORMATS)}.'
+    )
+  if dtype and path.suffix != RELEASE:
+    raise ValueError(
+      f'{path}: --dtype={dtype} is for {RELEASE} files; {path.suffix} files '
+      'hold float32.'
+    )
+
+
+def save_export(
+  path: Path, loaded: load.LoadedModel, *, dtype: str | None = None
+) -> None:
+  """Writes a network in the format that the path's ending names, atomically.
+
+  Args:
+    path: ending in one of `FORMATS`.
+    loaded: the network.
+    dtype: of the parameters in a `.safetensors`, 'float16' (the default) or
+      'float32'; the others hold float32.
+
+  Raises:
+    ValueError: for another ending, a network that the format cannot hold, or
+      if the format needs a package that is not installed.
+  """
+  check_request(path, dtype=dtype)
+  if path.suffix == RELEASE:
+    description = release.describe(loaded.description, loaded.preprocessing)
+    release.save_release(
+      path, loaded.variables, description, dtype=dtype or 'float16'
+    )
+  else:
+    _WRITERS[path.suffix](path, loaded)

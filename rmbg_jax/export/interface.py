@@ -1,0 +1,36 @@
+"""What an exported file says of itself."""
+
+from typing import Any
+
+from rmbg_jax.pretrained import load, release
+
+
+def describe(
+  loaded: load.LoadedModel, *, takes: str, gives: str
+) -> dict[str, Any]:
+  """Returns the JSON-compatible description of an exported network.
+
+  Args:
+    loaded: the network.
+    takes: the input that the file wants, in words.
+    gives: its output.
+  """
+  return release.describe(
+    loaded.description,
+    loaded.preprocessing,
+    interface={
+      'input': takes,
+      'output': gives,
+      'preprocessing': 'Built in: do not normalise the input.',
+    },
+  )
+
+
+def describe_photos(loaded: load.LoadedModel) -> dict[str, Any]:
+  """Returns `describe`'s answer for a file that takes photos as they are."""
+  height, width = loaded.preprocessing.size
+  return describe(
+    loaded,
+    takes=f'photos: uint8 (b, {height}, {width}, 3), RGB in [0, 255]',
+    gives=f'alpha: float32 (b, {height}, {width}) in [0, 1]',
+  )

@@ -1,0 +1,271 @@
+"""Back to Keras: an `.h5` that the original project's code loads and runs.
+
+Written with h5py and JSON alone, in the layout of a full model of Keras 2,
+which Keras 3 reads as well. Layers are named as in the original's files. As
+its notebook does, the user feeds BGR / 255 and takes the last of four outputs;
+a fixed layer `preprocess` makes of that what the network was trained with.
+"""
+
+import collections
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from flax import traverse_util
+
+from rmbg_jax import files
+from rmbg_jax.export import graph as graph_lib
+from rmbg_jax.export import interface
+from rmbg_jax.models import unet
+from rmbg_jax.pretrained import keras_h5, keras_preprocess, load, matching
+
+# Of the layout; both versions of Keras check that there is one.
+_KERAS_VERSION = '2.15.0'
+
+_INPUT = 'input_1'
+
+
+def save_keras(path: Path, loaded: load.LoadedModel) -> None:
+  """Writes a Keras model: BGR / 255 (b, h, w, 3) to probs (b, h, w, 4), any b.
+
+  Raises:
+    ValueError: for a network that is not the original's, at any widths, or a
+      preprocessing that no layer does.
+  """
+  if not isinstance(loaded.model, unet.UNet):
+    raise ValueError(
+      f'{path}: {type(loaded.model).__name__} has no counterpart in the '
+      'original project. Export it to .onnx or .stablehlo.'
+    )
+  height, width = loaded.preprocessing.size
+  model = _Model(loaded)
+  config = {
+    'class_name': 'Functional',
+    'config': {
+      'name': 'model',
+      'trainable': True,
+      'layers': list(model.layers.values()),
+      'input_layers': [[_INPUT, 0, 0]],
+      'output_layers': [[model.output, 0, 0]],
+    },
+  }
+  description = interface.describe(
+    loaded,
+    takes=f'float32 (b, {height}, {width}, 3), BGR in [0, 1]',
+    gives=f'float32 (b, {height}, {width}, 4) in [0, 1]; the last is alpha',
+  )
+  with files.write_atomically(path) as partial, h5py.File(partial, 'w') as file:
+    file.attrs['model_config'] = json.dumps(config)
+    file.attrs[keras_h5.DESCRIPTION] = json.dumps(description)
+    group = file.create_group('model_weights')
+    for place in (file, group):
+      place.attrs['backend'] = 'tensorflow'
+      place.attrs['keras_version'] = _KERAS_VERSION
+    _write_weights(group, model)
+
+
+def _write_weights(group: h5py.Group, model: '_Model') -> None:
+  names = _sort_as_keras(model.layers, model.output)
+  group.attrs['layer_names'] = [name.encode() for name in names]
+  for name in names:
+    layer = group.create_group(name)
+    weights = model.weights.get(name, {})
+    layer.attrs['weight_names'] = [
+      f'{name}/{part}:0'.encode() for part in weights
+    ]
+    for part, value in weights.items():
+      layer[f'{name}/{part}:0'] = value
+  group.create_group('top_level_model_weights').attrs['weight_names'] = []
+
+
+def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
+  """Returns the layers' names in the order of Keras' `model.layers`.
+
+  Keras assigns weights by this order, not by name: the layers that are farthest
+  from the output first, on ties the ones that are met first on a walk from it.
+  """
+  met: list[str] = []
+  finished: dict[str, None] = {}
+
+  def walk(name):
+    if name not in met:
+      met.append(name)
+      for source in _sources(layers[name]):
+        walk(source)
+      finished[name] = None
+
+  walk(output)
+  depths = {output: 0}
+  for name in reversed(finished):
+    for source in _sources(layers[name]):
+      depths[source] = max(depths.get(source, 0), depths[name] + 1)
+  return sorted(met, key=lambda name: (-depths[name], met.index(name)))
+
+
+def _sources(layer: Mapping[str, Any]) -> list[str]:
+  return [source[0] for node in layer['inbound_nodes'] for source in node]
+
+
+class _Model:
+  """The layers of the Keras model, and their weights.
+
+  Attributes:
+    layers: their configurations by name.
+    weights: by the layer's name and the weight's.
+    output: the layer that concatenates the four outputs.
+  """
+
+  def __init__(self, loaded: load.LoadedModel):
+    graph = graph_lib.Graph(loaded.model, size=loaded.preprocessing.size)
+    self.layers: dict[str, dict[str, Any]] = {}
+    self.weights: dict[str, dict[str, np.ndarray]] = {}
+    self._graph = graph
+    self._variables = traverse_util.flatten_dict(loaded.variables, sep='/')
+    self._momentum = loaded.model.bn_momentum
+    self._counts: collections.Counter[str] = collections.Counter()
+    # The name of the layer that has a node's result.
+    self._names: dict[str, str] = {}
+    self._add_input(loaded)
+    for node in graph.nodes.values():
+      if node.op != 'input':
+        self._names[node.name] = self._add_node(node)
+    probs = [
+      self._add('Activation', [self._names[name]], activation='sigmoid')
+      for name in graph.outputs
+    ]
+    self.output = self._add('Concatenate', probs, axis=-1)
+
+  def _add(
+    self, kind: str, sources: list[str], *, name: str = '', **config: Any
+  ) -> str:
+    """Adds a layer; without a name it gets the next of Keras' own."""
+    if not name:
+      base = _BASE_NAMES[kind]
+      number = self._counts[base]
+      self._counts[base] += 1
+      name = f'{base}_{number}' if number else base
+    self.layers[name] = {
+      'class_name': kind,
+      'config': {'name': name, **config},
+      'name': name,
+      'inbound_nodes': [[[source, 0, 0, {}] for source in sources]]
+      if sources
+      else [],
+    }
+    return name
+
+  def _add_input(self, loaded: load.LoadedModel) -> None:
+    self._add(
+      'InputLayer',
+      [],
+      name=_INPUT,
+      batch_input_shape=[None, *loaded.preprocessing.size, 3],
+      dtype='float32',
+    )
+    name = self._add(
+      'Conv2D',
+      [_INPUT],
+      name=keras_preprocess.LAYER,
+      trainable=False,
+      filters=3,
+      kernel_size=[1, 1],
+    )
+    layer = keras_preprocess.make_layer(loaded.preprocessing)
+    self.weights[name] = dict(zip(keras_h5.CONV_PARTS, layer, strict=True))
+    self._names[graph_lib.INPUT] = name
+
+  def _add_node(self, node: graph_lib.Node) -> str:
+    sources = [self._names[name] for name in node.inputs]
+    name = _encoder_name(node.name)
+    if node.op == 'conv':
+      return self._add_conv(node, sources)
+    if node.op == 'relu':
+      return self._add('Activation', sources, name=name, activation='relu')
+    if node.op == 'add':
+      return self._add('Add', sources, name=name)
+    if node.op == 'concat':
+      return self._add('Concatenate', sources, axis=-1)
+    if node.op == 'pool':
+      # Zeros do as well as nothing: what is pooled is not negative.
+      pad = self._add_padding(sources, name, node.padding)
+      return self._add(
+        'MaxPooling2D',
+        [pad],
+        name=name,
+        pool_size=[node.kernel] * 2,
+        strides=[node.stride] * 2,
+      )
+    before = self._graph.nodes[node.inputs[0]].size
+    return self._add(
+      'UpSampling2D',
+      sources,
+      size=[new // old for new, old in zip(node.size, before, strict=True)],
+      interpolation='bilinear',
+    )
+
+  def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
+    kernel, bias = self._find(matching.CONV, node.name)
+    side = kernel.shape[0]
+    padding = 'same'
+    if node.stride > 1:  # Keras would pad on other sides.
+      padding = 'valid'
+      if side > 1:
+        reach = ((side // 2,) * 2,) * 2
+        sources = [self._add_padding(sources, _encoder_name(node.name), reach)]
+    name = self._add(
+      'Conv2D',
+      sources,
+      name=_encoder_name(node.name),
+      filters=kernel.shape[-1],
+      kernel_size=list(kernel.shape[:2]),
+      strides=[node.stride] * 2,
+      dilation_rate=[node.dilation] * 2,
+      padding=padding,
+      use_bias=bias is not None,
+    )
+    self.weights[name] = {
+      part: value
+      for part, value in zip(keras_h5.CONV_PARTS, (kernel, bias), strict=True)
+      if value is not None
+    }
+    if not node.norm:
+      return name
+    norm = self._add(
+      'BatchNormalization',
+      [name],
+      name=_encoder_name(node.norm),
+      momentum=self._momentum,
+      epsilon=node.epsilon,
+    )
+    values = self._find(matching.NORM, node.norm)
+    self.weights[norm] = dict(zip(keras_h5.NORM_PARTS, values, strict=True))
+    return norm
+
+  def _add_padding(
+    self, sources: list[str], name: str, padding: tuple[tuple[int, int], ...]
+  ) -> str:
+    name = name.rpartition('_')[0] + '_pad'  # conv1_conv: conv1_pad.
+    return self._add('ZeroPadding2D', sources, name=name, padding=padding)
+
+  def _find(self, keys: tuple[str, ...], path: str) -> list[np.ndarray | None]:
+    return [self._variables.get(key.format(path)) for key in keys]
+
+
+# How Keras names layers that get no name.
+_BASE_NAMES = {
+  'Activation': 'activation',
+  'Add': 'add',
+  'BatchNormalization': 'batch_normalization',
+  'Concatenate': 'concatenate',
+  'Conv2D': 'conv2d',
+  'UpSampling2D': 'up_sampling2d',
+}
+
+
+def _encoder_name(path: str) -> str:
+  """Returns the fixed name of an encoder's layer, '' for others."""
+  part, _, name = path.partition('/')
+  return keras_h5.encoder_layer_name(name) if part == 'encoder' else ''

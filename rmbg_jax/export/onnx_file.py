@@ -1,0 +1,155 @@
+"""ONNX: for onnxruntime and whatever else reads it.
+
+Photos as NumPy has them (uint8, channels last) go in, alpha comes out; batch
+normalisations are folded into the convolutions.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmbg_jax import files
+from rmbg_jax.export import graph as graph_lib
+from rmbg_jax.export import interface
+from rmbg_jax.preprocessing import Preprocessing
+from rmbg_jax.pretrained import load, u2net_onnx
+
+# What onnxruntime 1.20 and newer run; 18 has `axes` for Resize.
+_OPSET, _IR_VERSION = 18, 8
+
+
+def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
+  """Writes an ONNX file: photos (b, h, w, 3) to alpha (b, h, w), any b.
+
+  Raises:
+    ValueError: for a network that cannot be exported, or if `onnx` is not
+      installed.
+  """
+  try:
+    import onnx
+  except ImportError as error:
+    raise ValueError(
+      f'{path}: writing ONNX files needs the onnx package (pip install onnx).'
+    ) from error
+  preprocessing = loaded.preprocessing
+  graph = graph_lib.Graph(loaded.model, size=preprocessing.size)
+  writer = _Writer(onnx)
+  _add_preprocessing(writer, preprocessing)
+  for node in graph.find_needed(graph.outputs[-1]):
+    _add_node(writer, node, loaded.variables)
+  writer.add('Sigmoid', [graph.outputs[-1]], 'probs')
+  channel = writer.tensor('channel', np.array([1]))
+  writer.add('Squeeze', ['probs', channel], 'alpha')
+  shape = ('batch', *preprocessing.size)
+  made = onnx.helper.make_tensor_value_info
+  model = onnx.helper.make_model(
+    onnx.helper.make_graph(
+      writer.nodes,
+      'rmbg_jax',
+      [made('photos', onnx.TensorProto.UINT8, (*shape, 3))],
+      [made('alpha', onnx.TensorProto.FLOAT, shape)],
+      writer.tensors,
+    ),
+    opset_imports=[onnx.helper.make_opsetid('', _OPSET)],
+    ir_version=_IR_VERSION,
+    producer_name='rmbg_jax',
+  )
+  description = json.dumps(interface.describe_photos(loaded))
+  onnx.helper.set_model_props(model, {u2net_onnx.DESCRIPTION: description})
+  onnx.checker.check_model(model, full_check=True)
+  with files.write_atomically(path) as partial:
+    partial.write_bytes(model.SerializeToString())
+
+
+class _Writer:
+  """Collects the nodes and tensors of an ONNX graph."""
+
+  def __init__(self, onnx: Any):
+    self._onnx = onnx
+    self.nodes: list[Any] = []
+    self.tensors: list[Any] = []
+
+  def add(
+    self, op: str, inputs: list[str], output: str, **attributes: Any
+  ) -> None:
+    self.nodes.append(
+      self._onnx.helper.make_node(
+        op, inputs, [output], name=output, **attributes
+      )
+    )
+
+  def tensor(self, name: str, values: np.ndarray) -> str:
+    tensor = self._onnx.numpy_helper.from_array(
+      np.ascontiguousarray(values), name
+    )
+    self.tensors.append(tensor)
+    return name
+
+
+def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
+  """Adds what `Preprocessing.normalize` does, then channels first."""
+  writer.add('Cast', ['photos'], 'pixels', to=1)  # 1 is float32.
+  x, scale = 'pixels', preprocessing.scale
+  if scale == 'maximum':
+    axes = writer.tensor('axes', np.array([1, 2, 3]))
+    writer.add('ReduceMax', [x, axes], 'brightest')
+    one = writer.tensor('one', np.float32([1]))
+    writer.add('Max', ['brightest', one], 'scale')
+    writer.add('Div', [x, 'scale'], 'scaled')
+    x, scale = 'scaled', 1.0
+  if preprocessing.channels == 'bgr':
+    order = writer.tensor('order', np.array([2, 1, 0]))
+    writer.add('Gather', [x, order], 'bgr', axis=3)
+    x = 'bgr'
+  std = np.asarray(preprocessing.std)
+  gain = writer.tensor('gain', np.float32(1 / (scale * std)))
+  offset = writer.tensor(
+    'offset', np.float32(-np.asarray(preprocessing.mean) / std)
+  )
+  writer.add('Mul', [x, gain], 'multiplied')
+  writer.add('Add', ['multiplied', offset], 'normalized')
+  writer.add('Transpose', ['normalized'], graph_lib.INPUT, perm=[0, 3, 1, 2])
+
+
+def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
+  name, inputs = node.name, list(node.inputs)
+  if node.op == 'conv':
+    kernel, bias = graph_lib.fold_conv(variables, node)
+    reach = [node.dilation * (side // 2) for side in kernel.shape[:2]]
+    inputs.append(writer.tensor(f'{name}/kernel', kernel.transpose(3, 2, 0, 1)))
+    inputs.append(writer.tensor(f'{name}/bias', bias))
+    writer.add(
+      'Conv',
+      inputs,
+      name,
+      kernel_shape=kernel.shape[:2],
+      strides=[node.stride] * 2,
+      dilations=[node.dilation] * 2,
+      pads=reach * 2,
+    )
+  elif node.op == 'pool':
+    (top, bottom), (left, right) = node.padding
+    writer.add(
+      'MaxPool',
+      inputs,
+      name,
+      kernel_shape=[node.kernel] * 2,
+      strides=[node.stride] * 2,
+      pads=[top, left, bottom, right],
+    )
+  elif node.op == 'resize':
+    size = writer.tensor(f'{name}/size', np.array(node.size))
+    writer.add(
+      'Resize',
+      [*inputs, '', '', size],
+      name,
+      axes=[2, 3],
+      mode='linear',
+      coordinate_transformation_mode='half_pixel',
+    )
+  elif node.op == 'concat':
+    writer.add('Concat', inputs, name, axis=1)
+  elif node.op in ('add', 'relu'):
+    writer.add(node.op.capitalize(), inputs, name)

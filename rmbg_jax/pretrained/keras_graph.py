@@ -1,0 +1,246 @@
+"""Finding the original network's layers in a Keras file.
+
+The encoder's layers have fixed names. All others are numbered by Keras in the
+order in which the process made them (`conv2d_17`), which depends on what else
+it made before; so they are found by following the graph from the encoder's
+output, or, where no graph is stored, by the rank of their number.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+BLOCKS = 4
+
+
+class Graph:
+  """The layers of a functional model and what feeds what."""
+
+  def __init__(self, config: Mapping[str, Any]):
+    self.layers = {layer['name']: layer for layer in config['layers']}
+    self.inputs = {
+      name: list(_references(layer['inbound_nodes']))
+      for name, layer in self.layers.items()
+    }
+    self.consumers: dict[str, list[str]] = {name: [] for name in self.layers}
+    for name, inputs in self.inputs.items():
+      for source in inputs:
+        if source in self.consumers:
+          self.consumers[source].append(name)
+
+  def kind(self, name: str) -> str:
+    """The class of a layer."""
+    return self.layers[name]['class_name']
+
+  def option(self, name: str, key: str) -> Any:
+    """A setting of a layer."""
+    return self.layers[name]['config'][key]
+
+  def input_size(self) -> tuple[int, int] | None:
+    """(height, width) of the input in pixels, if they are fixed."""
+    for name in self.layers:
+      if self.kind(name) == 'InputLayer':
+        config = self.layers[name]['config']
+        shape = config.get('batch_input_shape') or config.get('batch_shape')
+        return tuple(shape[1:3]) if all(shape[1:3]) else None
+    return None
+
+  def convs_after(self, name: str) -> list[str]:
+    """The convolutions that read a layer, through layers without weights."""
+    found = []
+    for consumer in self.consumers[name]:
+      if self.kind(consumer) == 'Conv2D':
+        found.append(consumer)
+      elif self.kind(consumer) in (
+        'Activation',
+        'ReLU',
+        'Concatenate',
+        'UpSampling2D',
+      ):
+        found += self.convs_after(consumer)
+    return list(dict.fromkeys(found))
+
+  def conv_after(self, name: str, *, kernel: int, head: bool = False) -> str:
+    """The one convolution of that kernel size; a head has one filter."""
+    return _only(
+      [
+        conv
+        for conv in self.convs_after(name)
+        if tuple(self.option(conv, 'kernel_size')) == (kernel, kernel)
+        and (self.option(conv, 'filters') == 1) == head
+      ],
+      f'{kernel}x{kernel} convolution after {name}',
+    )
+
+  def norm_after(self, conv: str) -> str:
+    """The normalisation that reads a convolution."""
+    return _only(
+      [
+        consumer
+        for consumer in self.consumers[conv]
+        if self.kind(consumer) == 'BatchNormalization'
+      ],
+      f'batch normalisation after {conv}',
+    )
+
+
+def find_by_graph(
+  graph: Graph, encoder_out: str
+) -> tuple[dict[str, str], tuple[int, ...]]:
+  """Returns Keras' name of each layer after the encoder, and the rates.
+
+  Raises:
+    LookupError: if the graph is not the original network's.
+  """
+  if encoder_out not in graph.layers:
+    raise LookupError(f'no layer {encoder_out}')
+  branches = [
+    conv
+    for conv in graph.convs_after(encoder_out)
+    if tuple(graph.option(conv, 'kernel_size')) == (3, 3)
+  ]
+  norms = [graph.norm_after(conv) for conv in branches]
+  conv_out = _only(
+    list(dict.fromkeys(c for norm in norms for c in graph.convs_after(norm))),
+    'convolution after the dilated ones',
+  )
+  # The order in which they are concatenated is that of conv_out's channels.
+  order = _concatenated(graph, conv_out)
+  if sorted(order) != sorted(norms):
+    raise LookupError(f'{conv_out} does not read the dilated convolutions')
+  layers, rates = {}, []
+  for norm in order:
+    conv = branches[norms.index(norm)]
+    rate = graph.option(conv, 'dilation_rate')[0]
+    rates.append(rate)
+    layers[f'bridge/conv_rate{rate}'] = conv
+    layers[f'bridge/bn_rate{rate}'] = norm
+  layers['bridge/conv_out'] = conv_out
+  layers['bridge/bn_out'] = graph.norm_after(conv_out)
+
+  previous = layers['bridge/bn_out']
+  for index in range(BLOCKS):
+    conv1 = graph.conv_after(previous, kernel=3)
+    _check_concatenation(graph, conv1)
+    conv0 = graph.conv_after(previous, kernel=1)
+    bn1 = graph.norm_after(conv1)
+    conv2 = graph.conv_after(bn1, kernel=3)
+    bn2 = graph.norm_after(conv2)
+    block = f'decoder{index + 1}/residual'
+    layers |= {
+      f'{block}/conv0': conv0,
+      f'{block}/bn0': graph.norm_after(conv0),
+      f'{block}/conv1': conv1,
+      f'{block}/bn1': bn1,
+      f'{block}/conv2': conv2,
+      f'{block}/bn2': bn2,
+    }
+    previous = _only(graph.consumers[bn2], f'addition after {bn2}')
+    head = graph.conv_after(previous, kernel=1, head=True)
+    layers[f'head{index + 1}/conv'] = head
+  return layers, tuple(rates)
+
+
+def find_by_rank(
+  tensors: Mapping[str, np.ndarray], convs: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+  """Returns Keras' name of each layer after the encoder, without a graph.
+
+  Relies on the original's order: three dilated convolutions, the 1x1 that
+  mixes them, then three convolutions per block, of which the 1x1 is the
+  shortcut; each is followed by a normalisation. Heads have one filter.
+
+  Raises:
+    LookupError: if there are more or fewer layers than that.
+  """
+  ranked = _by_number(convs, 'conv2d')
+  heads = [name for name in ranked if convs[name][-1] == 1]
+  others = [name for name in ranked if convs[name][-1] != 1]
+  norms = _by_number(
+    {n.removesuffix('/gamma') for n in tensors if n.endswith('/gamma')},
+    'batch_normalization',
+  )
+  expected = 4 + 3 * BLOCKS
+  if len(others) != expected or len(norms) != expected or len(heads) != BLOCKS:
+    raise LookupError(
+      f'{len(others)} convolutions, {len(norms)} normalisations and '
+      f'{len(heads)} heads beside the encoder, not {expected}, {expected} and '
+      f'{BLOCKS}'
+    )
+  layers = {}
+  for part, conv, norm in zip(
+    ('rate3', 'rate6', 'rate9', 'out'), others, norms, strict=False
+  ):
+    layers[f'bridge/conv_{part}'] = conv
+    layers[f'bridge/bn_{part}'] = norm
+  for index in range(BLOCKS):
+    start = 4 + 3 * index
+    block = f'decoder{index + 1}/residual'
+    main = 0
+    for conv, norm in zip(
+      others[start : start + 3], norms[start : start + 3], strict=True
+    ):
+      if convs[conv][:2] == (1, 1):
+        number = 0
+      else:
+        main += 1
+        number = main
+      layers[f'{block}/conv{number}'] = conv
+      layers[f'{block}/bn{number}'] = norm
+    layers[f'head{index + 1}/conv'] = heads[index]
+  return layers
+
+
+def _references(node: Any) -> Iterator[str]:
+  """Yields the names of the layers that an `inbound_nodes` entry refers to.
+
+  Keras 2 writes [name, node, tensor, {keyword: reference}], Keras 3
+  {'keras_history': [name, node, tensor]}, both nested in whatever the call
+  looked like.
+  """
+  if isinstance(node, Mapping):
+    if 'keras_history' in node:
+      yield node['keras_history'][0]
+      return
+    node = list(node.values())
+  if isinstance(node, list):
+    if len(node) >= 3 and isinstance(node[0], str) and node[1:3] == [0, 0]:
+      yield node[0]
+      node = node[3:]
+    for inner in node:
+      yield from _references(inner)
+
+
+def _concatenated(graph: Graph, conv: str) -> list[str]:
+  """Returns the normalisations whose outputs a convolution concatenates."""
+  concatenation = _only(graph.inputs[conv], f'input of {conv}')
+  found = []
+  for name in graph.inputs[concatenation]:
+    while graph.kind(name) in ('Activation', 'ReLU'):
+      name = _only(graph.inputs[name], f'input of {name}')
+    found.append(name)
+  return found
+
+
+def _check_concatenation(graph: Graph, conv: str) -> None:
+  concatenation = _only(graph.inputs[conv], f'input of {conv}')
+  first = graph.inputs[concatenation][0]
+  if graph.kind(first) != 'UpSampling2D':
+    raise LookupError(f'{concatenation} has the skip connection first')
+
+
+def _by_number(names, prefix: str) -> list[str]:
+  """Returns `prefix`, `prefix_1`, ... in the order of their numbers."""
+  numbered = []
+  for name in names:
+    if match := re.fullmatch(rf'{prefix}(?:_(\d+))?', name):
+      numbered.append((int(match[1] or 0), name))
+  return [name for _, name in sorted(numbered)]
+
+
+def _only(found: list[str], what: str) -> str:
+  if len(found) != 1:
+    raise LookupError(f'{what}: found {", ".join(found) or "none"}, not one')
+  return found[0]

@@ -1,0 +1,52 @@
+"""Writes a trained network in another format, by the ending of the output.
+
+```bash
+python scripts/export.py --checkpoint=runs/lite --output=lite.onnx
+```
+
+.safetensors: for this project, half the size. .onnx: for onnxruntime.
+.stablehlo: for JAX without this project. .h5: for Keras and the original
+project. docs/export.md says how to use each.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', 'released', 'What `load_model` loads.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'The file to write.', required=True
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype',
+  None,
+  ['float16', 'float32'],
+  'Of the parameters in a .safetensors (float16 by default); the other formats '
+  'hold float32.',
+)
+
+
+def main(argv: list[str]) -> None:
+  """Writes the file."""
+  del argv
+  from rmbg_jax import export, runtime
+  from rmbg_jax.pretrained import load
+
+  runtime.start()
+  output = Path(_OUTPUT.value)
+  try:
+    export.check_request(output, dtype=_DTYPE.value)
+    loaded = load.load_model(_CHECKPOINT.value)
+    export.save_export(output, loaded, dtype=_DTYPE.value)
+  except (OSError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
+  print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+  app.run(main)
