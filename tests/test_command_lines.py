@@ -9,9 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 import configs
-from rmbg_jax import build, train
+from rmbg_jax import build
 from rmbg_jax.preprocessing import make_preprocessing
-from rmbg_jax.pretrained import release
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,22 +121,6 @@ def test_errors_are_one_line():
   assert result.returncode == 1
   assert 'Error: /absent: no such data folder' in result.stderr
   assert 'Traceback' not in result.stderr
-
-
-def test_export_script(tmp_path):
-  workdir = tmp_path / 'run'
-  config = helpers.make_config(tmp_path / 'data', **{'train.epochs': 1})
-  train.train_and_evaluate(config, workdir)
-  path = tmp_path / 'tiny.safetensors'
-  arguments = ('scripts/export.py', f'--checkpoint={workdir}')
-  assert 'MB' in _run(*arguments, f'--output={path}').stdout
-  _, description = release.read_release(path)
-  assert description['training_data'] == ['demo']
-  assert str(tmp_path) not in str(description)
-  wrong = _run(*arguments, f'--output={tmp_path / "tiny.bin"}', check=False)
-  assert wrong.returncode
-  assert 'must end in .safetensors' in wrong.stderr
-  assert 'Traceback' not in wrong.stderr
 
 
 def test_style():

@@ -27,8 +27,23 @@ PAGES = (
   'docs/training.md',
   'docs/predicting.md',
   'docs/evaluation.md',
+  'docs/export.md',
+  'docs/from_keras.md',
 )
-OTHER_PAGES = ('CONTRIBUTING.md', 'docs/scaling.md', 'docs/u2net.md')
+OTHER_PAGES = (
+  'CONTRIBUTING.md',
+  'docs/app.md',
+  'docs/scaling.md',
+  'docs/u2net.md',
+)
+# Pages show what a network does before they say where it comes from.
+FIRST = (
+  'python -m rmbg_jax.main --config=configs/lite.py --config.data.dir=FOLDER',
+  'python scripts/export.py --checkpoint=runs/full --output=model.h5',
+)
+# Their Python has a test of its own.
+PYTHON_ELSEWHERE = ('docs/export.md',)
+
 
 ELSEWHERE = {
   'python3 scripts/quickstart.py': (
@@ -144,8 +159,7 @@ def test_commands_run(world):
   """Without TensorFlow and Keras, in the order of the pages."""
   done = set()
   for page in PAGES:
-    # The pages show what a network does before they say how one is trained.
-    for command in sorted(read_commands(page), key=_is_not_training_of_folder):
+    for command in sorted(read_commands(page), key=lambda c: c not in FIRST):
       if command in done or command.startswith((*ELSEWHERE, *SETUP)):
         continue
       done.add(command)
@@ -155,17 +169,15 @@ def test_commands_run(world):
         arguments += SMALL
       run([sys.executable, *arguments], world)
     for block in read_blocks(page, 'python'):
-      run([sys.executable, '-c', block], world)
+      if page not in PYTHON_ELSEWHERE:
+        run([sys.executable, '-c', block], world)
   programs = {command.split()[1:3][-1] for command in done}
   assert {'rmbg_jax.main', 'rmbg_jax.predict', 'rmbg_jax.evaluate'} <= programs
   assert len(list((world / 'OUT/cutout').iterdir())) == 10
+  assert set(FIRST) <= done
   for name in ('log.csv', 'log.jsonl'):
     assert (world / 'runs/lite' / name).exists()
   assert (world / 'cutout.png').exists()
-
-
-def _is_not_training_of_folder(command):
-  return 'rmbg_jax.main' not in command or '=FOLDER' not in command
 
 
 def test_the_others_are_tested_elsewhere():

@@ -13,6 +13,7 @@ from PIL import Image
 
 from rmbg_jax import (
   BackgroundRemover,
+  export,
   load_model,
   preprocessing,
   train,
@@ -38,14 +39,10 @@ def cutter(workdir):
 def test_release_file_equals_the_workdir(workdir, tmp_path):
   loaded = load_model(workdir)
   path = tmp_path / 'model.safetensors'
-  description = {
-    **loaded.description,
-    'preprocessing': loaded.preprocessing.to_dict(),
-    'license': 'test',
-  }
-  release.save_release(path, loaded.variables, description, dtype='float32')
+  export.save_export(path, loaded, dtype='float32')
   again = load_model(path)
-  assert again.description['license'] == 'test'
+  assert again.description['training_data'] == ['demo']
+  assert str(workdir) not in str(again.description)
   assert (again.model, again.preprocessing) == (
     loaded.model,
     loaded.preprocessing,
@@ -53,7 +50,7 @@ def test_release_file_equals_the_workdir(workdir, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.variables, loaded.variables)
   # In float16 it is half as large and nearly the same.
   half = tmp_path / 'half.safetensors'
-  release.save_release(half, loaded.variables, description)
+  export.save_export(half, loaded)
   assert half.stat().st_size < 0.7 * path.stat().st_size
   photo = helpers.make_photo((40, 30))
   difference = BackgroundRemover(load_model(half)).alpha(
