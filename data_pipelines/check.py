@@ -172,7 +172,9 @@ def main(argv: list[str]) -> None:
   print(render_text(report))
   if flags.FLAGS.json:
     with files.write_atomically(flags.FLAGS.json) as partial:
-      partial.write_text(json.dumps(report, indent=2, ensure_ascii=False))
+      partial.write_text(
+        json.dumps(report, indent=2, ensure_ascii=False), encoding='utf-8'
+      )
   if flags.FLAGS.sheet:
     with files.write_atomically(flags.FLAGS.sheet) as partial:
       make_sheet(findings).save(partial, 'png')

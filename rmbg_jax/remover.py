@@ -9,7 +9,6 @@ remover.remove('photo.jpg').save('cutout.png')
 """
 
 import copy
-import io
 import os
 from collections.abc import Sequence
 
@@ -188,12 +187,16 @@ class BackgroundRemover:
     photo = photos_lib.read_photo(image)
     probs = self.predict(self.resize([photo.seen]))[0]
     alpha = self.refine(probs, photo)
-    content = rendering.Style().render(photo, alpha, ('cutout',))['cutout']
     if isinstance(image, bytes):
-      return content
-    cutout = Image.open(io.BytesIO(content))
-    cutout.load()
-    return np.asarray(cutout) if isinstance(image, np.ndarray) else cutout
+      return rendering.Style().render(photo, alpha, ('cutout',))['cutout']
+    colours = rendering.replace_colours(np.asarray(photo.rgb), alpha)
+    rgba = rendering.add_opacity(colours, alpha)
+    if isinstance(image, np.ndarray):
+      return rgba
+    cutout = Image.fromarray(rgba)
+    if photo.icc_profile:
+      cutout.info['icc_profile'] = photo.icc_profile
+    return cutout
 
   def resize(
     self, photos: Sequence[Image.Image]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from rmbg_jax import (
   BackgroundRemover,
@@ -103,8 +103,14 @@ def test_alpha_has_the_photos_size_and_range(cutter, size):
 
 def test_cutout_keeps_the_colours_where_it_is_opaque(cutter):
   photo = helpers.make_photo((57, 33))
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  photo.info['icc_profile'] = profile
   result = cutter.remove(photo)
   assert result.mode == 'RGBA'
+  content = io.BytesIO()
+  result.save(content, 'png')
+  with Image.open(content) as saved:
+    assert saved.info['icc_profile'] == profile
   pixels = np.asarray(result)
   alpha = cutter.alpha(photo)
   np.testing.assert_array_equal(pixels[..., 3], np.round(alpha * 255))

@@ -103,9 +103,7 @@ class Style:
     if kind == 'composite' or self.format == 'jpeg':
       colours = self._compose(photo, alpha, colours)
     else:
-      scale = np.iinfo(colours.dtype).max
-      opacity = np.round(alpha * np.float32(scale)).astype(colours.dtype)
-      colours = np.dstack([colours, opacity])
+      colours = add_opacity(colours, alpha)
     if self.trim:
       colours = colours[_find_box(alpha)]
     if colours.dtype == np.uint16:
@@ -170,6 +168,15 @@ def replace_colours(
   scale = np.float32(np.iinfo(pixels.dtype).max)
   colours = foreground.estimate_foreground(pixels / scale, alpha)
   return np.round(colours * scale).astype(pixels.dtype)
+
+
+def add_opacity(
+  colours: UInt8[np.ndarray, 'h w 3'] | UInt16[np.ndarray, 'h w 3'],
+  alpha: Float[np.ndarray, 'h w'],
+) -> np.ndarray:
+  """Returns RGBA (h, w, 4) in the colours' type and range."""
+  scale = np.float32(np.iinfo(colours.dtype).max)
+  return np.dstack([colours, np.round(alpha * scale).astype(colours.dtype)])
 
 
 def to_mask(alpha: Float[np.ndarray, 'h w']) -> Image.Image:
