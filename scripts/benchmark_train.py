@@ -1,17 +1,23 @@
-"""Times a training step of the original network here and in Keras/TensorFlow.
+r"""Times a training step of the original network here, in Keras and PyTorch.
 
 ```bash
-python scripts/benchmark_train.py --cases=2x256,1x512 --steps=5
+python scripts/benchmark_train.py --cases=2x256,1x512
+python scripts/benchmark_train.py --sides=jax,torch --dtype=bfloat16 \
+  --cases=64x512,48x512,32x512 --steps=20   # on a GPU
 ```
 
-Needs requirements-dev.txt. Each side runs in a process of its own, so that the
-peak of its memory is its own. Both take the same network (53.5 M parameters),
-Adam, and binary cross-entropy over the four outputs, from uint8 batches in
-memory; Keras' step is a compiled `train_on_batch`. Printed are the medians.
+Needs requirements-dev.txt, or PyTorch. Each side runs in a process of its own,
+so that the peak of its memory is its own. All take the same network (53.5 M
+parameters), Adam, and binary cross-entropy over the four outputs, from uint8
+batches in the host's memory; Keras' step is a compiled `train_on_batch`,
+PyTorch's is compiled too, with channels last and autocast. Printed are the
+medians, and the model FLOP utilisation: three times the forward pass' products
+against the rate that a product of large matrices reaches on the same device.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -28,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-SIDES = ('jax', 'keras')
+SIDES = ('jax', 'keras', 'torch')
+_MATRIX = 8192  # Rows and columns; smaller on a CPU.
 
 
 def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
@@ -93,9 +100,117 @@ def make_keras_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   return take_step
 
 
+def make_torch_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
+  """Returns a function that takes a step and returns its loss."""
+  os.environ['JAX_PLATFORMS'] = 'cpu'  # It only makes the weights.
+  import torch
+  from torch.nn import functional
+
+  from rmbg_jax import models, state
+  from rmbg_jax.export import graph
+  from tests import torch_reference
+
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  torch.backends.cudnn.benchmark = True
+  model = models.create_model({'name': 'unet'})
+  network = torch_reference.Network(
+    graph.Graph(model, size=(size, size)),
+    state.create_variables(model, seed=0, size=(64, 64)),
+  ).to(device, memory_format=torch.channels_last)
+  optimizer = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
+  data = make_batch(batch, size)
+
+  @torch.compile
+  def compute_loss(images, alpha):
+    images = images.permute(0, 3, 1, 2).flip(1).float() / 255
+    alpha = alpha.permute(0, 3, 1, 2).float() / 255
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == 'bfloat16'):
+      outputs = network(images)
+    return sum(
+      functional.binary_cross_entropy_with_logits(logits.float(), alpha)
+      for logits in outputs
+    ) / len(outputs)
+
+  def take_step():
+    images, alpha = (
+      torch.from_numpy(data[key]).to(device) for key in ('image', 'alpha')
+    )
+    optimizer.zero_grad()
+    loss = compute_loss(images, alpha)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+  return take_step
+
+
+def count_flops(size: int) -> int:
+  """Returns the products and sums of an image's forward pass."""
+  import jax
+
+  from rmbg_jax import models
+  from rmbg_jax.export import graph as graph_lib
+
+  model = models.create_model({'name': 'unet'})
+  params = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3)))
+  )['params']
+  flops = 0
+  for node in graph_lib.Graph(model, size=(size, size)).nodes.values():
+    if node.op == 'conv':
+      kernel = params
+      for name in (*node.name.split('/'), 'kernel'):
+        kernel = kernel[name]
+      flops += 2 * math.prod(node.size) * math.prod(kernel.shape)
+  return flops
+
+
+def measure_matrix_rate(dtype: str) -> float:
+  """Returns the FLOP/s of a product of two large square matrices."""
+  import jax
+  import jax.numpy as jnp
+
+  on_cpu = jax.default_backend() == 'cpu'
+  side = 1024 if on_cpu else _MATRIX
+  x = jnp.full((side, side), 0.01, dtype)
+
+  @jax.jit
+  def multiply(x):
+    for _ in range(10):  # One after the other, so that none is left out.
+      x = x @ x * 0.01
+    return x
+
+  seconds = []
+  for _ in range(6):
+    began = time.perf_counter()
+    multiply(x).block_until_ready()
+    seconds.append(time.perf_counter() - began)
+  return 10 * 2 * side**3 / min(seconds)
+
+
+def read_peak_mb(side: str) -> float:
+  """Returns the device's peak memory, or on a CPU the process'."""
+  if side == 'torch':
+    import torch
+
+    if torch.cuda.is_available():
+      return torch.cuda.max_memory_allocated() / 2**20
+  if side == 'jax':
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if 'peak_bytes_in_use' in stats:
+      return stats['peak_bytes_in_use'] / 2**20
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def measure(side: str, batch: int, size: int, dtype: str, steps: int) -> dict:
   """Returns seconds per step and peak memory of this process."""
-  make = {'jax': make_jax_step, 'keras': make_keras_step}[side]
+  make = {
+    'jax': make_jax_step,
+    'keras': make_keras_step,
+    'torch': make_torch_step,
+  }[side]
   began = time.perf_counter()
   take_step = make(batch, size, dtype)
   take_step()
@@ -106,25 +221,32 @@ def measure(side: str, batch: int, size: int, dtype: str, steps: int) -> dict:
     began = time.perf_counter()
     take_step()
     seconds.append(time.perf_counter() - began)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  return {
+  result = {
     'median': statistics.median(seconds),
     'fastest': min(seconds),
     'first': first,
-    'peak_mb': peak,
+    'peak_mb': read_peak_mb(side),
   }
+  if side == 'jax':
+    flops = 3 * batch * count_flops(size)
+    result['rate'] = measure_matrix_rate(dtype)
+    result['utilisation'] = flops / result['median'] / result['rate']
+  return result
 
 
-def run_side(side: str, case: str, dtype: str, steps: int) -> dict:
-  """Measures in a process of its own."""
-  output = subprocess.run(
+def run_side(side: str, case: str, dtype: str, steps: int) -> dict | None:
+  """Measures in a process of its own; None, and why, if that fails."""
+  result = subprocess.run(
     [sys.executable, __file__, f'--side={side}', f'--cases={case}']
     + [f'--dtype={dtype}', f'--steps={steps}'],
-    check=True,
     capture_output=True,
     text=True,
-  ).stdout
-  return json.loads(output.splitlines()[-1])
+  )
+  if result.returncode:
+    reason = (result.stderr.strip() or 'no message').splitlines()[-1]
+    print(f'{case} {side:6} failed: {reason[:300]}', flush=True)
+    return None
+  return json.loads(result.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -133,6 +255,7 @@ def main() -> None:
   parser.add_argument('--cases', default='2x256,1x512', help='BATCHxSIZE,...')
   parser.add_argument('--steps', type=int, default=5)
   parser.add_argument('--dtype', default='float32')
+  parser.add_argument('--sides', default='jax,keras', help=', '.join(SIDES))
   parser.add_argument('--side', choices=SIDES, help='Measure one, here.')
   arguments = parser.parse_args()
   if arguments.side:
@@ -144,19 +267,35 @@ def main() -> None:
     return
   print(f'{platform.machine()}, {os.cpu_count()} cores, {arguments.dtype}')
   for case in arguments.cases.split(','):
-    results = {
-      side: run_side(side, case, arguments.dtype, arguments.steps)
-      for side in SIDES
-    }
-    for side, result in results.items():
-      print(
-        f'{case} {side:6} {result["median"]:7.2f} s/step (fastest '
-        f'{result["fastest"]:.2f}, first {result["first"]:.1f}), peak '
-        f'{result["peak_mb"]:.0f} MB'
-      )
-    ours, theirs = results['jax'], results['keras']
+    compare(case, arguments.sides.split(','), arguments.dtype, arguments.steps)
+
+
+def compare(case: str, sides: list[str], dtype: str, steps: int) -> None:
+  """Measures all sides, and prints them and the first one's ratios."""
+  batch = int(case.partition('x')[0])
+  results = {}
+  for side in sides:
+    result = run_side(side, case, dtype, steps)
+    if result is None:
+      continue
+    results[side] = result
     print(
-      f'{case} ratio  {ours["median"] / theirs["median"]:7.2f} of the time, '
+      f'{case} {side:6} {result["median"]:8.3f} s/step (fastest '
+      f'{result["fastest"]:.3f}, first {result["first"]:.1f}), '
+      f'{batch / result["median"]:.1f} images/s, peak '
+      f'{result["peak_mb"]:.0f} MB',
+      flush=True,
+    )
+    if 'rate' in result:
+      print(
+        f'{case} {side:6} {100 * result["utilisation"]:.1f} % of the '
+        f'{result["rate"] / 1e12:.2f} TFLOP/s of a matrix product'
+      )
+  ours = results.pop(sides[0], None)
+  for side, theirs in results.items() if ours else ():
+    print(
+      f'{case} {sides[0]} / {side}: '
+      f'{ours["median"] / theirs["median"]:.2f} of the time, '
       f'{ours["peak_mb"] / theirs["peak_mb"]:.2f} of the memory',
       flush=True,
     )

@@ -122,8 +122,9 @@ def train() -> None:
     'image_passes': passes,
     'scores': scores,
     'terms': _TERMS.value,
-    'training_command': f'python scripts/campaign.py train --config=configs/'
-    f'{config.name}.py --packed=PACKED --minutes={_MINUTES.value:g}',
+    'training_command': 'python scripts/campaign.py train --config='
+    f'{config_flags.get_config_filename(flags.FLAGS["config"])} '
+    f'--packed=PACKED --minutes={_MINUTES.value:g}',
   }
   release.save_release(
     weights,
