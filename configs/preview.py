@@ -46,5 +46,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.train.grid_every = 1
   if variant == 'sharp':
     config.data.size = (160, 160)
-    config.optimizer.learning_rate = 5e-4
+    config.optimizer.learning_rate = 1e-3
   return config

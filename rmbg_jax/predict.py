@@ -247,8 +247,9 @@ def _make_remover(*, batch_size: int):
   runtime.start()
   if _CHECKPOINT.value == _RELEASED:
     print(
-      'Using the preview weights that come with the project, which cut out few '
-      'photos well (docs/model_card.md). --checkpoint=u2netp takes U2-Net-p.',
+      'Using the preview weights that come with the project: portraits come '
+      'out well, little else (docs/model_card.md). --checkpoint=u2netp takes '
+      'U2-Net-p.',
       file=sys.stderr,
     )
   return remover_lib.BackgroundRemover.from_checkpoint(
