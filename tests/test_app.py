@@ -14,19 +14,14 @@ import urllib.parse
 import zipfile
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from data_pipelines import images
-from rmbg_jax import build, preprocessing
 from rmbg_jax.prediction import photos as photos_lib
 from rmbg_jax.prediction import refinement, rendering
-from rmbg_jax.pretrained import release
-from rmbg_jax.web import service as service_lib
-from tests import helpers
+from tests import colour_network, helpers
 
 pytest.importorskip('gradio')
 
@@ -45,73 +40,15 @@ _BROWSER_FLAGS = [
 ]
 
 
-def _save_release(path, channels):
-  """A network whose alpha is known: it sees how much a colour exceeds another.
-
-  Its logit is 40 * max(0, a - b) - 10 for the channels a and b of BGR.
-  """
-  architecture, model = build.create_model(helpers.make_config('').model)
-  shapes = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-  )
-  variables = jax.tree.map(lambda one: np.zeros(one.shape, np.float32), shapes)
-  block = variables['params']['decoder4']['residual']
-  stats = variables['batch_stats']['decoder4']['residual']
-  image = block['conv0']['kernel'][0, 0, -3:, 0]  # Of its inputs the last.
-  image[list(channels)] = 1, -1
-  block['bn0']['scale'][:] = 1
-  stats['bn0']['var'][:] = 1
-  head = variables['params']['head4']['conv']
-  head['kernel'][0, 0, 0, 0] = 40
-  head['bias'][:] = -10
-  made = preprocessing.make_preprocessing('original', size=(64, 64))
-  release.save_release(
-    path,
-    variables,
-    {'architecture': architecture, 'preprocessing': made.to_dict()},
-  )
-
-
-def _compute_probs(photo, channels):
-  """What the network of these channels gives for an RGB photo."""
-  image = images.resize_image(photo, size=(64, 64)).astype(np.float32) / 255
-  image = image[..., ::-1]
-  # The batch normalisation's epsilon is 1e-3.
-  excess = (image[..., channels[0]] - image[..., channels[1]]) / np.sqrt(1.001)
-  logits = 40 * np.maximum(excess, 0) - 10
-  return (1 / (1 + np.exp(-logits))).astype(np.float32)
-
-
-def _draw(size=(150, 100), *, box=(40, 30, 100, 70)):
-  """A red box before blue."""
-  photo = Image.new('RGB', size, (10, 20, 200))
-  photo.paste((220, 20, 30), box)
-  return photo
-
-
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """Two checkpoints, and photos of many kinds with the box somewhere else."""
   folder = tmp_path_factory.mktemp('app')
   for name, channels in CHECKPOINTS.items():
-    _save_release(folder / f'{name}.safetensors', channels)
+    colour_network.save_release(folder / f'{name}.safetensors', channels)
   photos = folder / 'photos'
   photos.mkdir()
-  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-  _draw().save(photos / 'a plain photo.png', icc_profile=profile)
-  _draw(box=(0, 0, 60, 60)).save(photos / 'b.jpg')
-  exif = Image.Exif()
-  exif[0x0112] = 6  # To be turned by a quarter.
-  _draw((120, 80), box=(70, 0, 120, 40)).save(photos / 'c.jpg', exif=exif)
-  _draw(box=(20, 20, 60, 90)).convert('CMYK').save(photos / 'd.jpg')
-  clear = _draw((90, 90), box=(10, 10, 80, 80)).convert('RGBA')
-  clear.paste((0, 0, 0, 0), (0, 0, 45, 45))
-  clear.save(photos / 'e.png')
-  _draw(box=(90, 10, 140, 90)).quantize(8).save(photos / 'f.gif')
-  _draw(box=(5, 50, 145, 95)).save(photos / 'g.tif')
-  _draw(box=(50, 5, 90, 95)).save(photos / 'h.webp', lossless=True)
-  _draw((300, 200), box=(5, 5, 30, 195)).save(photos / 'i.bmp')
-  _draw().convert('L').save(photos / 'ü j.png')
+  colour_network.save_photos(photos)
   return folder
 
 
@@ -241,7 +178,7 @@ def test_what_is_chosen_is_done(client, folder):
     ('blue', 'none', '', {'checkpoint': blue}),
   ):
     results, masks, _ = _ask(client, [path], **options)
-    probs = _compute_probs(photo.rgb, CHECKPOINTS[checkpoint])
+    probs = colour_network.compute_probs(photo.rgb, CHECKPOINTS[checkpoint])
     alpha = refinement.Refinement(method=method).apply(probs, photo.rgb)
     kind = 'composite' if background else 'cutout'
     contents = rendering.Style(background=background).render(
@@ -441,28 +378,6 @@ def test_in_a_browser(server, browser, folder, tmp_path):
   page.close()
   hosts = {urllib.parse.urlsplit(url).hostname for url in requests}
   assert hosts - {None} == {'127.0.0.1'}  # None: data and blob.
-
-
-def test_names_of_uploads_are_safe():
-  names = [
-    'a.jpg',
-    'A.JPG',
-    'a.jpg',
-    '../../etc/passwd',
-    '..',
-    '.hidden.png',
-    'x' * 300 + '.jpeg',
-    'ü (1).webp',
-    'a\0b/c\\d\n.png',
-    '',
-  ]
-  safe = service_lib.name_uploads(names)
-  assert safe[:3] == ['a.jpg', 'A (2).JPG', 'a (3).jpg']
-  assert safe[7] == 'ü (1).webp'
-  assert len({name.casefold() for name in safe}) == len(names)
-  for name in safe:
-    assert Path(name).name == name and not name.startswith('.')
-    assert len(name) <= 100 and name.isprintable()
 
 
 def test_misuse_is_explained(tmp_path):
