@@ -168,17 +168,18 @@ def count_flops(size: int) -> int:
 def measure_matrix_rate(dtype: str) -> float:
   """Returns the FLOP/s of a product of two large square matrices."""
   import jax
-  import jax.numpy as jnp
 
   on_cpu = jax.default_backend() == 'cpu'
   side = 1024 if on_cpu else _MATRIX
-  x = jnp.full((side, side), 0.01, dtype)
+  # Random, and of size 1 all the way: zeros would be multiplied faster.
+  x = jax.random.normal(jax.random.key(0), (side, side), dtype)
 
   @jax.jit
   def multiply(x):
+    product = x
     for _ in range(10):  # One after the other, so that none is left out.
-      x = x @ x * 0.01
-    return x
+      product = product @ x * side**-0.5
+    return product
 
   seconds = []
   for _ in range(6):
