@@ -28,7 +28,9 @@ def test_the_file_says_what_the_model_card_says():
 
 
 def test_they_fit_their_configuration_and_cut_out(rng):
-  _, model = build.create_model(preview.get_config().model)
+  config = preview.get_config('sharp')
+  _, model = build.create_model(config.model)
+  assert load_model('released').preprocessing.size == tuple(config.data.size)
   load.load_variables('released', model)
   photo = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
   alpha = BackgroundRemover.from_checkpoint('released').alpha(photo)
