@@ -52,9 +52,10 @@ def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
 
 def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   """Returns a function that takes a step and returns its loss."""
-  from rmbg_jax import models, optimizers, state, train_step
+  from rmbg_jax import models, optimizers, runtime, state, train_step
   from rmbg_jax.preprocessing import make_preprocessing
 
+  runtime.return_memory_after_compiling()  # As every command does.
   mesh = state.make_mesh()
   model = models.create_model({'name': 'unet'}, dtype=dtype)
   optimizer = optimizers.make_optimizer(
