@@ -65,8 +65,9 @@ def get_config() -> ConfigDict:
   # 'grain' decodes on the host again and again; 'device' keeps all pairs in
   # device memory and changes them there (one host; `config.data.device`).
   config.data.loader = 'grain'
-  config.data.threads = 4
-  config.data.buffer = 4  # Batches decoded ahead.
+  config.data.threads = 0  # That read; 0: one per core.
+  # Batches read ahead, each by one thread; 0: two more than threads.
+  config.data.buffer = 0
   config.data.device = ConfigDict()
   # Folder to keep the decoded pairs in for the next time; '' for none.
   config.data.device.cache_dir = ''

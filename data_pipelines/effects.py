@@ -3,7 +3,9 @@
 Arrays are uint8 in [0, 255]: `image` (h, w, 3) RGB, `alpha` (h, w, 1).
 """
 
+import dataclasses
 import io
+import math
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -20,45 +22,66 @@ _RGB_TO_YIQ = np.array(
 )
 
 
-def move_pair(
-  image: Photo,
-  alpha: Alpha,
-  *,
-  flip: bool,
-  scale: float,
-  angle: float,
-  offset: tuple[float, float],
-) -> tuple[Photo, Alpha]:
-  """Cuts the same region out of both and enlarges it to their size.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+  """Which part of a picture is looked at, and how.
 
-  Args:
-    image: the photo.
-    alpha: its mask.
+  Attributes:
     flip: whether to mirror the result horizontally.
-    scale: the region's sides as a share of the image's, in (0, 1]; lowered
-      where a turned region would not fit, so that nothing must be made up.
+    scale: the part's sides as a share of the picture's, in (0, 1]; lowered
+      where a turned part would not fit, so that nothing must be made up.
     angle: by which the content is turned counter-clockwise, in degrees.
-    offset: the region's place (down, right) in its range, each in [0, 1].
+    offset: the part's place (down, right) in its range, each in [0, 1].
   """
-  height, width = image.shape[:2]
-  if angle:
-    moved = _cut_turned(
-      np.concatenate([image, alpha], axis=-1),
-      scale=scale,
-      angle=angle,
-      offset=offset,
+
+  flip: bool = False
+  scale: float = 1.0
+  angle: float = 0.0
+  offset: tuple[float, float] = (0.5, 0.5)
+
+
+def look(
+  picture: Image.Image, view: View, *, size: tuple[int, int]
+) -> UInt8[np.ndarray, 'h w ...']:
+  """Returns what is seen of a picture that is stretched to (height, width).
+
+  Its own pixels are used, however many there are: a part is cut out before it
+  is resized.
+  """
+  height, width = size
+  cos, sin = np.cos(np.deg2rad(view.angle)), np.sin(np.deg2rad(view.angle))
+  # A level rectangle around the turned part, in pixels of the result.
+  reach_x = width * abs(cos) + height * abs(sin)
+  reach_y = height * abs(cos) + width * abs(sin)
+  scale = min(view.scale, width / reach_x, height / reach_y)
+  share_x, share_y = scale * reach_x / width, scale * reach_y / height
+  left = view.offset[1] * (1 - share_x) * picture.width
+  top = view.offset[0] * (1 - share_y) * picture.height
+  box = (
+    left,
+    top,
+    min(left + share_x * picture.width, picture.width),
+    min(top + share_y * picture.height, picture.height),
+  )
+  around = math.ceil(reach_y), math.ceil(reach_x)
+  seen = images.resize_image(picture, size=around, box=box)
+  if view.angle:
+    stretch_x, stretch_y = around[1] / reach_x, around[0] / reach_y
+    a, b = stretch_x * cos, -stretch_x * sin
+    d, e = stretch_y * sin, stretch_y * cos
+    # A hair smaller: rounding must not reach beyond the edge.
+    a, b, d, e = ((1 - 1e-6) * number for number in (a, b, d, e))
+    c = (around[1] - a * width - b * height) / 2
+    f = (around[0] - d * width - e * height) / 2
+    seen = seen.transform(
+      (width, height),
+      Image.Transform.AFFINE,
+      (a, b, c, d, e, f),
+      Image.Resampling.BILINEAR,
     )
-    image, alpha = moved[..., :3], moved[..., 3:]
-  else:
-    crop = max(1, round(height * scale)), max(1, round(width * scale))
-    top = round(offset[0] * (height - crop[0]))
-    left = round(offset[1] * (width - crop[1]))
-    region = (slice(top, top + crop[0]), slice(left, left + crop[1]))
-    image = _enlarge(image[region], (height, width))
-    alpha = _enlarge(alpha[region], (height, width))
-  if flip:
-    image, alpha = image[:, ::-1], alpha[:, ::-1]
-  return np.ascontiguousarray(image), np.ascontiguousarray(alpha)
+  if view.flip:
+    seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+  return np.asarray(seen)
 
 
 def change_color(
@@ -132,47 +155,6 @@ def fill_foreground(image: Photo, alpha: Alpha) -> Photo:
   return np.clip(filled + 0.5, 0, 255).astype(np.uint8)
 
 
-def _enlarge(
-  array: UInt8[np.ndarray, 'h w c'], size: tuple[int, int]
-) -> UInt8[np.ndarray, 'h2 w2 c']:
-  if array.shape[:2] == size:
-    return array
-  squeezed = array[..., 0] if array.shape[-1] == 1 else array
-  picture = Image.fromarray(np.ascontiguousarray(squeezed))
-  return images.resize_image(picture, size=size).reshape(*size, -1)
-
-
-def _cut_turned(
-  array: UInt8[np.ndarray, 'h w 4'],
-  *,
-  scale: float,
-  angle: float,
-  offset: tuple[float, float],
-) -> UInt8[np.ndarray, 'h w 4']:
-  height, width = array.shape[:2]
-  # Four bands in one pass. As CMYK: Pillow would multiply RGB by an A.
-  picture = Image.frombuffer(
-    'CMYK', (width, height), array, 'raw', 'CMYK', 0, 1
-  )
-  cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-  reach_x = width * abs(cos) + height * abs(sin)  # Of the turned whole.
-  reach_y = height * abs(cos) + width * abs(sin)
-  # A hair smaller: rounding must not reach beyond the edge.
-  scale = min(scale, (1 - 1e-6) * min(width / reach_x, height / reach_y))
-  centre_x = width / 2 + (offset[1] - 0.5) * (width - scale * reach_x)
-  centre_y = height / 2 + (offset[0] - 0.5) * (height - scale * reach_y)
-  a, b, d, e = scale * cos, -scale * sin, scale * sin, scale * cos
-  c = centre_x - a * width / 2 - b * height / 2
-  f = centre_y - d * width / 2 - e * height / 2
-  turned = picture.transform(
-    picture.size,
-    Image.Transform.AFFINE,
-    (a, b, c, d, e, f),
-    Image.Resampling.BILINEAR,
-  )
-  return np.asarray(turned)
-
-
 def _fill(
   image: Float[np.ndarray, 'h w 3'], known: Float[np.ndarray, 'h w 1']
 ) -> Float[np.ndarray, 'h w 3']:
@@ -189,7 +171,8 @@ def _fill(
   enlarged = images.resize_image(
     Image.fromarray(coarse.astype(np.uint8)),
     size=(2 * coarse.shape[0], 2 * coarse.shape[1]),
-  )[:height, :width]
+  )
+  enlarged = np.asarray(enlarged)[:height, :width]
   return known * image + (1 - known) * enlarged
 
 

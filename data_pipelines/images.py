@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = frozenset(
@@ -182,10 +181,17 @@ def reduce_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
 
 
 def resize_image(
-  image: Image.Image, *, size: tuple[int, int]
-) -> UInt8[np.ndarray, 'h w ...']:
-  """Stretches to (height, width), bilinear and without aliasing."""
+  image: Image.Image,
+  *,
+  size: tuple[int, int],
+  box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+  """Stretches to (height, width), bilinear and without aliasing.
+
+  Args:
+    image: any but a palette image.
+    size: (height, width) of the result.
+    box: the part to take (left, top, right, bottom), in pixels; None for all.
+  """
   height, width = size
-  if image.size != (width, height):
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-  return np.asarray(image)
+  return image.resize((width, height), Image.Resampling.BILINEAR, box)

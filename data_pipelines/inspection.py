@@ -254,7 +254,7 @@ def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:
     return None
   halves = []
   for size, axis in (((8, 9), 1), ((9, 8), 0)):
-    cells = images.resize_image(grey, size=size).astype(int)
+    cells = np.asarray(images.resize_image(grey, size=size), int)
     rises = (np.diff(cells, axis=axis) > 0).ravel()
     halves.append(int(np.packbits(rises).view('>u8')[0]))
   return halves[0], halves[1]

@@ -6,6 +6,7 @@ each reads its own part of every global batch.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import grain
@@ -28,6 +29,26 @@ class Sharding:
   def take(self, dataset: grain.MapDataset) -> grain.MapDataset:
     """Returns every `count`-th element, from the `index`-th on."""
     return dataset[self.index :: self.count] if self.count > 1 else dataset
+
+
+def make_read_options(*, threads: int, buffer: int) -> grain.ReadOptions:
+  """Returns how Grain reads ahead.
+
+  Args:
+    threads: each of them makes a batch, alone; 0 for one per core.
+    buffer: batches read ahead; 0 for two more than threads, so that none of
+      them waits.
+
+  Raises:
+    ValueError: if one is negative.
+  """
+  for name, value in (('threads', threads), ('buffer', buffer)):
+    if value < 0:
+      raise ValueError(f'config.data.{name} must not be negative, got {value}.')
+  threads = threads or os.cpu_count() or 1
+  return grain.ReadOptions(
+    num_threads=threads, prefetch_buffer_size=buffer or threads + 2
+  )
 
 
 def make_train_iterator(
@@ -68,14 +89,9 @@ def make_train_iterator(
       f'{len(pairs)} training images are fewer than one batch: lower '
       f'config.data.batch_size (={batch_size}) or add images.'
     )
-  dataset = grain.MapDataset.source(pairs).seed(seed).shuffle().map(decode.map)
-  if augment.background:
-    dataset = dataset.random_map(
-      transforms.ReplaceBackground(
-        probability=augment.background, pairs=pairs, decode=decode
-      ).random_map
-    )
-  dataset = dataset.random_map(augment.random_map)
+  random_decode = transforms.RandomDecode(decode, augment, pairs)
+  dataset = grain.MapDataset.source(pairs).seed(seed).shuffle()
+  dataset = dataset.random_map(random_decode.random_map)
   # The same whole number of batches for every process.
   dataset = sharding.take(dataset[: steps * batch_size])
   dataset = dataset.batch(batch_size // sharding.count, drop_remainder=True)

@@ -160,4 +160,4 @@ def _write_small(
 def _shrink(image: Image.Image, size: int) -> Image.Image:
   share = size / max(image.size)
   width, height = (max(1, round(side * share)) for side in image.size)
-  return Image.fromarray(images.resize_image(image, size=(height, width)))
+  return images.resize_image(image, size=(height, width))

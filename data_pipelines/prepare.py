@@ -111,11 +111,11 @@ def prepare_pair(
     if size == own and _is_plain_jpeg(pair.image_path):
       shutil.copyfile(pair.image_path, partial)
     elif result.image_path.suffix == '.jpg':
-      _resized(photo, size).save(partial, 'jpeg', quality=95)
+      images.resize_image(photo, size=size).save(partial, 'jpeg', quality=95)
     else:
-      _resized(photo, size).save(partial, 'png')
+      images.resize_image(photo, size=size).save(partial, 'png')
   with files.write_atomically(result.mask_path) as partial:
-    _resized(mask, size).save(partial, 'png')
+    images.resize_image(mask, size=size).save(partial, 'png')
   return result
 
 
@@ -205,10 +205,6 @@ def _is_plain_jpeg(path: Path) -> bool:
   with Image.open(path) as image:
     upright = image.getexif().get(0x0112, 1) == 1
     return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-  return Image.fromarray(images.resize_image(picture, size=size))
 
 
 def _read_sources() -> tuple[list[folder.Pair], list[str]]:

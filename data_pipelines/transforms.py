@@ -6,6 +6,7 @@ travels to the device (the training step normalises them there), and `weight`,
 a float32 number that says how much the pair counts in the loss.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,12 @@ Element = dict[str, np.ndarray]
 
 # Fills the last batch of an evaluation. (Grain drops elements that are None.)
 PADDING = object()
+
+_WHOLE = effects.View()
+
+# Share of its pixels, in each direction, that a crop is at least decoded with,
+# where the file has them. With all, reading takes a third longer.
+_CROP_DETAIL = 0.75
 
 
 class Decode:
@@ -50,29 +57,36 @@ class Decode:
         'alpha': np.zeros((*self.size, 1), np.uint8),
         'weight': np.float32(0),
       }
+    return self.read(element)
+
+  def read(self, pair: folder.Pair, view: effects.View = _WHOLE) -> Element:
+    """Returns what `view` shows of a pair; raises ValueError as `map`."""
     # A photo need not be decoded at more than the scale it is wanted at.
+    factor = max(1, _CROP_DETAIL / view.scale)
+    height, width = (math.ceil(side * factor) for side in self.size)
     photo, mask = folder.read_pair(
-      element, allow_empty=self.allow_empty, reduce_to=self.size
+      pair, allow_empty=self.allow_empty, reduce_to=(height, width)
     )
-    mask = images.reduce_image(mask, size=self.size)
+    mask = images.reduce_image(mask, size=(height, width))
     return {
-      'image': images.resize_image(photo, size=self.size),
-      'alpha': images.resize_image(mask, size=self.size)[..., np.newaxis],
-      'weight': np.float32(self.label_weights[element.label]),
+      'image': effects.look(photo, view, size=self.size),
+      'alpha': effects.look(mask, view, size=self.size)[..., np.newaxis],
+      'weight': np.float32(self.label_weights[pair.label]),
     }
 
 
 class Augment:
-  """Changes a pair at random; image and alpha move together.
+  """How pairs are changed at random.
 
-  Flip, crop and rotation are one pass over the pixels; then, of the image
-  alone, colour, blur, noise and JPEG artefacts, in the order in which a photo
+  A part of the photo is seen, flipped or turned; then, of the image alone,
+  come colour, blur, noise and JPEG artefacts, in the order in which a photo
   gets them. Each is off at its default.
 
   Attributes:
     flip: probability of a horizontal flip.
     min_scale: the smallest side of the random crop as a share of the image's
-      side; the crop keeps the aspect and is resized back. 1 turns it off.
+      side; the crop keeps the aspect and is resized to the size of all. 1 turns
+      it off.
     rotate: the largest angle in degrees, to either side, of one photo in five;
       the others stay level, as most are. The crop is made as small as it takes
       to stay within the image.
@@ -81,8 +95,7 @@ class Augment:
     blur: probability of a Gaussian blur.
     noise: probability of Gaussian noise.
     jpeg: probability of JPEG artefacts.
-    background: probability of another photo's background; `ReplaceBackground`
-      does this before.
+    background: probability of another photo's background.
   """
 
   def __init__(
@@ -110,32 +123,32 @@ class Augment:
     _check('min_scale', min_scale, 0 < min_scale <= 1, '(0, 1]')
     _check('rotate', rotate, 0 <= rotate <= 45, '[0, 45]')
 
-  def random_map(self, element: Element, rng: np.random.Generator) -> Element:
-    """Returns the augmented pair, at the same size."""
-    # Every number is drawn whether it is used or not: switching one
-    # augmentation off leaves the others as they were.
+  # Every number is drawn whether it is used or not: switching one augmentation
+  # off leaves the others as they were.
+
+  def draw_view(self, rng: np.random.Generator) -> effects.View:
+    """Returns what is to be seen of a pair."""
     flip = rng.random() < self.flip
     scale = rng.uniform(self.min_scale, 1)
-    offset = rng.random(2)
+    down, right = rng.random(2).tolist()
     turn = rng.uniform(-1, 1)
     angle = float(np.sign(turn) * max(0, 5 * abs(turn) - 4)) * self.rotate
+    return effects.View(
+      flip=flip, scale=scale, angle=angle, offset=(down, right)
+    )
+
+  def change_photo(
+    self, image: effects.Photo, rng: np.random.Generator
+  ) -> effects.Photo:
+    """Returns the photo in another light and quality."""
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
     hue = rng.uniform(-1, 1) * self.color / 10
     blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)
     # What looks alike at different sizes: a blur of .5 to 2 pixels at 512.
-    radius = rng.uniform(0.5, 2) * min(element['image'].shape[:2]) / 512
+    radius = rng.uniform(0.5, 2) * min(image.shape[:2]) / 512
     deviation = rng.uniform(2, 12)
     seed = int(rng.integers(2**31))
     quality = int(rng.integers(30, 90))
-
-    image, alpha = effects.move_pair(
-      element['image'],
-      element['alpha'],
-      flip=flip,
-      scale=scale,
-      angle=angle,
-      offset=(float(offset[0]), float(offset[1])),
-    )
     if self.color:
       image = effects.change_color(
         image,
@@ -150,42 +163,41 @@ class Augment:
       image = effects.add_noise(image, deviation=deviation, seed=seed)
     if jpeg:
       image = effects.compress(image, quality=quality)
-    return {**element, 'image': image, 'alpha': alpha}
+    return image
 
 
-class ReplaceBackground:
-  """Puts some foregrounds before the background of another photo.
+class RandomDecode:
+  """Reads a pair and changes it at random; image and alpha move together.
 
   Attributes:
-    probability: of it.
-    pairs: to draw the other photo from; its own foreground is painted over.
     decode: reads it.
+    augment: says how it is changed.
+    pairs: to draw other photos from, for their backgrounds.
   """
 
   def __init__(
-    self,
-    *,
-    probability: float,
-    pairs: Sequence[folder.Pair],
-    decode: Decode,
+    self, decode: Decode, augment: Augment, pairs: Sequence[folder.Pair]
   ):
-    self.probability = probability
-    self.pairs = pairs
     self.decode = decode
+    self.augment = augment
+    self.pairs = pairs
 
-  def random_map(self, element: Element, rng: np.random.Generator) -> Element:
-    """Returns the pair with the same alpha, and perhaps another background."""
-    chosen = rng.random() < self.probability
-    index = int(rng.integers(len(self.pairs)))
+  def random_map(self, pair: folder.Pair, rng: np.random.Generator) -> Element:
+    """Returns the changed pair; raises ValueError as `Decode.map`."""
+    element = self.decode.read(pair, self.augment.draw_view(rng))
+    image, alpha = element['image'], element['alpha']
+    replace = rng.random() < self.augment.background
+    other = self.pairs[int(rng.integers(len(self.pairs)))]
     # A photo without foreground would become another, unrelated photo.
-    if not chosen or not element['alpha'].any():
-      return element
-    other = self.decode.map(self.pairs[index])
-    background = effects.fill_foreground(other['image'], other['alpha'])
-    image = effects.replace_background(
-      element['image'], element['alpha'], background
-    )
-    return {**element, 'image': image}
+    if replace and alpha.any():
+      image = effects.replace_background(
+        image, alpha, self._read_background(other)
+      )
+    return {**element, 'image': self.augment.change_photo(image, rng)}
+
+  def _read_background(self, pair: folder.Pair) -> effects.Photo:
+    element = self.decode.read(pair)
+    return effects.fill_foreground(element['image'], element['alpha'])
 
 
 def _check(name: str, value: float, valid: bool, span: str) -> None:

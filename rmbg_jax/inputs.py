@@ -103,15 +103,13 @@ def _make_grain_batches(
   config, training, validation, *, decode, decode_evaluated
 ):
   # Imported here: the other loader works without Grain.
-  import grain
-
   from data_pipelines import loader
 
   data = config.data
   shared = {
     'batch_size': data.batch_size,
-    'read_options': grain.ReadOptions(
-      num_threads=data.threads, prefetch_buffer_size=data.buffer
+    'read_options': loader.make_read_options(
+      threads=data.threads, buffer=data.buffer
     ),
     'sharding': loader.Sharding(
       index=jax.process_index(), count=jax.process_count()

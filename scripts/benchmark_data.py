@@ -102,7 +102,6 @@ def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
 
 def make_batches(pairs, batch: int, augment: transforms.Augment):
   """Returns the training loader at its default threads and buffer."""
-  import grain
   from absl import flags
 
   from data_pipelines import loader
@@ -114,7 +113,7 @@ def make_batches(pairs, batch: int, augment: transforms.Augment):
     augment=augment,
     batch_size=batch,
     seed=0,
-    read_options=grain.ReadOptions(num_threads=4, prefetch_buffer_size=4),
+    read_options=loader.make_read_options(threads=0, buffer=0),
     sharding=loader.Sharding(),
   )
 
@@ -239,7 +238,6 @@ def make_trees(root: Path, count: int) -> None:
 
 def evaluate(root: Path) -> None:
   """Walks all pairs once, as an evaluation does, and counts pictures."""
-  import grain
   from absl import flags
 
   from data_pipelines import loader
@@ -250,7 +248,7 @@ def evaluate(root: Path) -> None:
     pairs,
     decode=make_decode((32, 32)),
     batch_size=64,
-    read_options=grain.ReadOptions(num_threads=4, prefetch_buffer_size=4),
+    read_options=loader.make_read_options(threads=0, buffer=0),
     sharding=loader.Sharding(),
   )
   seen = [

@@ -40,7 +40,9 @@ def save_release(path, channels):
 
 def compute_probs(photo, channels):
   """What the network of these channels gives for an RGB photo."""
-  image = images.resize_image(photo, size=(64, 64)).astype(np.float32) / 255
+  image = (
+    np.asarray(images.resize_image(photo, size=(64, 64)), np.float32) / 255
+  )
   image = image[..., ::-1]
   # The batch normalisation's epsilon is 1e-3.
   excess = (image[..., channels[0]] - image[..., channels[1]]) / np.sqrt(1.001)

@@ -1,5 +1,7 @@
 """Batches: order, augmentation, epochs and exact evaluation."""
 
+import os
+
 import grain
 import numpy as np
 import pytest
@@ -137,27 +139,22 @@ def test_processes_evaluate_each_once_in_as_many_batches(pairs):
   assert sum(counts) == COUNT
 
 
+def test_as_many_batches_are_read_ahead_as_threads_can_make():
+  cores = os.cpu_count()
+  options = loader.make_read_options(threads=0, buffer=0)
+  assert (options.num_threads, options.prefetch_buffer_size) == (
+    cores,
+    cores + 2,
+  )
+  options = loader.make_read_options(threads=3, buffer=1)
+  assert (options.num_threads, options.prefetch_buffer_size) == (3, 1)
+  with pytest.raises(ValueError, match=r'config\.data\.buffer .* got -1'):
+    loader.make_read_options(threads=0, buffer=-1)
+
+
 def test_fewer_images_than_a_batch_is_an_error(pairs):
   with pytest.raises(ValueError, match=r'batch_size \(=4\)'):
     _train(pairs[:3])
-
-
-def test_augmentation_moves_image_and_alpha_together(rng):
-  ramp = np.add.outer(np.arange(32) * 3, np.arange(48) * 2).astype(np.uint8)
-  element = {
-    'image': np.repeat(ramp[..., None], 3, axis=-1),
-    'alpha': ramp[..., None],
-  }
-  augment = transforms.Augment(flip=0.5, min_scale=0.4)
-  outcomes = set()
-  for _ in range(20):
-    moved = augment.random_map(element, rng)
-    assert moved['image'].shape == (32, 48, 3)
-    np.testing.assert_array_equal(moved['image'][..., :1], moved['alpha'])
-    outcomes.add(moved['alpha'].tobytes())
-  assert len(outcomes) > 10
-  with pytest.raises(ValueError, match='min_scale=0'):
-    transforms.Augment(flip=0.5, min_scale=0.0)
 
 
 def test_bad_pairs_are_refused_by_name(tmp_path):
