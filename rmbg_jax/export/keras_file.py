@@ -17,10 +17,16 @@ import numpy as np
 from flax import traverse_util
 
 from rmbg_jax import files
+from rmbg_jax.export import descriptions
 from rmbg_jax.export import graph as graph_lib
-from rmbg_jax.export import interface
 from rmbg_jax.models import unet
-from rmbg_jax.pretrained import keras_h5, keras_preprocess, load, matching
+from rmbg_jax.pretrained import (
+  keras_h5,
+  keras_preprocess,
+  load,
+  matching,
+  release,
+)
 
 # Of the layout; both versions of Keras check that there is one.
 _KERAS_VERSION = '2.15.0'
@@ -52,14 +58,14 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
       'output_layers': [[model.output, 0, 0]],
     },
   }
-  description = interface.describe(
+  description = descriptions.describe(
     loaded,
     takes=f'float32 (b, {height}, {width}, 3), BGR in [0, 1]',
     gives=f'float32 (b, {height}, {width}, 4) in [0, 1]; the last is alpha',
   )
   with files.write_atomically(path) as partial, h5py.File(partial, 'w') as file:
     file.attrs['model_config'] = json.dumps(config)
-    file.attrs[keras_h5.DESCRIPTION] = json.dumps(description)
+    file.attrs[release.DESCRIPTION] = json.dumps(description)
     group = file.create_group('model_weights')
     for place in (file, group):
       place.attrs['backend'] = 'tensorflow'

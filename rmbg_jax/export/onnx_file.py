@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from rmbg_jax import files
+from rmbg_jax.export import descriptions
 from rmbg_jax.export import graph as graph_lib
-from rmbg_jax.export import interface
 from rmbg_jax.preprocessing import Preprocessing
-from rmbg_jax.pretrained import load, u2net_onnx
+from rmbg_jax.pretrained import load, release
 
 # What onnxruntime 1.20 and newer run; 18 has `axes` for Resize.
 _OPSET, _IR_VERSION = 18, 8
@@ -56,8 +56,8 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
     ir_version=_IR_VERSION,
     producer_name='rmbg_jax',
   )
-  description = json.dumps(interface.describe_photos(loaded))
-  onnx.helper.set_model_props(model, {u2net_onnx.DESCRIPTION: description})
+  description = json.dumps(descriptions.describe_photos(loaded))
+  onnx.helper.set_model_props(model, {release.DESCRIPTION: description})
   onnx.checker.check_model(model, full_check=True)
   with files.write_atomically(path) as partial:
     partial.write_bytes(model.SerializeToString())

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from rmbg_jax import files
+from rmbg_jax.export import descriptions
 from rmbg_jax.export import graph as graph_lib
-from rmbg_jax.export import interface
 from rmbg_jax.models import convolution, layers
 from rmbg_jax.pretrained import load
 
@@ -58,7 +58,7 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
   program = jax.export.export(jax.jit(compute_alpha), platforms=_PLATFORMS)(
     photos
   )
-  description = interface.describe_photos(loaded)
+  description = descriptions.describe_photos(loaded)
   with (
     files.write_atomically(path) as partial,
     zipfile.ZipFile(partial, 'w') as file,

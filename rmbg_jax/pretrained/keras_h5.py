@@ -23,7 +23,12 @@ import h5py
 import numpy as np
 
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.pretrained import keras_graph, keras_preprocess, matching
+from rmbg_jax.pretrained import (
+  keras_graph,
+  keras_preprocess,
+  matching,
+  release,
+)
 
 # What Keras calls the weights of `matching.CONV` and `matching.NORM`.
 CONV_PARTS = ('kernel', 'bias')
@@ -32,9 +37,6 @@ NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 _IGNORED_PREFIXES = ('conv5_', 'predictions')
 _DEFAULT_SIZE = (512, 512)  # The original's, where the file does not say.
 _DEFAULT_MOMENTUM = 0.99  # Keras'.
-
-# The attribute in which an exported file describes itself, in JSON.
-DESCRIPTION = 'rmbg_jax'
 
 
 def read_model(path: Path) -> matching.ForeignModel:
@@ -99,7 +101,7 @@ def read_model(path: Path) -> matching.ForeignModel:
     },
     'bn_momentum': momentum,
   }
-  description = attributes.get(DESCRIPTION, {})
+  description = attributes.get(release.DESCRIPTION, {})
   description.pop('interface', None)  # Of the file, not of the network.
   try:
     preprocessing = _find_preprocessing(
@@ -164,7 +166,7 @@ def _read_file(
     with h5py.File(path) as file:
       attributes = {
         key: json.loads(file.attrs[key])
-        for key in ('model_config', DESCRIPTION)
+        for key in ('model_config', release.DESCRIPTION)
         if key in file.attrs
       }
       if '_layer_checkpoint_dependencies' in file or 'layers' in file:

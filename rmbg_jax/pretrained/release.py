@@ -19,7 +19,8 @@ from flax import traverse_util
 from rmbg_jax import files
 from rmbg_jax.preprocessing import Preprocessing
 
-_KEY = 'rmbg_jax'
+# The metadata in which every file of the project describes itself, in JSON.
+DESCRIPTION = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
 
 
@@ -63,7 +64,7 @@ def save_release(
   }
   with files.write_atomically(path) as partial:
     safetensors.numpy.save_file(
-      tensors, partial, metadata={_KEY: json.dumps(dict(description))}
+      tensors, partial, metadata={DESCRIPTION: json.dumps(dict(description))}
     )
 
 
@@ -107,7 +108,7 @@ def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     raise ValueError(
       f'{path}: not a readable .safetensors file ({error}).'
     ) from error
-  description = json.loads(metadata.get(_KEY, '{}'))
+  description = json.loads(metadata.get(DESCRIPTION, '{}'))
   missing = [key for key in REQUIRED if key not in description]
   if missing:
     raise ValueError(

@@ -20,7 +20,7 @@ import numpy as np
 
 from rmbg_jax.models import u2net
 from rmbg_jax.preprocessing import make_preprocessing
-from rmbg_jax.pretrained import download, matching
+from rmbg_jax.pretrained import download, matching, release
 
 # As converted by rembg; its release lists the MD5 of its files.
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
@@ -44,9 +44,6 @@ CITATION = (
   'Object Detection", Pattern Recognition 2020, '
   'doi 10.1016/j.patcog.2020.107404'
 )
-
-# The metadata in which an exported file describes itself.
-DESCRIPTION = 'rmbg_jax'
 
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
@@ -155,7 +152,7 @@ def _read_graph(path: Path) -> _Graph:
     raise ValueError(
       f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
     ) from error
-  if any(entry.key == DESCRIPTION for entry in model.metadata_props):
+  if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
     raise ValueError(
       f'{path}: an export of this project, for other programs. Load the '
       'checkpoint that it was made from.'
