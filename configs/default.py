@@ -125,6 +125,8 @@ def get_config() -> ConfigDict:
   config.train.epochs = 100
   # Epochs without a lower validation loss after which to stop; 0: never.
   config.train.early_stopping = 20
+  # Steps between checkpoints within an epoch; 0: at its end alone.
+  config.train.save_every = 500
   config.train.grid_every = 5  # Epochs between validation pictures; 0: never.
   config.train.grid_images = 6
   config.train.tensorboard = True

@@ -3,9 +3,10 @@
 `train_and_evaluate` reads from top to bottom in the order things happen in.
 """
 
+import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def train_and_evaluate(
     ValueError: if the configuration or the data is wrong, or the working
       directory holds a training with other settings.
     FloatingPointError: if the loss stops being finite.
-    SystemExit: after SIGTERM, when everything is saved.
+    SystemExit: after SIGTERM or Ctrl-C, when everything is saved.
   """
   mesh = state.make_mesh()
   is_main = jax.process_index() == 0
@@ -74,9 +75,6 @@ def train_and_evaluate(
       f'directory: {workdir}'
     )
 
-  def describe(position):
-    return {**parts.description, 'position': position.to_dict()}
-
   position = resume.Position(
     monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
   )
@@ -99,6 +97,10 @@ def train_and_evaluate(
         print(
           f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.'
         )
+
+    def save(train_state, position, *, metrics=None):
+      description = {**parts.description, 'position': position.to_dict()}
+      store.save(train_state, metrics=metrics, description=description)
 
     reporter = writers.Reporter(
       workdir,
@@ -124,6 +126,8 @@ def train_and_evaluate(
         position,
         mesh=mesh,
         stop_request=stop_request,
+        save=save,
+        save_every=config.train.save_every,
         profiler=writers.Profiler(workdir, config.train.profile_steps),
         progress={
           'desc': f'Epoch {position.epoch + 1}/{config.train.epochs}',
@@ -133,7 +137,7 @@ def train_and_evaluate(
         val_loss=reporter.last.get('val_loss', math.nan),
       )
       if position.step < data.steps_per_epoch:  # Stopped on request.
-        store.save(train_state, metrics=None, description=describe(position))
+        save(train_state, position)
         break
       trained = time.monotonic()
       scores = validation.evaluate(
@@ -172,7 +176,7 @@ def train_and_evaluate(
           position.monitor, scores['val_loss'], parts.monitor_settings
         ),
       )
-      store.save(train_state, metrics=scores, description=describe(position))
+      save(train_state, position, metrics=scores)
     reporter.close()
     best = store.best_step
   # Everything is on disk now.
@@ -202,12 +206,16 @@ def _train_epoch(
   *,
   mesh: Mesh,
   stop_request: signals.StopRequest,
+  save: Callable[[state.TrainState, resume.Position], None],
+  save_every: int,
   profiler: writers.Profiler,
   progress: Mapping[str, Any],
   schedule: optax.Schedule,
   val_loss: float,
 ) -> tuple[state.TrainState, resume.Position, dict[str, float]]:
   """Trains to the end of the epoch, or until asked to stop.
+
+  Every `save_every` steps, `save` gets the state and the position.
 
   Returns:
     The state, the position after its last step, and what to report: norms of
@@ -217,6 +225,12 @@ def _train_epoch(
   epoch_start = position.epoch * data.steps_per_epoch
   total, pending, waited = position.loss, None, 0.0
   done = position.step
+
+  def get_position():
+    return dataclasses.replace(
+      position, step=done, loss=total, iterator=data.train_batches.get_state()
+    )
+
   with tqdm.tqdm(
     initial=done,
     total=data.steps_per_epoch,
@@ -244,6 +258,9 @@ def _train_epoch(
       profiler.after(epoch_start + done, pending)
       if stop_request.reached(epoch_start + done):
         break
+      if done % (save_every or math.inf) == 0 and done < data.steps_per_epoch:
+        total, pending = total + _finite_loss(pending, epoch_start + done), None
+        save(train_state, get_position())
     total += _finite_loss(pending, epoch_start + done)
   report = {
     key: float(value) for key, value in pending.items() if key != 'loss'
@@ -251,14 +268,7 @@ def _train_epoch(
   report['data_seconds'] = round(waited, 2)
   memory = jax.local_devices()[0].memory_stats() or {}
   report['device_memory_mb'] = memory.get('peak_bytes_in_use', 0) // 2**20
-  position = resume.Position(
-    epoch=position.epoch,
-    step=done,
-    loss=total,
-    iterator=data.train_batches.get_state(),
-    monitor=position.monitor,
-  )
-  return train_state, position, report
+  return train_state, get_position(), report
 
 
 def _finite_loss(step_metrics: Metrics, step: int) -> float:

@@ -1,5 +1,7 @@
 """A training small enough for tests, and a step of it."""
 
+import csv
+
 import jax
 import numpy as np
 from PIL import Image
@@ -54,6 +56,12 @@ def make_config(data_dir, **overrides):
     {**TINY_OVERRIDES, 'data.dir': str(data_dir), **overrides}
   )
   return config
+
+
+def read_log(workdir):
+  """The rows of a training's CSV log, as text."""
+  with (workdir / 'log.csv').open() as file:
+    return list(csv.DictReader(file))
 
 
 def make_step(

@@ -1,17 +1,8 @@
-"""Whole trainings: logs, resuming, starting points, refusals."""
+"""Whole trainings: logs, starting points, refusals."""
 
-import csv
-import itertools
 import json
-import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
-import time
-import types
-import warnings
 from pathlib import Path
 
 import jax
@@ -25,8 +16,6 @@ from rmbg_jax import checkpoints, load_model, models, train
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
-# What depends on the clock.
-TIMED = ('data_seconds', 'images_per_second', 'seconds')
 
 
 @pytest.fixture(scope='module')
@@ -47,43 +36,8 @@ def workdir(tmp_path_factory, data_dir):
   return workdir
 
 
-def _read_log(workdir):
-  with (workdir / 'log.csv').open() as file:
-    return list(csv.DictReader(file))
-
-
-def _read_state(workdir, step):
-  """Every array of a checkpoint."""
-  with (
-    checkpoints.CheckpointStore(workdir, writable=False) as store,
-    warnings.catch_warnings(),
-  ):
-    warnings.simplefilter('ignore')  # Orbax prefers to be told the shapes.
-    tree = store._checkpointer.load_checkpointables(step)
-  return jax.tree.map(np.asarray, {k: tree[k] for k in ('model', 'training')})
-
-
-def _assert_same_training(ours, theirs):
-  """Logs, checkpoints and their contents are equal, bit for bit."""
-  logs = [_read_log(ours), _read_log(theirs)]
-  for rows in logs:
-    for row in rows:
-      for key in TIMED:
-        row.pop(key)
-  assert logs[0] == logs[1]
-  steps = [
-    sorted(path.name for path in (w / 'checkpoints').iterdir())
-    for w in (ours, theirs)
-  ]
-  assert steps[0] == steps[1]
-  for step in steps[0]:
-    left, right = _read_state(ours, int(step)), _read_state(theirs, int(step))
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    jax.tree.map(np.testing.assert_array_equal, left, right)
-
-
 def test_leaves_logs_pictures_and_checkpoints(workdir):
-  rows = _read_log(workdir)
+  rows = helpers.read_log(workdir)
   assert list(rows[0])[:4] == ['epoch', 'learning_rate', 'loss', 'val_loss']
   assert [row['epoch'] for row in rows] == ['0', '1']
   assert float(rows[1]['loss']) < float(rows[0]['loss'])
@@ -132,118 +86,6 @@ def test_a_finished_training_stays_as_it_is(workdir, data_dir):
   row = train.train_and_evaluate(helpers.make_config(data_dir), workdir)
   assert (workdir / 'log.csv').read_bytes() == before
   assert row['epoch'] == 1
-
-
-EXACT = {
-  'train.epochs': 4,
-  'optimizer.ema_decay': 0.9,
-  'optimizer.schedule': 'plateau',
-  'optimizer.warmup_steps': 0,
-  'optimizer.plateau.patience': 1,
-  'optimizer.plateau.min_delta': 10.0,  # The rate falls every epoch.
-}
-
-
-def _start(workdir, data_dir, overrides):
-  """Starts a training in a process of its own."""
-  overrides = {**helpers.TINY_OVERRIDES, **overrides, 'data.dir': data_dir}
-  command = [sys.executable, '-m', 'rmbg_jax.main']
-  command += ['--config=configs/demo.py', f'--workdir={workdir}']
-  command += [f'--config.{key}={value}' for key, value in overrides.items()]
-  return subprocess.Popen(
-    command,
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
-  )
-
-
-def _wait_for(condition, process):
-  while not condition() and process.poll() is None:
-    time.sleep(0.01)
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory, data_dir):
-  workdir = tmp_path_factory.mktemp('uninterrupted')
-  process = _start(workdir, data_dir, EXACT)
-  output, _ = process.communicate()
-  assert process.returncode == 0, output
-  rates = [float(row['learning_rate']) for row in _read_log(workdir)]
-  np.testing.assert_allclose(rates, [3e-3, 3e-3, 3e-4, 3e-5], rtol=1e-5)
-  return workdir
-
-
-def test_killed_anywhere_and_restarted_equals_uninterrupted(
-  uninterrupted, data_dir, tmp_path
-):
-  moments = random.Random(0)
-  folder = tmp_path / 'checkpoints'
-  for kill in range(4):
-    process = _start(tmp_path, data_dir, EXACT)
-    if kill % 2:
-      # In the middle of saving: as soon as a temporary folder shows.
-      known = set(folder.iterdir()) if folder.exists() else set()
-      _wait_for(
-        lambda known=known: (
-          folder.exists()
-          and any('tmp' in p.name for p in set(folder.iterdir()) - known)
-        ),
-        process,
-      )
-    else:
-      _wait_for(lambda: folder.exists(), process)
-      time.sleep(moments.uniform(0, 3))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-  process = _start(tmp_path, data_dir, EXACT)
-  output, _ = process.communicate()
-  assert process.returncode == 0, output
-  _assert_same_training(tmp_path, uninterrupted)
-
-
-def test_sigterm_saves_between_epochs_and_goes_on(
-  uninterrupted, data_dir, tmp_path
-):
-  config = helpers.make_config(data_dir, **EXACT)
-  calls = []
-
-  def reached(self, step):
-    calls.append(step)
-    if len(calls) == 3:  # In the middle of the second epoch.
-      os.kill(os.getpid(), signal.SIGTERM)
-    return self._received
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.signals.StopRequest, 'reached', reached)
-    with pytest.raises(SystemExit, match='at epoch 2, step 1 of it'):
-      train.train_and_evaluate(config, tmp_path)
-  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
-    assert (store.latest_step, store.best_step) == (3, 2)
-  copy = tmp_path.with_name('sigterm_copy')
-  shutil.copytree(tmp_path, copy)
-  # A clock that ticks once per look: at the start, around the one batch that
-  # is left of the epoch, and after its step.
-  ticks = types.SimpleNamespace(monotonic=itertools.count().__next__)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'time', ticks)
-    config.train.epochs = 2
-    row = train.train_and_evaluate(config, copy)
-  assert row['images_per_second'] == round(8 / 3, 2), 'not its own images alone'
-  process = _start(tmp_path, data_dir, EXACT)
-  output, _ = process.communicate()
-  assert process.returncode == 0, output
-  assert 'Resumed at epoch 2, step 1' in output
-  # The first part ran with four devices, the rest with one: equal to rounding.
-  for ours, theirs in zip(
-    _read_log(tmp_path), _read_log(uninterrupted), strict=True
-  ):
-    for key in ('loss', 'val_loss', 'learning_rate'):
-      np.testing.assert_allclose(
-        float(ours[key]), float(theirs[key]), rtol=1e-2
-      )
 
 
 def test_stops_early(data_dir, tmp_path, capsys):
@@ -389,4 +231,4 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
       train.train_and_evaluate(config, tmp_path)
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.latest_step == 2
-  assert len(_read_log(tmp_path)) == 1
+  assert len(helpers.read_log(tmp_path)) == 1
