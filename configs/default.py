@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
   config.model.decoder.filters = (512, 256, 128, 64)
   config.model.bn_momentum = 0.99
   config.model.dtype = 'float32'  # Of the computation; or 'bfloat16'.
+  # Compute features again for the gradient instead of keeping them: less
+  # memory, more time.
+  config.model.remat = False
 
   config.data = ConfigDict()
   # Or 'demo', 'p3m', 'cod10k', 'people', 'tfds/combined' and others: see

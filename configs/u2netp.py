@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
   config.model.freeze_norm = True
   config.model.bn_momentum = 0.9
   config.model.dtype = 'float32'
+  config.model.remat = False
   config.data.size = (320, 320)
   config.data.batch_size = 8
   config.loss.outputs = (1.0,) * 7

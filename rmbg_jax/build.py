@@ -106,12 +106,12 @@ def create_model(
   """Returns the architecture that `config.model` describes, and the network.
 
   The architecture is what a checkpoint stores: everything in `config.model`
-  but where the first weights come from and the type of the computation.
+  but where the first weights come from and how it is computed.
   """
   architecture = json.loads(model_config.to_json_best_effort())
-  dtype = architecture.pop('dtype')
+  computation = {key: architecture.pop(key) for key in ('dtype', 'remat')}
   architecture['encoder'].pop('weights', None)  # U2-Net has no such key.
-  return architecture, models.create_model(architecture, dtype=dtype)
+  return architecture, models.create_model(architecture, **computation)
 
 
 def create_train_state(

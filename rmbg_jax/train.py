@@ -248,7 +248,7 @@ def _train_epoch(
         total += _finite_loss(pending, epoch_start + done)
         bar.set_postfix(
           loss=f'{total / done:.4f}',
-          val_loss=f'{val_loss:.4f}',
+          val_loss='-' if math.isnan(val_loss) else f'{val_loss:.4f}',
           lr=f'{schedule(epoch_start + done):.2g}',
           refresh=False,
         )

@@ -10,6 +10,7 @@ import pytest
 from configs import demo, full, lite
 from rmbg_jax import build, losses, models, summary
 from rmbg_jax.models import layers
+from tests import helpers
 
 TINY = {
   'name': 'unet',
@@ -83,6 +84,47 @@ def test_bfloat16_computes_narrow_and_keeps_wide():
   )(variables, images)
   for narrow, wide in zip(outputs, exact, strict=True):
     assert 0 < np.abs(narrow - wide).max() < 0.1 * np.abs(wide).max() + 0.1
+
+
+U2NET = {
+  'name': 'u2net',
+  'encoder': {'mid': [4] * 6, 'filters': [4] * 6},
+  'decoder': {'mid': [4] * 5, 'filters': [4] * 5},
+}
+
+
+@pytest.mark.parametrize('architecture', [TINY, U2NET])
+def test_remat_keeps_less_for_the_same_gradient(architecture):
+  images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+  variables = _init(models.create_model(architecture))
+
+  def differentiate(remat):
+    model = models.create_model(architecture, remat=remat)
+
+    def compute_loss(params):
+      outputs, updates = model.apply(
+        {**variables, 'params': params},
+        images,
+        train=True,
+        mutable=['batch_stats'],
+      )
+      return sum((output**2).mean() for output in outputs), updates
+
+    gradient, updates = jax.jit(jax.grad(compute_loss, has_aux=True))(
+      variables['params']
+    )
+    # What the backward pass gets from the forward pass.
+    kept = jax.eval_shape(
+      lambda params: jax.vjp(compute_loss, params, has_aux=True)[1],
+      variables['params'],
+    )
+    return gradient, updates, sum(leaf.size for leaf in jax.tree.leaves(kept))
+
+  *plain, kept = differentiate(remat=False)
+  *again, kept_by_remat = differentiate(remat=True)
+  assert kept_by_remat < 0.5 * kept
+  for left, right in zip(plain, again, strict=True):
+    helpers.assert_same_gradient(left, right)
 
 
 def test_every_parameter_gets_a_gradient():

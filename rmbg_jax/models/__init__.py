@@ -12,7 +12,10 @@ MODELS = {'u2net': U2Net, 'unet': UNet}
 
 
 def create_model(
-  architecture: Mapping[str, Any], *, dtype: str = 'float32'
+  architecture: Mapping[str, Any],
+  *,
+  dtype: str = 'float32',
+  remat: bool = False,
 ) -> nn.Module:
   """Builds a network from a plain description, as checkpoints store it.
 
@@ -21,6 +24,8 @@ def create_model(
       those of a part grouped under the part's name: `encoder.width` is the
       attribute `encoder_width`. Lists, as JSON has them, become tuples.
     dtype: of the computation; not part of what a checkpoint stores.
+    remat: whether training computes features again instead of keeping them;
+      not part of it either.
 
   Returns:
     A Flax module: images (b, h, w, 3) in, a tuple of logits (b, h, w, 1) out.
@@ -42,11 +47,11 @@ def create_model(
       f'Unknown model name {name!r}; choose one of {sorted(MODELS)}.'
     )
   model = MODELS[name]
-  known = set(model.__dataclass_fields__) - {'parent', 'name', 'dtype'}
+  known = set(model.__dataclass_fields__) - {'parent', 'name', 'dtype', 'remat'}
   unknown = sorted(set(attributes) - known)
   if unknown:
     raise ValueError(
       f'Model {name!r} has no attribute {", ".join(unknown)}; it has '
       f'{", ".join(sorted(known))}.'
     )
-  return model(**attributes, dtype=dtype)
+  return model(**attributes, dtype=dtype, remat=remat)

@@ -85,6 +85,7 @@ class ResNetEncoder(nn.Module):
     dialect: 'keras' or 'torchvision', see the module's docstring.
     momentum: of the running batch statistics.
     dtype: of the computation.
+    remat: whether a block's inner features are computed again for the gradient.
   """
 
   stage_sizes: tuple[int, ...] = (3, 4, 6)
@@ -92,6 +93,7 @@ class ResNetEncoder(nn.Module):
   dialect: str = 'keras'
   momentum: float = 0.99
   dtype: Any = 'float32'
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -111,7 +113,7 @@ class ResNetEncoder(nn.Module):
       epsilon=EPSILON[self.dialect],
     )
     block = functools.partial(
-      Bottleneck,
+      nn.remat(Bottleneck) if self.remat else Bottleneck,
       stride_on_3x3=self.dialect == 'torchvision',
       conv=conv,
       norm=norm,
