@@ -6,9 +6,9 @@ ResNet50's encoder with a narrow bridge and decoder, from scratch.
 python -m rmbg_jax.main --config=configs/lite.py --config.data.dir=FOLDER
 ```
 
-Two CPU cores take 14.5 s for a step of 16: an hour for 4,000 pairs once. IoU was
-.58 after two times 3,264 pairs at 160x160 (docs/results.md); a whole training
-has not been run yet.
+Two CPU cores take 14.5 s for a step of 16: an hour for 4,000 pairs once. IoU
+was .58 after two times 3,264 pairs at 160x160 (docs/results.md); a whole
+training has not been run yet.
 
 `configs/lite.py:campaign` is the recipe of the released weights, for a GPU
 that holds all pairs (docs/training.md). It has not been run on one yet.

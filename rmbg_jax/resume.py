@@ -7,9 +7,10 @@ from typing import Any
 from rmbg_jax.monitor import MonitorState
 
 # Settings that may change between two parts of a training: how long it lasts
-# and what it shows, and how fast data is read.
+# and what it shows, how fast data is read, and what is kept or computed again.
 CHANGEABLE = (
   'config.name',
+  'config.model.remat',
   'config.train',
   'config.data.dir',
   'config.data.threads',
