@@ -54,7 +54,9 @@ def look(
   reach_x = width * abs(cos) + height * abs(sin)
   reach_y = height * abs(cos) + width * abs(sin)
   scale = min(view.scale, width / reach_x, height / reach_y)
-  share_x, share_y = scale * reach_x / width, scale * reach_y / height
+  # Rounded, they can be a hair above 1: beyond the picture's edge.
+  share_x = min(1.0, scale * reach_x / width)
+  share_y = min(1.0, scale * reach_y / height)
   left = view.offset[1] * (1 - share_x) * picture.width
   top = view.offset[0] * (1 - share_y) * picture.height
   box = (

@@ -136,7 +136,7 @@ def check_weights(
     ('config.loss.weights', tuple(weights.values())),
     ('config.loss.outputs', tuple(output_weights)),
   ):
-    if min(values) < 0 or sum(values) <= 0:
+    if min(values, default=0) < 0 or sum(values) <= 0:
       raise ValueError(
         f'{name} (={values}) must not be negative, and at least one must be '
         'above 0.'

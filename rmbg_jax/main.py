@@ -53,6 +53,11 @@ def main(argv: list[str]) -> None:
   # Imported here, so that --help and a wrong flag are answered at once.
   from rmbg_jax import runtime, train
 
+  if not _COORDINATOR.value and (_NUM_PROCESSES.value or _PROCESS_ID.value):
+    raise app.UsageError(
+      '--num_processes and --process_id need --coordinator=HOST:PORT of '
+      'process 0.'
+    )
   runtime.start()
   if _DISTRIBUTED.value or _COORDINATOR.value:
     import jax

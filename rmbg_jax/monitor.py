@@ -52,7 +52,6 @@ class MonitorState:
     best: the lowest loss.
     stop_wait: epochs since.
     improved: whether the last epoch is the best one so far.
-    stop: whether the training is to end.
   """
 
   learning_rate: float
@@ -61,7 +60,6 @@ class MonitorState:
   best: float = math.inf
   stop_wait: int = 0
   improved: bool = False
-  stop: bool = False
 
   def to_dict(self) -> dict[str, Any]:
     """Returns a JSON-compatible description; `from_dict` reads it."""
@@ -102,8 +100,12 @@ def step_monitor(
     learning_rate=learning_rate,
     plateau_best=plateau_best,
     plateau_wait=plateau_wait,
-    best=min(loss, state.best),
+    best=loss if improved else state.best,  # The loss may be NaN.
     stop_wait=stop_wait,
     improved=improved,
-    stop=bool(settings.stop_patience and stop_wait >= settings.stop_patience),
   )
+
+
+def is_over(state: MonitorState, settings: MonitorSettings) -> bool:
+  """Whether there has been no improvement for too long."""
+  return 0 < settings.stop_patience <= state.stop_wait

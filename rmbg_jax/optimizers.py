@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -67,7 +68,11 @@ def make_optimizer(
     # optimiser's state loadable.
     return optax.chain(
       optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-      optax.adamw(learning_rate, weight_decay=weight_decay, eps=1e-7),
+      optax.chain(
+        _scale_by_adam(),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+      ),
       optax.masked(
         optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
       ),
@@ -97,6 +102,30 @@ def set_learning_rate(
     np.asarray(learning_rate, current.dtype), current.sharding
   )
   return optax.tree.set(opt_state, is_rate, learning_rate=changed)
+
+
+def _scale_by_adam() -> optax.GradientTransformation:
+  """Returns Adam as Keras computes it.
+
+  Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015,
+  arXiv:1412.6980, in the order of the last paragraph of section 2: epsilon is
+  added before the second moment's bias is corrected, so that it counts for
+  more in the first steps than in Optax, which adds it afterwards.
+  """
+  b1, b2, epsilon = 0.9, 0.999, 1e-7
+
+  def update(gradients, state, params=None):
+    del params
+    count = optax.safe_increment(state.count)
+    mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+    nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+    correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+    updates = jax.tree.map(
+      lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu
+    )
+    return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:

@@ -5,25 +5,29 @@ import signal
 import threading
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+# Steps after which several processes ask each other: each time, all of them
+# wait for their devices.
+_ASK_EVERY = 10
 
 
 class StopRequest(contextlib.AbstractContextManager):
   """Notices SIGTERM, which schedulers send before they kill, and Ctrl-C.
 
-  A second Ctrl-C interrupts at once. With several processes, JAX's preemption
-  service agrees on a step; it listens to SIGTERM itself, from
-  `jax.distributed.initialize` on, and Ctrl-C interrupts at once.
+  A second Ctrl-C interrupts at once. One process of several is enough to stop
+  all. (JAX's preemption service would agree on one step, once; Orbax asks it
+  too, with steps of its own, so that a training can miss it.)
   """
 
   def __init__(self):
-    self._received = False
+    self._received = self._agreed = False
     self._previous = {}
 
   def __enter__(self):
-    alone = jax.process_count() == 1
     # Python delivers signals to the main thread alone.
-    if alone and threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread():
       for signum in (signal.SIGTERM, signal.SIGINT):
         self._previous[signum] = signal.signal(signum, self._handle)
     return self
@@ -34,10 +38,16 @@ class StopRequest(contextlib.AbstractContextManager):
     self._previous = {}
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after this step; every process gets the same answer."""
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._received
+    """Whether to stop after this step; every process gets the same answer.
+
+    Every process must ask after every step.
+    """
+    if jax.process_count() == 1:
+      return self._received
+    if not self._agreed and step % _ASK_EVERY == 0:
+      received = np.asarray(self._received)
+      self._agreed = bool(multihost_utils.process_allgather(received).any())
+    return self._agreed
 
   def _handle(self, signum, frame):
     del frame

@@ -108,7 +108,13 @@ def train_and_evaluate(
       tensorboard=config.train.tensorboard,
       active=is_main,
     )
-    while position.epoch < config.train.epochs and not position.monitor.stop:
+    stopped = False
+    profiler = writers.Profiler(
+      workdir, config.train.profile_steps, active=is_main
+    )
+    while position.epoch < config.train.epochs and not monitor.is_over(
+      position.monitor, parts.monitor_settings
+    ):
       if on_plateau:
         rate = position.monitor.learning_rate
         schedule = optax.constant_schedule(rate)
@@ -128,7 +134,7 @@ def train_and_evaluate(
         stop_request=stop_request,
         save=save,
         save_every=config.train.save_every,
-        profiler=writers.Profiler(workdir, config.train.profile_steps),
+        profiler=profiler,
         progress={
           'desc': f'Epoch {position.epoch + 1}/{config.train.epochs}',
           'disable': not is_main,
@@ -138,6 +144,7 @@ def train_and_evaluate(
       )
       if position.step < data.steps_per_epoch:  # Stopped on request.
         save(train_state, position)
+        stopped = True
         break
       trained = time.monotonic()
       scores = validation.evaluate(
@@ -177,24 +184,29 @@ def train_and_evaluate(
         ),
       )
       save(train_state, position, metrics=scores)
+      if stop_request.reached(position.epoch * data.steps_per_epoch):
+        stopped = position.epoch < config.train.epochs
+        break
+    profiler.close()
     reporter.close()
     best = store.best_step
   # Everything is on disk now.
-  if position.step:
+  if stopped:
     raise SystemExit(
       f'Stopped on request at epoch {position.epoch + 1}, step {position.step} '
       'of it, and saved. The same command goes on from there.'
     )
   if is_main:
-    if position.monitor.stop:
+    if position.epoch < config.train.epochs:
       print(
         'Stopped early: no lower validation loss for '
         f'{config.train.early_stopping} epochs (config.train.early_stopping).'
       )
-    print(
-      f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
-      f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
-    )
+    if best is not None:
+      print(
+        f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
+        f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
+      )
   return reporter.last
 
 
@@ -245,7 +257,7 @@ def _train_epoch(
       waited += time.monotonic() - began
       train_state, step_metrics = train_step(train_state, batch)
       if pending is not None:
-        total += _finite_loss(pending, epoch_start + done)
+        total += _check_finite(pending, epoch_start + done)
         bar.set_postfix(
           loss=f'{total / done:.4f}',
           val_loss='-' if math.isnan(val_loss) else f'{val_loss:.4f}',
@@ -259,9 +271,10 @@ def _train_epoch(
       if stop_request.reached(epoch_start + done):
         break
       if done % (save_every or math.inf) == 0 and done < data.steps_per_epoch:
-        total, pending = total + _finite_loss(pending, epoch_start + done), None
+        total += _check_finite(pending, epoch_start + done)
+        pending = None
         save(train_state, get_position())
-    total += _finite_loss(pending, epoch_start + done)
+    total += _check_finite(pending, epoch_start + done)
   report = {
     key: float(value) for key, value in pending.items() if key != 'loss'
   }
@@ -271,14 +284,24 @@ def _train_epoch(
   return train_state, get_position(), report
 
 
-def _finite_loss(step_metrics: Metrics, step: int) -> float:
-  loss = float(step_metrics['loss'])
-  if not math.isfinite(loss):
+def _check_finite(step_metrics: Metrics, step: int) -> float:
+  """Returns a step's loss.
+
+  Raises:
+    FloatingPointError: if it is not finite, or the update is not: a loss is
+      that of the parameters before their update.
+  """
+  values = {key: float(value) for key, value in step_metrics.items()}
+  wrong = {key: v for key, v in values.items() if not math.isfinite(v)}
+  if wrong:
+    found = ', '.join(f'{key} {value}' for key, value in wrong.items())
     raise FloatingPointError(
-      f'The loss is {loss} at step {step}; the last checkpoint is kept. Lower '
-      'config.optimizer.learning_rate or set config.optimizer.clip_norm.'
+      f'Not finite at step {step}: {found}. The last checkpoint is kept. Go on '
+      'from its weights in another working directory, with '
+      '--config.init_from=THIS_WORKDIR and a lower '
+      '--config.optimizer.learning_rate, or --config.optimizer.clip_norm=1.'
     )
-  return loss
+  return values['loss']
 
 
 def _is_due(epoch: int, settings: ml_collections.ConfigDict) -> bool:

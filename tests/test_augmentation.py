@@ -109,6 +109,16 @@ def test_nothing_is_made_up_at_the_edges(rng):
         assert seen.min() == 255
 
 
+@pytest.mark.parametrize('size', [(480, 480), (480, 640), (192, 1024)])
+def test_rounding_does_not_reach_beyond_the_picture(size, rng):
+  augment = transforms.Augment(flip=0.5, min_scale=0.7, rotate=10.0)
+  picture = Image.new('L', (40, 30))  # Small, so that it is quick.
+  views = [augment.draw_view(rng) for _ in range(4000)]
+  for view in views:
+    if view.angle:
+      effects.look(picture, view, size=size)
+
+
 def test_color_is_pillows_and_keeps_grey(rng):
   photo = _photo(rng)
   still = {'brightness': 1.0, 'contrast': 1.0, 'saturation': 1.0, 'hue': 0.0}

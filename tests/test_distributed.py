@@ -2,9 +2,11 @@
 
 import csv
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -26,12 +28,12 @@ def data_dir(tmp_path_factory):
   return directory
 
 
-def _run_together(make_command):
-  """Runs one process per index, two devices each; returns their output."""
+def _start_together(make_command):
+  """Starts one process per index, two devices each."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     coordinator = f'127.0.0.1:{probe.getsockname()[1]}'
-  processes = [
+  return [
     subprocess.Popen(
       [sys.executable, *map(str, make_command(coordinator, index))],
       cwd=ROOT,
@@ -42,6 +44,11 @@ def _run_together(make_command):
     )
     for index in range(2)
   ]
+
+
+def _run_together(make_command):
+  """Runs them to their end; returns their output."""
+  processes = _start_together(make_command)
   outputs = [process.communicate()[0] for process in processes]
   for process, output in zip(processes, outputs, strict=True):
     assert process.returncode == 0, output
@@ -70,22 +77,22 @@ def test_loss_and_gradient_equal_those_of_one_device(
   helpers.assert_same_gradient(leaves, others)
 
 
+def _make_command(data_dir, workdir, epochs):
+  settings = {**helpers.TINY_OVERRIDES, 'data.dir': data_dir}
+  settings['train.epochs'] = epochs
+  return lambda coordinator, index: [
+    *('-m', 'rmbg_jax.main', '--config=configs/demo.py'),
+    *(f'--workdir={workdir}', f'--coordinator={coordinator}'),
+    *('--num_processes=2', f'--process_id={index}'),
+    *(f'--config.{key}={value}' for key, value in settings.items()),
+  ]
+
+
 def test_they_train_resume_and_write_once(data_dir, tmp_path):
-  overrides = {**helpers.TINY_OVERRIDES, 'data.dir': data_dir}
-
-  def make_command(epochs):
-    settings = {**overrides, 'train.epochs': epochs}
-    return lambda coordinator, index: [
-      *('-m', 'rmbg_jax.main', '--config=configs/demo.py'),
-      *(f'--workdir={tmp_path}', f'--coordinator={coordinator}'),
-      *('--num_processes=2', f'--process_id={index}'),
-      *(f'--config.{key}={value}' for key, value in settings.items()),
-    ]
-
-  first, second = _run_together(make_command(1))
+  first, second = _run_together(_make_command(data_dir, tmp_path, 1))
   assert 'Epoch 1: loss' in first
   assert 'Epoch 1' not in second
-  first, second = _run_together(make_command(2))
+  first, second = _run_together(_make_command(data_dir, tmp_path, 2))
   assert 'Resumed at epoch 2' in first
   with (tmp_path / 'log.csv').open() as file:
     rows = list(csv.DictReader(file))
@@ -93,3 +100,16 @@ def test_they_train_resume_and_write_once(data_dir, tmp_path):
   assert (tmp_path / 'pictures' / 'epoch_0001.png').exists()
   # One process with one device reads what they have saved.
   assert load_model(tmp_path).description['step'] in (2, 4)
+
+
+def test_sigterm_to_one_stops_both_at_the_same_step(data_dir, tmp_path):
+  processes = _start_together(_make_command(data_dir, tmp_path, 1000))
+  while not (tmp_path / 'log.csv').exists():
+    assert processes[0].poll() is None, processes[0].communicate()
+    time.sleep(0.1)
+  processes[1].terminate()
+  outputs = [process.communicate()[0] for process in processes]
+  stops = [re.findall(r'Stopped on request at .*', text) for text in outputs]
+  assert stops[0] and stops[0] == stops[1], outputs
+  with (tmp_path / 'log.csv').open() as file:
+    assert len(list(csv.DictReader(file))) < 1000

@@ -103,7 +103,7 @@ def read_commands(page):
   """Returns the commands of a page, without those that need something."""
   lines = []
   for block in read_blocks(page, 'bash'):
-    if block.startswith('# needs'):
+    if block.removeprefix('#!/bin/bash\n').startswith('# needs'):
       continue
     lines += block.replace('\\\n', ' ').splitlines()
   commands = []

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import demo
-from rmbg_jax import checkpoints, signals, train
+from rmbg_jax import checkpoints, signals, train, writers
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,11 +136,9 @@ def test_sigterm_saves_between_epochs_and_goes_on(
   uninterrupted, data_dir, tmp_path
 ):
   config = helpers.make_config(data_dir, **EXACT)
-  calls = []
 
   def reached(self, step):
-    calls.append(step)
-    if len(calls) == 3:  # In the middle of the second epoch.
+    if step == 3:  # In the middle of the second epoch.
       os.kill(os.getpid(), signal.SIGTERM)
     return self._received
 
@@ -152,6 +150,8 @@ def test_sigterm_saves_between_epochs_and_goes_on(
     assert (store.latest_step, store.best_step) == (3, 2)
   copy = tmp_path.with_name('sigterm_copy')
   shutil.copytree(tmp_path, copy)
+  config.train.epochs = 1  # Fewer than are under way: nothing is left to do.
+  assert train.train_and_evaluate(config, copy)['epoch'] == 0
   # A clock that ticks once per look: at the start, around the one batch that
   # is left of the epoch, and after its step.
   ticks = types.SimpleNamespace(monotonic=itertools.count().__next__)
@@ -183,6 +183,48 @@ def test_one_ctrl_c_asks_and_two_interrupt():
       signal.raise_signal(signal.SIGINT)
   with pytest.raises(KeyboardInterrupt):  # As before.
     signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_in_validation_stops_after_the_epoch(data_dir, tmp_path):
+  config = helpers.make_config(
+    data_dir, **{'data.batch_size': 16, 'train.epochs': 3}
+  )
+  evaluate = train.validation.evaluate
+
+  def interrupt(*args, **kwargs):
+    signal.raise_signal(signal.SIGTERM)
+    return evaluate(*args, **kwargs)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train.validation, 'evaluate', interrupt)
+    for epoch in (2, 3):  # Of one step each.
+      with pytest.raises(SystemExit, match=f'at epoch {epoch}, step 0 of it'):
+        train.train_and_evaluate(config, tmp_path)
+    # After the last one, nothing is left to stop.
+    assert train.train_and_evaluate(config, tmp_path)['epoch'] == 2
+
+
+def test_a_profile_goes_on_after_a_stop(monkeypatch, tmp_path):
+  calls = []
+  for name in ('start_trace', 'stop_trace'):
+    monkeypatch.setattr(
+      writers.jax.profiler, name, lambda *_, name=name: calls.append(name)
+    )
+
+  def run(steps, *, active=True):
+    calls.clear()
+    profiler = writers.Profiler(tmp_path, (2, 4), active=active)
+    for step in steps:
+      profiler.before(step)
+      profiler.after(step, ())
+    profiler.close()
+    return list(calls)
+
+  both = ['start_trace', 'stop_trace']
+  assert run(range(1, 7)) == both
+  assert run(range(1, 4)) == both  # Stopped within it.
+  assert run(range(4, 7)) == both  # Gone on.
+  assert run(range(5, 7)) == run(range(1, 7), active=False) == []
 
 
 def test_checkpoints_within_an_epoch_are_gone_on_from(data_dir, tmp_path):

@@ -24,8 +24,9 @@ def _run(losses, settings, learning_rate):
   for loss in losses:
     used = state.learning_rate
     state = monitor.step_monitor(state, loss, settings)
-    history.append((used, state.learning_rate, state.improved, state.stop))
-    if state.stop:
+    stop = monitor.is_over(state, settings)
+    history.append((used, state.learning_rate, state.improved, stop))
+    if stop:
       break
   return history
 
@@ -84,7 +85,9 @@ def test_equals_keras_on_random_series(seed, tmp_path):
   )
   # Falling with noise, without ties; now and then by less than min_delta.
   steps = rng.normal(-0.01, rng.choice([1e-4, 0.05]), 60)
-  losses = (2 + np.cumsum(steps)).tolist()
+  losses = 2 + np.cumsum(steps)
+  losses[rng.random(60) < 0.05 * (seed % 2)] = np.nan  # In every second one.
+  losses = losses.tolist()
   ours = _run(losses, settings, 1e-5)
   keras = _run_keras(losses, settings, 1e-5, tmp_path)
   assert len(ours) == len(keras)

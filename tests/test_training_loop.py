@@ -105,6 +105,9 @@ def test_stops_early(data_dir, tmp_path, capsys):
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.best_step == 2
   assert train.train_and_evaluate(config, tmp_path)['epoch'] == 1
+  config.train.early_stopping = 0
+  config.train.epochs = 3
+  assert train.train_and_evaluate(config, tmp_path)['epoch'] == 2
 
 
 def test_starts_from_the_weights_of_another_training(
@@ -227,8 +230,24 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models.UNet, '__call__', explode)
-    with pytest.raises(FloatingPointError, match=r'at step 3.*learning_rate'):
+    with pytest.raises(FloatingPointError, match=r'at step 3: .*learning_rate'):
       train.train_and_evaluate(config, tmp_path)
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.latest_step == 2
   assert len(helpers.read_log(tmp_path)) == 1
+
+
+def test_an_update_that_is_not_finite_is_never_saved(data_dir, tmp_path):
+  """The loss of its step is still that of the parameters before it."""
+  config = helpers.make_config(
+    data_dir,
+    **{
+      'optimizer.learning_rate': 1e38,
+      'optimizer.schedule': 'constant',
+      'optimizer.warmup_steps': 0,
+      'train.save_every': 1,
+    },
+  )
+  with pytest.raises(FloatingPointError, match=r'at step 1: .*update_norm inf'):
+    train.train_and_evaluate(config, tmp_path)
+  assert not checkpoints.has_checkpoints(tmp_path)
