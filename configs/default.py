@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
   # 'grain' decodes on the host again and again; 'device' keeps all pairs in
   # device memory and changes them there (one host; `config.data.device`).
   config.data.loader = 'grain'
-  config.data.threads = 0  # That read; 0: one per core.
+  config.data.threads = 0  # That read; 0: one per core, at most 16.
   # Batches read ahead, each by one thread; 0: two more than threads.
   config.data.buffer = 0
   config.data.device = ConfigDict()

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from data_pipelines import folder, images, transforms
+from data_pipelines import folder, images, parallel, transforms
 from data_pipelines.device_augment import DeviceAugment
 from rmbg_jax import files
 
@@ -203,7 +203,7 @@ def _decode_into(pixels, pairs, decode):
     pixels[number, ..., :3] = element['image']
     pixels[number, ..., 3:] = element['alpha']
 
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+  with futures.ThreadPoolExecutor(parallel.count_cores()) as pool:
     for _ in pool.map(decode_one, range(len(pairs))):  # Raises what they raise.
       pass
 
@@ -214,6 +214,9 @@ def _fingerprint(pairs, decode):
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
   for pair in pairs:
     for path in (pair.image_path, pair.mask_path):
+      if isinstance(path, images.Encoded):
+        digest.update(path.stamp.encode())
+        continue
       status = path.stat()
       digest.update(f'{path} {status.st_size} {status.st_mtime_ns}'.encode())
   return digest.hexdigest()[:16]

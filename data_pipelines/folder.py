@@ -39,18 +39,6 @@ _EXPECTED = (
 )
 
 
-class Encoded(bytes):
-  """An image file's content, kept elsewhere; `str()` says what it is of."""
-
-  def __new__(cls, content: bytes, name: str):  # noqa: D102
-    encoded = super().__new__(cls, content)
-    encoded.name = name
-    return encoded
-
-  def __str__(self) -> str:
-    return self.name
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
   """A photo and its mask.
@@ -68,8 +56,8 @@ class Pair:
 
   name: str
   category: str
-  image_path: Path | Encoded
-  mask_path: Path | Encoded
+  image_path: Path | images.Encoded
+  mask_path: Path | images.Encoded
   source: str = ''
   label: str = 'gt'
   split: str = ''

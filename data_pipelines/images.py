@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,33 @@ IMAGE_SUFFIXES = frozenset(
 _KEPT = 0.95
 
 
+class Encoded:
+  """An image file's content that is kept elsewhere, read when it is needed.
+
+  Attributes:
+    name: what errors call it.
+    stamp: changes when the content does.
+    read_bytes: returns the content.
+  """
+
+  def __init__(self, name: str, *, stamp: str, read_bytes: Callable[[], bytes]):
+    self.name = name
+    self.stamp = stamp
+    self.read_bytes = read_bytes
+
+  def __str__(self) -> str:
+    return self.name
+
+
+Source = str | os.PathLike | bytes | Encoded
+
+
 def is_image_file(path: Path) -> bool:
   """Whether the name ends like that of an image this project reads."""
   return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def open_image(source: str | os.PathLike | bytes) -> Image.Image:
+def open_image(source: Source) -> Image.Image:
   """Opens and fully decodes an image, upright as its EXIF tag says.
 
   Args:
@@ -44,7 +65,7 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
 
 
 def open_reduced(
-  source: str | os.PathLike | bytes, *, size: tuple[int, int]
+  source: Source, *, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]]:
   """Opens an image that will be shrunk, upright, reduced where that is cheap.
 
@@ -71,7 +92,7 @@ def open_reduced(
     return ImageOps.exif_transpose(image), upright
 
 
-def read_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
+def read_size(source: Source) -> tuple[int, int]:
   """Returns (height, width) as shown upright, from the file's header alone.
 
   Raises:
@@ -116,7 +137,7 @@ def to_mask(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def opened(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
+def opened(source: Source) -> Iterator[Image.Image]:
   """Opens an image, not decoded yet; what goes wrong in the block is named.
 
   Raises:
@@ -125,8 +146,9 @@ def opened(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
   """
   name = 'The given bytes' if type(source) is bytes else str(source)
   try:
+    content = source.read_bytes() if isinstance(source, Encoded) else source
     with Image.open(
-      io.BytesIO(source) if isinstance(source, bytes) else source
+      io.BytesIO(content) if isinstance(content, bytes) else content
     ) as image:
       yield image
   except FileNotFoundError:

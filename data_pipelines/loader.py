@@ -6,12 +6,14 @@ each reads its own part of every global batch.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import grain
 
-from data_pipelines import folder, transforms
+from data_pipelines import folder, parallel, transforms
+
+# Grain's own default. Each holds a batch: at 512x512, 64 pairs are 67 MB.
+_MOST_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,17 +37,11 @@ def make_read_options(*, threads: int, buffer: int) -> grain.ReadOptions:
   """Returns how Grain reads ahead.
 
   Args:
-    threads: each of them makes a batch, alone; 0 for one per core.
+    threads: each of them makes a batch, alone; 0 for one per core, at most 16.
     buffer: batches read ahead; 0 for two more than threads, so that none of
       them waits.
-
-  Raises:
-    ValueError: if one is negative.
   """
-  for name, value in (('threads', threads), ('buffer', buffer)):
-    if value < 0:
-      raise ValueError(f'config.data.{name} must not be negative, got {value}.')
-  threads = threads or os.cpu_count() or 1
+  threads = threads or min(parallel.count_cores(), _MOST_THREADS)
   return grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=buffer or threads + 2
   )

@@ -7,6 +7,13 @@ from concurrent import futures
 from typing import Any
 
 
+def count_cores() -> int:
+  """Returns how many cores this process may use, as far as the system says."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def map_in_order(
   function: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
@@ -15,7 +22,7 @@ def map_in_order(
   Threads, one per core: Pillow decodes, resizes and encodes without Python's
   lock. The first exception ends the work; what was not begun is given up.
   """
-  cores = os.cpu_count() or 1
+  cores = count_cores()
   with futures.ThreadPoolExecutor(cores) as pool:
     pending: collections.deque = collections.deque()
     try:

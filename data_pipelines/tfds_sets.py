@@ -10,14 +10,17 @@ Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
 the folder layout.
 """
 
+import functools
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import app, flags
 
-from data_pipelines import cod10k, folder, p3m, people
+from data_pipelines import cod10k, folder, images, p3m, people
+from rmbg_jax import files
 
 READERS = {
   'p3m': p3m.read_p3m,
@@ -85,15 +88,25 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
 
 
 class StoredPairs(Sequence):
-  """Pairs of a TFDS split, read when they are asked for.
+  """Pairs of a TFDS split, whose files are read when they are asked for.
 
   Attributes:
     records: a random-access data source of encoded pairs.
+    texts: what else a `folder.Pair` has, of each record.
+    stamp: changes when the records do.
     indices: of the records that belong to it, in order.
   """
 
-  def __init__(self, records: Sequence, indices: Sequence[int]):
+  def __init__(
+    self,
+    records: Sequence,
+    texts: Sequence[Mapping[str, str]],
+    stamp: str,
+    indices: Sequence[int],
+  ):
     self.records = records
+    self.texts = texts
+    self.stamp = stamp
     self.indices = indices
 
   def __len__(self) -> int:
@@ -101,18 +114,25 @@ class StoredPairs(Sequence):
     return len(self.indices)
 
   def __getitem__(self, index: int) -> folder.Pair:
-    """Reads a pair's record; decoding its files is the loader's work."""
-    record = self.records[self.indices[index]]
-    texts = {key: record[key].decode() for key in _TEXTS}
-    return folder.Pair(
-      image_path=folder.Encoded(record['image'], f'{texts["name"]} (photo)'),
-      mask_path=folder.Encoded(record['mask'], f'{texts["name"]} (mask)'),
-      **texts,
+    """Returns a pair; its record is read once, when a file of it is."""
+    place = self.indices[index]
+    read = functools.cache(lambda: self.records[place])
+    texts = self.texts[place]
+    photo, mask = (
+      images.Encoded(
+        f'{texts["name"]} ({kind})',
+        stamp=f'{self.stamp} {place} {key}',
+        read_bytes=lambda key=key: read()[key],
+      )
+      for kind, key in (('photo', 'image'), ('mask', 'mask'))
     )
+    return folder.Pair(image_path=photo, mask_path=mask, **texts)
 
   def take(self, indices: Sequence[int]) -> 'StoredPairs':
     """Returns the pairs at these places."""
-    return StoredPairs(self.records, [self.indices[i] for i in indices])
+    return StoredPairs(
+      self.records, self.texts, self.stamp, [self.indices[i] for i in indices]
+    )
 
 
 def name_split(pair: folder.Pair) -> str:
@@ -140,6 +160,18 @@ def build(
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(manual_dir=Path(directory))
   )
+  path = _index_path(builder)
+  if not path.exists():
+    # Reading the texts from the records would read all photos at every start.
+    index = {
+      split: [
+        {key: record[key].decode() for key in _TEXTS}
+        for record in _open_records(builder, split)
+      ]
+      for split in builder.info.splits
+    }
+    with files.write_atomically(path) as partial:
+      partial.write_text(json.dumps(index), encoding='utf-8')
   return {key: split.num_examples for key, split in builder.info.splits.items()}
 
 
@@ -152,20 +184,34 @@ def load(
     FileNotFoundError: if it has not been built there.
   """
   builder = _make_builder(name, out)
-  if not builder.is_prepared():
+  path = _index_path(builder)
+  if not (builder.is_prepared() and path.exists()):
     raise FileNotFoundError(
       f'{out}: no TFDS data set {name}. Make it: python -m '
       f'data_pipelines.tfds_sets --name={name} --dir=FOLDER --out={out}'
     )
-  skip = tfds.decode.SkipDecoding()
+  index = json.loads(path.read_text(encoding='utf-8'))
   stored = {}
   for split in splits:
-    if split in builder.info.splits:
-      records = builder.as_data_source(
-        split=split, decoders={'image': skip, 'mask': skip}
+    if split in index:
+      stored[split] = StoredPairs(
+        _open_records(builder, split),
+        index[split],
+        f'{path} {path.stat().st_mtime_ns} {split}',
+        range(len(index[split])),
       )
-      stored[split] = StoredPairs(records, range(len(records)))
   return stored
+
+
+def _index_path(builder: RmbgPairs) -> Path:
+  return Path(builder.data_dir) / 'pairs.json'
+
+
+def _open_records(builder: RmbgPairs, split: str) -> Sequence:
+  skip = tfds.decode.SkipDecoding()
+  return builder.as_data_source(
+    split=split, decoders={'image': skip, 'mask': skip}
+  )
 
 
 def _make_builder(name: str, out: str | os.PathLike) -> RmbgPairs:

@@ -14,6 +14,7 @@ from rmbg_jax import (
   models,
   monitor,
   optimizers,
+  settings,
   state,
   train_step,
 )
@@ -53,6 +54,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     FileNotFoundError: if the data is not there.
     ValueError: if it, or the configuration, is not as it should be.
   """
+  settings.check_config(config)
   architecture, model = create_model(config.model)
   preprocessing = make_preprocessing(
     config.data.normalization
@@ -87,6 +89,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     'preprocessing': preprocessing.to_dict(),
     'config': json.loads(config.to_json_best_effort()),
     'training_data': sorted(sources),
+    'data': inputs.describe(data),
   }
   return Parts(
     model,

@@ -8,7 +8,6 @@ so that a checkpoint is either whole or not there.
 """
 
 import contextlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,6 +166,4 @@ def _checkpointables(state: state_lib.TrainState) -> dict[str, Any]:
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:
   """Orders checkpoints, best last: lowest val_loss, the earliest on ties."""
-  loss = metrics['val_loss']
-  # NaN compares with nothing; a list that holds one is not sorted.
-  return -math.inf if math.isnan(loss) else -loss, -metrics['step']
+  return -metrics['val_loss'], -metrics['step']

@@ -1,5 +1,7 @@
 """From a configuration to the batches of a training."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -99,6 +101,17 @@ def make_inputs(
   )
 
 
+def describe(data: Inputs) -> dict[str, Any]:
+  """Returns how many pairs there are, and a digest of their names.
+
+  With other pairs, or another split, order and validation are others too.
+  """
+  parts = {'training': data.training, 'validation': data.validation}
+  names = [[pair.name for pair in pairs] for pairs in parts.values()]
+  digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+  return {**{k: len(v) for k, v in parts.items()}, 'names': digest[:16]}
+
+
 def _make_grain_batches(
   config, training, validation, *, decode, decode_evaluated
 ):
@@ -157,10 +170,6 @@ def _make_device_batches(
 
 def _check_batch_size(batch_size: int, accumulation: int) -> None:
   devices = jax.device_count()
-  if accumulation < 1:
-    raise ValueError(
-      f'config.optimizer.accumulation must be at least 1, got {accumulation}.'
-    )
   if batch_size % (devices * accumulation):
     raise ValueError(
       f'config.data.batch_size (={batch_size}) must be a multiple of the '

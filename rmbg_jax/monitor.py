@@ -32,14 +32,6 @@ class MonitorSettings:
   min_learning_rate: float
   stop_patience: int
 
-  def __post_init__(self):
-    """Checks the ranges."""
-    if not 0 < self.factor < 1:
-      raise ValueError(
-        'config.optimizer.plateau.factor must be between 0 and 1, got '
-        f'{self.factor}.'
-      )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonitorState:

@@ -63,15 +63,15 @@ def check_compatible(
   """
   differences = [
     f'{path}: {old} in the checkpoint, {new} in the configuration'
-    for key in ('architecture', 'preprocessing', 'config')
-    for path, old, new in _differences(saved[key], wanted[key], key)
+    for key in ('architecture', 'preprocessing', 'config', 'data')
+    for path, old, new in _differences(saved.get(key), wanted.get(key), key)
     if not path.startswith(CHANGEABLE)
   ]
   if differences:
     raise ValueError(
-      'The working directory holds a training with other settings:\n  '
+      'The working directory holds a training with other settings or data:\n  '
       + '\n  '.join(differences)
-      + '\nPass these settings as they were, or another --workdir (with '
+      + '\nPass these as they were, or another --workdir (with '
       '--config.init_from=THIS_WORKDIR to start from its weights).'
     )
 

@@ -60,7 +60,10 @@ def train_and_evaluate(
   schedule = parts.schedule
   train_step = build.make_train_step(config, parts)
   eval_step = validation.make_eval_step(
-    parts.model, parts.preprocessing, **parts.loss_options
+    parts.model,
+    parts.preprocessing,
+    deterministic=config.deterministic,
+    **parts.loss_options,
   )
   predict_step = validation.make_predict_step(
     parts.model, parts.preprocessing, mesh
@@ -93,7 +96,12 @@ def train_and_evaluate(
     if latest is not None:
       train_state = store.restore(train_state, step=latest)
       data.train_batches.set_state(position.iterator)
-      if is_main:
+      if is_main and position.epoch >= config.train.epochs:
+        print(
+          f'Complete: {position.epoch} epochs. Raise config.train.epochs to go '
+          'on.'
+        )
+      elif is_main:
         print(
           f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.'
         )
@@ -108,7 +116,9 @@ def train_and_evaluate(
       tensorboard=config.train.tensorboard,
       active=is_main,
     )
-    stopped = False
+    if is_main and position.epoch < config.train.epochs:
+      print('The first step compiles the network, which takes a while.')
+    stopped, shown = False, None
     profiler = writers.Profiler(
       workdir, config.train.profile_steps, active=is_main
     )
@@ -150,6 +160,7 @@ def train_and_evaluate(
       scores = validation.evaluate(
         eval_step, train_state.eval_variables, data.eval_batches, mesh=mesh
       )
+      _check_finite({'val_loss': scores['val_loss']}, int(train_state.step))
       row = {
         'epoch': position.epoch,
         'learning_rate': float(schedule(int(train_state.step) - 1)),
@@ -166,12 +177,14 @@ def train_and_evaluate(
       }
       reporter.write(row)
       if _is_due(position.epoch, config.train):
+        # Always the same; to begin with the batches reads many ahead.
+        shown = next(iter(data.eval_batches)) if shown is None else shown
         reporter.write_grid(
           position.epoch,
           _make_grid(
             predict_step,
             train_state.eval_variables,
-            next(iter(data.eval_batches)),
+            shown,
             count=config.train.grid_images,
             mesh=mesh,
           ),
@@ -257,7 +270,7 @@ def _train_epoch(
       waited += time.monotonic() - began
       train_state, step_metrics = train_step(train_state, batch)
       if pending is not None:
-        total += _check_finite(pending, epoch_start + done)
+        total += _read_loss(pending, epoch_start + done)
         bar.set_postfix(
           loss=f'{total / done:.4f}',
           val_loss='-' if math.isnan(val_loss) else f'{val_loss:.4f}',
@@ -271,10 +284,10 @@ def _train_epoch(
       if stop_request.reached(epoch_start + done):
         break
       if done % (save_every or math.inf) == 0 and done < data.steps_per_epoch:
-        total += _check_finite(pending, epoch_start + done)
+        total += _read_loss(pending, epoch_start + done)
         pending = None
         save(train_state, get_position())
-    total += _check_finite(pending, epoch_start + done)
+    total += _read_loss(pending, epoch_start + done)
   report = {
     key: float(value) for key, value in pending.items() if key != 'loss'
   }
@@ -284,14 +297,18 @@ def _train_epoch(
   return train_state, get_position(), report
 
 
-def _check_finite(step_metrics: Metrics, step: int) -> float:
-  """Returns a step's loss.
+def _read_loss(step_metrics: Metrics, step: int) -> float:
+  """Returns a step's loss, after a look at its other numbers too.
 
-  Raises:
-    FloatingPointError: if it is not finite, or the update is not: a loss is
-      that of the parameters before their update.
+  A loss is that of the parameters before their update, so a finite one does not
+  say that they are finite now.
   """
   values = {key: float(value) for key, value in step_metrics.items()}
+  _check_finite(values, step)
+  return values['loss']
+
+
+def _check_finite(values: Mapping[str, float], step: int) -> None:
   wrong = {key: v for key, v in values.items() if not math.isfinite(v)}
   if wrong:
     found = ', '.join(f'{key} {value}' for key, value in wrong.items())
@@ -301,7 +318,6 @@ def _check_finite(step_metrics: Metrics, step: int) -> float:
       '--config.init_from=THIS_WORKDIR and a lower '
       '--config.optimizer.learning_rate, or --config.optimizer.clip_norm=1.'
     )
-  return values['loss']
 
 
 def _is_due(epoch: int, settings: ml_collections.ConfigDict) -> bool:

@@ -129,10 +129,8 @@ def make_train_step(
     )
     return next_state, step_metrics
 
-  on_gpu = jax.default_backend() == 'gpu'
-  options = {'xla_gpu_deterministic_ops': True} if on_gpu else {}
   return jax.jit(
     train_step,
     donate_argnames='train_state',
-    compiler_options=options if deterministic else None,
+    compiler_options=state.compiler_options(deterministic),
   )

@@ -22,15 +22,15 @@ def make_eval_step(
   *,
   loss_weights: Mapping[str, float],
   output_weights: Sequence[float],
+  deterministic: bool = False,
 ) -> EvalStep:
   """Returns the jitted step: variables and a batch in, metric states out.
 
   The batch is as the loader makes it; pairs of weight 0 are padding, and the
   others count alike. The metrics are those of the last output, the loss is the
-  training's.
+  training's. If `deterministic`, a GPU gives the same bits every time.
   """
 
-  @jax.jit
   def eval_step(variables, batch):
     outputs = model.apply(
       variables, preprocessing.normalize(batch['image']), train=False
@@ -50,7 +50,9 @@ def make_eval_step(
       for key, value in values.items()
     }
 
-  return eval_step
+  return jax.jit(
+    eval_step, compiler_options=state.compiler_options(deterministic)
+  )
 
 
 def make_predict_step(

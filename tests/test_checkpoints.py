@@ -1,7 +1,5 @@
 """What is kept, what is found again, and that readers change nothing."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,12 +49,6 @@ def test_keeps_the_latest_and_the_first_of_the_best(tmp_path, make_state):
     store.save(make_state(5), metrics={'val_loss': 0.2}, description={})
   kept = {p.name for p in (tmp_path / 'checkpoints').iterdir()}
   assert kept == {'5'}
-
-
-def test_a_loss_that_is_not_a_number_costs_no_checkpoint(tmp_path, make_state):
-  _save(tmp_path, make_state, [math.nan, 0.3, math.nan, 0.4, math.nan])
-  with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
-    assert (store.latest_step, store.best_step) == (5, 2)
 
 
 def test_restores_the_whole_state_or_the_model_alone(tmp_path, make_state):

@@ -1,13 +1,18 @@
 """Batches: order, augmentation, epochs and exact evaluation."""
 
-import os
-
 import grain
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import demo, folder, loader, sources, transforms
+from data_pipelines import (
+  demo,
+  folder,
+  loader,
+  parallel,
+  sources,
+  transforms,
+)
 
 COUNT, BATCH = 11, 4
 WEIGHTS = {'gt': 1.0, 'alpha': 0.75, 'pseudo': 0.5}
@@ -140,7 +145,7 @@ def test_processes_evaluate_each_once_in_as_many_batches(pairs):
 
 
 def test_as_many_batches_are_read_ahead_as_threads_can_make():
-  cores = os.cpu_count()
+  cores = min(16, parallel.count_cores())
   options = loader.make_read_options(threads=0, buffer=0)
   assert (options.num_threads, options.prefetch_buffer_size) == (
     cores,
@@ -148,8 +153,6 @@ def test_as_many_batches_are_read_ahead_as_threads_can_make():
   )
   options = loader.make_read_options(threads=3, buffer=1)
   assert (options.num_threads, options.prefetch_buffer_size) == (3, 1)
-  with pytest.raises(ValueError, match=r'config\.data\.buffer .* got -1'):
-    loader.make_read_options(threads=0, buffer=-1)
 
 
 def test_fewer_images_than_a_batch_is_an_error(pairs):

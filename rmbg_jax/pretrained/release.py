@@ -87,7 +87,8 @@ def describe(
     **statements,
   }
   # Of use to the training alone, on the machine that it ran on.
-  kept.pop('position', None)
+  for key in ('position', 'data'):
+    kept.pop(key, None)
   if 'config' in kept:
     kept['config']['init_from'] = kept['config']['data']['dir'] = ''
     kept['config']['data']['device']['cache_dir'] = ''

@@ -1,0 +1,114 @@
+"""What the values of a configuration must be, before anything is loaded."""
+
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rmbg_jax.models import resnet, u2net
+
+_AT_LEAST = {
+  'seed': 0,
+  'model.encoder.width': 1,
+  'model.bridge.filters': 1,
+  'data.batch_size': 1,
+  'data.limit': 0,
+  'data.threads': 0,
+  'data.buffer': 0,
+  'data.demo.count': 1,
+  'data.demo.size': 16,
+  'optimizer.learning_rate': 0,
+  'optimizer.plateau.patience': 0,
+  'optimizer.plateau.min_delta': 0,
+  'optimizer.plateau.min_learning_rate': 0,
+  'optimizer.warmup_steps': 0,
+  'optimizer.weight_decay': 0,
+  'optimizer.clip_norm': 0,
+  'optimizer.encoder_rate': 0,
+  'optimizer.accumulation': 1,
+  'train.epochs': 1,
+  'train.early_stopping': 0,
+  'train.save_every': 0,
+  'train.grid_every': 0,
+  'train.grid_images': 1,
+}
+# Included: [0, 1]; without 1: [0, 1); without both: (0, 1).
+_SHARES = {
+  'model.bn_momentum': '[0, 1]',
+  'data.validation_share': '(0, 1)',
+  'optimizer.plateau.factor': '(0, 1)',
+  'optimizer.ema_decay': '[0, 1)',
+}
+_CHOICES = {
+  'model.encoder.dialect': tuple(resnet.EPSILON),
+  'model.dtype': ('float32', 'bfloat16'),
+}
+# Length of a list, None for any, and the least value in it.
+_LISTS = {
+  'data.size': (2, 1),
+  'model.encoder.stage_sizes': (3, 1),
+  'model.bridge.rates': (None, 1),
+  'train.profile_steps': (2, 0),
+}
+
+
+def check_config(config: ConfigDict) -> None:
+  """Checks what can be checked without data, weights or devices.
+
+  Args:
+    config: as `configs/default.py` has it. Keys that it lacks are not checked:
+      not every network has every one.
+
+  Raises:
+    ValueError: naming every key whose value cannot be, the value, and what it
+      must be.
+  """
+  lists = dict(_LISTS)
+  if config['model']['name'] == 'u2net':
+    outputs = len(u2net.HEADS)
+  else:
+    # One for each of the encoder's resolutions.
+    outputs = 4
+    lists['model.decoder.filters'] = (outputs, 1)
+  lists['loss.outputs'] = (outputs, 0)
+  wrong = []
+  for key, least in _AT_LEAST.items():
+    value = _find(config, key)
+    if value is not None and not (math.isfinite(value) and value >= least):
+      wrong.append((key, value, f'at least {least}'))
+  for key, span in _SHARES.items():
+    value = _find(config, key)
+    if value is not None and not _is_within(value, span):
+      wrong.append((key, value, f'in {span}'))
+  for key, choices in _CHOICES.items():
+    value = _find(config, key)
+    if value is not None and value not in choices:
+      wrong.append((key, repr(value), f'one of {", ".join(choices)}'))
+  for key, (length, least) in lists.items():
+    values = _find(config, key)
+    if values is None:
+      continue
+    fits = bool(values) if length is None else len(values) == length
+    if not fits or min(values) < least:
+      count = 'one or more numbers' if length is None else f'{length} numbers'
+      wrong.append((key, tuple(values), f'{count}, each at least {least}'))
+  if wrong:
+    raise ValueError(
+      '\n'.join(
+        f'config.{key} must be {wanted}, got {value}.'
+        for key, value, wanted in wrong
+      )
+    )
+
+
+def _find(config: ConfigDict, path: str) -> Any:
+  value: Any = config
+  for key in path.split('.'):
+    value = value.get(key) if value is not None else None
+  return value
+
+
+def _is_within(value: float, span: str) -> bool:
+  above = value >= 0 if span.startswith('[') else value > 0
+  below = value <= 1 if span.endswith(']') else value < 1
+  return above and below
