@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from data_pipelines import folder
+from rmbg_jax import command_line
 
 Plane = Float[np.ndarray, 'h w']
 Picture = Float[np.ndarray, 'h w 3']
@@ -274,4 +275,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

@@ -13,7 +13,7 @@ def run(
   required: Sequence[str] = (),
   argv: Sequence[str] | None = None,
 ) -> None:
-  """Parses the flags and calls `main`.
+  """Parses the flags and calls `main`; Ctrl-C ends it with code 130.
 
   Args:
     main: gets the arguments that are not flags, after the program's name.
@@ -29,4 +29,8 @@ def run(
     for flag in flags.FLAGS.get_key_flags_for_module(module):
       flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   flags.mark_flags_as_required(required)
-  app.run(main, argv)
+  try:
+    app.run(main, argv)
+  except KeyboardInterrupt:
+    print('Interrupted.', file=sys.stderr)
+    raise SystemExit(130) from None

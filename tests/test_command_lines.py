@@ -1,8 +1,11 @@
 """The commands of the README in processes of their own, as a user runs them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,52 @@ def test_quickstart_learns(tmp_path):
   second = _run(*arguments)
   assert 'Look at' in second.stdout
   assert (workdir / 'log.csv').read_text() == log
+
+
+def test_quickstart_is_interrupted_as_by_a_terminal(tmp_path):
+  """Ctrl-C reaches all its processes; the training saves before it ends."""
+  workdir = tmp_path / 'run'
+  overrides = {
+    **helpers.TINY_OVERRIDES,
+    'data.dir': tmp_path / 'data',
+    'train.epochs': 10_000,
+  }
+  process = subprocess.Popen(
+    [sys.executable, 'scripts/quickstart.py', '--no-install']
+    + [f'--output={tmp_path / "out"}', f'--workdir={workdir}']
+    + [f'--config.{key}={value}' for key, value in overrides.items()],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
+  )
+  while not (workdir / 'log.csv').exists() and process.poll() is None:
+    time.sleep(0.05)
+  os.killpg(process.pid, signal.SIGINT)
+  output, _ = process.communicate()
+  assert process.returncode == 130, output
+  assert 'and saved.' in output
+  assert output.endswith('run the same command again.\n')
+  assert 'Traceback' not in output
+
+
+def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  def create(folder, **_):
+    python.parent.mkdir(parents=True)
+    python.touch()
+    raise KeyboardInterrupt
+
+  python = tmp_path / '.venv/bin/python'
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  monkeypatch.setattr(venv, 'create', create)
+  with pytest.raises(SystemExit) as stopped:
+    bootstrap.start(lambda: bootstrap.prepare('requirements.txt'))
+  assert stopped.value.code == 130
+  assert not python.exists()
 
 
 CONFIGS = sorted(
