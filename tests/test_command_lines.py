@@ -146,17 +146,41 @@ def _flatten(config, prefix=''):
       yield prefix + key
 
 
-def test_a_wrong_key_is_named():
-  result = _run(
-    '-m',
-    'rmbg_jax.main',
-    '--config=configs/demo.py',
-    '--config.optimizer.learning_rat=1',
-    check=False,
-  )
-  assert result.returncode != 0
-  assert 'learning_rat' in result.stderr
-  assert 'learning_rate' in result.stderr
+@pytest.mark.parametrize(
+  ('setting', 'hint'),
+  [
+    ('--config.data.batchsize=4', 'Did you mean "batch_size"'),
+    ('--config.optimzer.learning_rate=1', 'Did you mean "optimizer"'),
+    ('--config.train.xyz=1', 'configs/default.py has all'),
+    ('--config.name.x=3', 'a value has no settings'),
+  ],
+)
+@pytest.mark.parametrize(
+  'program',
+  [('-m', 'rmbg_jax.main'), ('scripts/show_batch.py',)],
+)
+def test_a_wrong_key_is_named_in_one_line(program, setting, hint):
+  result = _run(*program, '--config=demo', setting, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith(f'Error: {setting}: ')
+  assert hint in line
+
+
+def test_an_absent_configuration_is_named():
+  for overrides in ((), ('--config.name=x',)):
+    result = _run(
+      '-m', 'rmbg_jax.main', '--config=absent.py', *overrides, check=False
+    )
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('Error: --config: ')
+    assert "'absent.py'" in line
+
+
+def test_help_is_no_failure():
+  result = _run('-m', 'rmbg_jax.main', '--help')
+  assert '--config:' in result.stdout
+  assert '--workdir:' in result.stdout
 
 
 def test_errors_are_one_line():
