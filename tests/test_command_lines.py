@@ -200,6 +200,24 @@ def test_errors_are_one_line():
   assert 'Traceback' not in result.stderr
 
 
+@pytest.mark.parametrize(
+  ('script', 'missing', 'remedy'),
+  [
+    ('plot_history', 'matplotlib', 'pip install matplotlib'),
+    ('show_batch', 'ml_collections', "pip install '.[train]'"),
+  ],
+)
+def test_scripts_say_what_they_need(script, missing, remedy):
+  code = (
+    f'import runpy, sys; sys.modules[{missing!r}] = None; '
+    f"runpy.run_path('scripts/{script}.py', run_name='__main__')"
+  )
+  result = _run('-c', code, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('Error: ') and remedy in line
+
+
 def test_style():
   for command in (('check',), ('format', '--check')):
     _run('-m', 'ruff', *command, '.')
