@@ -19,7 +19,8 @@ from absl import app, flags
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from data_pipelines import folder
+from data_pipelines import folder, images
+from rmbg_jax import command_line
 
 Plane = Float[np.ndarray, 'h w']
 Picture = Float[np.ndarray, 'h w 3']
@@ -30,6 +31,9 @@ def make_demo(
 ) -> None:
   """Writes a demo data set in the folder layout; a complete one is kept.
 
+  Of another count or size it is refused, not drawn anew: whether the folder
+  holds anything else is not known.
+
   The CSV is written last, so an interrupted call leaves no data set behind
   that looks complete.
 
@@ -38,8 +42,12 @@ def make_demo(
     count: number of pairs.
     size: (height, width) of every picture in pixels.
     seed: picture k of a seed is the same whatever the count.
+
+  Raises:
+    ValueError: if the folder holds another data set.
   """
   if (directory / folder.CSV_NAME).exists():
+    _check_kept(directory, count, size)
     return
   image_dir, mask_dir = directory / 'Images', directory / 'Masks'
   image_dir.mkdir(parents=True, exist_ok=True)
@@ -60,6 +68,18 @@ def make_demo(
     Image.fromarray(alpha).save(pair.mask_path)
     pairs.append(pair)
   folder.write_csv(directory / folder.CSV_NAME, pairs)
+
+
+def _check_kept(directory: Path, count: int, size: tuple[int, int]) -> None:
+  pairs = folder.read_folder(directory)
+  found = images.read_size(pairs[0].image_path)
+  if (len(pairs), found) != (count, size):
+    raise ValueError(
+      f'{directory} holds {len(pairs)} pictures of {found[1]}x{found[0]} '
+      f'pixels, not {count} of {size[1]}x{size[0]} as asked for. Take another '
+      'folder for these (--config.data.dir, or --out of data_pipelines.demo), '
+      'or delete this one.'
+    )
 
 
 def draw_pair(
@@ -256,12 +276,15 @@ def main(argv: list[str]) -> None:
   """Writes a demo set where the flags say."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  make_demo(
-    Path(flags.FLAGS.out),
-    count=flags.FLAGS.count,
-    size=(flags.FLAGS.size, flags.FLAGS.size),
-    seed=flags.FLAGS.seed,
-  )
+  try:
+    make_demo(
+      Path(flags.FLAGS.out),
+      count=flags.FLAGS.count,
+      size=(flags.FLAGS.size, flags.FLAGS.size),
+      seed=flags.FLAGS.seed,
+    )
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(f'Error: {error}') from error
   print(f'{flags.FLAGS.count} pairs in {flags.FLAGS.out}')
 
 
@@ -274,4 +297,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

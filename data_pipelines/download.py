@@ -1,7 +1,7 @@
 """Fetches the published data sets through their hosts' own clients.
 
 ```bash
-pip install "rmbg-u2net-jax[download]"    # kagglehub and gdown
+pip install '.[download]'    # in a checkout: kagglehub and gdown
 python -m data_pipelines.download --name=people --out=DIR --accept_terms
 ```
 
@@ -20,7 +20,7 @@ from absl import app, flags
 
 from data_pipelines import cod10k, folder, p3m, people, trees
 
-_INSTALL = 'pip install "rmbg-u2net-jax[download]"'
+_INSTALL = "pip install '.[download]' in a checkout"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,7 @@ def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
     raise ValueError(
-      'The page needs Gradio: pip install "rmbg-u2net-jax[app]", or in a '
-      "checkout pip install '.[app]'."
+      "The page needs Gradio: pip install '.[app]' in a checkout."
     )
   if not values.checkpoint:
     raise ValueError('--checkpoint is empty. Pass at least one.')

@@ -236,8 +236,10 @@ def _open_checkpoint(
     if seen and not _ALLOW.value:
       raise ValueError(
         f'{path} was trained on {", ".join(seen)}, which {data_set.name} '
-        f'({data_set.directory}) is or contains. Leave it out of --data, or '
-        'pass --allow_training_data; the table will say so.'
+        f'({data_set.directory}) is or contains, by the Source column of its '
+        'list. Leave it out of --data. To score on it all the same, as on '
+        'other pictures of the same source, pass --allow_training_data; the '
+        'table will say so.'
       )
     if seen:
       details['notes'].append(

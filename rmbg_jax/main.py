@@ -4,28 +4,14 @@ A configuration of the project goes by its name too, from any folder:
 `--config=demo`.
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags
 
-import configs
 from rmbg_jax import command_line
 
-try:
-  from ml_collections import config_flags
-except ImportError as error:
-  raise SystemExit(
-    'Error: training needs more packages than cutting out photos. Run: '
-    'pip install "rmbg-u2net-jax[train]", or in a checkout '
-    'pip install -r requirements.txt.'
-  ) from error
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  None,
-  'Configuration: the path of a file, or the name of one in configs/.',
-  lock_config=True,
+_CONFIG = command_line.define_config(
+  'Configuration: the path of a file, or the name of one in configs/.'
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -75,11 +61,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """The command line's entry point."""
-  try:
-    argv = configs.resolve_names(sys.argv)
-  except ValueError as error:
-    raise SystemExit(f'Error: {error}') from error
-  command_line.run(main, __name__, required=['config'], argv=argv)
+  command_line.run(main, __name__, required=['config'])
 
 
 if __name__ == '__main__':

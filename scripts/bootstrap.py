@@ -4,13 +4,29 @@ Standard library only: these scripts run before anything is installed.
 """
 
 import hashlib
+import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 11)
+ACTIVATE = (
+  r'.venv\Scripts\activate'
+  if sys.platform == 'win32'
+  else '. .venv/bin/activate'
+)
+
+
+def start(main: Callable[[], None]) -> None:
+  """Calls a script's `main`; Ctrl-C ends it with one line and code 130."""
+  try:
+    main()
+  except KeyboardInterrupt:
+    print('Interrupted. To go on, run the same command again.', flush=True)
+    raise SystemExit(130) from None
 
 
 def prepare(requirements: str) -> Path:
@@ -37,7 +53,11 @@ def prepare(requirements: str) -> Path:
     print(f'Making the virtual environment {folder}', flush=True)
     try:
       venv.create(folder, with_pip=True, clear=True)
-    except subprocess.CalledProcessError as error:
+    except BaseException as error:
+      # Without pip it is of no use: the next call makes it anew.
+      python.unlink(missing_ok=True)
+      if not isinstance(error, subprocess.CalledProcessError):
+        raise
       raise SystemExit(
         'This Python cannot make virtual environments with pip. On Debian and '
         'Ubuntu: apt install python3-venv.'
@@ -52,8 +72,24 @@ def prepare(requirements: str) -> Path:
 
 
 def run(command: list) -> None:
-  """Runs a command in the project's folder; exits as it does if it fails."""
-  code = subprocess.run([str(part) for part in command], cwd=ROOT).returncode
+  """Runs a command in the project's folder; exits as it does if it fails.
+
+  Ctrl-C reaches the command as well, and what it does then, such as saving a
+  training, is waited for.
+
+  Raises:
+    KeyboardInterrupt: after Ctrl-C, when the command has ended.
+  """
+  interrupts = []
+  previous = signal.signal(
+    signal.SIGINT, lambda signum, _: interrupts.append(signum)
+  )
+  try:
+    code = subprocess.run([str(part) for part in command], cwd=ROOT).returncode
+  finally:
+    signal.signal(signal.SIGINT, previous)
+  if interrupts:
+    raise KeyboardInterrupt
   if code:
     raise SystemExit(code)
 

@@ -31,16 +31,18 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import config_flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from rmbg_jax import command_line
 
 MIB = 2**20
 _TIMED_STEPS = 8
 # To compile, to read, and to score, where that has not been timed.
 _SETUP_SECONDS = 120.0
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'What to train; its loader, batch size and rates.'
+_CONFIG = command_line.define_config(
+  'What to train; its loader, batch size and rates.'
 )
 _CAMPAIGN = flags.DEFINE_string('campaign', 'runs/campaign', 'Folder.')
 _MINUTES = flags.DEFINE_float('minutes', 8.0, 'Of this part, all in all.')
@@ -64,6 +66,8 @@ def main(argv: list[str]) -> None:
   commands = {'pack': pack, 'train': train}
   if len(argv) != 2 or argv[1] not in commands:
     raise app.UsageError(f'Pass one of {", ".join(commands)}.')
+  if argv[1] == 'train' and _CONFIG.value is None:
+    raise app.UsageError('train needs --config=NAME.')
   try:
     commands[argv[1]]()
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
@@ -118,12 +122,12 @@ def train() -> None:
   loaded = load.load_model(workdir)
   scores = _score(workdir, config)
   passes = passes_before + loaded.description['step'] * config.data.batch_size
+  file = flags.FLAGS['config'].config_filename.removeprefix(f'{ROOT}{os.sep}')
   statements = {
     'image_passes': passes,
     'scores': scores,
     'terms': _TERMS.value,
-    'training_command': 'python scripts/campaign.py train --config='
-    f'{config_flags.get_config_filename(flags.FLAGS["config"])} '
+    'training_command': f'python scripts/campaign.py train --config={file} '
     f'--packed=PACKED --minutes={_MINUTES.value:g}',
   }
   release.save_release(
@@ -320,4 +324,4 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, __name__)

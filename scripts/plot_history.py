@@ -4,14 +4,19 @@
 python scripts/plot_history.py runs/demo runs/lite --output=history.png
 ```
 
-Needs matplotlib (`pip install matplotlib`, or requirements-dev.txt).
+Needs Matplotlib (`pip install matplotlib`, or the extra `eval`).
 """
 
 import argparse
 import json
 from pathlib import Path
 
-import matplotlib
+try:
+  import matplotlib
+except ImportError as error:
+  raise SystemExit(
+    'Error: the curves need Matplotlib. Run: pip install matplotlib'
+  ) from error
 
 matplotlib.use('Agg')  # No screen is needed.
 from matplotlib import pyplot as plt

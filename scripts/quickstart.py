@@ -59,7 +59,11 @@ def main() -> None:
     f'Look at {output / "side_by_side"} (photo and result), '
     f'{output / "cutout"} and {output / "mask"}.'
   )
+  print('Your own photos, with the weights that come with the project:')
+  if not arguments.no_install:
+    print(f'  {bootstrap.ACTIVATE}   # in every new shell')
+  print('  python -m rmbg_jax.predict --input=PHOTOS --output=OUT')
 
 
 if __name__ == '__main__':
-  main()
+  bootstrap.start(main)

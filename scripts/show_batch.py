@@ -13,16 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_pipelines import sheets
+from rmbg_jax import command_line
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'The configuration of the training.', lock_config=True
-)
+_CONFIG = command_line.define_config('The configuration of the training.')
 _OUT = flags.DEFINE_string('out', 'batch.png', 'PNG file to write.')
 _COUNT = flags.DEFINE_integer('count', 24, 'Pairs to show.', lower_bound=1)
 _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
@@ -57,5 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config'])
-  app.run(main)
+  command_line.run(main, __name__, required=['config'])

@@ -19,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  bootstrap.start(main)

@@ -118,6 +118,9 @@ def test_a_folder_is_scored_on_what_is_not_for_training(tmp_path):
   assert [pair.name for pair in val.pairs] == ['b']
   with pytest.raises(ValueError, match='there are test, train, val'):
     _load(tmp_path / 'mine', splits=['dev'])
+  _write_folder(tmp_path / 'plain', [('a', 's', ''), ('b', 's', '')])
+  with pytest.raises(ValueError, match='no splits.*Leave --split out'):
+    _load(tmp_path / 'plain', splits=['val'])
   with pytest.raises(FileNotFoundError, match='no such folder'):
     _load(tmp_path / 'absent')
 

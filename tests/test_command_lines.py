@@ -1,8 +1,11 @@
 """The commands of the README in processes of their own, as a user runs them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,52 @@ def test_quickstart_learns(tmp_path):
   assert (workdir / 'log.csv').read_text() == log
 
 
+def test_quickstart_is_interrupted_as_by_a_terminal(tmp_path):
+  """Ctrl-C reaches all its processes; the training saves before it ends."""
+  workdir = tmp_path / 'run'
+  overrides = {
+    **helpers.TINY_OVERRIDES,
+    'data.dir': tmp_path / 'data',
+    'train.epochs': 10_000,
+  }
+  process = subprocess.Popen(
+    [sys.executable, 'scripts/quickstart.py', '--no-install']
+    + [f'--output={tmp_path / "out"}', f'--workdir={workdir}']
+    + [f'--config.{key}={value}' for key, value in overrides.items()],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
+  )
+  while not (workdir / 'log.csv').exists() and process.poll() is None:
+    time.sleep(0.05)
+  os.killpg(process.pid, signal.SIGINT)
+  output, _ = process.communicate()
+  assert process.returncode == 130, output
+  assert 'and saved.' in output
+  assert output.endswith('run the same command again.\n')
+  assert 'Traceback' not in output
+
+
+def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  def create(folder, **_):
+    python.parent.mkdir(parents=True)
+    python.touch()
+    raise KeyboardInterrupt
+
+  python = tmp_path / '.venv/bin/python'
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  monkeypatch.setattr(venv, 'create', create)
+  with pytest.raises(SystemExit) as stopped:
+    bootstrap.start(lambda: bootstrap.prepare('requirements.txt'))
+  assert stopped.value.code == 130
+  assert not python.exists()
+
+
 CONFIGS = sorted(
   path.stem
   for path in Path(configs.__file__).parent.glob('*.py')
@@ -97,17 +146,41 @@ def _flatten(config, prefix=''):
       yield prefix + key
 
 
-def test_a_wrong_key_is_named():
-  result = _run(
-    '-m',
-    'rmbg_jax.main',
-    '--config=configs/demo.py',
-    '--config.optimizer.learning_rat=1',
-    check=False,
-  )
-  assert result.returncode != 0
-  assert 'learning_rat' in result.stderr
-  assert 'learning_rate' in result.stderr
+@pytest.mark.parametrize(
+  ('setting', 'hint'),
+  [
+    ('--config.data.batchsize=4', 'Did you mean "batch_size"'),
+    ('--config.optimzer.learning_rate=1', 'Did you mean "optimizer"'),
+    ('--config.train.xyz=1', 'configs/default.py has all'),
+    ('--config.name.x=3', 'a value has no settings'),
+  ],
+)
+@pytest.mark.parametrize(
+  'program',
+  [('-m', 'rmbg_jax.main'), ('scripts/show_batch.py',)],
+)
+def test_a_wrong_key_is_named_in_one_line(program, setting, hint):
+  result = _run(*program, '--config=demo', setting, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith(f'Error: {setting}: ')
+  assert hint in line
+
+
+def test_an_absent_configuration_is_named():
+  for overrides in ((), ('--config.name=x',)):
+    result = _run(
+      '-m', 'rmbg_jax.main', '--config=absent.py', *overrides, check=False
+    )
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('Error: --config: ')
+    assert "'absent.py'" in line
+
+
+def test_help_is_no_failure():
+  result = _run('-m', 'rmbg_jax.main', '--help')
+  assert '--config:' in result.stdout
+  assert '--workdir:' in result.stdout
 
 
 def test_errors_are_one_line():
@@ -125,6 +198,24 @@ def test_errors_are_one_line():
   assert result.returncode == 1
   assert 'must end in .safetensors' in result.stderr
   assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize(
+  ('script', 'missing', 'remedy'),
+  [
+    ('plot_history', 'matplotlib', 'pip install matplotlib'),
+    ('show_batch', 'ml_collections', "pip install '.[train]'"),
+  ],
+)
+def test_scripts_say_what_they_need(script, missing, remedy):
+  code = (
+    f'import runpy, sys; sys.modules[{missing!r}] = None; '
+    f"runpy.run_path('scripts/{script}.py', run_name='__main__')"
+  )
+  result = _run('-c', code, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('Error: ') and remedy in line
 
 
 def test_style():

@@ -57,6 +57,7 @@ ELSEWHERE = {
 # What sets up or is this suite; the packages are compared by test_packaging.
 SETUP = (
   'python3 -m venv',
+  '. .venv/bin/activate',
   'pip install',
   'python3 scripts/test.py',
   '.venv/bin/ruff',

@@ -101,5 +101,5 @@ def test_terms_clients_and_quotas_are_explained(host, tmp_path):
   (clients / 'gdown.py').write_text("raise ImportError('No module gdown')")
   missing = _run('cod10k', tmp_path / 'out', host, '--accept_terms')
   assert missing.returncode == 1
-  assert 'rmbg-u2net-jax[download]' in missing.stderr
+  assert "pip install '.[download]'" in missing.stderr
   assert 'Traceback' not in missing.stderr + quota.stderr

@@ -111,6 +111,7 @@ def test_training_data_is_refused_unless_asked_for(data_dir, workdir, tmp_path):
   )
   refused = _evaluate(*arguments, code=1)
   assert 'was trained on sod, which SOD' in refused.stderr
+  assert '--allow_training_data' in refused.stderr
   assert not (tmp_path / 'out').exists()
   allowed = _evaluate(*arguments, '--allow_training_data')
   for text in (allowed.stdout, (tmp_path / 'out' / 'table.md').read_text()):

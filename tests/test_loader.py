@@ -203,6 +203,9 @@ def test_demo_set_is_drawn_once_and_reproducible(tmp_path, pairs):
     'demo', tmp_path / 'd', **{**options, 'limit': 5}
   )
   assert sum(map(len, limited)) == 5
+  for key, value in (('demo_count', COUNT + 1), ('demo_size', 48)):
+    with pytest.raises(ValueError, match=f'{COUNT} pictures .*{value}.*delete'):
+      sources.load_pairs('demo', tmp_path / 'd', **{**options, key: value})
 
 
 def test_demo_alpha_is_soft_and_never_empty():

@@ -117,7 +117,7 @@ def test_commands_predict_without_what_training_needs(installed, tmp_path):
   code = code.replace('rmbg_jax import predict', 'rmbg_jax import main')
   wrong = _run(installed, '-c', code, '--config=demo', check=False)
   assert wrong.returncode == 1
-  assert 'pip install "rmbg-u2net-jax[train]"' in wrong.stderr
+  assert "pip install '.[train]'" in wrong.stderr
   assert 'Traceback' not in wrong.stderr
 
 
@@ -132,7 +132,7 @@ def test_installed_configurations_go_by_name(installed):
   for name in ('rmbg-app', 'rmbg-evaluate', 'rmbg-predict'):
     assert (
       '--checkpoint'
-      in _run(installed, installed / 'bin' / name, '--help', check=False).stdout
+      in _run(installed, installed / 'bin' / name, '--help').stdout
     )
 
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def _run(tmp_path, *flags):
   return subprocess.run(
     [sys.executable, 'scripts/show_batch.py', '--config=configs/demo.py']
-    + [f'--config.data.dir={tmp_path / "data"}', *flags],
+    + [f'--config.data.dir={tmp_path / "data"}', '--config.data.demo.count=12']
+    + [*flags],
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -24,7 +25,6 @@ def test_show_batch(tmp_path):
   out = tmp_path / 'batch.png'
   result = _run(
     tmp_path,
-    '--config.data.demo.count=12',
     '--config.data.batch_size=4',
     '--config.data.augment.color=0.5',
     '--count=6',

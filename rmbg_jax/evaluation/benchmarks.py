@@ -86,7 +86,14 @@ def load_data_sets(
     and pair.source != 'cod10k-noncam'
   ]
   if not chosen:
-    there = sorted({pair.split or '(none)' for pair in pairs})
+    there = sorted({pair.split for pair in pairs} - {''})
+    if splits and not there:
+      raise ValueError(
+        f'--data={directory}: the set has no splits (the Split column of its '
+        f'{folder.CSV_NAME} is missing or empty), so '
+        f'--split={",".join(splits)} finds none of its {len(pairs)} pairs. '
+        'Leave --split out to score on all of them.'
+      )
     raise ValueError(
       f'--data={directory}: none of the {len(pairs)} pairs is of the split to '
       f'score on; there are {", ".join(there)}. Pass --split=NAME[,NAME].'
