@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import tqdm
 from absl import app, flags
@@ -30,6 +31,8 @@ from rmbg_jax.prediction import (
 _STANDARD = '-'
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
+# Memory grows with the square of it.
+_MAX_SCALE = 4
 
 _INPUT = flags.DEFINE_string(
   'input',
@@ -84,7 +87,10 @@ _FLIP = flags.DEFINE_boolean(
   'flip', False, 'Average with the result of the mirrored photo.'
 )
 _SCALES = flags.DEFINE_list(
-  'scales', ['1'], "Average over these multiples of the network's input size."
+  'scales',
+  ['1'],
+  "Average over these multiples of the network's input size, each above 0 and "
+  f'at most {_MAX_SCALE}.',
 )
 _STRETCH = flags.DEFINE_boolean(
   'stretch',
@@ -135,10 +141,11 @@ def _predict_standard() -> None:
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
   style, kinds = _make_style()
+  options = _make_options()
   photo = photos.read_photo(
     sys.stdin.buffer.read(), max_pixels=_MAX_PIXELS.value
   )
-  remover = _make_remover(batch_size=1)
+  remover = _make_remover(options, batch_size=1)
   probs = remover.predict(remover.resize([photo.seen]))[0]
   alpha = remover.refine(probs, photo)
   sys.stdout.buffer.write(style.render(photo, alpha, kinds)[kinds[0]])
@@ -155,6 +162,7 @@ def _predict_files() -> bool:
       'the results for photos. Pass a folder beside it.'
     )
   style, kinds = _make_style()
+  options = _make_options()
   jobs = listing.take_shard(listing.list_jobs(source), _SHARD.value)
   task = pipeline.Task(
     output=output,
@@ -163,7 +171,7 @@ def _predict_files() -> bool:
     overwrite=_OVERWRITE.value,
     max_pixels=_MAX_PIXELS.value,
   )
-  entries = _run(jobs, task)
+  entries = _run(jobs, task, options)
   counts = {
     status: sum(entry.status == status for entry in entries)
     for status in ('done', 'skipped', 'failed')
@@ -174,6 +182,11 @@ def _predict_files() -> bool:
     + ': '
     + ', '.join(str(output / kind) for kind in kinds)
   )
+  if counts['skipped']:
+    print(
+      'What was done before was left as it is, whatever the flags are now; '
+      '--overwrite does it anew.'
+    )
   for entry in entries:
     if entry.status == 'failed':
       print(f'Failed: {entry.photo}: {entry.error}')
@@ -183,13 +196,19 @@ def _predict_files() -> bool:
   return bool(counts['failed'])
 
 
-def _run(jobs: list[listing.Job], task: pipeline.Task) -> list[report.Entry]:
+def _run(
+  jobs: list[listing.Job], task: pipeline.Task, options: dict[str, Any]
+) -> list[report.Entry]:
   """Does the jobs, with a progress bar and a report, until done or SIGINT."""
   suffix = _SHARD.value.replace('/', '-of-')
   name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
   todo = [job for job in jobs if task.missing(job)]
-  # Nothing to do needs no network.
-  remover = _make_remover(batch_size=_BATCH_SIZE.value) if todo else None
+  if todo:
+    remover = _make_remover(options, batch_size=_BATCH_SIZE.value)
+  else:  # That needs no network, but a wrong flag is still one.
+    from rmbg_jax.pretrained import load
+
+    load.check_exists(_CHECKPOINT.value)
   stop = threading.Event()
   previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
   entries = []
@@ -227,19 +246,33 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
   return style, kinds
 
 
-def _make_remover(*, batch_size: int):
-  refined = refinement.Refinement(
-    method=_REFINE.value,
-    threshold=_THRESHOLD.value,
-    keep_largest=_KEEP_LARGEST.value,
-    fill_holes=_FILL_HOLES.value,
+def _make_options() -> dict[str, Any]:
+  """Returns what the flags say of the remover, checked, without JAX."""
+  text = ','.join(_SCALES.value)
+  wrong = ValueError(
+    f'--scales={text}: pass numbers above 0 and at most {_MAX_SCALE}, such as '
+    '0.75,1,1.25.'
   )
   try:
     scales = tuple(float(scale) for scale in _SCALES.value)
   except ValueError as error:
-    raise ValueError(
-      f'--scales={",".join(_SCALES.value)}: pass numbers, such as 0.75,1,1.25.'
-    ) from error
+    raise wrong from error
+  if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
+    raise wrong
+  return {
+    'refinement': refinement.Refinement(
+      method=_REFINE.value,
+      threshold=_THRESHOLD.value,
+      keep_largest=_KEEP_LARGEST.value,
+      fill_holes=_FILL_HOLES.value,
+    ),
+    'flip': _FLIP.value,
+    'scales': scales,
+    'stretch': _STRETCH.value,
+  }
+
+
+def _make_remover(options: dict[str, Any], *, batch_size: int):
   # JAX takes a second to import: what is wrong with the flags is said before.
   from rmbg_jax import remover as remover_lib
   from rmbg_jax import runtime
@@ -255,10 +288,7 @@ def _make_remover(*, batch_size: int):
   return remover_lib.BackgroundRemover.from_checkpoint(
     _CHECKPOINT.value,
     batch_size=batch_size,
-    refinement=refined,
-    flip=_FLIP.value,
-    scales=scales,
-    stretch=_STRETCH.value,
+    **options,
   )
 
 

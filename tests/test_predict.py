@@ -118,7 +118,9 @@ def test_a_second_run_does_what_is_missing(checkpoint, tmp_path, capsys):
   kept = (output / 'mask/a.png').stat().st_mtime_ns
   capsys.readouterr()
   _run(source, output, checkpoint, save=['mask'])
-  assert '3 of 3 photos done (2 of them before)' in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert '3 of 3 photos done (2 of them before)' in text
+  assert 'left as it is' in text and '--overwrite' in text
   assert (output / 'mask/a.png').stat().st_mtime_ns == kept
   assert (output / 'mask/b.png').exists()
   second = {
@@ -206,7 +208,10 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(
     ({'format': 'jpeg'}, 'JPEG has no transparency'),
     ({'background': 'nowhere.png'}, '--background=nowhere.png: neither'),
     ({'shard': '2/2'}, '--shard=2/2: pass i/n'),
-    ({'scales': ['big']}, '--scales=big: pass numbers'),
+    ({'scales': ['0', 'big']}, '--scales=0,big: pass numbers above 0'),
+    ({'scales': ['99']}, '--scales=99: pass .* at most 4'),
+    ({'scales': ['-1']}, '--scales=-1: pass numbers above 0'),
+    ({'scales': []}, '--scales=: pass numbers'),
     ({'threshold': 2.0}, 'threshold must be in'),
     ({'output': '-'}, 'pass --input=- and --output=- together'),
     ({'input': '-', 'output': '-'}, 'exactly one kind'),
@@ -222,6 +227,24 @@ def test_wrong_flags(flags, message, checkpoint, tmp_path):
       **flags,
     )
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ({'checkpoint': 'absent'}, 'absent: no such checkpoint'),
+    ({'scales': ['0']}, '--scales=0: pass'),
+    ({'threshold': 7.0}, 'threshold must be in'),
+  ],
+)
+def test_wrong_flags_where_all_is_done_before(flags, message, tmp_path):
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  (tmp_path / 'out/mask').mkdir(parents=True)
+  (tmp_path / 'out/mask/photo.png').touch()
+  flags = {'checkpoint': 'released', 'save': ['mask'], **flags}
+  with pytest.raises(SystemExit, match=message):
+    _run(tmp_path / 'photo.png', tmp_path / 'out', None, **flags)
+  assert not (tmp_path / 'out/report.jsonl').exists()
 
 
 def test_output_inside_input_and_an_empty_folder(checkpoint, tmp_path):
