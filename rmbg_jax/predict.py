@@ -202,7 +202,7 @@ def _run(
   """Does the jobs, with a progress bar and a report, until done or SIGINT."""
   suffix = _SHARD.value.replace('/', '-of-')
   name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
-  todo = [job for job in jobs if task.missing(job)]
+  todo = [job for job in jobs if not job.error and task.missing(job)]
   if todo:
     remover = _make_remover(options, batch_size=_BATCH_SIZE.value)
   else:  # That needs no network, but a wrong flag is still one.
@@ -223,7 +223,11 @@ def _run(
 
       waiting = set(todo)
       for job in jobs:
-        if job not in waiting:
+        if job.error:
+          add_entry(
+            report.Entry(photo=str(job.photo), status='failed', error=job.error)
+          )
+        elif job not in waiting:
           add_entry(report.Entry(photo=str(job.photo), status='skipped'))
       if todo:
         pipeline.run(remover, todo, task, add_entry=add_entry, stop=stop)

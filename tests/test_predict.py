@@ -68,6 +68,33 @@ def test_a_folder_is_done_and_a_broken_one_named(checkpoint, tmp_path, capsys):
       assert (image.mode, image.size) == (mode, (width, 24))
 
 
+def test_a_folder_that_cannot_be_read_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  (source / 'closed').mkdir(parents=True)
+  helpers.make_photo((40, 24)).save(source / 'a.jpg')
+  scan = os.scandir
+
+  def refuse(path):
+    if str(path) == str(source / 'closed'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert '1 of 2 photos done' in text
+  assert f'Failed: {source / "closed"}: the folder cannot be read' in text
+  lines = {
+    line['photo']: line for line in map(json.loads, _read_report(output))
+  }
+  assert lines[str(source / 'closed')]['status'] == 'failed'
+  assert lines[str(source / 'a.jpg')]['status'] == 'done'
+
+
 def test_a_single_photo_and_the_default_kinds(checkpoint, tmp_path):
   path = tmp_path / 'photo.jpg'
   helpers.make_photo((40, 24)).save(path)
