@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
       _predict_standard()
       return
     failed = _predict_files()
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     raise SystemExit(f'Error: {error}') from error
   if failed:
     raise SystemExit(1)
@@ -171,6 +171,7 @@ def _predict_files() -> bool:
     overwrite=_OVERWRITE.value,
     max_pixels=_MAX_PIXELS.value,
   )
+  task.check_output()
   entries = _run(jobs, task, options)
   counts = {
     status: sum(entry.status == status for entry in entries)

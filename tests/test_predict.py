@@ -274,6 +274,33 @@ def test_wrong_flags_where_all_is_done_before(flags, message, tmp_path):
   assert not (tmp_path / 'out/report.jsonl').exists()
 
 
+def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
+  source, output = tmp_path / 'photo.png', tmp_path / 'out'
+  helpers.make_photo((4, 4)).save(source)
+
+  def check(folder, message):
+    # Said before the checkpoint, which is not there, is loaded.
+    with pytest.raises(SystemExit, match=f'--output={folder}: {message}'):
+      _run(source, folder, 'absent', save=['mask'])
+
+  output.touch()
+  check(output, f'{output} is a file')
+  check(output / 'deeper', f'{output} is a file')
+  output.unlink()
+  output.mkdir()
+  (output / 'mask').touch()
+  check(output, f'{output}/mask is a file')
+  (output / 'mask').unlink()
+  # Permissions do not hold for root.
+  access = os.access
+  monkeypatch.setattr(
+    os,
+    'access',
+    lambda path, mode: not mode & os.W_OK and access(path, mode),
+  )
+  check(output / 'deeper', f'no permission to write in {output}')
+
+
 def test_output_inside_input_and_an_empty_folder(checkpoint, tmp_path):
   with pytest.raises(SystemExit, match='is inside --input'):
     _run(tmp_path, tmp_path / 'out', checkpoint)
