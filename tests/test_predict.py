@@ -233,6 +233,7 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(
     ({'checkpoint': 'absent'}, 'absent: no such checkpoint'),
     ({'save': ['composite']}, '--save=composite needs --background'),
     ({'format': 'jpeg'}, 'JPEG has no transparency'),
+    ({'background': 'blur'}, 'changes nothing in --save=mask,cutout. Add comp'),
     ({'background': 'nowhere.png'}, '--background=nowhere.png: neither'),
     ({'shard': '2/2'}, '--shard=2/2: pass i/n'),
     ({'scales': ['0', 'big']}, '--scales=0,big: pass numbers above 0'),
