@@ -116,8 +116,6 @@ def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  # Photos are held against --max_pixels, by name.
-  Image.MAX_IMAGE_PIXELS = _MAX_PIXELS.value
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   try:
     if _STANDARD in (_INPUT.value, _OUTPUT.value):
@@ -248,6 +246,9 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
   )
   kinds = tuple(_SAVE.value)
   style.check_kinds(kinds)
+  # Its picture was read under Pillow's own limit. Photos are held against
+  # --max_pixels instead, which may be more, with a message that names it.
+  Image.MAX_IMAGE_PIXELS = None
   return style, kinds
 
 

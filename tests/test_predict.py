@@ -27,6 +27,14 @@ def checkpoint(tmp_path_factory):
   return path
 
 
+@pytest.fixture(autouse=True)
+def _restored_limit():
+  """Pillow's limit, which predictions lift, is there again for other tests."""
+  limit = Image.MAX_IMAGE_PIXELS
+  yield
+  Image.MAX_IMAGE_PIXELS = limit
+
+
 def _run(source, output, weights, **flags):
   flags = {'input': str(source), 'output': str(output), **flags}
   flags.setdefault('checkpoint', str(weights))
@@ -93,6 +101,37 @@ def test_a_folder_that_cannot_be_read_is_a_failure(
   }
   assert lines[str(source / 'closed')]['status'] == 'failed'
   assert lines[str(source / 'a.jpg')]['status'] == 'done'
+
+
+def test_failures_name_the_photo_once_and_the_remedy(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source = tmp_path / 'photos'
+  source.mkdir()
+  helpers.make_photo((40, 24)).save(source / 'large.png')
+  (source / 'fake.jpg').write_text('no picture')
+  helpers.make_photo((4, 4)).save(source / 'closed.png')
+  open_image = Image.open
+
+  def refuse(path, *args, **options):
+    # Permissions do not hold for root.
+    if str(path).endswith('closed.png'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return open_image(path, *args, **options)
+
+  monkeypatch.setattr(Image, 'open', refuse)
+  with pytest.raises(SystemExit):
+    _run(source, tmp_path / 'out', checkpoint, max_pixels=100)
+  text = capsys.readouterr().out
+  assert f'{source}/closed.png: no permission to read it. Allow it' in text
+  assert (
+    f'Failed: {source}/fake.jpg: cannot be read as an image (not in a known '
+    'format). Replace or remove it.\n'
+  ) in text
+  assert (
+    f'{source}/large.png: 40x24 are more pixels than the limit of 100.'
+    in (text)
+  )
 
 
 def test_a_single_photo_and_the_default_kinds(checkpoint, tmp_path):

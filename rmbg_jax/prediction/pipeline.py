@@ -212,6 +212,7 @@ def _write(
 
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
   text = str(error) or type(error).__name__
+  text = text.removeprefix(f'{job.photo}: ')  # The entry says which photo.
   if isinstance(error, FileNotFoundError):
     text = 'no such file'
   return report.Entry(photo=str(job.photo), status='failed', error=text)
