@@ -134,6 +134,30 @@ def test_failures_name_the_photo_once_and_the_remedy(
   )
 
 
+def test_an_output_that_is_not_a_number_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for name in ('a', 'b'):
+    helpers.make_photo((40, 24)).save(source / f'{name}.jpg')
+  predict_batch = BackgroundRemover.predict
+
+  def break_first(self, batch):
+    probs = predict_batch(self, batch).copy()
+    probs[0, 0, 0] = np.nan
+    return probs
+
+  monkeypatch.setattr(BackgroundRemover, 'predict', break_first)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert f"{source}/a.jpg: the network's output is not a number" in text
+  assert [path.name for path in (output / 'mask').iterdir()] == ['b.png']
+  assert '": NaN' not in ''.join(_read_report(output))
+
+
 def test_a_single_photo_and_the_default_kinds(checkpoint, tmp_path):
   path = tmp_path / 'photo.jpg'
   helpers.make_photo((40, 24)).save(path)
