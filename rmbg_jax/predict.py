@@ -31,6 +31,7 @@ from rmbg_jax.prediction import (
 _STANDARD = '-'
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
+_GOES_ON = 'Interrupted. The same command goes on where it stopped.'
 # Memory grows with the square of it.
 _MAX_SCALE = 4
 
@@ -124,6 +125,9 @@ def main(argv: list[str]) -> None:
     failed = _predict_files()
   except (OSError, ValueError) as error:
     raise SystemExit(f'Error: {error}') from error
+  except KeyboardInterrupt as error:  # While the network is loaded.
+    print(_GOES_ON, file=sys.stderr)  # Standard output may be for a photo.
+    raise SystemExit(_INTERRUPTED) from error
   if failed:
     raise SystemExit(1)
 
@@ -190,7 +194,7 @@ def _predict_files() -> bool:
     if entry.status == 'failed':
       print(f'Failed: {entry.photo}: {entry.error}')
   if len(entries) < len(jobs):
-    print('Interrupted. The same command goes on where it stopped.')
+    print(_GOES_ON)
     raise SystemExit(_INTERRUPTED)
   return bool(counts['failed'])
 

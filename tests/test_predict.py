@@ -288,6 +288,20 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(
   assert len(_read_report(output)) == 30
 
 
+def test_ctrl_c_while_the_network_is_loaded(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(BackgroundRemover, 'from_checkpoint', interrupt)
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  with pytest.raises(SystemExit) as exit_info:
+    _run(tmp_path / 'photo.png', tmp_path / 'out', checkpoint)
+  assert exit_info.value.code == 130
+  assert 'Interrupted. The same command' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
