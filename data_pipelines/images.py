@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = frozenset(
   {'.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp', '.gif'}
@@ -142,7 +142,8 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the content is not a complete image, or promises too much.
+    ValueError: if it may not be read, is not a complete image, or promises too
+      much.
   """
   name = 'The given bytes' if type(source) is bytes else str(source)
   try:
@@ -155,10 +156,18 @@ def opened(source: Source) -> Iterator[Image.Image]:
     raise
   except Image.DecompressionBombError as error:
     raise ValueError(f'{name}: {error} Reduce the image before use.') from error
+  except PermissionError as error:
+    raise ValueError(
+      f'{name}: no permission to read it. Allow it (chmod u+r), or leave the '
+      'file out.'
+    ) from error
   except (OSError, SyntaxError, ValueError) as error:
     # Pillow raises SyntaxError for broken PNGs, and OSError for most others.
+    reason = getattr(error, 'strerror', None) or error
+    if isinstance(error, UnidentifiedImageError):
+      reason = 'not in a known format'  # Pillow's text repeats the name.
     raise ValueError(
-      f'{name}: cannot be read as an image ({error}). Replace or remove it.'
+      f'{name}: cannot be read as an image ({reason}). Replace or remove it.'
     ) from error
 
 

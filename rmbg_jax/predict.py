@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import tqdm
 from absl import app, flags
@@ -30,6 +31,9 @@ from rmbg_jax.prediction import (
 _STANDARD = '-'
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
+_GOES_ON = 'Interrupted. The same command goes on where it stopped.'
+# Memory grows with the square of it.
+_MAX_SCALE = 4
 
 _INPUT = flags.DEFINE_string(
   'input',
@@ -84,7 +88,10 @@ _FLIP = flags.DEFINE_boolean(
   'flip', False, 'Average with the result of the mirrored photo.'
 )
 _SCALES = flags.DEFINE_list(
-  'scales', ['1'], "Average over these multiples of the network's input size."
+  'scales',
+  ['1'],
+  "Average over these multiples of the network's input size, each above 0 and "
+  f'at most {_MAX_SCALE}.',
 )
 _STRETCH = flags.DEFINE_boolean(
   'stretch',
@@ -110,16 +117,17 @@ def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  # Photos are held against --max_pixels, by name.
-  Image.MAX_IMAGE_PIXELS = _MAX_PIXELS.value
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   try:
     if _STANDARD in (_INPUT.value, _OUTPUT.value):
       _predict_standard()
       return
     failed = _predict_files()
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     raise SystemExit(f'Error: {error}') from error
+  except KeyboardInterrupt as error:  # While the network is loaded.
+    print(_GOES_ON, file=sys.stderr)  # Standard output may be for a photo.
+    raise SystemExit(_INTERRUPTED) from error
   if failed:
     raise SystemExit(1)
 
@@ -135,10 +143,11 @@ def _predict_standard() -> None:
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
   style, kinds = _make_style()
+  options = _make_options()
   photo = photos.read_photo(
     sys.stdin.buffer.read(), max_pixels=_MAX_PIXELS.value
   )
-  remover = _make_remover(batch_size=1)
+  remover = _make_remover(options, batch_size=1)
   probs = remover.predict(remover.resize([photo.seen]))[0]
   alpha = remover.refine(probs, photo)
   sys.stdout.buffer.write(style.render(photo, alpha, kinds)[kinds[0]])
@@ -155,6 +164,7 @@ def _predict_files() -> bool:
       'the results for photos. Pass a folder beside it.'
     )
   style, kinds = _make_style()
+  options = _make_options()
   jobs = listing.take_shard(listing.list_jobs(source), _SHARD.value)
   task = pipeline.Task(
     output=output,
@@ -163,7 +173,8 @@ def _predict_files() -> bool:
     overwrite=_OVERWRITE.value,
     max_pixels=_MAX_PIXELS.value,
   )
-  entries = _run(jobs, task)
+  task.check_output()
+  entries = _run(jobs, task, options)
   counts = {
     status: sum(entry.status == status for entry in entries)
     for status in ('done', 'skipped', 'failed')
@@ -174,22 +185,33 @@ def _predict_files() -> bool:
     + ': '
     + ', '.join(str(output / kind) for kind in kinds)
   )
+  if counts['skipped']:
+    print(
+      'What was done before was left as it is, whatever the flags are now; '
+      '--overwrite does it anew.'
+    )
   for entry in entries:
     if entry.status == 'failed':
       print(f'Failed: {entry.photo}: {entry.error}')
   if len(entries) < len(jobs):
-    print('Interrupted. The same command goes on where it stopped.')
+    print(_GOES_ON)
     raise SystemExit(_INTERRUPTED)
   return bool(counts['failed'])
 
 
-def _run(jobs: list[listing.Job], task: pipeline.Task) -> list[report.Entry]:
+def _run(
+  jobs: list[listing.Job], task: pipeline.Task, options: dict[str, Any]
+) -> list[report.Entry]:
   """Does the jobs, with a progress bar and a report, until done or SIGINT."""
   suffix = _SHARD.value.replace('/', '-of-')
   name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
-  todo = [job for job in jobs if task.missing(job)]
-  # Nothing to do needs no network.
-  remover = _make_remover(batch_size=_BATCH_SIZE.value) if todo else None
+  todo = [job for job in jobs if not job.error and task.missing(job)]
+  if todo:
+    remover = _make_remover(options, batch_size=_BATCH_SIZE.value)
+  else:  # That needs no network, but a wrong flag is still one.
+    from rmbg_jax.pretrained import load
+
+    load.check_exists(_CHECKPOINT.value)
   stop = threading.Event()
   previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
   entries = []
@@ -204,7 +226,11 @@ def _run(jobs: list[listing.Job], task: pipeline.Task) -> list[report.Entry]:
 
       waiting = set(todo)
       for job in jobs:
-        if job not in waiting:
+        if job.error:
+          add_entry(
+            report.Entry(photo=str(job.photo), status='failed', error=job.error)
+          )
+        elif job not in waiting:
           add_entry(report.Entry(photo=str(job.photo), status='skipped'))
       if todo:
         pipeline.run(remover, todo, task, add_entry=add_entry, stop=stop)
@@ -224,22 +250,39 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
   )
   kinds = tuple(_SAVE.value)
   style.check_kinds(kinds)
+  # Its picture was read under Pillow's own limit. Photos are held against
+  # --max_pixels instead, which may be more, with a message that names it.
+  Image.MAX_IMAGE_PIXELS = None
   return style, kinds
 
 
-def _make_remover(*, batch_size: int):
-  refined = refinement.Refinement(
-    method=_REFINE.value,
-    threshold=_THRESHOLD.value,
-    keep_largest=_KEEP_LARGEST.value,
-    fill_holes=_FILL_HOLES.value,
+def _make_options() -> dict[str, Any]:
+  """Returns what the flags say of the remover, checked, without JAX."""
+  text = ','.join(_SCALES.value)
+  wrong = ValueError(
+    f'--scales={text}: pass numbers above 0 and at most {_MAX_SCALE}, such as '
+    '0.75,1,1.25.'
   )
   try:
     scales = tuple(float(scale) for scale in _SCALES.value)
   except ValueError as error:
-    raise ValueError(
-      f'--scales={",".join(_SCALES.value)}: pass numbers, such as 0.75,1,1.25.'
-    ) from error
+    raise wrong from error
+  if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
+    raise wrong
+  return {
+    'refinement': refinement.Refinement(
+      method=_REFINE.value,
+      threshold=_THRESHOLD.value,
+      keep_largest=_KEEP_LARGEST.value,
+      fill_holes=_FILL_HOLES.value,
+    ),
+    'flip': _FLIP.value,
+    'scales': scales,
+    'stretch': _STRETCH.value,
+  }
+
+
+def _make_remover(options: dict[str, Any], *, batch_size: int):
   # JAX takes a second to import: what is wrong with the flags is said before.
   from rmbg_jax import remover as remover_lib
   from rmbg_jax import runtime
@@ -255,10 +298,7 @@ def _make_remover(*, batch_size: int):
   return remover_lib.BackgroundRemover.from_checkpoint(
     _CHECKPOINT.value,
     batch_size=batch_size,
-    refinement=refined,
-    flip=_FLIP.value,
-    scales=scales,
-    stretch=_STRETCH.value,
+    **options,
   )
 
 

@@ -229,7 +229,15 @@ class BackgroundRemover:
     """Returns alpha in [0, 1] at the photo's size, from `predict`'s answer.
 
     Where the photo was transparent, alpha is 0.
+
+    Raises:
+      ValueError: if the answer has values that are not numbers.
     """
+    if not np.isfinite(probs).all():
+      raise ValueError(
+        "the network's output is not a number (NaN): its weights are damaged, "
+        'or their training failed. Use another checkpoint.'
+      )
     return photo.hide_transparent(self.refinement.apply(probs, photo.seen))
 
 

@@ -1,5 +1,6 @@
 """What is to do, and what it is called."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,25 @@ def test_a_file_a_pattern_and_a_list(tree):
   path.write_text('sub/a.webp\n\na.png\na.png\nmissing.jpg\n', encoding='utf-8')
   # A missing file is named when its turn comes.
   assert _names(listing.list_jobs(str(path))) == ['a', 'missing', 'sub/a']
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
+  scan = os.scandir
+
+  def refuse(path):
+    if Path(path).name == 'sub':
+      raise PermissionError(13, 'Permission denied', str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  jobs = listing.list_jobs(str(tree))
+  assert _names(jobs) == ['a', 'b', 'sub']
+  assert [bool(job.error) for job in jobs] == [False, False, True]
+  assert 'cannot be read (Permission denied)' in jobs[2].error
+  # The only thing in a folder, too.
+  for name in ('a.png', 'b.JPG'):
+    (tree / name).unlink()
+  assert [job.photo for job in listing.list_jobs(str(tree))] == [tree / 'sub']
 
 
 def test_nothing_to_do(tree, tmp_path):

@@ -27,6 +27,14 @@ def checkpoint(tmp_path_factory):
   return path
 
 
+@pytest.fixture(autouse=True)
+def _restored_limit():
+  """Pillow's limit, which predictions lift, is there again for other tests."""
+  limit = Image.MAX_IMAGE_PIXELS
+  yield
+  Image.MAX_IMAGE_PIXELS = limit
+
+
 def _run(source, output, weights, **flags):
   flags = {'input': str(source), 'output': str(output), **flags}
   flags.setdefault('checkpoint', str(weights))
@@ -66,6 +74,88 @@ def test_a_folder_is_done_and_a_broken_one_named(checkpoint, tmp_path, capsys):
     with Image.open(output / kind / 'a.jpg.png') as image:
       width = 40 * 2 + 10 if kind == 'side_by_side' else 40
       assert (image.mode, image.size) == (mode, (width, 24))
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  (source / 'closed').mkdir(parents=True)
+  helpers.make_photo((40, 24)).save(source / 'a.jpg')
+  scan = os.scandir
+
+  def refuse(path):
+    if str(path) == str(source / 'closed'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert '1 of 2 photos done' in text
+  assert f'Failed: {source / "closed"}: the folder cannot be read' in text
+  lines = {
+    line['photo']: line for line in map(json.loads, _read_report(output))
+  }
+  assert lines[str(source / 'closed')]['status'] == 'failed'
+  assert lines[str(source / 'a.jpg')]['status'] == 'done'
+
+
+def test_failures_name_the_photo_once_and_the_remedy(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source = tmp_path / 'photos'
+  source.mkdir()
+  helpers.make_photo((40, 24)).save(source / 'large.png')
+  (source / 'fake.jpg').write_text('no picture')
+  helpers.make_photo((4, 4)).save(source / 'closed.png')
+  open_image = Image.open
+
+  def refuse(path, *args, **options):
+    # Permissions do not hold for root.
+    if str(path).endswith('closed.png'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return open_image(path, *args, **options)
+
+  monkeypatch.setattr(Image, 'open', refuse)
+  with pytest.raises(SystemExit):
+    _run(source, tmp_path / 'out', checkpoint, max_pixels=100)
+  text = capsys.readouterr().out
+  assert f'{source}/closed.png: no permission to read it. Allow it' in text
+  assert (
+    f'Failed: {source}/fake.jpg: cannot be read as an image (not in a known '
+    'format). Replace or remove it.\n'
+  ) in text
+  assert (
+    f'{source}/large.png: 40x24 are more pixels than the limit of 100.'
+    in (text)
+  )
+
+
+def test_an_output_that_is_not_a_number_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for name in ('a', 'b'):
+    helpers.make_photo((40, 24)).save(source / f'{name}.jpg')
+  predict_batch = BackgroundRemover.predict
+
+  def break_first(self, batch):
+    probs = predict_batch(self, batch).copy()
+    probs[0, 0, 0] = np.nan
+    return probs
+
+  monkeypatch.setattr(BackgroundRemover, 'predict', break_first)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert f"{source}/a.jpg: the network's output is not a number" in text
+  assert [path.name for path in (output / 'mask').iterdir()] == ['b.png']
+  assert '": NaN' not in ''.join(_read_report(output))
 
 
 def test_a_single_photo_and_the_default_kinds(checkpoint, tmp_path):
@@ -118,7 +208,9 @@ def test_a_second_run_does_what_is_missing(checkpoint, tmp_path, capsys):
   kept = (output / 'mask/a.png').stat().st_mtime_ns
   capsys.readouterr()
   _run(source, output, checkpoint, save=['mask'])
-  assert '3 of 3 photos done (2 of them before)' in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert '3 of 3 photos done (2 of them before)' in text
+  assert 'left as it is' in text and '--overwrite' in text
   assert (output / 'mask/a.png').stat().st_mtime_ns == kept
   assert (output / 'mask/b.png').exists()
   second = {
@@ -196,6 +288,20 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(
   assert len(_read_report(output)) == 30
 
 
+def test_ctrl_c_while_the_network_is_loaded(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(BackgroundRemover, 'from_checkpoint', interrupt)
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  with pytest.raises(SystemExit) as exit_info:
+    _run(tmp_path / 'photo.png', tmp_path / 'out', checkpoint)
+  assert exit_info.value.code == 130
+  assert 'Interrupted. The same command' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
@@ -204,9 +310,13 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(
     ({'checkpoint': 'absent'}, 'absent: no such checkpoint'),
     ({'save': ['composite']}, '--save=composite needs --background'),
     ({'format': 'jpeg'}, 'JPEG has no transparency'),
+    ({'background': 'blur'}, 'changes nothing in --save=mask,cutout. Add comp'),
     ({'background': 'nowhere.png'}, '--background=nowhere.png: neither'),
     ({'shard': '2/2'}, '--shard=2/2: pass i/n'),
-    ({'scales': ['big']}, '--scales=big: pass numbers'),
+    ({'scales': ['0', 'big']}, '--scales=0,big: pass numbers above 0'),
+    ({'scales': ['99']}, '--scales=99: pass .* at most 4'),
+    ({'scales': ['-1']}, '--scales=-1: pass numbers above 0'),
+    ({'scales': []}, '--scales=: pass numbers'),
     ({'threshold': 2.0}, 'threshold must be in'),
     ({'output': '-'}, 'pass --input=- and --output=- together'),
     ({'input': '-', 'output': '-'}, 'exactly one kind'),
@@ -222,6 +332,51 @@ def test_wrong_flags(flags, message, checkpoint, tmp_path):
       **flags,
     )
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ({'checkpoint': 'absent'}, 'absent: no such checkpoint'),
+    ({'scales': ['0']}, '--scales=0: pass'),
+    ({'threshold': 7.0}, 'threshold must be in'),
+  ],
+)
+def test_wrong_flags_where_all_is_done_before(flags, message, tmp_path):
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  (tmp_path / 'out/mask').mkdir(parents=True)
+  (tmp_path / 'out/mask/photo.png').touch()
+  flags = {'checkpoint': 'released', 'save': ['mask'], **flags}
+  with pytest.raises(SystemExit, match=message):
+    _run(tmp_path / 'photo.png', tmp_path / 'out', None, **flags)
+  assert not (tmp_path / 'out/report.jsonl').exists()
+
+
+def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
+  source, output = tmp_path / 'photo.png', tmp_path / 'out'
+  helpers.make_photo((4, 4)).save(source)
+
+  def check(folder, message):
+    # Said before the checkpoint, which is not there, is loaded.
+    with pytest.raises(SystemExit, match=f'--output={folder}: {message}'):
+      _run(source, folder, 'absent', save=['mask'])
+
+  output.touch()
+  check(output, f'{output} is a file')
+  check(output / 'deeper', f'{output} is a file')
+  output.unlink()
+  output.mkdir()
+  (output / 'mask').touch()
+  check(output, f'{output}/mask is a file')
+  (output / 'mask').unlink()
+  # Permissions do not hold for root.
+  access = os.access
+  monkeypatch.setattr(
+    os,
+    'access',
+    lambda path, mode: not mode & os.W_OK and access(path, mode),
+  )
+  check(output / 'deeper', f'no permission to write in {output}')
 
 
 def test_output_inside_input_and_an_empty_folder(checkpoint, tmp_path):

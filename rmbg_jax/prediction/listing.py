@@ -18,14 +18,19 @@ class Job:
     photo: its file.
     result: where its results go, relative to the folder of their kind and
       without the ending of the format.
+    error: why it cannot be done, where that is known before; then `photo` may
+      be a folder of which nobody knows what is in it.
   """
 
   photo: Path
   result: Path
+  error: str = ''
 
 
 def list_jobs(source: str) -> list[Job]:
   """Returns the photos that `--input` names, sorted.
+
+  A folder in its tree that cannot be read is among them, with its error.
 
   Args:
     source: a photo; a folder, whose tree the results mirror; a pattern such as
@@ -35,10 +40,11 @@ def list_jobs(source: str) -> list[Job]:
   Raises:
     FileNotFoundError: if it names nothing.
   """
+  closed = []
   if Path(source).suffix.lower() == '.txt' and Path(source).is_file():
     found = _read_list(Path(source))
   elif Path(source).is_dir():
-    found = _list_folder(Path(source))
+    found, closed = _list_folder(Path(source))
   elif Path(source).is_file():
     found = [Path(source)]
   elif glob.has_magic(source):
@@ -46,7 +52,7 @@ def list_jobs(source: str) -> list[Job]:
     found = [path for path in found if path.is_file()]
   else:
     raise FileNotFoundError(f'--input={source}: no such file or folder.')
-  if not found:
+  if not found and not closed:
     raise FileNotFoundError(
       f'--input={source}: no photos in it (looked for files ending in '
       f'{", ".join(sorted(photos.SUFFIXES))}).'
@@ -54,10 +60,11 @@ def list_jobs(source: str) -> list[Job]:
   found = sorted(set(found))
   root = Path(source) if Path(source).is_dir() else _common_folder(found)
   results = name_results([path.relative_to(root) for path in found])
-  return [
+  jobs = [
     Job(photo=path, result=result)
     for path, result in zip(found, results, strict=True)
   ]
+  return sorted(jobs + closed, key=lambda job: job.photo)
 
 
 def take_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
@@ -103,12 +110,37 @@ def _fold(path: Path) -> str:
   return path.as_posix().casefold()
 
 
-def _list_folder(folder: Path) -> list[Path]:
-  return [
-    path
-    for path in folder.rglob('*')
-    if path.suffix.lower() in photos.SUFFIXES and path.is_file()
-  ]
+def _list_folder(folder: Path) -> tuple[list[Path], list[Job]]:
+  """Returns the photos of a tree, and its folders that cannot be read."""
+  found, closed = [], []
+
+  def add_closed(error: OSError):
+    path = Path(error.filename)
+    closed.append(
+      Job(
+        photo=path,
+        result=path.relative_to(folder),
+        error=f'the folder cannot be read ({error.strerror}), so its photos '
+        'are not done. Allow reading it (chmod u+rx), or leave it out.',
+      )
+    )
+
+  # rglob and glob would leave out silently what they may not read.
+  for parent, _, names in os.walk(folder, onerror=add_closed):
+    found += [
+      path
+      for path in (Path(parent, name) for name in names)
+      if path.suffix.lower() in photos.SUFFIXES and _may_be_file(path)
+    ]
+  return found, closed
+
+
+def _may_be_file(path: Path) -> bool:
+  """Whether it is a file, or hidden by its folder's permissions."""
+  try:
+    return path.is_file()
+  except PermissionError:
+    return True  # Named when its turn comes.
 
 
 def _read_list(path: Path) -> list[Path]:

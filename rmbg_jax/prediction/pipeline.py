@@ -39,6 +39,28 @@ class Task:
   overwrite: bool = False
   max_pixels: int = photos.MAX_PIXELS
 
+  def check_output(self) -> None:
+    """Checks that results can be written, making nothing.
+
+    Raises:
+      ValueError: naming what is in the way.
+    """
+    for folder in (self.output, *(self.output / kind for kind in self.kinds)):
+      # What is not there will be made in the nearest parent that is.
+      existing = next(
+        path for path in (folder, *folder.parents) if os.access(path, os.F_OK)
+      )
+      if not existing.is_dir():
+        raise ValueError(
+          f'--output={self.output}: {existing} is a file, not a folder. Pass '
+          'another folder.'
+        )
+      if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(
+          f'--output={self.output}: no permission to write in {existing}. '
+          'Allow it (chmod u+rwx), or pass another folder.'
+        )
+
   def missing(self, job: listing.Job) -> dict[str, Path]:
     """Returns the files that are still to be written, by kind."""
     paths = {
@@ -190,6 +212,7 @@ def _write(
 
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
   text = str(error) or type(error).__name__
+  text = text.removeprefix(f'{job.photo}: ')  # The entry says which photo.
   if isinstance(error, FileNotFoundError):
     text = 'no such file'
   return report.Entry(photo=str(job.photo), status='failed', error=text)

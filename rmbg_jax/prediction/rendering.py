@@ -67,6 +67,13 @@ class Style:
         f'--save={",".join(kinds)}: choose from {", ".join(KINDS)}.'
       )
     if self.background:
+      jpeg_cutout = 'cutout' in kinds and self.format == 'jpeg'
+      if 'composite' not in kinds and not jpeg_cutout:
+        raise ValueError(
+          f'--background={self.background} changes nothing in '
+          f'--save={",".join(kinds)}. Add composite (--save=composite), or '
+          'leave out --background.'
+        )
       return
     if 'composite' in kinds:
       raise ValueError(

@@ -64,11 +64,10 @@ def load_model(
     path = release.find_released()
   elif name in u2net_onnx.PUBLISHED:
     path = u2net_onnx.find_published(name)
+  check_exists(path)
   path, which = _split_step(Path(path))
   if path.is_dir():
     return _load_workdir(path, which, dtype)
-  if not path.exists():
-    raise FileNotFoundError(f'{path}: no such checkpoint. Pass {_KINDS}.')
   if path.suffix == '.safetensors':
     return _load_release(path, dtype)
   if path.suffix in ('.h5', '.hdf5'):
@@ -76,6 +75,22 @@ def load_model(
   if path.suffix == '.onnx':
     return _load_foreign(u2net_onnx.read_model(path), source=path, dtype=dtype)
   raise ValueError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
+
+
+def check_exists(path: str | os.PathLike) -> None:
+  """Checks that there is something at the path, without loading it.
+
+  Args:
+    path: as `load_model` takes it; the names are not looked for.
+
+  Raises:
+    FileNotFoundError: if there is nothing.
+  """
+  if os.fspath(path) in (RELEASED, *u2net_onnx.PUBLISHED):
+    return
+  path, _ = _split_step(Path(path))
+  if not path.exists():
+    raise FileNotFoundError(f'{path}: no such checkpoint. Pass {_KINDS}.')
 
 
 def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
