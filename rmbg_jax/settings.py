@@ -46,9 +46,16 @@ _CHOICES = {
 # Length of a list, None for any, and the least value in it.
 _LISTS = {
   'data.size': (2, 1),
-  'model.encoder.stage_sizes': (3, 1),
-  'model.bridge.rates': (None, 1),
   'train.profile_steps': (2, 0),
+}
+_LISTS_OF_MODELS = {
+  'unet': {
+    'model.encoder.stage_sizes': (3, 1),
+    'model.bridge.rates': (None, 1),
+    'model.decoder.filters': (4, 1),
+    'loss.outputs': (4, 0),
+  },
+  'u2net': {'loss.outputs': (len(u2net.HEADS), 0)},
 }
 
 
@@ -63,14 +70,7 @@ def check_config(config: ConfigDict) -> None:
     ValueError: naming every key whose value cannot be, the value, and what it
       must be.
   """
-  lists = dict(_LISTS)
-  if config['model']['name'] == 'u2net':
-    outputs = len(u2net.HEADS)
-  else:
-    # One for each of the encoder's resolutions.
-    outputs = 4
-    lists['model.decoder.filters'] = (outputs, 1)
-  lists['loss.outputs'] = (outputs, 0)
+  lists = _LISTS | _LISTS_OF_MODELS.get(config.model.name, {})
   wrong = []
   for key, least in _AT_LEAST.items():
     value = _find(config, key)
