@@ -4,8 +4,9 @@
 python -m rmbg_jax.main --config=configs/sample.py --config.data.dir=FOLDER
 ```
 
-The original reports loss .3761 and validation loss 1.5220 after 10 epochs. At
-16x16 pixels nothing useful is learnt; use `demo.py` to see the network work.
+The original reports loss .3761 and validation loss 1.5220 after 10 epochs. Two
+CPU cores took 99 s for 60 of its 3,000 steps, compilation included. At 16x16
+pixels nothing useful is learnt; use `demo.py` to see the network work.
 """
 
 from ml_collections import ConfigDict
