@@ -283,7 +283,8 @@ def _train_epoch(
       profiler.after(epoch_start + done, pending)
       if stop_request.reached(epoch_start + done):
         break
-      if done % (save_every or math.inf) == 0 and done < data.steps_per_epoch:
+      due = save_every and done % save_every == 0
+      if due and done < data.steps_per_epoch:  # Its end is saved anyway.
         total += _read_loss(pending, epoch_start + done)
         pending = None
         save(train_state, get_position())

@@ -15,6 +15,7 @@ from data_pipelines import (
   device_augment,
   device_loader,
   folder,
+  images,
   loader,
   transforms,
 )
@@ -256,3 +257,28 @@ def test_decoded_once_until_a_file_changes(pairs, tmp_path):
 def test_fewer_images_than_a_batch_is_an_error(pairs):
   with pytest.raises(ValueError, match=r'batch_size \(=4\)'):
     _iterate(pairs[:3])
+
+
+def test_decoded_pairs_of_a_stored_set_are_kept_by_its_stamp(pairs, tmp_path):
+  def load(stamp):
+    def store(path):
+      return images.Encoded(
+        path.name, stamp=f'{stamp} {path.name}', read_bytes=path.read_bytes
+      )
+
+    stored = [
+      dataclasses.replace(
+        pair,
+        image_path=store(pair.image_path),
+        mask_path=store(pair.mask_path),
+      )
+      for pair in pairs
+    ]
+    return device_loader.load_pixels(
+      stored, decode=_decode(), cache_dir=tmp_path
+    )
+
+  expected = device_loader.load_pixels(pairs, decode=_decode(), cache_dir='')
+  for stamp, kept in (('first', 1), ('first', 1), ('second', 2)):
+    np.testing.assert_array_equal(load(stamp), expected)
+    assert len(list(tmp_path.iterdir())) == kept

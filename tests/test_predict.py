@@ -134,13 +134,18 @@ def test_failures_name_the_photo_once_and_the_remedy(
   )
 
 
-def test_an_output_that_is_not_a_number_is_a_failure(
-  checkpoint, tmp_path, monkeypatch, capsys
-):
-  source, output = tmp_path / 'photos', tmp_path / 'out'
+def _make_two_photos(tmp_path):
+  source = tmp_path / 'photos'
   source.mkdir()
   for name in ('a', 'b'):
     helpers.make_photo((40, 24)).save(source / f'{name}.jpg')
+  return source
+
+
+def test_an_output_that_is_not_a_number_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = _make_two_photos(tmp_path), tmp_path / 'out'
   predict_batch = BackgroundRemover.predict
 
   def break_first(self, batch):
@@ -175,10 +180,7 @@ def test_a_single_photo_and_the_default_kinds(checkpoint, tmp_path):
 def test_a_full_disk_is_an_error_of_that_photo(
   checkpoint, tmp_path, monkeypatch, capsys
 ):
-  source, output = tmp_path / 'photos', tmp_path / 'out'
-  source.mkdir()
-  for name in ('a', 'b'):
-    helpers.make_photo((40, 24)).save(source / f'{name}.jpg')
+  source, output = _make_two_photos(tmp_path), tmp_path / 'out'
   write = pathlib.Path.write_bytes
 
   def fail(self, content):
