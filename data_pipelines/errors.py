@@ -1,0 +1,19 @@
+"""Errors that are the user's to mend, told apart from programming mistakes.
+
+Command lines print these as one line; any other exception keeps its traceback.
+"""
+
+
+class UserError(ValueError):
+  """Reports a file, setting or flag that the user can correct.
+
+  The message names the file or key, its value, and the remedy.
+  """
+
+
+class MissingFileError(UserError, FileNotFoundError):
+  """Reports a file or folder that is not there."""
+
+  def __str__(self) -> str:
+    """Returns the message (an `OSError` would format its own)."""
+    return str(self.args[0]) if self.args else ''
