@@ -12,7 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-import configs
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,24 +133,6 @@ def test_installed_configurations_go_by_name(installed):
       '--checkpoint'
       in _run(installed, installed / 'bin' / name, '--help').stdout
     )
-
-
-def test_names_and_paths_of_configurations():
-  def resolve(*argv):
-    return configs.resolve_names(argv)
-
-  folder = Path(configs.__file__).parent
-  lite = str(folder / 'lite.py')
-  assert resolve('x', '--config=lite') == ['x', f'--config={lite}']
-  assert resolve('x', '--config', 'lite:campaign') == [
-    'x',
-    '--config',
-    f'{lite}:campaign',
-  ]
-  unchanged = ['x', '--config=configs/lite.py:campaign', '--config.name=lite']
-  assert resolve(*unchanged) == unchanged
-  with pytest.raises(ValueError, match='--config=light.*one of .*lite'):
-    resolve('x', '--config=light')
 
 
 def test_the_lists_of_requirements_agree():

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import folder, images
+from data_pipelines import errors, folder, images
 
 
 def index_masks(directory: Path) -> dict[str, list[Path]]:
   """Returns a folder's image files by stem, those of sub-folders too.
 
   Raises:
-    FileNotFoundError: if there are none.
+    MissingFileError: if there are none.
   """
   index = collections.defaultdict(list)
   for path in sorted(directory.rglob('*')):
     if images.is_image_file(path) and not path.name.startswith('.'):
       index[path.stem].append(path)
   if not index:
-    raise FileNotFoundError(f'--predictions={directory}: no masks in it.')
+    raise errors.MissingFileError(f'--predictions={directory}: no masks in it.')
   return dict(index)
 
 

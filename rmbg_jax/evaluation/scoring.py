@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines import folder, images
+from data_pipelines import errors, folder, images
 from rmbg_jax import files
 from rmbg_jax.evaluation import matting, saliency
 
@@ -178,7 +178,7 @@ def _read_trimap(mask_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return None
   trimap = np.asarray(images.open_image(path).convert('L'))
   if trimap.shape != shape:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: the trimap is {trimap.shape[1]}x{trimap.shape[0]} pixels, the '
       f'mask {shape[1]}x{shape[0]}.'
     )
