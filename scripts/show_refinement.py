@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data_pipelines import demo  # noqa: E402
-from rmbg_jax.prediction import refinement, rendering  # noqa: E402
+from rmbg_jax.prediction import (  # noqa: E402
+  foreground,
+  refinement,
+  rendering,
+)
 
 SEED = 5
 SIDE, SMALL, CROP = 512, 64, 128  # Pixels.
@@ -49,7 +53,7 @@ def main() -> None:
   columns = [('photo', pixels, on_white(pixels, truth))]
   for name, alpha in alphas.items():
     grey = np.repeat(np.asarray(rendering.to_mask(alpha))[..., None], 3, axis=2)
-    clean = rendering.replace_colours(pixels, alpha)
+    clean = foreground.estimate_foreground(pixels, alpha)
     columns.append((name, grey, on_white(clean, alpha)))
   # Where the true alpha is least decided, there is most to see.
   band = Image.fromarray(truth * (1 - truth)).reduce(CROP // 4)
