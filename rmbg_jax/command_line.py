@@ -1,16 +1,43 @@
 """What the command lines share, run by `-m` or by an installed command."""
 
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
 import configs
+from data_pipelines import errors
 
 _HELP = ('--help', '--helpshort', '--helpfull')
 
 # What is defined here is a flag of the module that asks for it.
 flags.disclaim_key_flags()
+
+
+def expand_home(path: str) -> str:
+  """Returns a path with `~` or `~user` in front of it replaced.
+
+  A shell replaces that in front of a path alone, not behind `--flag=`.
+
+  Raises:
+    UserError: if there is no such home folder.
+  """
+  expanded = os.path.expanduser(path)  # noqa: PTH111 (Path drops './').
+  if expanded.startswith('~'):
+    raise errors.UserError(
+      f'{path}: there is no such home folder. Pass the whole path, or '
+      f'./{path} for a name that begins with ~.'
+    )
+  return expanded
+
+
+def print_any_name() -> None:
+  """Has what the console cannot print escaped: names may be of any bytes."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
 
 
 def define_config(description: str) -> flags.FlagHolder:
@@ -54,6 +81,7 @@ def run(
     for flag in flags.FLAGS.get_key_flags_for_module(module):
       flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   flags.mark_flags_as_required(required)
+  print_any_name()
   try:
     app.run(main, flags_parser=_parse_flags)
   except KeyboardInterrupt:

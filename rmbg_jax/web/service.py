@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import images
+from data_pipelines import errors, images
 from rmbg_jax import remover as remover_lib
 from rmbg_jax.prediction import listing, photos, pipeline, refinement, rendering
 from rmbg_jax.prediction import report as report_lib
@@ -155,9 +155,9 @@ class Service:
         and why.
     """
     if not uploads:
-      raise ValueError('There is no photo. Add one or several first.')
+      raise errors.UserError('There is no photo. Add one or several first.')
     if len(uploads) > self.limits.files:
-      raise ValueError(
+      raise errors.UserError(
         f'{len(uploads)} photos are more than the limit of '
         f'{self.limits.files} at once. Remove some.'
       )
@@ -254,7 +254,7 @@ class Service:
   def _load_remover(self, checkpoint: str) -> remover_lib.BackgroundRemover:
     """Returns a network that is loaded and compiled, once for all requests."""
     if checkpoint not in self.checkpoints:
-      raise ValueError(
+      raise errors.UserError(
         f'checkpoint={checkpoint}: choose one of {", ".join(self.checkpoints)}.'
       )
     with self._loading:
@@ -272,25 +272,25 @@ class Service:
       return rendering.Style(background='blur')
     if options.background == 'colour':
       if not re.fullmatch('#[0-9a-fA-F]{6}', options.colour):
-        raise ValueError(f'colour={options.colour}: pass #rrggbb.')
+        raise errors.UserError(f'colour={options.colour}: pass #rrggbb.')
       return rendering.Style(background=options.colour)
     if options.background != 'picture':
-      raise ValueError(
+      raise errors.UserError(
         f'background={options.background}: choose one of '
         f'{", ".join(BACKGROUNDS)}.'
       )
     if options.picture is None:
-      raise ValueError('There is no picture for the background. Add one.')
+      raise errors.UserError('There is no picture for the background. Add one.')
     try:
       height, width = images.read_size(options.picture)
       if height * width > self.limits.pixels:
-        raise ValueError(
+        raise errors.UserError(
           f'{width}x{height} are more pixels than the limit of '
           f'{self.limits.pixels}. Reduce it.'
         )
       return rendering.Style(background=str(options.picture))
-    except ValueError as error:
-      raise ValueError(
+    except errors.UserError as error:
+      raise errors.UserError(
         f'The background {options.picture.name}: '
         f'{_without_path(str(error), options.picture)}'
       ) from error
