@@ -17,11 +17,12 @@ from rmbg_jax.prediction import listing, photos, rendering, report
 
 # Memory that photos may take at once. A single larger one still gets its turn,
 # alone.
-_BYTES_IN_MEMORY = 2_000_000_000
-# What a pixel takes at most on its way from the file to the results, with 8 and
-# with 16 bits per channel (measured; docs/predicting.md).
-_BYTES_PER_PIXEL = 40
-_BYTES_PER_DEEP_PIXEL = 80
+_BYTES_IN_MEMORY = 2_500_000_000
+# What a pixel takes while its photo waits, with 8 and with 16 bits per channel,
+# and what more while its results are made and written (measured, all kinds).
+_WAITING_BYTES = 10
+_DEEP_WAITING_BYTES = 16
+_WRITING_BYTES = 46
 
 # No other photo will be written either.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -155,23 +156,31 @@ class _Flow:
     self._writers = writers
     self._reading: collections.deque = collections.deque()
     self._writing: collections.deque = collections.deque()
-    self._bytes = 0  # In memory.
+    self._waiting_bytes = 0  # Of all photos on their way.
+    self._writing_bytes = 0  # What those that are written take in addition.
 
   def begin_reading(self) -> bool:
     """Begins to read what there is room for; False when all is done."""
     depth = 2 * self._remover.batch_size
     while self._jobs and not self._stop.is_set() and len(self._reading) < depth:
       job = self._jobs[0]
-      size = _count_pixels(job.photo) * _BYTES_PER_PIXEL
-      if self._bytes and self._bytes + size > _BYTES_IN_MEMORY:
+      pixels = _count_pixels(job.photo)
+      # Room to write the largest of them must be left.
+      largest = max([pixels, *(pixels for _, pixels, _ in self._reading)])
+      needed = (
+        self._waiting_bytes
+        + pixels * _WAITING_BYTES
+        + max(self._writing_bytes, largest * _WRITING_BYTES)
+      )
+      if self._waiting_bytes and needed > _BYTES_IN_MEMORY:
         if self._reading or not self._writing:
           break
         self._finish(limit=len(self._writing) - 1)
         continue
       self._jobs.popleft()
-      self._bytes += size
+      self._waiting_bytes += pixels * _WAITING_BYTES
       future = self._readers.submit(_read, job, self._task, self._remover)
-      self._reading.append((job, size, future))
+      self._reading.append((job, pixels, future))
     if not self._reading:
       self._finish(limit=0)
     return bool(self._reading)
@@ -180,17 +189,14 @@ class _Flow:
     """Waits for photos to be read, a batch of them at most."""
     batch = []
     while self._reading and len(batch) < self._remover.batch_size:
-      job, size, future = self._reading.popleft()
+      job, pixels, future = self._reading.popleft()
+      self._waiting_bytes -= pixels * _WAITING_BYTES
       if error := future.exception():
-        self._bytes -= size
         self._add_entry(_failed(job, error))
         continue
       read = future.result()
-      if read.photo.deep is not None:  # Which the header does not say.
-        more = size * _BYTES_PER_DEEP_PIXEL // _BYTES_PER_PIXEL - size
-        self._bytes += more
-        size += more
-      batch.append((job, size, read))
+      self._waiting_bytes += read.waiting_bytes
+      batch.append((job, read))
     return batch
 
   def predict(self, batch: list[tuple]) -> None:
@@ -198,21 +204,31 @@ class _Flow:
     if not batch:
       return
     probs = self._remover.predict(
-      np.concatenate([read.resized for _, _, read in batch])
+      np.concatenate([read.resized for _, read in batch])
     )
-    for (job, size, read), one in zip(batch, probs, strict=True):
+    for one in probs:
+      job, read = batch.pop(0)  # Or it would keep what is written.
+      while self._writing and (
+        self._waiting_bytes + self._writing_bytes + read.writing_bytes
+        > _BYTES_IN_MEMORY
+      ):
+        self._finish(limit=len(self._writing) - 1)
+      self._writing_bytes += read.writing_bytes
       future = self._writers.submit(
         _write, job, self._task, self._remover, read, one
       )
-      self._writing.append((job, size, future))
+      self._writing.append(
+        (job, read.waiting_bytes, read.writing_bytes, future)
+      )
     # No more than two batches wait to be written.
     self._finish(limit=2 * self._remover.batch_size)
 
   def _finish(self, *, limit: int) -> None:
     while len(self._writing) > limit:
-      job, size, future = self._writing.popleft()
+      job, waiting_bytes, writing_bytes, future = self._writing.popleft()
       error = future.exception()
-      self._bytes -= size
+      self._waiting_bytes -= waiting_bytes
+      self._writing_bytes -= writing_bytes
       if error:
         self._add_entry(_failed(job, error))
         continue
@@ -227,6 +243,18 @@ class _Read:
   photo: photos.Photo
   resized: np.ndarray  # (1, h, w, 3), of the network's input size.
   seconds: float
+
+  @property
+  def waiting_bytes(self) -> int:
+    """What it takes in memory, about."""
+    is_deep = self.photo.deep is not None
+    each = _DEEP_WAITING_BYTES if is_deep else _WAITING_BYTES
+    return each * self.photo.rgb.width * self.photo.rgb.height
+
+  @property
+  def writing_bytes(self) -> int:
+    """What more it takes while its results are made."""
+    return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
 def _read(job: listing.Job, task: Task, remover) -> _Read:
