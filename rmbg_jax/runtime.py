@@ -4,13 +4,11 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
 
-from data_pipelines import errors
 from rmbg_jax.pretrained import download
 
 # As JAX names it to those who listen.
@@ -24,19 +22,10 @@ def start() -> None:
   Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ and (cache := _make_cache()):
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    cache = download.cache_dir() / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(cache))
   return_memory_after_compiling()
-
-
-def _make_cache() -> Path | None:
-  """Returns a folder for compiled programs, None where none can be written."""
-  try:
-    cache = download.cache_dir() / 'xla'
-    cache.mkdir(parents=True, exist_ok=True)
-  except (OSError, errors.UserError):
-    return None
-  return cache if os.access(cache, os.W_OK | os.X_OK) else None
 
 
 def return_memory_after_compiling() -> None:

@@ -8,25 +8,13 @@ from pathlib import Path
 import platformdirs
 import tqdm
 
-from data_pipelines import errors
-
 _CHUNK = 1 << 20
 _TIMEOUT = 10  # Seconds without an answer.
 
 
 def cache_dir() -> Path:
-  """Returns the user's cache folder of this project.
-
-  Raises:
-    UserError: if there is no home folder, as in some containers.
-  """
-  try:
-    return Path(platformdirs.user_cache_dir('rmbg_jax'))
-  except RuntimeError as error:
-    raise errors.UserError(
-      f'There is no folder to keep downloads in ({error}). Set '
-      'XDG_CACHE_HOME=FOLDER.'
-    ) from error
+  """Returns the user's cache folder of this project."""
+  return Path(platformdirs.user_cache_dir('rmbg_jax'))
 
 
 def local_path(url: str) -> Path:

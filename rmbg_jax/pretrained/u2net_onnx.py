@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines import errors
 from rmbg_jax.models import u2net
 from rmbg_jax.preprocessing import make_preprocessing
 from rmbg_jax.pretrained import download, matching, release
@@ -70,14 +69,11 @@ def list_present() -> list[str]:
   """Returns the published names that load without a download."""
   if importlib.util.find_spec('onnx') is None:
     return []
-  try:
-    return [
-      name
-      for name, (url, _) in PUBLISHED.items()
-      if download.local_path(url).exists()
-    ]
-  except (OSError, errors.UserError):  # No home folder, or a closed one.
-    return []
+  return [
+    name
+    for name, (url, _) in PUBLISHED.items()
+    if download.local_path(url).exists()
+  ]
 
 
 def read_model(path: Path) -> matching.ForeignModel:
