@@ -8,7 +8,8 @@ DIR/
                 relative to the CSV), and if wanted Source, Label, Split
 ```
 
-Without a CSV, images and masks are paired by stem.
+Without a CSV, images and masks are paired by stem. Where some rows have a
+split, those without one are for training.
 """
 
 import csv
@@ -199,7 +200,8 @@ def split_pairs(
     ValueError: if either would be empty.
   """
   if any(pair.split == 'val' for pair in pairs):
-    training = [pair for pair in pairs if pair.split == 'train']
+    # A pair that is not said to be held out is trained on.
+    training = [pair for pair in pairs if pair.split in ('train', '')]
     validation = [pair for pair in pairs if pair.split == 'val']
   else:
     usable = [pair for pair in pairs if pair.split != 'test']
@@ -317,6 +319,8 @@ def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
       continue
     seen[pair.name] = line
     pairs.append(pair)
+  if any(pair.split for pair in pairs):
+    pairs = [dataclasses.replace(p, split=p.split or 'train') for p in pairs]
   return pairs, problems
 
 

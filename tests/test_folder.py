@@ -1,5 +1,6 @@
 """The folder contract, and what it says about what is wrong."""
 
+import dataclasses
 import math
 import re
 
@@ -58,6 +59,20 @@ def test_csv_with_backslashes_and_optional_columns(tmp_path):
     [first],
     [second],
   )
+
+
+def test_rows_without_a_split_are_for_training(tmp_path):
+  _make(tmp_path, ['w', 'x', 'y', 'z'])
+  splits = {'w': 'test', 'x': '', 'y': 'val', 'z': 'train'}
+  rows = [f'{k}.jpg,,Images/{k}.jpg,Masks/{k}.png,{splits[k]}' for k in splits]
+  text = '\n'.join([f'{HEADER},Split', *rows])
+  (tmp_path / 'Dataset.csv').write_text(text)
+  pairs = folder.read_folder(tmp_path)
+  assert [pair.split for pair in pairs] == ['test', 'train', 'val', 'train']
+  bare = [dataclasses.replace(pairs[1], split=''), *pairs[2:]]
+  training, validation = folder.split_pairs(bare, validation_share=0.5)
+  assert [pair.name for pair in training] == ['x.jpg', 'z.jpg']
+  assert [pair.name for pair in validation] == ['y.jpg']
 
 
 def test_csv_round_trip(tmp_path):
