@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import images
+from data_pipelines.errors import MissingFileError, UserError
 from rmbg_jax import files
 
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
@@ -81,7 +82,7 @@ def read_folder(
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(
+    raise MissingFileError(
       f'{directory}: no such data folder. Set --config.data.dir.'
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
@@ -92,12 +93,12 @@ def read_folder(
     image_dir = entries.get('images') or entries.get('image')
     mask_dir = entries.get('masks') or entries.get('mask')
     if image_dir is None or mask_dir is None:
-      raise ValueError(f'{directory}: not a data set. {_EXPECTED}')
+      raise UserError(f'{directory}: not a data set. {_EXPECTED}')
     remedy = PAIRING_REMEDY
     pairs, found = pair_by_stem(image_dir, mask_dir)
   report(found, remedy=remedy, problems=problems)
   if not pairs:
-    raise ValueError(f'{directory}: the data set is empty. {_EXPECTED}')
+    raise UserError(f'{directory}: the data set is empty. {_EXPECTED}')
   return sorted(pairs, key=lambda pair: pair.name)
 
 
@@ -149,22 +150,54 @@ def read_pair(
     photo, size = images.open_reduced(pair.image_path, size=reduce_to)
   mask = images.open_image(pair.mask_path)
   if size != (mask.height, mask.width):
-    raise ValueError(
+    raise UserError(
       f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
       f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
       'the pair.'
     )
-  try:
-    mask = images.to_mask(mask)
-  except ValueError as error:
-    raise ValueError(f'{pair.mask_path}: {error}.') from error
+  mask = convert_mask(mask, pair)
   if not allow_empty and mask.getextrema()[1] == 0:
-    raise ValueError(
+    raise UserError(
       f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
       'pair, or pass --config.data.allow_empty_masks=true if the photo really '
       'has no foreground.'
     )
-  return images.to_rgb(photo), mask
+  with images.named(pair.image_path):
+    return images.to_rgb(photo), mask
+
+
+def convert_mask(
+  stored: Image.Image, pair: Pair, *, is_graded: bool = False
+) -> Image.Image:
+  """Converts a pair's mask to 8-bit grey, 255 for all foreground.
+
+  Every use of a truth goes through here.
+
+  Args:
+    stored: what `images.open_image` returns of `pair.mask_path`.
+    pair: names it, and says whether it is a soft matte.
+    is_graded: whether the mask is an average of several people's, and may be
+      low everywhere.
+
+  Raises:
+    UserError: if it is unclear what is foreground; the file is named.
+  """
+  with images.named(pair.mask_path):
+    plane = images.read_plane(stored)
+    mask = images.to_8_bit_mask(plane)
+    highest = plane.values.max(initial=0)
+    if pair.label == 'alpha' and plane.stored == 'integers' and highest == 1:
+      raise UserError(
+        'its largest value is 1: of a soft matte that is next to nothing, of a '
+        'mask of 0 and 1 all. Store it from 0 to 255, or set its Label to gt'
+      )
+    is_soft = is_graded or pair.label == 'alpha'
+    if 0 < mask.max(initial=0) < 128 and not is_soft:
+      raise UserError(
+        f'its largest value is {highest:g}; foreground must be 1, or 255 (in '
+        'a soft matte it may be less: set its Label to alpha)'
+      )
+  return Image.fromarray(mask)
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
@@ -209,7 +242,7 @@ def split_pairs(
     training, validation = ([usable[i] for i in part] for part in parts)
   for split, name in ((training, 'training'), (validation, 'validation')):
     if not split:
-      raise ValueError(
+      raise UserError(
         f'No pair is left for {name} out of {len(pairs)}. Change the Split '
         'column of Dataset.csv, or config.data.validation_share '
         f'(={validation_share}).'
@@ -263,7 +296,7 @@ def report(
   elif found:
     shown = '\n  '.join(found[:10])
     more = f'\n  and {len(found) - 10} more' if len(found) > 10 else ''
-    raise ValueError(f'{remedy}:\n  {shown}{more}')
+    raise UserError(f'{remedy}:\n  {shown}{more}')
 
 
 def permute(
@@ -300,7 +333,7 @@ def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
     reader = csv.DictReader(file)
     missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
-      raise ValueError(
+      raise UserError(
         f'{path}: column {", ".join(missing)} is missing; the header is '
         f'{reader.fieldnames}. {_EXPECTED}'
       )
@@ -310,10 +343,10 @@ def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
     try:
       pair = _parse_row(path, row)
       if pair.name in seen:
-        raise ValueError(f'{pair.name} is also line {seen[pair.name]}')
+        raise UserError(f'{pair.name} is also line {seen[pair.name]}')
       for file in (pair.image_path, pair.mask_path):
         if not file.is_file():
-          raise ValueError(f'{file} does not exist')
+          raise UserError(f'{file} does not exist')
     except ValueError as error:
       problems.append(f'line {line}: {error}')
       continue
@@ -327,13 +360,13 @@ def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
 def _parse_row(path: Path, row: dict[str, str]) -> Pair:
   for column in ('Image Name', 'Image Path', 'Mask Path'):
     if not row[column]:
-      raise ValueError(f'{column} is empty')
+      raise UserError(f'{column} is empty')
   label = row.get('Label') or 'gt'
   split = row.get('Split') or ''
   if label not in LABELS:
-    raise ValueError(f'Label is {label!r}, not one of {", ".join(LABELS)}')
+    raise UserError(f'Label is {label!r}, not one of {", ".join(LABELS)}')
   if split and split not in SPLITS:
-    raise ValueError(f'Split is {split!r}, not one of {", ".join(SPLITS)}')
+    raise UserError(f'Split is {split!r}, not one of {", ".join(SPLITS)}')
   return Pair(
     name=row['Image Name'],
     category=row['Category'] or '',

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tqdm
 from absl import app, flags
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from data_pipelines import (
   cod10k,
@@ -203,8 +203,8 @@ def _files_of(pair: folder.Pair) -> tuple[Path, Path]:
 
 
 def _is_plain_jpeg(path: Path) -> bool:
-  with Image.open(path) as image:
-    upright = image.getexif().get(0x0112, 1) == 1
+  with images.opened(path) as image:
+    upright = images.read_orientation(image) == 1
     return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
 
 

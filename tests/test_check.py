@@ -91,7 +91,7 @@ def _break(pairs):
     'empty mask': (names[2], True),
     'full mask': (names[3], False),
     'mask of 0 and 1 among others': (names[4], False),
-    'unclear mask range': (names[5], True),
+    'unclear mask': (names[5], True),
     'same picture across splits': (names[8], True),
     'rotated by EXIF (read upright)': (names[9], False),
     'file that no row names': ('stray', False),

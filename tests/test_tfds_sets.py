@@ -88,7 +88,8 @@ for name, place, stored_name in (
       assert names[0] == names[1], names
     else:
       assert sum(map(len, raw)) == sum(map(len, stored)) == limit
-  raw, stored = load(name, root / place), load(f'tfds/{stored_name}', root / 'tfds')
+  raw = load(name, root / place)
+  stored = load(f'tfds/{stored_name}', root / 'tfds')
   left, right = iterate(raw[0]), iterate(stored[0])
   for step in range(5):
     a, b = next(left), next(right)
