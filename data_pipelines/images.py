@@ -83,13 +83,17 @@ class Encoded:
 Source = str | os.PathLike | bytes | Encoded
 
 
+# Kinds of values of which it is not said what stands for all.
+SCALED = ('integers', 'wide integers', 'floats')
+
+
 class Plane(NamedTuple):
   """The values of the one channel that a mask has, as they are stored.
 
   Attributes:
     values: (h, w), uint8, or another type of integers or floats.
-    stored: how: 'integers' (of 8 bits or more), 'floats', 'one colour' or
-      'transparency'; the latter two are in [0, 255].
+    stored: how: one of `SCALED`, or 'one colour' or 'transparency', which are
+      in [0, 255].
   """
 
   values: np.ndarray
@@ -201,7 +205,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
   """
   if _is_wide(image):
     values = np.asarray(image)
-    low, high = _find_extremes(values)
+    low, high = find_extremes(values)
     if values.dtype.kind == 'f':
       scale = find_scale(low, high, floats=True)
     elif low < 0 or high > 65535:
@@ -252,11 +256,23 @@ def to_8_bit_mask(plane: Plane) -> np.ndarray:
   Raises:
     UserError: if the range is unclear.
   """
-  if plane.stored not in ('integers', 'floats'):
+  if plane.stored not in SCALED:
     return plane.values
-  low, high = _find_extremes(plane.values)
+  low, high = find_extremes(plane.values)
   scale = find_scale(low, high, floats=plane.stored == 'floats')
   return _to_8_bit(plane.values, scale)
+
+
+def find_extremes(values: np.ndarray) -> tuple[float, float]:
+  """Returns (smallest, largest) of an image's values, and of 0.
+
+  Raises:
+    UserError: if there are infinite values, or such that are no numbers.
+  """
+  low, high = values.min(initial=0), values.max(initial=0)
+  if not (np.isfinite(low) and np.isfinite(high)):
+    raise UserError('it has values that are infinite or not numbers')
+  return float(low), float(high)
 
 
 def find_scale(low: float, high: float, *, floats: bool) -> int:
@@ -297,7 +313,8 @@ def read_plane(image: Image.Image) -> Plane:
   """
   if _is_wide(image):
     values = np.asarray(image)
-    return Plane(values, 'floats' if values.dtype.kind == 'f' else 'integers')
+    is_float = values.dtype.kind == 'f'
+    return Plane(values, 'floats' if is_float else 'wide integers')
   if image.mode in ('1', 'L'):
     stored = 'integers' if image.mode == 'L' else 'one colour'
     return Plane(np.asarray(image.convert('L')), stored)
@@ -396,18 +413,6 @@ def _is_grey(palette: list[int]) -> bool:
   return bool((colours == colours[:, :1]).all())
 
 
-def _find_extremes(values: np.ndarray) -> tuple[float, float]:
-  """Returns (smallest, largest).
-
-  Raises:
-    UserError: if there are infinite values, or such that are no numbers.
-  """
-  low, high = values.min(initial=0), values.max(initial=0)
-  if not (np.isfinite(low) and np.isfinite(high)):
-    raise UserError('it has values that are infinite or not numbers')
-  return float(low), float(high)
-
-
 def _to_8_bit(values: np.ndarray, scale: int) -> np.ndarray:
   if scale == 255 and values.dtype.kind != 'f':
     return values.astype(np.uint8)
@@ -440,6 +445,8 @@ def _read_colours(image: Image.Image) -> Plane:
   if not spread or (spread <= _GREY_TOLERANCE and high >= 128):
     return Plane(np.asarray(image.convert('L')), 'integers')
   values = np.asarray(image)
+  if spread <= _GREY_TOLERANCE:  # Dark throughout: the noise of a lossy file.
+    return Plane(values.max(axis=-1), 'integers')
   strength = values.max(axis=-1).astype(np.int32)
   colour = values.reshape(-1, 3)[strength.argmax()]
   different = max(

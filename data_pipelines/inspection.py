@@ -269,7 +269,7 @@ def _name_range(plane: images.Plane) -> str:
   largest = plane.values.max(initial=0)
   if not largest:
     return 'empty'
-  if plane.stored != 'integers':
+  if plane.stored not in ('integers', 'wide integers'):
     return plane.stored
   if largest == 1:
     return '0-1'
