@@ -14,11 +14,14 @@ split, those without one are for training.
 
 import csv
 import dataclasses
+import io
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from concurrent import futures
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,6 +38,7 @@ SPLITS = ('train', 'val', 'test')
 CSV_NAME = 'Dataset.csv'
 PAIRING_REMEDY = 'Add what is missing or remove these files'
 
+_SAVE_AS = 'Save it as CSV with commas, in UTF-8.'
 _EXPECTED = (
   'Expected a Dataset.csv with the columns '
   f'{", ".join(COLUMNS)}, or the folders Images/ and Masks/.'
@@ -98,6 +102,7 @@ def read_folder(
     pairs, found = pair_by_stem(image_dir, mask_dir)
   report(found, remedy=remedy, problems=problems)
   if not pairs:
+    report(found, remedy=remedy)  # Nothing is left: they are the reason.
     raise UserError(f'{directory}: the data set is empty. {_EXPECTED}')
   return sorted(pairs, key=lambda pair: pair.name)
 
@@ -106,7 +111,9 @@ def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
   """Writes `Dataset.csv` with paths relative to it, atomically."""
   with (
     files.write_atomically(path) as partial,
-    partial.open('w', newline='', encoding='utf-8') as file,
+    partial.open(
+      'w', newline='', encoding='utf-8', errors='surrogateescape'
+    ) as file,
   ):
     writer = csv.writer(file)
     writer.writerow(COLUMNS + OPTIONAL_COLUMNS)
@@ -262,14 +269,16 @@ def pair_by_stem(
   photos, problems = _list_by_stem(image_dir)
   masks, more = _list_by_stem(mask_dir)
   problems += more
-  problems += [
-    f'{photos[stem][0]} has no mask in {mask_dir.name}/'
-    for stem in sorted(photos.keys() - masks.keys())
-  ]
-  problems += [
-    f'{masks[stem][0]} has no image in {image_dir.name}/'
-    for stem in sorted(masks.keys() - photos.keys())
-  ]
+  for own, others, missing in (
+    (photos, masks, f'has no mask in {mask_dir.name}/'),
+    (masks, photos, f'has no image in {image_dir.name}/'),
+  ):
+    alike = {_simplify(s): others[s][0] for s in others.keys() - own.keys()}
+    for stem in sorted(own.keys() - others.keys()):
+      problem = f'{own[stem][0]} {missing}'
+      if near := alike.get(_simplify(stem)):
+        problem += f' ({near.name} is there: rename it to the same stem)'
+      problems.append(problem)
   pairs = [
     Pair(
       name=photos[stem][0].name,
@@ -328,27 +337,20 @@ def assign_splits(
 
 
 def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
-  # utf-8-sig: spreadsheets put a byte order mark in front.
-  with path.open(newline='', encoding='utf-8-sig') as file:
-    reader = csv.DictReader(file)
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-    if missing:
-      raise UserError(
-        f'{path}: column {", ".join(missing)} is missing; the header is '
-        f'{reader.fieldnames}. {_EXPECTED}'
-      )
-    rows = list(reader)
   pairs, problems, seen = [], [], {}
-  for line, row in enumerate(rows, start=2):
+  for line, row in _read_rows(path):
     try:
       pair = _parse_row(path, row)
       if pair.name in seen:
         raise UserError(f'{pair.name} is also line {seen[pair.name]}')
-      for file in (pair.image_path, pair.mask_path):
-        if not file.is_file():
-          raise UserError(f'{file} does not exist')
-    except ValueError as error:
-      problems.append(f'line {line}: {error}')
+      for column, file in (
+        ('Image Path', pair.image_path),
+        ('Mask Path', pair.mask_path),
+      ):
+        if not os.path.isfile(file):  # noqa: PTH113 It never raises.
+          raise UserError(_describe_missing(row[column], file))
+    except UserError as error:
+      problems.append(f'{path.name}, line {line}: {error}')
       continue
     seen[pair.name] = line
     pairs.append(pair)
@@ -357,7 +359,72 @@ def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
   return pairs, problems
 
 
-def _parse_row(path: Path, row: dict[str, str]) -> Pair:
+def _read_rows(path: Path) -> list[tuple[int, dict[str | None, Any]]]:
+  """Returns a CSV's rows, each with the number of its last line in the file.
+
+  Raises:
+    UserError: if it is no CSV with the columns.
+  """
+  # Names of files need not be UTF-8 on Linux. Spreadsheets put a byte order
+  # mark in front, and their quotes are the only ones.
+  content = path.read_bytes()
+  if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    raise UserError(f'{path}: its encoding is UTF-16. {_SAVE_AS}')
+  text = content.decode('utf-8-sig', 'surrogateescape')
+  reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
+  rows, first = [], 1
+  try:
+    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+    if missing:
+      raise UserError(
+        f'{path}: column {", ".join(missing)} is missing; the header is '
+        f'{reader.fieldnames}. {_EXPECTED} {_SAVE_AS}'
+      )
+    first = reader.line_num + 1
+    for row in reader:
+      rows.append((reader.line_num, row))
+      first = reader.line_num + 1
+  except csv.Error as error:
+    raise UserError(
+      f'{path}, line {first} or below: {error}. Perhaps a quote (") opens '
+      'there that is never closed: remove it, or double it within a name.'
+    ) from error
+  return rows
+
+
+def _is_foreign(text: str) -> bool:
+  """Whether it has bytes that are not UTF-8, as names of files may."""
+  return any('\udc80' <= character <= '\udcff' for character in text)
+
+
+def _describe_missing(written: str, file: Path) -> str:
+  if _is_foreign(written):
+    return f'{file} does not exist; its name is not UTF-8. {_SAVE_AS}'
+  if PureWindowsPath(written).drive or PurePosixPath(written).is_absolute():
+    return (
+      f'{written} does not exist here; write paths relative to {CSV_NAME}, '
+      'such as Images/a.jpg'
+    )
+  return f'{file} does not exist'
+
+
+def _parse_row(path: Path, row: dict[str | None, Any]) -> Pair:
+  if None in row:
+    raise UserError(
+      f'it has {len(row[None])} fields more than the header; quote names with '
+      'a comma'
+    )
+  for column, value in row.items():
+    if '\n' in (value or ''):
+      raise UserError(
+        f'{column} goes over several lines; remove the quote (") that opens it'
+      )
+  # A file may be named in another encoding; the rest is what people wrote.
+  file_is_foreign = _is_foreign(row['Image Path'] or '')
+  for column in ('Image Name', 'Category', 'Source'):
+    text = row.get(column) or ''
+    if _is_foreign(text) and not (column == 'Image Name' and file_is_foreign):
+      raise UserError(f'{column} {text!a} is not UTF-8. {_SAVE_AS}')
   for column in ('Image Name', 'Image Path', 'Mask Path'):
     if not row[column]:
       raise UserError(f'{column} is empty')
@@ -378,10 +445,24 @@ def _parse_row(path: Path, row: dict[str, str]) -> Pair:
   )
 
 
+def _simplify(stem: str) -> str:
+  """Returns what is left of a name but for what often differs in pairs."""
+  simple = unicodedata.normalize('NFC', stem).casefold()
+  return simple.removesuffix('_mask').removesuffix('.jpg')
+
+
 def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
+  """Returns a folder's image files by stem, and what is wrong with them."""
   by_stem, problems = {}, []
   for file in sorted(directory.iterdir()):
-    if images.is_image_file(file):
+    if file.is_dir():
+      if not file.name.startswith('.') and any(
+        map(images.is_image_file, file.iterdir())
+      ):
+        problems.append(
+          f'{file} is a folder, whose images are not read; move them up'
+        )
+    elif images.is_image_file(file):
       by_stem.setdefault(file.stem, []).append(file)
   for same in by_stem.values():
     problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]
