@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt16
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from data_pipelines import errors, images
 
@@ -40,8 +40,6 @@ SUFFIXES = (
 
 # Pixels. Larger photos take gigabytes once decoded.
 MAX_PIXELS = 100_000_000
-
-_ORIENTATION = 0x0112  # The EXIF tag.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
       notes.append(f'the first of {image.n_frames} pictures')
     deep = None
     if _has_16_bits(image):
-      deep = _read_16_bits(source, image.getexif().get(_ORIENTATION, 1))
+      deep = _read_16_bits(source, images.read_orientation(image))
       if deep is None:
         notes.append(
           'reduced from 16 to 8 bits; pip install opencv-python-headless to '
@@ -140,13 +138,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _convert(image: Image.Image) -> Photo:
   """Turns an image upright and separates colours, profile and opacity."""
   profile = image.info.get('icc_profile')
-  image = ImageOps.exif_transpose(image)
-  opacity = None
-  if image.has_transparency_data:
-    image = image.convert('RGBA')
-    opacity = image.getchannel('A')
-    if opacity.getextrema() == (255, 255):
-      opacity = None
+  image, opacity = images.split_opacity(images.turn_upright(image))
   notes = ()
   # Bytes 16 to 19 of a profile name the colours that it is for.
   if profile and profile[16:20] != b'RGB ':
