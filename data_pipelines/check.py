@@ -18,6 +18,7 @@ from absl import app, flags
 from PIL import Image
 
 from data_pipelines import folder, images, inspection, parallel, sheets
+from data_pipelines.errors import UserError
 from rmbg_jax import command_line, files
 
 _SHOWN = 10  # Lines of each finding.
@@ -127,8 +128,10 @@ def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
 
 def _open_for_sheet(path: Path) -> Image.Image:
   try:
-    return images.to_rgb(images.open_image(path))
-  except (OSError, ValueError):
+    image = images.open_image(path)
+    with images.named(path):
+      return images.to_rgb(image)
+  except UserError:
     return Image.new('RGB', (_CELL, _CELL), 'red')
 
 

@@ -8,21 +8,26 @@ DIR/
                 relative to the CSV), and if wanted Source, Label, Split
 ```
 
-Without a CSV, images and masks are paired by stem.
+Without a CSV, images and masks are paired by stem. Where some rows have a
+split, those without one are for training.
 """
 
 import csv
 import dataclasses
+import io
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from concurrent import futures
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from data_pipelines import images
+from data_pipelines.errors import MissingFileError, UserError
 from rmbg_jax import files
 
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
@@ -33,6 +38,7 @@ SPLITS = ('train', 'val', 'test')
 CSV_NAME = 'Dataset.csv'
 PAIRING_REMEDY = 'Add what is missing or remove these files'
 
+_SAVE_AS = 'Save it as CSV with commas, in UTF-8.'
 _EXPECTED = (
   'Expected a Dataset.csv with the columns '
   f'{", ".join(COLUMNS)}, or the folders Images/ and Masks/.'
@@ -80,7 +86,7 @@ def read_folder(
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(
+    raise MissingFileError(
       f'{directory}: no such data folder. Set --config.data.dir.'
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
@@ -91,12 +97,13 @@ def read_folder(
     image_dir = entries.get('images') or entries.get('image')
     mask_dir = entries.get('masks') or entries.get('mask')
     if image_dir is None or mask_dir is None:
-      raise ValueError(f'{directory}: not a data set. {_EXPECTED}')
+      raise UserError(f'{directory}: not a data set. {_EXPECTED}')
     remedy = PAIRING_REMEDY
     pairs, found = pair_by_stem(image_dir, mask_dir)
   report(found, remedy=remedy, problems=problems)
   if not pairs:
-    raise ValueError(f'{directory}: the data set is empty. {_EXPECTED}')
+    report(found, remedy=remedy)  # Nothing is left: they are the reason.
+    raise UserError(f'{directory}: the data set is empty. {_EXPECTED}')
   return sorted(pairs, key=lambda pair: pair.name)
 
 
@@ -104,7 +111,9 @@ def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
   """Writes `Dataset.csv` with paths relative to it, atomically."""
   with (
     files.write_atomically(path) as partial,
-    partial.open('w', newline='', encoding='utf-8') as file,
+    partial.open(
+      'w', newline='', encoding='utf-8', errors='surrogateescape'
+    ) as file,
   ):
     writer = csv.writer(file)
     writer.writerow(COLUMNS + OPTIONAL_COLUMNS)
@@ -148,22 +157,54 @@ def read_pair(
     photo, size = images.open_reduced(pair.image_path, size=reduce_to)
   mask = images.open_image(pair.mask_path)
   if size != (mask.height, mask.width):
-    raise ValueError(
+    raise UserError(
       f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
       f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
       'the pair.'
     )
-  try:
-    mask = images.to_mask(mask)
-  except ValueError as error:
-    raise ValueError(f'{pair.mask_path}: {error}.') from error
+  mask = convert_mask(mask, pair)
   if not allow_empty and mask.getextrema()[1] == 0:
-    raise ValueError(
+    raise UserError(
       f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
       'pair, or pass --config.data.allow_empty_masks=true if the photo really '
       'has no foreground.'
     )
-  return images.to_rgb(photo), mask
+  with images.named(pair.image_path):
+    return images.to_rgb(photo), mask
+
+
+def convert_mask(
+  stored: Image.Image, pair: Pair, *, is_graded: bool = False
+) -> Image.Image:
+  """Converts a pair's mask to 8-bit grey, 255 for all foreground.
+
+  Every use of a truth goes through here.
+
+  Args:
+    stored: what `images.open_image` returns of `pair.mask_path`.
+    pair: names it, and says whether it is a soft matte.
+    is_graded: whether the mask is an average of several people's, and may be
+      low everywhere.
+
+  Raises:
+    UserError: if it is unclear what is foreground; the file is named.
+  """
+  with images.named(pair.mask_path):
+    plane = images.read_plane(stored)
+    mask = images.to_8_bit_mask(plane)
+    highest = plane.values.max(initial=0)
+    if pair.label == 'alpha' and plane.stored == 'integers' and highest == 1:
+      raise UserError(
+        'its largest value is 1: of a soft matte that is next to nothing, of a '
+        'mask of 0 and 1 all. Store it from 0 to 255, or set its Label to gt'
+      )
+    is_soft = is_graded or pair.label == 'alpha'
+    if 0 < mask.max(initial=0) < 128 and not is_soft:
+      raise UserError(
+        f'its largest value is {highest:g}; foreground must be 1, or 255 (in '
+        'a soft matte it may be less: set its Label to alpha)'
+      )
+  return Image.fromarray(mask)
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
@@ -199,7 +240,8 @@ def split_pairs(
     ValueError: if either would be empty.
   """
   if any(pair.split == 'val' for pair in pairs):
-    training = [pair for pair in pairs if pair.split == 'train']
+    # A pair that is not said to be held out is trained on.
+    training = [pair for pair in pairs if pair.split in ('train', '')]
     validation = [pair for pair in pairs if pair.split == 'val']
   else:
     usable = [pair for pair in pairs if pair.split != 'test']
@@ -207,7 +249,7 @@ def split_pairs(
     training, validation = ([usable[i] for i in part] for part in parts)
   for split, name in ((training, 'training'), (validation, 'validation')):
     if not split:
-      raise ValueError(
+      raise UserError(
         f'No pair is left for {name} out of {len(pairs)}. Change the Split '
         'column of Dataset.csv, or config.data.validation_share '
         f'(={validation_share}).'
@@ -227,14 +269,16 @@ def pair_by_stem(
   photos, problems = _list_by_stem(image_dir)
   masks, more = _list_by_stem(mask_dir)
   problems += more
-  problems += [
-    f'{photos[stem][0]} has no mask in {mask_dir.name}/'
-    for stem in sorted(photos.keys() - masks.keys())
-  ]
-  problems += [
-    f'{masks[stem][0]} has no image in {image_dir.name}/'
-    for stem in sorted(masks.keys() - photos.keys())
-  ]
+  for own, others, missing in (
+    (photos, masks, f'has no mask in {mask_dir.name}/'),
+    (masks, photos, f'has no image in {image_dir.name}/'),
+  ):
+    alike = {_simplify(s): others[s][0] for s in others.keys() - own.keys()}
+    for stem in sorted(own.keys() - others.keys()):
+      problem = f'{own[stem][0]} {missing}'
+      if near := alike.get(_simplify(stem)):
+        problem += f' ({near.name} is there: rename it to the same stem)'
+      problems.append(problem)
   pairs = [
     Pair(
       name=photos[stem][0].name,
@@ -261,7 +305,7 @@ def report(
   elif found:
     shown = '\n  '.join(found[:10])
     more = f'\n  and {len(found) - 10} more' if len(found) > 10 else ''
-    raise ValueError(f'{remedy}:\n  {shown}{more}')
+    raise UserError(f'{remedy}:\n  {shown}{more}')
 
 
 def permute(
@@ -293,43 +337,103 @@ def assign_splits(
 
 
 def _read_csv(path: Path) -> tuple[list[Pair], list[str]]:
-  # utf-8-sig: spreadsheets put a byte order mark in front.
-  with path.open(newline='', encoding='utf-8-sig') as file:
-    reader = csv.DictReader(file)
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-    if missing:
-      raise ValueError(
-        f'{path}: column {", ".join(missing)} is missing; the header is '
-        f'{reader.fieldnames}. {_EXPECTED}'
-      )
-    rows = list(reader)
   pairs, problems, seen = [], [], {}
-  for line, row in enumerate(rows, start=2):
+  for line, row in _read_rows(path):
     try:
       pair = _parse_row(path, row)
       if pair.name in seen:
-        raise ValueError(f'{pair.name} is also line {seen[pair.name]}')
-      for file in (pair.image_path, pair.mask_path):
-        if not file.is_file():
-          raise ValueError(f'{file} does not exist')
-    except ValueError as error:
-      problems.append(f'line {line}: {error}')
+        raise UserError(f'{pair.name} is also line {seen[pair.name]}')
+      for column, file in (
+        ('Image Path', pair.image_path),
+        ('Mask Path', pair.mask_path),
+      ):
+        if not os.path.isfile(file):  # noqa: PTH113 It never raises.
+          raise UserError(_describe_missing(row[column], file))
+    except UserError as error:
+      problems.append(f'{path.name}, line {line}: {error}')
       continue
     seen[pair.name] = line
     pairs.append(pair)
+  if any(pair.split for pair in pairs):
+    pairs = [dataclasses.replace(p, split=p.split or 'train') for p in pairs]
   return pairs, problems
 
 
-def _parse_row(path: Path, row: dict[str, str]) -> Pair:
+def _read_rows(path: Path) -> list[tuple[int, dict[str | None, Any]]]:
+  """Returns a CSV's rows, each with the number of its last line in the file.
+
+  Raises:
+    UserError: if it is no CSV with the columns.
+  """
+  # Names of files need not be UTF-8 on Linux. Spreadsheets put a byte order
+  # mark in front, and their quotes are the only ones.
+  content = path.read_bytes()
+  if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    raise UserError(f'{path}: its encoding is UTF-16. {_SAVE_AS}')
+  text = content.decode('utf-8-sig', 'surrogateescape')
+  reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
+  rows, first = [], 1
+  try:
+    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+    if missing:
+      raise UserError(
+        f'{path}: column {", ".join(missing)} is missing; the header is '
+        f'{reader.fieldnames}. {_EXPECTED} {_SAVE_AS}'
+      )
+    first = reader.line_num + 1
+    for row in reader:
+      rows.append((reader.line_num, row))
+      first = reader.line_num + 1
+  except csv.Error as error:
+    raise UserError(
+      f'{path}, line {first} or below: {error}. Perhaps a quote (") opens '
+      'there that is never closed: remove it, or double it within a name.'
+    ) from error
+  return rows
+
+
+def _is_foreign(text: str) -> bool:
+  """Whether it has bytes that are not UTF-8, as names of files may."""
+  return any('\udc80' <= character <= '\udcff' for character in text)
+
+
+def _describe_missing(written: str, file: Path) -> str:
+  if _is_foreign(written):
+    return f'{file} does not exist; its name is not UTF-8. {_SAVE_AS}'
+  if PureWindowsPath(written).drive or PurePosixPath(written).is_absolute():
+    return (
+      f'{written} does not exist here; write paths relative to {CSV_NAME}, '
+      'such as Images/a.jpg'
+    )
+  return f'{file} does not exist'
+
+
+def _parse_row(path: Path, row: dict[str | None, Any]) -> Pair:
+  if None in row:
+    raise UserError(
+      f'it has {len(row[None])} fields more than the header; quote names with '
+      'a comma'
+    )
+  for column, value in row.items():
+    if '\n' in (value or ''):
+      raise UserError(
+        f'{column} goes over several lines; remove the quote (") that opens it'
+      )
+  # A file may be named in another encoding; the rest is what people wrote.
+  file_is_foreign = _is_foreign(row['Image Path'] or '')
+  for column in ('Image Name', 'Category', 'Source'):
+    text = row.get(column) or ''
+    if _is_foreign(text) and not (column == 'Image Name' and file_is_foreign):
+      raise UserError(f'{column} {text!a} is not UTF-8. {_SAVE_AS}')
   for column in ('Image Name', 'Image Path', 'Mask Path'):
     if not row[column]:
-      raise ValueError(f'{column} is empty')
+      raise UserError(f'{column} is empty')
   label = row.get('Label') or 'gt'
   split = row.get('Split') or ''
   if label not in LABELS:
-    raise ValueError(f'Label is {label!r}, not one of {", ".join(LABELS)}')
+    raise UserError(f'Label is {label!r}, not one of {", ".join(LABELS)}')
   if split and split not in SPLITS:
-    raise ValueError(f'Split is {split!r}, not one of {", ".join(SPLITS)}')
+    raise UserError(f'Split is {split!r}, not one of {", ".join(SPLITS)}')
   return Pair(
     name=row['Image Name'],
     category=row['Category'] or '',
@@ -341,10 +445,24 @@ def _parse_row(path: Path, row: dict[str, str]) -> Pair:
   )
 
 
+def _simplify(stem: str) -> str:
+  """Returns what is left of a name but for what often differs in pairs."""
+  simple = unicodedata.normalize('NFC', stem).casefold()
+  return simple.removesuffix('_mask').removesuffix('.jpg')
+
+
 def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
+  """Returns a folder's image files by stem, and what is wrong with them."""
   by_stem, problems = {}, []
   for file in sorted(directory.iterdir()):
-    if images.is_image_file(file):
+    if file.is_dir():
+      if not file.name.startswith('.') and any(
+        map(images.is_image_file, file.iterdir())
+      ):
+        problems.append(
+          f'{file} is a folder, whose images are not read; move them up'
+        )
+    elif images.is_image_file(file):
       by_stem.setdefault(file.stem, []).append(file)
   for same in by_stem.values():
     problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]

@@ -9,9 +9,11 @@ from jaxtyping import UInt64
 from PIL import Image
 
 from data_pipelines import folder, images
+from data_pipelines.errors import UserError
 
 # Of 128 bits; unrelated photos differ in about half of them.
 NEAR = 4
+TROUBLES = ('unreadable', 'size mismatch', 'unclear mask')
 _MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
 
 
@@ -22,9 +24,11 @@ class Facts:
   Attributes:
     pair: the pair, with a split.
     trouble: why it cannot be used, or ''.
-    kind: of trouble: 'unreadable', 'size mismatch' or ''.
+    kind: of trouble: one of `TROUBLES` or ''.
     rotated: whether the photo's EXIF tag turns or mirrors it.
-    largest: the mask's largest value as it is stored.
+    stored: how the mask's values are stored, such as '0-1' or '16 bits'.
+    largest: the mask's largest value as training reads it, of 255.
+    grey: the share of the mask that is neither fore- nor background.
     coverage: the foreground's share of the picture, in [0, 1].
     border: the mask's mean along the picture's edge, in [0, 1].
     signature: two halves of a perceptual hash, None of a photo without texture.
@@ -34,7 +38,9 @@ class Facts:
   trouble: str = ''
   kind: str = ''
   rotated: bool = False
+  stored: str = ''
   largest: int = 0
+  grey: float = 0.0
   coverage: float = 0.0
   border: float = 0.0
   signature: tuple[int, int] | None = None
@@ -60,31 +66,35 @@ class Finding:
 def inspect_pair(pair: folder.Pair) -> Facts:
   """Reads a pair's files completely."""
   try:
+    with images.opened(pair.image_path) as header:
+      rotated = images.read_orientation(header) != 1
     photo, size = images.open_reduced(pair.image_path, size=(64, 64))
+    with images.named(pair.image_path):
+      grey_photo = images.to_rgb(photo).convert('L')
     stored = images.open_image(pair.mask_path)
-    largest = int(np.asarray(stored).max(initial=0))
-    mask = np.asarray(images.to_mask(stored), np.float32) / 255
-    with Image.open(pair.image_path) as header:
-      rotated = header.getexif().get(0x0112, 1) != 1
-  except (OSError, ValueError) as error:
-    reason = str(error)
-    if str(pair.mask_path) not in reason and str(pair.image_path) not in reason:
-      reason = f'{pair.mask_path}: {reason}'
-    return Facts(pair=pair, trouble=reason, kind='unreadable')
-  if size != mask.shape:
+  except UserError as error:
+    return Facts(pair=pair, trouble=str(error), kind='unreadable')
+  if size != (stored.height, stored.width):
     reason = (
       f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
-      f'{mask.shape[1]}x{mask.shape[0]}'
+      f'{stored.width}x{stored.height}'
     )
     return Facts(pair=pair, trouble=reason, kind='size mismatch')
+  try:
+    values = np.asarray(folder.convert_mask(stored, pair))
+  except UserError as error:
+    return Facts(pair=pair, trouble=str(error), kind='unclear mask')
+  mask = values.astype(np.float32) / 255
   edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
   return Facts(
     pair=pair,
     rotated=rotated,
-    largest=largest,
+    stored=_name_range(images.read_plane(stored)),
+    largest=int(values.max(initial=0)),
+    grey=float(((values > 25) & (values < 230)).mean()),
     coverage=float(mask.mean()),
     border=float(np.concatenate(edges).mean()),
-    signature=_compute_signature(images.to_rgb(photo).convert('L')),
+    signature=_compute_signature(grey_photo),
   )
 
 
@@ -115,7 +125,7 @@ def find_problems(
       items=[f.trouble for f in facts if f.kind == kind],
       facts=[f for f in facts if f.kind == kind],
     )
-    for kind in ('unreadable', 'size mismatch')
+    for kind in TROUBLES
   ]
   findings += _find_ranges(good)
   findings += _find_same_pictures(good)
@@ -135,7 +145,7 @@ def describe_sources(facts: Sequence[Facts]) -> dict[str, dict]:
   """Returns by source: pairs, ranges of stored masks, mean coverage."""
   described = {}
   for source, group in _group_by_source([f for f in facts if not f.trouble]):
-    ranges = collections.Counter(_name_range(f.largest) for f in group)
+    ranges = collections.Counter(f.stored for f in group)
     described[source] = {
       'pairs': len(group),
       'mask ranges': dict(sorted(ranges.items())),
@@ -146,20 +156,36 @@ def describe_sources(facts: Sequence[Facts]) -> dict[str, dict]:
 
 def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
   findings = []
-  unclear = [f for f in facts if _name_range(f.largest) == 'unclear']
-  findings.append(
-    Finding(
-      kind='unclear mask range',
-      wrong=True,
-      items=[
-        f'{f.pair.mask_path}: its largest value is {f.largest}; foreground '
-        'must be 1, or 255'
-        for f in unclear
-      ],
-      facts=unclear,
-    )
-  )
   for source, group in _group_by_source(facts):
+    full = [f for f in group if f.largest]
+    dim = [f for f in full if f.largest < 128]
+    if dim and len(dim) == len(full):
+      findings.append(
+        Finding(
+          kind='unclear mask range',
+          wrong=True,
+          items=[
+            f'{source or "all"}: none of {len(full)} masks reaches 128 of 255; '
+            f'the largest value is {max(f.largest for f in full)}'
+          ],
+          facts=dim,
+        )
+      )
+    elif dim:
+      findings.append(_list('mask below 128 of 255', dim, False))
+    grey = [f for f in group if f.grey > 0.5]
+    if len(grey) > len(group) / 2:
+      findings.append(
+        Finding(
+          kind='grey masks',
+          wrong=any(f.pair.label != 'alpha' for f in grey),
+          items=[
+            f'{source or "all"}: {len(grey)} of {len(group)} masks are mostly '
+            'neither foreground nor background, as photos are'
+          ],
+          facts=grey,
+        )
+      )
     around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
     # One object may touch all edges; not those of a whole source.
     if len(around) > len(group) / 2:
@@ -175,9 +201,8 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
           facts=around,
         )
       )
-    ranges = {_name_range(f.largest) for f in group} - {'empty', 'unclear'}
-    if len(ranges) > 1:
-      few = [f for f in group if _name_range(f.largest) == '0-1']
+    if len({f.stored for f in full}) > 1:
+      few = [f for f in group if f.stored == '0-1']
       findings.append(_list('mask of 0 and 1 among others', few, False))
   return findings
 
@@ -240,12 +265,15 @@ def _group_by_source(
   return sorted(groups.items())
 
 
-def _name_range(largest: int) -> str:
-  if largest <= 1:
-    return '0-1' if largest else 'empty'
-  if largest <= 255:
-    return '0-255' if largest >= 128 else 'unclear'
-  return '16 bits'
+def _name_range(plane: images.Plane) -> str:
+  largest = plane.values.max(initial=0)
+  if not largest:
+    return 'empty'
+  if plane.stored not in ('integers', 'wide integers'):
+    return plane.stored
+  if largest == 1:
+    return '0-1'
+  return '0-255' if largest <= 255 else '16 bits'
 
 
 def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:

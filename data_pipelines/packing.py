@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_pipelines import folder, images
+from data_pipelines.errors import MissingFileError, UserError
 from rmbg_jax import files
 
 _QUALITY = 90  # Of photos that are encoded anew ...
@@ -81,7 +82,7 @@ def unpack_pairs(path: Path, directory: Path) -> None:
       with zipfile.ZipFile(content) as archive:
         archive.extractall(whole)  # It checks every file's sum.
     except zipfile.BadZipFile as error:
-      raise ValueError(f'{path}: {error}. Copy its parts again.') from error
+      raise UserError(f'{path}: {error}. Copy its parts again.') from error
     whole.replace(directory)
 
 
@@ -118,7 +119,7 @@ def join_file(path: Path) -> bytes:
   ]
   for part in expected:
     if part not in found:
-      raise FileNotFoundError(f'{part}: this part is missing.')
+      raise MissingFileError(f'{part}: this part is missing.')
   return b''.join(part.read_bytes() for part in expected)
 
 
@@ -138,8 +139,7 @@ def _write_small(
   pair: folder.Pair, directory: Path, *, stem: str, size: int
 ) -> folder.Pair:
   """Writes a pair as small files, and returns it with their paths."""
-  photo = images.to_rgb(images.open_image(pair.image_path))
-  mask = images.to_mask(images.open_image(pair.mask_path))
+  photo, mask = folder.read_pair(pair, allow_empty=True)
   original = None
   if max(photo.size) > size:
     photo, mask = _shrink(photo, size), _shrink(mask, size)

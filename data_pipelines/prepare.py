@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tqdm
 from absl import app, flags
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from data_pipelines import (
   cod10k,
@@ -36,6 +36,7 @@ from rmbg_jax import command_line, files
 
 OPTIONS_NAME = 'prepare.json'
 REJECTED_NAME = 'Rejected.csv'
+NONCAM = 'cod10k-noncam'
 
 Resize = Callable[[tuple[int, int]], tuple[int, int]]
 
@@ -154,7 +155,7 @@ def prepare(
         pair,
         out=out,
         resize=resize,
-        allow_empty=allow_empty or pair.source == 'cod10k-noncam',
+        allow_empty=allow_empty or pair.source == NONCAM,
         invert=pair.source in invert,
       )
     except (ValueError, FileNotFoundError) as error:
@@ -204,20 +205,25 @@ def _files_of(pair: folder.Pair) -> tuple[Path, Path]:
 
 
 def _is_plain_jpeg(path: Path) -> bool:
-  with Image.open(path) as image:
-    upright = image.getexif().get(0x0112, 1) == 1
+  with images.opened(path) as image:
+    upright = images.read_orientation(image) == 1
     return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
 
 
-def _read_sources() -> tuple[list[folder.Pair], list[str]]:
-  """Reads what the flags name and says how much it is."""
+def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
+  """Reads what the flags name and says how much it is.
+
+  Returns:
+    (pairs, photos of COD10K that --cod10k_images does not choose, problems). A
+    folder's own rows are all used, wherever they are from.
+  """
   readers = (
     (flags.FLAGS.p3m, p3m.read_p3m, p3m.PUBLISHED),
     (flags.FLAGS.cod10k, cod10k.read_cod10k, cod10k.PUBLISHED),
     (flags.FLAGS.people, people.read_people, people.PUBLISHED),
     (flags.FLAGS.folder, _read_own, {}),
   )
-  everything, problems = [], []
+  everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()
   for directory, read, published in readers:
     if not directory:
@@ -230,11 +236,19 @@ def _read_sources() -> tuple[list[folder.Pair], list[str]]:
     pairs = read(directory, problems)
     print('\n'.join(trees.describe_counts(pairs, published)))
     everything += pairs
+    if read is cod10k.read_cod10k:
+      choice = flags.FLAGS.cod10k_images
+      unwanted = {
+        pair.image_path
+        for pair in pairs
+        if not combine.choose_cod10k(pair, choice)
+      }
+      print(f'{len(unwanted):,} of COD10K left out (--cod10k_images={choice})')
   if not everything:
     raise errors.UserError(
       'Pass at least one of --p3m, --cod10k, --people, --folder.'
     )
-  return everything, problems
+  return everything, unwanted, problems
 
 
 def _read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
@@ -261,12 +275,12 @@ def main(argv: list[str]) -> None:
   if share is None:
     share = combine.SHARES[flags.FLAGS.split]
   try:
-    everything, problems = _read_sources()
+    everything, unwanted, problems = _read_sources()
     pairs = combine.name_pairs(everything)
     # Split before COD10K's choice: who is held out does not depend on it.
     pairs, left_out = combine.SPLITS[flags.FLAGS.split](pairs, share)
     written, rejected = prepare(
-      [p for p in pairs if combine.choose_cod10k(p, flags.FLAGS.cod10k_images)],
+      [pair for pair in pairs if pair.image_path not in unwanted],
       out=out,
       size=flags.FLAGS.size,
       allow_empty=flags.FLAGS.allow_empty_masks,
@@ -281,6 +295,12 @@ def main(argv: list[str]) -> None:
       f'cannot write to {out}: {error}. Make room there and run the same '
       'command again; it goes on where it stopped.'
     ) from error
+  empty = sum(pair.source == NONCAM for pair in written)
+  if empty:
+    print(
+      f'{empty:,} have empty masks: train with '
+      '--config.data.allow_empty_masks=true.'
+    )
   print(combine.summarize(written))
   if left_out:
     examples = ', '.join(pair.image_path.name for pair in left_out[:3])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import cod10k, combine, demo, folder, p3m, people
+from data_pipelines import cod10k, combine, demo, errors, folder, p3m, people
 
 _READERS = {
   'folder': folder.read_folder,
@@ -29,6 +29,8 @@ def load_pairs(
 ) -> tuple[Sequence[folder.Pair], Sequence[folder.Pair]]:
   """Returns the checked training and validation pairs of a data set.
 
+  Of a folder, and of what was stored of one, every row is used.
+
   Args:
     name: 'folder' for a folder of photos and masks (see `folder.py`); 'p3m',
       'cod10k' (its camouflaged photos) or 'people' as published; 'tfds/NAME'
@@ -41,15 +43,15 @@ def load_pairs(
     demo_size: their height and width in pixels.
 
   Raises:
-    FileNotFoundError: if the folder or a file in it is missing.
-    ValueError: if the set is not as it should be; the files are named.
+    MissingFileError: if the folder or a file in it is missing.
+    UserError: if the set is not as it should be; the files are named.
   """
   if name not in SOURCES:
-    raise ValueError(
+    raise errors.UserError(
       f'Unknown config.data.name {name!r}; choose one of {", ".join(SOURCES)}.'
     )
   if not directory:
-    raise ValueError(
+    raise errors.UserError(
       'config.data.dir is not set: pass --config.data.dir=FOLDER, a folder '
       'with Images/ and Masks/ or a Dataset.csv.'
     )
@@ -65,7 +67,9 @@ def load_pairs(
       Path(directory), count=demo_count, size=(demo_size, demo_size), seed=42
     )
   pairs = _READERS.get(name, folder.read_folder)(directory)
-  pairs = [pair for pair in pairs if combine.choose_cod10k(pair, 'cam')]
+  if name == 'cod10k':
+    pairs = [pair for pair in pairs if combine.choose_cod10k(pair, 'cam')]
+  pairs = [pair for pair in pairs if pair.split != 'test']
   pairs = [pairs[index] for index in _draw(len(pairs), limit)]
   folder.check_pairs(pairs)
   return folder.split_pairs(pairs, validation_share=validation_share)

@@ -35,7 +35,10 @@ _TEXTS = ('name', 'category', 'source', 'label', 'split')
 class RmbgPairs(tfds.core.GeneratorBasedBuilder):
   """Photos and masks; each data set and their combination is a config."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
+  RELEASE_NOTES = {
+    '1.1.0': 'The rows of a combined set keep their own splits.',
+  }
   BUILDER_CONFIGS = [
     tfds.core.BuilderConfig(name=name, description=f'{name}, as published')
     for name in ('p3m', 'cod10k', 'people')
@@ -68,7 +71,8 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
     folder.check_pairs(pairs)
     splits: dict[str, list[folder.Pair]] = {}
     for pair in pairs:
-      splits.setdefault(name_split(pair), []).append(pair)
+      split = name_split(pair, self.builder_config.name)
+      splits.setdefault(split, []).append(pair)
     return {
       split: self._generate_examples(part) for split, part in splits.items()
     }
@@ -135,11 +139,17 @@ class StoredPairs(Sequence):
     )
 
 
-def name_split(pair: folder.Pair) -> str:
-  """Returns the TFDS split of a pair: train, val, test, or one of its own."""
+def name_split(pair: folder.Pair, name: str) -> str:
+  """Returns the TFDS split of a pair of a data set of `READERS`.
+
+  That is train, val or test; of a published set, what is not meant to be used
+  beside the rest has a split of its own. A combined set's list has the say.
+  """
+  split = pair.split or 'train'
+  if name == 'combined':
+    return split
   if pair.source in ('p3m-500-p', 'p3m-500-np'):
     return pair.source.replace('-', '_')
-  split = pair.split or 'train'
   return f'noncam_{split}' if pair.source == 'cod10k-noncam' else split
 
 

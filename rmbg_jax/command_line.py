@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib.util
+import io
 import os
 import select
 import sys
@@ -111,6 +112,13 @@ def define_paths(
   )
 
 
+def print_any_name() -> None:
+  """Has what the console cannot print escaped: names may be of any bytes."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+
+
 def define_config(description: str) -> flags.FlagHolder:
   """Defines `--config`: the path of a configuration, or its name.
 
@@ -156,6 +164,7 @@ def run(
     for flag in flags.FLAGS.get_key_flags_for_module(module):
       flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   flags.mark_flags_as_required(required)
+  print_any_name()
 
   def run_main(argv):
     try:

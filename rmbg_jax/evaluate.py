@@ -10,8 +10,15 @@ docs/evaluation.md says what the columns mean. Needs the extra `eval`.
 """
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +160,13 @@ def _evaluate() -> list[str]:
   for name, predict in predicts.items():
     for data_set in data_sets:
       folder = output / name / data_set.name
-      part = _score(predict, data_set, system=name, masks_dir=folder / 'masks')
+      part = _score(
+        predict,
+        data_set,
+        system=name,
+        scales=systems[name].get('scales', {}),
+        masks_dir=folder / 'masks',
+      )
       results_lib.save_results(part, folder)
       results.append(part)
       failed += [
@@ -181,6 +194,7 @@ def _score(
   data_set: benchmarks.DataSet,
   *,
   system: str,
+  scales: Mapping[str, int],
   masks_dir: Path,
 ) -> Any:
   """Returns the results of a system on a data set, with a progress bar.
@@ -189,6 +203,7 @@ def _score(
     predict: gives its predictions.
     data_set: what on.
     system: its name.
+    scales: see `scoring.Job`.
     masks_dir: folder for predictions that are not files yet.
   """
   from rmbg_jax.evaluation import predictions, results, scoring
@@ -206,6 +221,7 @@ def _score(
       binarize=data_set.binarize,
       band=_BAND.value,
       save_as=masks_dir / names[pair.name],
+      scales=scales,
     )
     for pair, prediction in zip(data_set.pairs, predict(data_set), strict=True)
   )
@@ -264,14 +280,21 @@ def _open_folder(
   """Returns what is said of a folder of masks, and those of a data set."""
   from rmbg_jax.evaluation import predictions
 
-  del data_sets  # Nothing is known of how masks were made.
   index = predictions.index_masks(path)
 
   def predict(data_set) -> Iterator[Any]:
     for pair in data_set.pairs:
       yield predictions.find_mask(index, pair, data_set.name)
 
-  return {'masks': str(path), 'notes': []}, predict
+  # One folder, one way to store masks; a single one may be nearly black.
+  found = itertools.chain.from_iterable(map(predict, data_sets))
+  scales = predictions.find_scales(p for p in found if isinstance(p, Path))
+  notes = [
+    f'Its {kind} reach {scale}, which counts as all foreground.'
+    for kind, scale in scales.items()
+    if (kind, scale) != ('integers', 255)
+  ]
+  return {'masks': str(path), 'scales': scales, 'notes': notes}, predict
 
 
 def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:

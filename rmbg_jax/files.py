@@ -1,6 +1,7 @@
 """Writing files so that they are whole or not there."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  name = os.fsencode(path.name)
+  # The target's may be as long as names can be: then this one must be shorter.
+  stem = path.name if len(name) <= 100 else hashlib.sha256(name).hexdigest()
+  partial = path.with_name(f'.{stem}.{os.getpid()}.partial')
   try:
     yield partial
     partial.replace(path)

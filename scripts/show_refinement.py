@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from data_pipelines import demo
 from rmbg_jax import command_line
-from rmbg_jax.prediction import refinement, rendering
+from rmbg_jax.prediction import foreground, refinement, rendering
 
 _OUTPUT = command_line.define_path(
   'output', None, 'JPEG file to write.', required=True
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
   columns = [('photo', pixels, on_white(pixels, truth))]
   for name, alpha in alphas.items():
     grey = np.repeat(np.asarray(rendering.to_mask(alpha))[..., None], 3, axis=2)
-    clean = rendering.replace_colours(pixels, alpha)
+    clean = foreground.estimate_foreground(pixels, alpha)
     columns.append((name, grey, on_white(clean, alpha)))
   # Where the true alpha is least decided, there is most to see.
   band = Image.fromarray(truth * (1 - truth)).reduce(CROP // 4)

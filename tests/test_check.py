@@ -91,7 +91,7 @@ def _break(pairs):
     'empty mask': (names[2], True),
     'full mask': (names[3], False),
     'mask of 0 and 1 among others': (names[4], False),
-    'unclear mask range': (names[5], True),
+    'unclear mask': (names[5], True),
     'same picture across splits': (names[8], True),
     'rotated by EXIF (read upright)': (names[9], False),
     'file that no row names': ('stray', False),
@@ -114,6 +114,62 @@ def test_each_fault_is_found(tmp_path):
     pairs[index].mask_path.unlink()
   report, findings = _check(tmp_path)
   assert len(findings['file without partner, or wrong row'].items) == 4
+
+
+def _red(mask):
+  return np.stack([mask, mask * 0, mask * 0], axis=-1)
+
+
+@pytest.mark.parametrize(
+  ('store', 'kind', 'stored'),
+  [
+    (_red, None, 'one colour'),
+    (lambda mask: np.float32(mask / 255 * 0.9), None, 'floats'),
+    (lambda mask: mask.astype(np.uint16) * 257, None, '16 bits'),
+    (lambda mask: mask.astype(np.uint16) * 16, 'unclear mask', None),
+    (lambda mask: _red(mask) + np.uint8([0, 0, 200]), 'unclear mask', None),
+    (lambda mask: mask // 2 + 60, 'grey masks', '0-255'),
+  ],
+)
+def test_check_reads_masks_as_training_does(store, kind, stored, tmp_path):
+  pairs = [
+    dataclasses.replace(pair, mask_path=pair.mask_path.with_suffix('.tif'))
+    for pair in _make(tmp_path)
+  ]
+  for pair in pairs:
+    mask = np.asarray(Image.open(pair.mask_path.with_suffix('.png')))
+    Image.fromarray(store(mask)).save(pair.mask_path)
+  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  report, findings = _check(tmp_path)
+  assert report['fit'] == (kind is None)
+  assert kind is None or kind in findings
+  if stored:
+    assert report['sources']['own']['mask ranges'] == {stored: 10}
+  if kind == 'unclear mask':
+    for pair in pairs:
+      with pytest.raises(ValueError, match=pair.mask_path.name):
+        folder.read_pair(pair, allow_empty=True)
+
+
+def test_a_soft_matte_may_be_dim_but_not_all_of_them(tmp_path):
+  pairs = [dataclasses.replace(p, label='alpha') for p in _make(tmp_path)]
+  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+
+  def darken(pair, share):
+    mask = np.asarray(Image.open(pair.mask_path))
+    Image.fromarray((mask * share).astype(np.uint8)).save(pair.mask_path)
+
+  darken(pairs[0], 0.3)
+  report, findings = _check(tmp_path)
+  assert report['fit'] and set(findings) == {'mask below 128 of 255'}
+  assert np.asarray(folder.read_pair(pairs[0], allow_empty=True)[1]).max() == 76
+  for pair in pairs[1:]:
+    darken(pair, 0.3)
+  report, findings = _check(tmp_path)
+  assert not report['fit'] and 'unclear mask range' in findings
+  darken(pairs[0], 0.014)
+  with pytest.raises(ValueError, match='largest value is 1'):
+    folder.read_pair(pairs[0], allow_empty=True)
 
 
 def test_names_that_differ_in_case_or_extension_are_found(tmp_path):

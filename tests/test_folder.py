@@ -1,13 +1,15 @@
 """The folder contract, and what it says about what is wrong."""
 
+import dataclasses
 import math
+import os
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import folder
+from data_pipelines import errors, folder
 
 HEADER = 'Image Name,Category,Image Path,Mask Path'
 
@@ -60,6 +62,20 @@ def test_csv_with_backslashes_and_optional_columns(tmp_path):
   )
 
 
+def test_rows_without_a_split_are_for_training(tmp_path):
+  _make(tmp_path, ['w', 'x', 'y', 'z'])
+  splits = {'w': 'test', 'x': '', 'y': 'val', 'z': 'train'}
+  rows = [f'{k}.jpg,,Images/{k}.jpg,Masks/{k}.png,{splits[k]}' for k in splits]
+  text = '\n'.join([f'{HEADER},Split', *rows])
+  (tmp_path / 'Dataset.csv').write_text(text)
+  pairs = folder.read_folder(tmp_path)
+  assert [pair.split for pair in pairs] == ['test', 'train', 'val', 'train']
+  bare = [dataclasses.replace(pairs[1], split=''), *pairs[2:]]
+  training, validation = folder.split_pairs(bare, validation_share=0.5)
+  assert [pair.name for pair in training] == ['x.jpg', 'z.jpg']
+  assert [pair.name for pair in validation] == ['y.jpg']
+
+
 def test_csv_round_trip(tmp_path):
   _make(tmp_path, ['x', 'y'])
   pairs = folder.read_folder(tmp_path)
@@ -80,8 +96,13 @@ def _duplicate(root):
   _write(root / 'Images/b.png')
 
 
-def _csv(text):
-  return lambda root: (root / 'Dataset.csv').write_text(text)
+def _nest(root):
+  _write(root / 'Images/more/c.jpg')
+  (root / 'Images/empty').mkdir()
+
+
+def _csv(text, encoding='utf-8'):
+  return lambda root: (root / 'Dataset.csv').write_text(text, encoding)
 
 
 ROW = 'a.jpg,x,Images/a.jpg,Masks/a.png'
@@ -98,6 +119,18 @@ ROW = 'a.jpg,x,Images/a.jpg,Masks/a.png'
     (_csv(f'{HEADER}\n{ROW}\n{ROW}\n'), 'line 3: a.jpg is also line 2'),
     (_csv(f'{HEADER}\nc,x,c.jpg,c.png\n'), r'line 2: .*c\.jpg does not exist'),
     (_csv(f'{HEADER}\nc,x,,c.png\n'), 'line 2: Image Path is empty'),
+    (_csv(f'{HEADER}\n\n\n{ROW}\nc,x\n'), r'csv, line 5: Image Path is empty'),
+    (_csv(f'{HEADER}\n{ROW},,,\n'), 'line 2: it has 3 fields more'),
+    (_csv(f'{HEADER}\n"{ROW}\n{ROW}\n'), r'Dataset\.csv, line 2 .* quote'),
+    (_csv(f'{HEADER}\n"{ROW}\n{ROW}",x,y,z\n'), 'line 3: Image Name .* quote'),
+    (_csv(f'{HEADER}\n{ROW}{"x" * 999}\n'), 'line 2: .* does not exist'),
+    (_csv(f'{HEADER}\nc,x,C:\\me\\a.jpg,Masks/a.png'), r'C:\\me.*relative to'),
+    (_csv(f'{HEADER}\nc,x,/me/a.jpg,Masks/a.png'), '/me/a.jpg .*relative to'),
+    (_csv(f'{HEADER}\n{ROW}\n', 'utf-16'), r'Dataset\.csv: .* UTF-16.* UTF-8'),
+    (_csv(f'{HEADER}\na,é,a,b\n', 'cp1252'), r"2: Category '\\udce9' .*UTF-8"),
+    (_csv(f'{HEADER}\na,x,é.jpg,b\n', 'cp1252'), 'not exist; .* not UTF-8'),
+    (_csv(HEADER.replace(',', ';')), r'is missing; .*with commas'),
+    (_nest, r'Images/more is a folder, whose images are not read'),
     (_csv(f'{HEADER},Label\n{ROW},guess\n'), "Label is 'guess', not one of gt"),
     (_csv(f'{HEADER},Split\n{ROW},dev\n'), "Split is 'dev', not one of train"),
   ],
@@ -107,6 +140,43 @@ def test_damage_is_named(damage, message, tmp_path):
   damage(tmp_path)
   with pytest.raises(ValueError, match=message):
     folder.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('photo', 'mask'),
+  [
+    ('cafe\u0301.jpg', 'caf\u00e9.png'),
+    ('IMG.JPG', 'img.png'),
+    ('a.jpg', 'a_mask.png'),
+    ('a.jpg', 'a.jpg.png'),
+  ],
+)
+def test_what_has_no_partner_is_named_though_nothing_is_left(
+  photo, mask, tmp_path
+):
+  _write(tmp_path / 'Images' / photo)
+  _write(tmp_path / 'Masks' / mask)
+  message = f'{photo} has no mask .*{re.escape(mask)} is there'
+  with pytest.raises(errors.UserError, match=message):
+    folder.read_folder(tmp_path, [])
+
+
+def test_attributes_of_macos_are_no_photos(tmp_path):
+  _make(tmp_path, ['a', 'b'])
+  for path in list(tmp_path.rglob('*.*g')):
+    path.with_name(f'._{path.name}').write_bytes(b'\0\5\26\7')
+  pairs = folder.read_folder(tmp_path)
+  assert [pair.name for pair in pairs] == ['a.jpg', 'b.jpg']
+  folder.check_pairs(pairs)
+
+
+def test_names_that_are_not_utf_8_stay(tmp_path):
+  name = os.fsdecode(b'caf\xe9')
+  _make(tmp_path, [name, 'b\u2028c'])
+  pairs = folder.read_folder(tmp_path)
+  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  assert folder.read_folder(tmp_path) == pairs
+  folder.check_pairs(pairs)
 
 
 def test_missing_empty_and_other_folders(tmp_path):

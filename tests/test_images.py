@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageFile, PngImagePlugin
 
-from data_pipelines import images
+from data_pipelines import errors, images
 
 
 def _arrow():
@@ -176,6 +176,13 @@ def test_masks_with_palettes_and_transparency():
   classes.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
   with pytest.raises(ValueError, match=r'classes \[0, 1, 2\]'):
     images.to_mask(classes)
+  # One class, whatever its number and colour.
+  for colour in ((0, 0, 128), (128, 128, 128)):
+    single = Image.fromarray(values * 15)
+    single.putpalette([0, 0, 0, *(9, 0, 0) * 14, *colour])
+    np.testing.assert_array_equal(
+      np.asarray(images.to_mask(single)), values * 255
+    )
   cut_out = Image.new('RGBA', (2, 2), 'white')
   cut_out.putalpha(Image.fromarray(values * 200))
   np.testing.assert_array_equal(
@@ -183,3 +190,230 @@ def test_masks_with_palettes_and_transparency():
   )
   drawn = Image.fromarray(values * 255).convert('RGBA')
   np.testing.assert_array_equal(np.asarray(images.to_mask(drawn)), values * 255)
+
+
+def _draw(background, foreground, shape=(8, 8)):
+  """A square of one colour before another, and where it is."""
+  inside = np.zeros(shape, bool)
+  inside[2:6, 2:6] = True
+  pixels = np.where(inside[..., None], foreground, background)
+  return Image.fromarray(pixels.astype(np.uint8)), inside
+
+
+@pytest.mark.parametrize(
+  'colour', [(255, 0, 0), (0, 0, 255), (128, 64, 0), (255, 255, 255), (0, 1, 0)]
+)
+def test_one_colour_on_black_is_foreground(colour):
+  drawn, inside = _draw((0, 0, 0), colour)
+  mask = np.asarray(images.to_mask(drawn))
+  np.testing.assert_array_equal(mask, inside * np.uint8(255))
+  if max(colour) > 1:
+    # The shades of an edge are soft.
+    soft = drawn.resize((32, 32), Image.Resampling.BILINEAR)
+    expected = Image.fromarray(mask).resize((32, 32), Image.Resampling.BILINEAR)
+    difference = np.asarray(images.to_mask(soft), int) - np.asarray(expected)
+    assert np.abs(difference).max() <= 4
+
+
+def test_opaque_black_is_no_foreground():
+  for mode in ('RGBA', 'LA'):
+    black = Image.new(mode, (4, 4), 'black')
+    assert np.asarray(images.to_mask(black)).max() == 0
+    white = Image.new(mode, (4, 4), 'white')
+    assert np.asarray(images.to_mask(white)).min() == 255
+  nothing = Image.new('RGBA', (4, 4), (255, 255, 255, 0))
+  assert np.asarray(images.to_mask(nothing)).max() == 0
+
+
+def test_transparency_of_a_cut_out_is_its_mask(rng):
+  alpha = np.zeros((8, 8), np.uint8)
+  alpha[2:6, 2:6] = 200
+  for mode in ('RGB', 'L'):
+    photo = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+    cut_out = photo.convert(mode)
+    cut_out.putalpha(Image.fromarray(alpha))
+    np.testing.assert_array_equal(np.asarray(images.to_mask(cut_out)), alpha)
+  # A premultiplied one, white on black.
+  white = Image.fromarray(alpha).convert('RGB')
+  white.putalpha(Image.fromarray(alpha))
+  np.testing.assert_array_equal(np.asarray(images.to_mask(white)), alpha)
+
+
+def _unclear_masks():
+  rng = np.random.default_rng(0)
+  inside = _draw((0, 0, 0), (255, 255, 255))[1]
+  photo = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+  classes = np.zeros((8, 8, 3), np.uint8)
+  classes[:2], classes[2:4] = (128, 0, 0), (192, 0, 0)
+  faint = photo.copy()
+  faint.putalpha(128)
+  both = Image.fromarray(inside).convert('RGB')
+  both.putalpha(Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)))
+  floats = inside.astype(np.float32)
+  return {
+    'photo': (photo, 'several colours'),
+    'classes': (Image.fromarray(classes), 'several colours'),
+    'red on white': (_draw((255, 255, 255), (255, 0, 0))[0], 'several colours'),
+    'red on blue': (_draw((0, 0, 255), (255, 0, 0))[0], 'several colours'),
+    'faint': (faint, 'opacity 128'),
+    'both': (both, 'transparency says something else'),
+    '12 bits': (Image.fromarray(inside * np.uint16(4095)), 'from 0 to 4095'),
+    '32 bits': (Image.fromarray(inside * np.int32(2**30)), 'unclear'),
+    'negative': (Image.fromarray(inside * np.int32(-5)), 'from -5 to 0'),
+    'logits': (Image.fromarray(floats * 14 - 7), 'from -7 to 7'),
+    'percent': (Image.fromarray(floats * 100), 'from 0 to 100'),
+    'not numbers': (
+      Image.fromarray(np.where(inside, np.float32(np.nan), 0)),
+      'not numbers',
+    ),
+    'infinite': (
+      Image.fromarray(np.where(inside, np.float32(np.inf), 0)),
+      'not numbers',
+    ),
+  }
+
+
+@pytest.mark.parametrize('kind', list(_unclear_masks()))
+def test_unclear_masks_are_refused(kind):
+  image, message = _unclear_masks()[kind]
+  with pytest.raises(errors.UserError, match=message):
+    images.to_mask(image)
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [
+    (np.float32([[0, 0.9]]), [[0, 230]]),
+    (np.float32([[-0.02, 1.03]]), [[0, 255]]),
+    (np.float32([[0, 255]]), [[0, 255]]),
+    (np.float32([[0, 65535]]), [[0, 255]]),
+    (np.int32([[0, 1]]), [[0, 255]]),
+    (np.uint16([[0, 200]]), [[0, 200]]),
+    (np.uint16([[0, 65535]]), [[0, 255]]),
+  ],
+)
+def test_wide_values_are_scaled_to_8_bits(values, expected, tmp_path):
+  path = tmp_path / 'mask.tif'
+  Image.fromarray(values).save(path)
+  mask = images.to_mask(images.open_image(path))
+  np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def test_grey_floats_and_transparent_16_bit_grey_become_photos(tmp_path):
+  ramp = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+  for scale in (1, 255, 65535):
+    photo = images.to_rgb(Image.fromarray(ramp * scale))
+    difference = np.asarray(photo)[..., 0] - ramp * 255
+    assert np.abs(difference).max() <= 0.51
+  for wrong in (np.nan, np.inf, 30):
+    with pytest.raises(errors.UserError):
+      images.to_rgb(Image.fromarray(np.where(ramp > 0.5, wrong, ramp)))
+  deep = np.round(ramp * 65535).astype(np.uint16)
+  path = tmp_path / 'deep.png'
+  Image.fromarray(deep).save(path, transparency=int(deep[1, 1]))
+  colours, opacity = images.split_opacity(images.open_image(path))
+  transparent = np.asarray(opacity) == 0
+  np.testing.assert_array_equal(np.argwhere(transparent), [[1, 1]])
+  expected = np.round(deep / 257)
+  grey = np.asarray(images.to_rgb(colours))[..., 2]
+  np.testing.assert_array_equal(grey, expected)
+
+
+def _exif_with(*entries):
+  """EXIF of (tag, type, count, four bytes) in a little-endian directory."""
+  directory = struct.pack('<H', len(entries))
+  for tag, kind, count, value in sorted(entries):
+    directory += struct.pack('<HHI', tag, kind, count) + value
+  return b'Exif\0\0II*\0\x08\0\0\0' + directory + b'\0\0\0\0'
+
+
+@pytest.mark.filterwarnings('ignore:Truncated File Read:UserWarning')
+@pytest.mark.parametrize(
+  'odd',
+  [
+    (0x011A, 2, 4, b'abc\0'),  # A resolution in letters.
+    (0x0128, 5, 1, b'\0\0\0\0'),  # Its unit as a fraction.
+    (0x0213, 2, 2, b'1\0\0\0'),
+    (0x8769, 2, 4, b'abc\0'),  # A directory that is a text.
+    (0x9286, 12, 9, b'\xff\xff\xff\xff'),  # Beyond the end.
+  ],
+)
+def test_odd_exif_turns_the_pixels_all_the_same(odd, tmp_path):
+  path = tmp_path / 'photo.jpg'
+  exif = _exif_with(odd, (0x0112, 3, 1, b'\6\0\0\0'))
+  _arrow().save(path, exif=exif, quality=95)
+  assert images.read_size(path) == (24, 16)
+  upright = images.open_image(path)
+  reduced, size = images.open_reduced(path, size=(24, 16))
+  assert upright.size == reduced.size == (16, 24)
+  assert size == (24, 16)
+  expected = np.asarray(_arrow().transpose(Image.Transpose.ROTATE_270), int)
+  assert np.abs(np.asarray(upright) - expected).mean() < 20
+  assert images.read_orientation(upright) == 1
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_turned_tiffs_have_one_size(orientation, tmp_path):
+  path = tmp_path / 'photo.tif'
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  _arrow().save(path, exif=exif)
+  upright = images.open_image(path)
+  assert images.read_size(path) == (upright.height, upright.width)
+  assert images.open_reduced(path, size=(9, 9))[1] == images.read_size(path)
+
+
+@pytest.mark.parametrize(
+  'error', [struct.error, TypeError, RuntimeError, EOFError, MemoryError]
+)
+def test_no_error_of_a_decoder_escapes_unnamed(error, tmp_path, monkeypatch):
+  def fail(self):
+    raise error('no reason')
+
+  path = tmp_path / 'photo.png'
+  _arrow().save(path)
+  monkeypatch.setattr(ImageFile.ImageFile, 'load', fail)
+  with pytest.raises(errors.UserError, match=r'photo\.png: cannot be read'):
+    images.open_image(path)
+
+
+def test_only_formats_of_photos_are_opened(tmp_path, monkeypatch):
+  called = []
+  monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', called.append)
+  (tmp_path / 'drawing.jpg').write_bytes(
+    b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n'
+  )
+  _arrow().save(tmp_path / 'photo.ppm')
+  (tmp_path / 'photo.ppm').rename(tmp_path / 'map.png')
+  for name in ('drawing.jpg', 'map.png'):
+    for source in (tmp_path / name, (tmp_path / name).read_bytes()):
+      with pytest.raises(errors.UserError, match='not in a known format'):
+        images.open_image(source)
+  assert not called
+
+
+def test_long_texts_and_profiles_in_pngs_are_no_obstacle(tmp_path):
+  texts = PngImagePlugin.PngInfo()
+  texts.add_text('prompt', 'a' * 2_000_000, zip=True)
+  texts.add_itxt('workflow', 'b' * 2_000_000, zip=True)
+  texts.add_text('short', 'kept', zip=True)
+  profile = b'profile' * 300_000
+  path = tmp_path / 'photo.png'
+  _arrow().save(path, pnginfo=texts, icc_profile=profile)
+  for source in (path, path.read_bytes()):
+    image = images.open_image(source)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(_arrow()))
+    assert image.info['icc_profile'] == profile
+    assert image.info['short'] == 'kept'
+
+
+def test_names_of_photos(tmp_path):
+  for name in ('a.jfif', 'a.JPE', 'a.jpg', '.a.png'):
+    assert images.is_image_file(tmp_path / name)
+  for name in ('._a.jpg', 'a.eps', 'jpg'):
+    assert not images.is_image_file(tmp_path / name)
+  (tmp_path / 'dead.jpg').symlink_to('nowhere')
+  with pytest.raises(
+    FileNotFoundError, match=r'dead\.jpg: a link to a missing'
+  ):
+    images.open_image(tmp_path / 'dead.jpg')

@@ -22,6 +22,7 @@ from data_pipelines import (
   p3m,
   people,
   prepare,
+  sources,
 )
 from tests import trees
 
@@ -157,6 +158,32 @@ def test_original_split_is_that_of_all_that_the_original_used(published):
   counts = (p3m.PUBLISHED, cod10k.PUBLISHED, people.PUBLISHED)
   total = sum(sum(published.values()) for published in counts)
   assert total - p3m.PUBLISHED['p3m-500-p', 'test'] == 25599
+
+
+def test_all_that_was_written_is_trained_on(published, tmp_path):
+  out = tmp_path / 'out'
+  options = ('--cod10k_images=all', '--split=original')
+  done = _run(out, *_sources(published), *options)
+  assert done.returncode == 0, done.stderr
+  # 31 but for the rounding of a fifth: 7 for validation.
+  assert done.stdout.splitlines()[-2].split() == ['all', '24', '7', '0']
+  assert '8 have empty masks' in done.stdout
+  training, validation = _load(out)
+  assert (len(training), len(validation)) == (24, 7)
+  again = _run(tmp_path / 'again', f'--folder={out}', '--split=original')
+  assert again.returncode == 0, again.stderr
+  assert sum(map(len, _load(tmp_path / 'again'))) == 31
+
+
+def _load(directory):
+  return sources.load_pairs(
+    'folder',
+    directory,
+    validation_share=0.2,
+    limit=0,
+    demo_count=1,
+    demo_size=8,
+  )
 
 
 def test_official_split_trains_on_nothing_that_is_tested(published):

@@ -1,5 +1,6 @@
 """Averages, intervals, comparison, tables and files of scores."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -240,6 +241,67 @@ def test_predictions_of_all_kinds_of_files(pair, tmp_path):
   score = _score(pair, tmp_path / 'small.png')
   assert score.resized
   assert score.values['iou_raw'] > 0.8
+
+
+def test_a_folder_of_predictions_has_one_range(pair, tmp_path):
+  truth = np.asarray(Image.open(pair.mask_path))
+
+  def find(name, *arrays):
+    paths = []
+    for number, array in enumerate(arrays):
+      paths.append(tmp_path / f'{name}{number}.tif')
+      Image.fromarray(array).save(paths[-1])
+    return paths, predictions.find_scales(paths)
+
+  share = np.float32(truth / 255)
+  for name, arrays, scales in (
+    ('floats', [share * 0.3, share], {'floats': 1}),
+    # The first alone would be taken for all foreground.
+    ('bytes', [share, share * 255], {'floats': 255}),
+    ('ones', [truth * 0, truth // 255], {'integers': 1}),
+    ('dark', [truth // 255, truth], {'integers': 255}),
+    ('deep', [np.uint16(truth), np.uint16(truth) * 257])
+    + ({'wide integers': 65535},),
+    ('red', [np.stack([truth, truth * 0, truth * 0], -1)], {}),
+  ):
+    paths, found = find(name, *arrays)
+    assert found == scales, name
+    score = _score(pair, paths[-1], scales=found)
+    assert score.values['mae_raw'] == pytest.approx(0, abs=1e-6), name
+  paths, found = find('mixed', share * 255, share)
+  score = _score(pair, paths[1], scales=found)
+  assert score.values['mae_raw'] == pytest.approx(100 / 600 * 254 / 255)
+  with pytest.raises(ValueError, match=r'logits0\.tif: .*from -9 to 9'):
+    find('logits', share * 18 - 9)
+  Image.fromarray(share * 18 - 9).save(tmp_path / 'one.tif')
+  assert 'one.tif' in _score(pair, tmp_path / 'one.tif').error
+
+
+def test_an_unclear_truth_is_not_scored(pair):
+  truth = Image.open(pair.mask_path)
+  Image.fromarray(np.asarray(truth) // 255 * 38).save(pair.mask_path)
+  error = _score(pair, np.zeros((20, 30))).error
+  assert 'a.png: its largest value is 38' in error
+
+
+def test_what_a_photo_leaves_transparent_is_background(pair, tmp_path):
+  class Everything:
+    batch_size = 2
+
+    def alphas(self, photos):
+      assert all(photo.mode == 'RGB' for photo in photos)
+      return [np.ones((p.height, p.width), np.float32) for p in photos]
+
+  opacity = np.zeros((20, 30), np.uint8)
+  opacity[:, :10] = 255
+  photo = Image.open(pair.image_path).convert('RGB')
+  photo.putalpha(Image.fromarray(opacity))
+  path = tmp_path / 'clear.png'
+  photo.save(path)
+  pairs = [pair, dataclasses.replace(pair, image_path=path)]
+  whole, part = predictions.predict_alphas(Everything(), pairs)
+  assert whole.min() == 1
+  np.testing.assert_array_equal(part, opacity / 255)
 
 
 def test_an_empty_truth_has_no_f(pair, tmp_path):

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines import sources
+from data_pipelines import (
+  cod10k,
+  combine,
+  folder,
+  p3m,
+  people,
+  prepare,
+  sources,
+)
 from tests import trees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +50,7 @@ assert tfds_sets.build('cod10k', root / 'cod', out=root / 'tfds') == {
 assert tfds_sets.build('people', root / 'people', out=root / 'tfds') == {
   'train': 5, 'val': 2
 }
-tfds_sets.build('combined', root / 'people', out=root / 'tfds')
+tfds_sets.build('combined', root / 'all', out=root / 'tfds')
 
 def load(name, directory, limit=0):
   return sources.load_pairs(
@@ -54,7 +62,7 @@ def iterate(pairs):
     pairs,
     decode=transforms.Decode(
       (24, 24),
-      allow_empty=False,
+      allow_empty=True,
       label_weights={'gt': 1.0, 'alpha': 0.5, 'pseudo': 1.0},
     ),
     augment=transforms.Augment(
@@ -66,16 +74,22 @@ def iterate(pairs):
     sharding=loader.Sharding(),
   )
 
-for name, place in (('p3m', 'p3m'), ('cod10k', 'cod'), ('people', 'people')):
-  for limit in (0, 3):
+for name, place, stored_name in (
+  ('p3m', 'p3m', 'p3m'),
+  ('cod10k', 'cod', 'cod10k'),
+  ('people', 'people', 'people'),
+  ('folder', 'all', 'combined'),
+):
+  for limit in (0, 12 if name == 'folder' else 4):
     raw = load(name, root / place, limit)
-    stored = load(f'tfds/{name}', root / 'tfds', limit)
+    stored = load(f'tfds/{stored_name}', root / 'tfds', limit)
     if not limit:
       names = [[[p.name for p in part] for part in s] for s in (raw, stored)]
       assert names[0] == names[1], names
     else:
-      assert sum(map(len, stored)) == 3
-  raw, stored = load(name, root / place), load(f'tfds/{name}', root / 'tfds')
+      assert sum(map(len, raw)) == sum(map(len, stored)) == limit
+  raw = load(name, root / place)
+  stored = load(f'tfds/{stored_name}', root / 'tfds')
   left, right = iterate(raw[0]), iterate(stored[0])
   for step in range(5):
     a, b = next(left), next(right)
@@ -91,10 +105,29 @@ print('equal without', 'tensorflow' in sys.modules)
 """
 
 
+def _combine(root):
+  """A list of all photos; its own splits take in what was not published so."""
+  pairs = [
+    *cod10k.read_cod10k(root / 'cod'),
+    *p3m.read_p3m(root / 'p3m'),
+    *people.read_people(root / 'people'),
+  ]
+  (root / 'all').mkdir()
+  written, _ = prepare.prepare(
+    folder.assign_splits(combine.name_pairs(pairs), validation_share=0.2),
+    out=root / 'all',
+    size='',
+    allow_empty=True,
+    invert=(),
+  )
+  assert len(written) == 33
+
+
 def test_stored_sets_give_the_same_batches_without_tensorflow(tmp_path):
   trees.make_p3m(tmp_path / 'p3m')
   trees.make_cod10k(tmp_path / 'cod')
   trees.make_people(tmp_path / 'people')
+  _combine(tmp_path)
   result = subprocess.run(
     [sys.executable, '-c', HIDE + CHECK, str(tmp_path)],
     cwd=ROOT,

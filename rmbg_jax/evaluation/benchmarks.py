@@ -82,8 +82,8 @@ def load_data_sets(
     pair
     for pair in pairs
     if (pair.split in splits if splits else pair.split != 'train')
-    # Their masks are empty: no metric says anything about them.
-    and pair.source != 'cod10k-noncam'
+    # The published test is of the photos with an object.
+    and not (is_published and pair.source == 'cod10k-noncam')
   ]
   if not chosen:
     there = sorted({pair.split for pair in pairs} - {''})

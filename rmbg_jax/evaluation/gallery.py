@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import images
-from rmbg_jax.evaluation import columns, scoring, tables
+from rmbg_jax.evaluation import columns, predictions, scoring, tables
 from rmbg_jax.evaluation import results as results_lib
 
 _SIDE = 240  # Pixels of a picture's longest side.
@@ -32,6 +32,7 @@ def save_gallery(
   """
   key = columns.find_rank_key(set(results.values))
   order = _order(results, key)
+  scales = _find_scales(results.images)
   middle = max(0, (len(order) - count) // 2)
   sections = {
     'Worst': order[:count],
@@ -40,7 +41,7 @@ def save_gallery(
   }
   parts = []
   for title, chosen in sections.items():
-    rows = [_make_row(results, index, key) for index in chosen]
+    rows = [_make_row(results, index, key, scales) for index in chosen]
     parts.append(
       _make_table(
         f'{title} by {key}',
@@ -67,11 +68,12 @@ def save_comparison(
     systems: their names.
   """
   rows = []
+  scales = [_find_scales([pair[system] for pair in pairs]) for system in (0, 1)]
   for first, second, caption in pairs:
-    truth = _read(first['truth'], is_truth=True)
+    truth = _read_truth(first['truth'])
     cells = [_show(_read_photo(first['photo'])), _show(truth)]
-    for image in (first, second):
-      cells.append(_show(_read(image['prediction'], is_truth=False)))
+    for image, found in zip((first, second), scales, strict=True):
+      cells.append(_show(_read_prediction(image['prediction'], found)))
     rows.append([_caption(first['name'], caption), *cells])
   table = _make_table('Changed most', ('', 'photo', 'truth', *systems), rows)
   title = f'{systems[0]} and {systems[1]}'
@@ -87,10 +89,12 @@ def _order(results: results_lib.Results, key: str) -> list[int]:
   ).tolist()
 
 
-def _make_row(results: results_lib.Results, index: int, key: str) -> list[str]:
+def _make_row(
+  results: results_lib.Results, index: int, key: str, scales: Mapping[str, int]
+) -> list[str]:
   image = results.images[index]
-  truth = _read(image['truth'], is_truth=True)
-  prediction = _read(image['prediction'], is_truth=False)
+  truth = _read_truth(image['truth'])
+  prediction = _read_prediction(image['prediction'], scales)
   difference = None
   if truth is not None and prediction is not None:
     difference = _make_difference(prediction, truth)
@@ -117,18 +121,35 @@ def _make_difference(
 
 def _read_photo(path: str) -> Image.Image | None:
   try:
-    return images.to_rgb(images.open_image(path))
+    image = images.open_image(path)
+    with images.named(path):
+      return images.to_rgb(image)
   except (OSError, ValueError):
     return None  # Masks can be scored without their photos.
 
 
-def _read(path: str, *, is_truth: bool) -> Image.Image | None:
+def _read_truth(path: str) -> Image.Image | None:
   try:
-    if is_truth:
-      return images.to_mask(images.open_image(path))
-    return scoring.read_alpha(Path(path))
+    return images.to_mask(images.open_image(path))
   except (OSError, ValueError):
     return None
+
+
+def _find_scales(described: Sequence[Mapping[str, str]]) -> dict[str, int]:
+  paths = (image['prediction'] for image in described)
+  return predictions.find_scales(Path(path) for path in paths if path)
+
+
+def _read_prediction(
+  path: str, scales: Mapping[str, int]
+) -> Image.Image | None:
+  try:
+    alpha = scoring.read_alpha(Path(path), scales)
+  except (OSError, ValueError):
+    return None
+  if alpha.mode == 'F':
+    return Image.fromarray(scoring.round_to_8_bit(np.asarray(alpha)))
+  return alpha
 
 
 def _show(image: Image.Image | None) -> str:

@@ -2,14 +2,21 @@
 
 import collections
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import errors, folder, images
+from data_pipelines import folder, images
+from data_pipelines.errors import MissingFileError, UserError
+
+# By the first letter of Pillow's modes.
+_KINDS = {'F': 'floats', 'I': 'wide integers'}
+# What a file must exceed to say what stands for all in files of its kind.
+_TELLING = {'integers': 1, 'wide integers': 32767, 'floats': 127}
+_ENOUGH = 50
 
 
 def index_masks(directory: Path) -> dict[str, list[Path]]:
@@ -23,8 +30,54 @@ def index_masks(directory: Path) -> dict[str, list[Path]]:
     if images.is_image_file(path) and not path.name.startswith('.'):
       index[path.stem].append(path)
   if not index:
-    raise errors.MissingFileError(f'--predictions={directory}: no masks in it.')
+    raise MissingFileError(f'--predictions={directory}: no masks in it.')
   return dict(index)
+
+
+def find_scales(paths: Iterable[Path]) -> dict[str, int]:
+  """Returns what stands for all in predictions, by how they are stored.
+
+  One that is nearly black says nothing of it, so files are read until one does,
+  as a rule the first, or `_ENOUGH` of a kind have been read.
+
+  Args:
+    paths: of the predictions of a folder.
+
+  Returns:
+    1, 255 or 65535 for those of `images.SCALED` that there are.
+
+  Raises:
+    UserError: if it is unclear; a file is named.
+  """
+  ranges: dict[str, list[Any]] = {}
+  scales: dict[str, int] = {}
+  for path in paths:
+    try:
+      with images.opened(path) as image:
+        kind = _KINDS.get(image.mode[:1], 'integers')
+        if kind in scales:
+          continue
+        plane = images.read_plane(images.turn_upright(image))
+        low, high = images.find_extremes(plane.values)
+    except UserError:
+      continue  # Said when it is scored.
+    if plane.stored != kind:
+      continue  # Its range is known.
+    found = ranges.setdefault(kind, [0, 0.0, 0.0, path])
+    if high > found[2]:
+      found[3] = path
+    found[:3] = found[0] + 1, min(low, found[1]), max(high, found[2])
+    if found[0] == _ENOUGH or high > _TELLING[kind]:
+      scales[kind] = _find_scale(kind, *found[1:])
+  for kind, found in ranges.items():
+    if kind not in scales:
+      scales[kind] = _find_scale(kind, *found[1:])
+  return scales
+
+
+def _find_scale(kind: str, low: float, high: float, path: Path) -> int:
+  with images.named(path):
+    return images.find_scale(low, high, floats=kind == 'floats')
 
 
 def find_mask(
@@ -41,12 +94,12 @@ def find_mask(
   """
   found = index.get(pair.image_path.stem) or index.get(pair.image_path.name)
   if not found:
-    return FileNotFoundError(f'no prediction for {pair.image_path.name}')
+    return MissingFileError(f'no prediction for {pair.image_path.name}')
   for name in (data_set, 'mask'):
     matching = [path for path in found if name in path.parts]
     found = matching or found
   if len(found) > 1:
-    return ValueError(
+    return UserError(
       f'{len(found)} predictions for {pair.image_path.name}: '
       f'{", ".join(map(str, found))}'
     )
@@ -57,6 +110,8 @@ def predict_alphas(
   remover: Any, pairs: Sequence[folder.Pair]
 ) -> Iterator[np.ndarray | Exception]:
   """Yields alpha (h, w) in [0, 1] of each photo at its own size, in order.
+
+  It is the alpha that `predict` writes: where a photo is transparent, 0.
 
   A photo that cannot be read costs no other: its exception is yielded.
 
@@ -76,9 +131,13 @@ def predict_alphas(
       photos = [future.result() for future in reading]
       reading = read(batches[index + 1]) if index + 1 < len(batches) else []
       good = [photo for photo in photos if not isinstance(photo, Exception)]
-      alphas = iter(remover.alphas(good) if good else ())
+      alphas = remover.alphas([photo.seen for photo in good]) if good else ()
+      alphas = iter(alphas)
       for photo in photos:
-        yield photo if isinstance(photo, Exception) else next(alphas)
+        if isinstance(photo, Exception):
+          yield photo
+        else:
+          yield photo.hide_transparent(next(alphas))
 
 
 def name_masks(pairs: Sequence[folder.Pair]) -> dict[str, str]:
@@ -122,10 +181,10 @@ def describe_checkpoint(path: Path, loaded: Any) -> dict[str, Any]:
 
 
 def _open_photo(path: Path) -> Any:
-  from rmbg_jax import remover
+  from rmbg_jax.prediction import photos
 
   try:
-    return remover.open_photo(path)
+    return photos.read_photo(path)
   except (OSError, ValueError) as error:
     return error
 

@@ -152,7 +152,9 @@ def save_results(results: Results, directory: Path) -> None:
     header.append('mae_raw')
   with (
     files.write_atomically(directory / 'images.csv') as partial,
-    partial.open('w', newline='', encoding='utf-8') as file,
+    partial.open(
+      'w', newline='', encoding='utf-8', errors='surrogateescape'
+    ) as file,
   ):
     writer = csv.DictWriter(file, [*header, 'area_raw', 'error'])
     writer.writeheader()
@@ -185,7 +187,9 @@ def load_results(directory: Path) -> Results:
     raise errors.MissingFileError(
       f'{path}: no results. Pass what --output was.'
     )
-  with path.open(newline='', encoding='utf-8') as file:
+  with path.open(
+    newline='', encoding='utf-8', errors='surrogateescape'
+  ) as file:
     rows = [row for row in csv.DictReader(file) if not row['error']]
   scored = [row for row in rows if row['truth_is_empty'] == '0']
   keys = [c.key for c in columns.COLUMNS if scored and scored[0].get(c.key)]

@@ -7,14 +7,15 @@ import collections
 import dataclasses
 import itertools
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data_pipelines import errors, folder, images
+from data_pipelines import folder, images
+from data_pipelines.errors import UserError
 from rmbg_jax import files
 from rmbg_jax.evaluation import matting, saliency
 
@@ -32,6 +33,8 @@ class Job:
       elsewhere, before anything.
     band: the unknown band's radius in pixels, where there is no trimap.
     save_as: where to write an alpha as an 8-bit mask, if at all.
+    scales: by kind of values (`images.Plane.stored`), what stands for all in
+      files of predictions; see `read_alpha`.
   """
 
   pair: folder.Pair
@@ -40,6 +43,7 @@ class Job:
   binarize: bool
   band: int
   save_as: Path | None = None
+  scales: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,32 +106,64 @@ def score(job: Job) -> Score:
     return Score(error=str(error))
 
 
-def read_alpha(path: Path) -> Image.Image:
-  """Returns a mask, or a cut-out's transparency, as 8-bit grey.
+def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
+  """Returns a prediction: a mask, or a cut-out's transparency.
 
-  Unlike a truth of {0, 1}, a prediction this dark is taken as it is.
+  Args:
+    path: of the file.
+    scales: what stands for all in each of `images.SCALED`, as found in the
+      predictions of a folder. Without it a file is judged alone, and integers
+      of 0 and 1 are taken for nearly black.
+
+  Returns:
+    8-bit grey, or floats in [0, 1] where the file has more than 8 bits.
+
+  Raises:
+    UserError: if the file cannot be read or it is unclear what is meant.
   """
   image = images.open_image(path)
-  if image.has_transparency_data:
-    alpha = image.convert('RGBA').getchannel('A')
-    if alpha.getextrema() != (255, 255):
-      return alpha
-  return images.to_rgb(image).convert('L')
+  with images.named(path):
+    plane = images.read_plane(image)
+    low, high = images.find_extremes(plane.values)
+    if plane.stored not in images.SCALED:
+      return Image.fromarray(plane.values)
+    scale = scales.get(plane.stored) or max(
+      images.find_scale(low, high, floats=plane.stored == 'floats'),
+      1 if plane.stored == 'floats' else 255,
+    )
+    if high > 1.1 * scale or low < -0.1 * scale:
+      raise UserError(
+        f'its values are from {low:g} to {high:g}; those of other files are '
+        f'from 0 to {scale}'
+      )
+  if plane.values.dtype == np.uint8 and scale == 255:
+    return Image.fromarray(plane.values)
+  values = plane.values.astype(np.float32) / np.float32(scale)
+  return Image.fromarray(np.clip(values, 0, 1))
+
+
+def round_to_8_bit(alpha: np.ndarray) -> np.ndarray:
+  """Returns alpha of [0, 1] as a mask's file has it."""
+  return np.round(alpha * 255).astype(np.uint8)
 
 
 def _score(job: Job) -> Score:
-  stored = images.to_mask(images.open_image(job.pair.mask_path))
+  stored = folder.convert_mask(
+    images.open_image(job.pair.mask_path), job.pair, is_graded=job.binarize
+  )
   truth = np.asarray(stored)
   if job.binarize:
     truth = np.where(truth > 128, 255, 0).astype(np.uint8)
   if isinstance(job.prediction, np.ndarray):
-    grey = Image.fromarray(np.round(job.prediction * 255).astype(np.uint8))
+    grey = Image.fromarray(round_to_8_bit(job.prediction))
     if job.save_as:
       with files.write_atomically(job.save_as) as partial:
         grey.save(partial, format='png', compress_level=1)
     exact = Image.fromarray(job.prediction.astype(np.float32))
   else:
-    grey = exact = read_alpha(job.prediction)
+    grey = exact = read_alpha(job.prediction, job.scales)
+    if exact.mode == 'F':
+      grey = Image.fromarray(round_to_8_bit(np.asarray(exact)))
   resized = grey.size != stored.size
   if resized:
     grey, exact = (
@@ -176,9 +212,16 @@ def _read_trimap(mask_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
   path = mask_path.parent.parent / 'trimap' / f'{mask_path.stem}.png'
   if not path.exists():
     return None
-  trimap = np.asarray(images.open_image(path).convert('L'))
+  image = images.open_image(path)
+  with images.named(path):
+    trimap = np.asarray(images.to_rgb(image).convert('L'))
+    if 0 < trimap.max(initial=0) < 128:
+      raise UserError(
+        f'the trimap has values from 0 to {trimap.max()}; store 0 for the '
+        'background, 128 for what is unknown, 255 for the foreground'
+      )
   if trimap.shape != shape:
-    raise errors.UserError(
+    raise UserError(
       f'{path}: the trimap is {trimap.shape[1]}x{trimap.shape[0]} pixels, the '
       f'mask {shape[1]}x{shape[0]}.'
     )

@@ -143,7 +143,7 @@ def save_csv(rows: Sequence[Row], path: Path) -> None:
 def save_text(text: str, path: Path) -> None:
   """Writes a text file, atomically."""
   with files.write_atomically(path) as partial:
-    partial.write_text(text, encoding='utf-8')
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def save_json(content: Mapping[str, Any], path: Path) -> None:
