@@ -106,6 +106,14 @@ def render_text(report: dict[str, Any]) -> str:
   return '\n'.join([*lines, f'{verdict} to train on.'])
 
 
+def save_report(report: dict[str, Any], path: Path) -> None:
+  """Writes the report as JSON, atomically; names may be of any bytes."""
+  text = json.dumps(report, indent=2, ensure_ascii=False)
+  with files.write_atomically(path) as partial:
+    # JSON escapes what is no character as Python does.
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+
+
 def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
   """Returns pictures of suspicious pairs: photo, mask, and why."""
   share = max(1, _MOST_ON_SHEET // max(1, len(findings)))
@@ -170,14 +178,11 @@ def main(argv: list[str]) -> None:
       allow_empty=flags.FLAGS.allow_empty_masks,
       validation_share=flags.FLAGS.validation_share,
     )
-  except (UserError, OSError) as error:
+  except (FileNotFoundError, ValueError) as error:
     raise SystemExit(f'Error: {error}') from error
   print(render_text(report))
   if flags.FLAGS.json:
-    with files.write_atomically(flags.FLAGS.json) as partial:
-      partial.write_text(
-        json.dumps(report, indent=2, ensure_ascii=False), encoding='utf-8'
-      )
+    save_report(report, Path(flags.FLAGS.json))
   if flags.FLAGS.sheet:
     with files.write_atomically(flags.FLAGS.sheet) as partial:
       make_sheet(findings).save(partial, 'png')

@@ -22,10 +22,10 @@ from PIL import (
 
 from data_pipelines.errors import MissingFileError, UserError
 
-IMAGE_SUFFIXES = frozenset(
-  {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.tif', '.tiff', '.bmp'}
-  | {'.gif', '.jp2', '.avif'}
-)
+JPEG_SUFFIXES = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
+IMAGE_SUFFIXES = JPEG_SUFFIXES | {
+  *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
+}
 
 # All that is ever opened, by Pillow's names. It knows many more, of which some
 # start other programs (EPS: Ghostscript).
@@ -415,7 +415,7 @@ def _is_grey(palette: list[int]) -> bool:
 
 def _to_8_bit(values: np.ndarray, scale: int) -> np.ndarray:
   if scale == 255 and values.dtype.kind != 'f':
-    return values.astype(np.uint8)
+    return values.astype(np.uint8, copy=False)
   scaled = values.astype(np.float32) * np.float32(255 / scale)
   return np.clip(scaled.round(), 0, 255).astype(np.uint8)
 
