@@ -315,9 +315,10 @@ def read_plane(image: Image.Image) -> Plane:
     values = np.asarray(image)
     is_float = values.dtype.kind == 'f'
     return Plane(values, 'floats' if is_float else 'wide integers')
-  if image.mode in ('1', 'L'):
-    stored = 'integers' if image.mode == 'L' else 'one colour'
-    return Plane(np.asarray(image.convert('L')), stored)
+  if image.mode == 'L':
+    return Plane(np.asarray(image), 'integers')
+  if image.mode == '1':
+    return Plane(np.asarray(image.convert('L')), 'one colour')
   image, opacity = split_opacity(image)
   if opacity is not None:
     _check_transparency(np.asarray(image.convert('RGB')), np.asarray(opacity))
@@ -345,8 +346,8 @@ def opened(source: Source) -> Iterator[Image.Image]:
     ) as image:
       if profile:
         image.info['icc_profile'] = profile
-      if isinstance(image.info.get('xmp'), tuple):
-        del image.info['xmp']  # Of a wrong type, a TIFF could not be turned.
+      if not isinstance(image.info.get('xmp', b''), bytes | str):
+        del image.info['xmp']  # A TIFF turns itself, and would fail at it.
       yield image
 
 

@@ -6,7 +6,13 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageFile, PngImagePlugin
+from PIL import (
+  EpsImagePlugin,
+  Image,
+  ImageFile,
+  PngImagePlugin,
+  TiffImagePlugin,
+)
 
 from data_pipelines import errors, images
 
@@ -350,6 +356,21 @@ def test_odd_exif_turns_the_pixels_all_the_same(odd, tmp_path):
   expected = np.asarray(_arrow().transpose(Image.Transpose.ROTATE_270), int)
   assert np.abs(np.asarray(upright) - expected).mean() < 20
   assert images.read_orientation(upright) == 1
+
+
+@pytest.mark.filterwarnings('ignore:Metadata Warning:UserWarning')
+@pytest.mark.parametrize(
+  ('tag', 'kind', 'value'), [(700, 3, 7), (700, 4, (1, 2)), (0x8769, 2, 'a')]
+)
+def test_odd_tags_of_tiffs_do_not_matter(tag, kind, value, tmp_path):
+  directory = TiffImagePlugin.ImageFileDirectory_v2()
+  directory.tagtype[tag] = kind
+  directory[tag], directory[0x0112] = value, 6
+  path = tmp_path / 'photo.tif'
+  _arrow().save(path, tiffinfo=directory)
+  expected = _arrow().transpose(Image.Transpose.ROTATE_270)
+  upright = images.open_image(path)
+  np.testing.assert_array_equal(np.asarray(upright), np.asarray(expected))
 
 
 @pytest.mark.parametrize('orientation', [1, 3, 6, 8])
