@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 
 from data_pipelines import folder, images, parallel, transforms
 from data_pipelines.device_augment import DeviceAugment
+from data_pipelines.errors import UserError
 from rmbg_jax import files
 
 
@@ -63,13 +64,13 @@ class DeviceIterator:
         no pair of the wanted categories, or a bad file.
     """
     if jax.process_count() > 1:
-      raise ValueError(
+      raise UserError(
         "config.data.loader='device' is for one host, this training has "
         f"{jax.process_count()}. Use config.data.loader='grain'."
       )
     self._steps = len(pairs) // batch_size
     if not self._steps:
-      raise ValueError(
+      raise UserError(
         f'{len(pairs)} training images are fewer than one batch: lower '
         f'config.data.batch_size (={batch_size}) or add images.'
       )
@@ -218,7 +219,8 @@ def _fingerprint(pairs, decode):
         digest.update(path.stamp.encode())
         continue
       status = path.stat()
-      digest.update(f'{path} {status.st_size} {status.st_mtime_ns}'.encode())
+      facts = f'{path} {status.st_size} {status.st_mtime_ns}'
+      digest.update(os.fsencode(facts))  # Names may be of any bytes.
   return digest.hexdigest()[:16]
 
 
@@ -238,7 +240,7 @@ def _expected_counts(pairs, shares, *, total):
   counts = {c: sum(p.category == c for p in pairs) for c in shares}
   wanted /= np.asarray([counts.get(pair.category, 1) for pair in pairs])
   if not wanted.sum():
-    raise ValueError(
+    raise UserError(
       'No pair is of a category that config.data.device.shares names '
       f'({", ".join(shares)}). Set all of them to 0.'
     )

@@ -500,6 +500,10 @@ def _shorten_png(
   Returns:
     (what to open; a colour profile that is too long for Pillow, or None).
   """
+  if not isinstance(content, bytes) and (
+    Path(content).is_fifo() or Path(content).is_char_device()
+  ):
+    raise UserError('it is a pipe or a device; save what it gives to a file')
   with (
     io.BytesIO(content)
     if isinstance(content, bytes)

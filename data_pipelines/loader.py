@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import grain
 
 from data_pipelines import folder, parallel, transforms
+from data_pipelines.errors import UserError
 
 # Grain's own default. Each holds a batch: at 512x512, 64 pairs are 67 MB.
 _MOST_THREADS = 16
@@ -81,7 +82,7 @@ def make_train_iterator(
   """
   steps = count_steps(pairs, batch_size=batch_size)
   if not steps:
-    raise ValueError(
+    raise UserError(
       f'{len(pairs)} training images are fewer than one batch: lower '
       f'config.data.batch_size (={batch_size}) or add images.'
     )

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from data_pipelines import folder, trees
+from data_pipelines.errors import UserError
 
 TREE = """people_segmentation/
   images/  masks/
@@ -72,7 +73,7 @@ def read_people(
 
 def _read_list(path: Path) -> set[str]:
   if not path.is_file():
-    raise ValueError(
+    raise UserError(
       f'{path} is missing. Expected\n{TREE}\nA folder of your own needs no '
       'lists: it is read as the data set "folder".'
     )

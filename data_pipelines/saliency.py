@@ -16,7 +16,8 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines import folder
+from data_pipelines import folder, images
+from data_pipelines.errors import MissingFileError, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,10 +83,10 @@ def read_saliency(
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(f'{directory}: no such folder.')
+    raise MissingFileError(f'{directory}: no such folder.')
   benchmark = find_benchmark(directory)
   if benchmark is None:
-    raise ValueError(
+    raise UserError(
       f'{directory}: not named like one of '
       f'{", ".join(known.title for known in BENCHMARKS)}. Rename the folder, '
       'or pass a folder with Images/ and Masks/.'
@@ -96,7 +97,7 @@ def read_saliency(
   photo_dir = _find_folder(directory, _PHOTO_FOLDERS)
   mask_dir = _find_folder(directory, _MASK_FOLDERS) or photo_dir
   if photo_dir is None:
-    raise ValueError(
+    raise UserError(
       f'{directory}: no folder of photos in it. Expected the folders '
       'Image/ and GT/, or Imgs/ with .jpg photos and .png masks.'
     )
@@ -106,7 +107,7 @@ def read_saliency(
     pairs, found = folder.pair_by_stem(photo_dir, mask_dir)
   folder.report(found, remedy=folder.PAIRING_REMEDY, problems=problems)
   if not pairs:
-    raise ValueError(f'{directory}: no photo has a mask.')
+    raise UserError(f'{directory}: no photo has a mask.')
   return [
     dataclasses.replace(pair, source=benchmark.source, split='test')
     for pair in sorted(pairs, key=lambda pair: pair.name)
@@ -127,9 +128,10 @@ def _find_folder(directory: Path, names: tuple[str, ...]) -> Path | None:
 
 def _pair_by_suffix(directory: Path) -> tuple[list[folder.Pair], list[str]]:
   """Pairs the .jpg photos of a folder with its .png masks."""
+  found = [file for file in directory.iterdir() if images.is_image_file(file)]
   photos, masks = (
-    {file.stem: file for file in directory.iterdir() if file.suffix == suffix}
-    for suffix in ('.jpg', '.png')
+    {file.stem: file for file in found if file.suffix.lower() in suffixes}
+    for suffixes in (images.JPEG_SUFFIXES, ('.png',))
   )
   pairs = [
     folder.Pair(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import cod10k, combine, demo, folder, p3m, people
+from data_pipelines.errors import UserError
 
 _READERS = {
   'folder': folder.read_folder,
@@ -47,11 +48,11 @@ def load_pairs(
     ValueError: if the set is not as it should be; the files are named.
   """
   if name not in SOURCES:
-    raise ValueError(
+    raise UserError(
       f'Unknown config.data.name {name!r}; choose one of {", ".join(SOURCES)}.'
     )
   if not directory:
-    raise ValueError(
+    raise UserError(
       'config.data.dir is not set: pass --config.data.dir=FOLDER, a folder '
       'with Images/ and Masks/ or a Dataset.csv.'
     )

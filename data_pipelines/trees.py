@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines import folder
+from data_pipelines.errors import MissingFileError, UserError
 
 # Archives are unpacked into a folder of their own name, some twice over.
 _DEPTH = 3
@@ -63,7 +64,7 @@ def read_parts(
     image_dir, mask_dir = root / part.images, root / part.masks
     if image_dir.is_dir() != mask_dir.is_dir():
       missing = mask_dir if image_dir.is_dir() else image_dir
-      raise ValueError(f'{missing} is missing. Expected\n{expected}')
+      raise UserError(f'{missing} is missing. Expected\n{expected}')
     if not image_dir.is_dir():
       continue
     matched, problems = folder.pair_by_stem(image_dir, mask_dir)
@@ -79,7 +80,7 @@ def read_parts(
       for pair in matched
     ]
   if not pairs:
-    raise ValueError(f'{root}: no pair in it. Expected\n{expected}')
+    raise UserError(f'{root}: no pair in it. Expected\n{expected}')
   return root, pairs
 
 
@@ -99,7 +100,7 @@ def describe_counts(
 
 def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
   if not directory.is_dir():
-    raise FileNotFoundError(f'{directory}: no such folder.')
+    raise MissingFileError(f'{directory}: no such folder.')
   level = [directory]
   for _ in range(_DEPTH + 1):
     for candidate in level:
@@ -115,6 +116,6 @@ def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
       for entry in sorted(candidate.iterdir())
       if entry.is_dir()
     ]
-  raise ValueError(
+  raise UserError(
     f'{directory}: not the tree of this data set. Expected\n{expected}'
   )

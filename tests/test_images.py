@@ -1,6 +1,7 @@
 """Odd image files are read on purpose, bad ones refused by name."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -433,6 +434,9 @@ def test_names_of_photos(tmp_path):
     assert images.is_image_file(tmp_path / name)
   for name in ('._a.jpg', 'a.eps', 'jpg'):
     assert not images.is_image_file(tmp_path / name)
+  os.mkfifo(tmp_path / 'pipe.jpg')
+  with pytest.raises(errors.UserError, match=r'pipe\.jpg: it is a pipe'):
+    images.open_image(tmp_path / 'pipe.jpg')
   (tmp_path / 'dead.jpg').symlink_to('nowhere')
   with pytest.raises(
     FileNotFoundError, match=r'dead\.jpg: a link to a missing'
