@@ -130,6 +130,11 @@ def _red(mask):
     (lambda mask: mask.astype(np.uint16) * 16, 'unclear mask', None),
     (lambda mask: _red(mask) + np.uint8([0, 0, 200]), 'unclear mask', None),
     (lambda mask: mask // 2 + 60, 'grey masks', '0-255'),
+    (
+      lambda mask: np.uint8(128) * (mask > 0) + np.uint8(127) * (mask > 254),
+      'trimaps, or a third class',
+      '0-255',
+    ),
   ],
 )
 def test_check_reads_masks_as_training_does(store, kind, stored, tmp_path):
