@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import app, flags
 from PIL import Image
 
+from data_pipelines import errors
 from rmbg_jax import command_line
 
 
@@ -36,18 +37,18 @@ def main(argv: list[str]) -> None:
       _serve(Path(folder).resolve())
   except KeyboardInterrupt:
     print('The page is closed.')
-  except (OSError, ValueError) as error:
+  except (OSError, errors.UserError) as error:
     raise SystemExit(f'Error: {error}') from error
 
 
 def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
-    raise ValueError(
+    raise errors.UserError(
       "The page needs Gradio: pip install '.[app]' in a checkout."
     )
   if not values.checkpoint:
-    raise ValueError('--checkpoint is empty. Pass at least one.')
+    raise errors.UserError('--checkpoint is empty. Pass at least one.')
   # Read when it is imported.
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
@@ -60,7 +61,8 @@ def _serve(folder: Path) -> None:
   # Photos are held against --max_pixels, by name.
   Image.MAX_IMAGE_PIXELS = values.max_pixels
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  checkpoints = dict.fromkeys(values.checkpoint + u2net_onnx.list_present())
+  chosen = [command_line.expand_home(path) for path in values.checkpoint]
+  checkpoints = dict.fromkeys(chosen + u2net_onnx.list_present())
   service = service_lib.Service(
     list(checkpoints),
     limits=service_lib.Limits(
@@ -92,7 +94,7 @@ def _serve(folder: Path) -> None:
     )
   except OSError as error:
     port = '' if values.port is None else f' --port={values.port}'
-    raise ValueError(
+    raise errors.UserError(
       f'--host={values.host}{port}: nothing free there. Pass another --port.'
     ) from error
   print(f'The page is at {url} (Ctrl-C ends it)', flush=True)

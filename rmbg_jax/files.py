@@ -1,6 +1,7 @@
 """Writing files so that they are whole or not there."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,23 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
   The temporary file is in the same folder (a rename across file systems is
   not atomic) and is removed when the block fails. Parent folders are made.
+
+  Raises:
+    OSError: of the block, or if the file cannot be written. One that names no
+      file, as of a full disk, or the temporary one, names `path`.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  name = os.fsencode(path.name)
+  # The target's may be as long as names can be: then this one must be shorter.
+  stem = path.name if len(name) <= 100 else hashlib.sha256(name).hexdigest()
+  partial = path.with_name(f'.{stem}.{os.getpid()}.partial')
   try:
     yield partial
     partial.replace(path)
-  except BaseException:
-    partial.unlink(missing_ok=True)
+  except BaseException as error:
+    with contextlib.suppress(OSError):  # Else it hides what went wrong.
+      partial.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.filename in (None, str(partial)):
+      error.filename, error.filename2 = str(path), None
     raise

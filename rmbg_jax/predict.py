@@ -7,6 +7,7 @@ python -m rmbg_jax.predict --checkpoint=runs/demo --input=PHOTOS --output=OUT
 `OUT` gets a sub-folder for each kind of result, and `report.jsonl`.
 """
 
+import dataclasses
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import tqdm
 from absl import app, flags
 from PIL import Image
 
+from data_pipelines import errors
 from rmbg_jax import command_line
 from rmbg_jax.prediction import (
   listing,
@@ -123,7 +125,7 @@ def main(argv: list[str]) -> None:
       _predict_standard()
       return
     failed = _predict_files()
-  except (OSError, ValueError) as error:
+  except (OSError, errors.UserError) as error:
     raise SystemExit(f'Error: {error}') from error
   except KeyboardInterrupt as error:  # While the network is loaded.
     print(_GOES_ON, file=sys.stderr)  # Standard output may be for a photo.
@@ -135,11 +137,11 @@ def main(argv: list[str]) -> None:
 def _predict_standard() -> None:
   """From standard input to standard output."""
   if not _INPUT.value == _OUTPUT.value == _STANDARD:
-    raise ValueError(
+    raise errors.UserError(
       '- stands for both: pass --input=- and --output=- together.'
     )
   if len(_SAVE.value) != 1:
-    raise ValueError(
+    raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
   style, kinds = _make_style()
@@ -155,17 +157,21 @@ def _predict_standard() -> None:
 
 def _predict_files() -> bool:
   """Does all photos; returns whether any failed."""
-  source, output = _INPUT.value, Path(_OUTPUT.value)
+  for flag in (_INPUT, _OUTPUT):
+    if not flag.value:
+      raise errors.UserError(f'--{flag.name}= is empty. Pass a path.')
+  source = command_line.expand_home(_INPUT.value)
+  output = Path(command_line.expand_home(_OUTPUT.value))
   if Path(source).is_dir() and output.resolve().is_relative_to(
     Path(source).resolve()
   ):
-    raise ValueError(
+    raise errors.UserError(
       f'--output={output} is inside --input={source}: the next run would take '
       'the results for photos. Pass a folder beside it.'
     )
   style, kinds = _make_style()
   options = _make_options()
-  jobs = listing.take_shard(listing.list_jobs(source), _SHARD.value)
+  jobs = listing.list_jobs(source)
   task = pipeline.Task(
     output=output,
     kinds=kinds,
@@ -174,7 +180,10 @@ def _predict_files() -> bool:
     max_pixels=_MAX_PIXELS.value,
   )
   task.check_output()
-  entries = _run(jobs, task, options)
+  task.check_photos([job.photo for job in jobs])
+  jobs = listing.take_shard(jobs, _SHARD.value)
+  outcome = _run(jobs, task, options)
+  entries = outcome.entries
   counts = {
     status: sum(entry.status == status for entry in entries)
     for status in ('done', 'skipped', 'failed')
@@ -193,15 +202,50 @@ def _predict_files() -> bool:
   for entry in entries:
     if entry.status == 'failed':
       print(f'Failed: {entry.photo}: {entry.error}')
-  if len(entries) < len(jobs):
+  _print_others(source)
+  left = len(jobs) - len(entries)
+  if left and outcome.interrupted:
     print(_GOES_ON)
     raise SystemExit(_INTERRUPTED)
-  return bool(counts['failed'])
+  if left:
+    print(
+      f'Stopped with {left} photos left: {outcome.trouble}. Free space; the '
+      'same command goes on.'
+    )
+  elif outcome.trouble:
+    print(f'The report is not whole: {outcome.trouble}.')
+  return bool(counts['failed'] or outcome.trouble)
+
+
+def _print_others(source: str) -> None:
+  """Prints what of a folder was not taken for photos."""
+  others = listing.count_others(source)
+  if others:
+    print(
+      f'Left out, not photos by their names: {sum(others.values())} files ('
+      + ', '.join(f'{ending}: {others[ending]}' for ending in sorted(others))
+      + ')'
+    )
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Outcome:
+  """What became of a run.
+
+  Attributes:
+    entries: of the photos that were not left for another run.
+    interrupted: whether it was ended by SIGINT.
+    trouble: why it was ended, or its report is not whole; '' if neither.
+  """
+
+  entries: list[report.Entry] = dataclasses.field(default_factory=list)
+  interrupted: bool = False
+  trouble: str = ''
 
 
 def _run(
   jobs: list[listing.Job], task: pipeline.Task, options: dict[str, Any]
-) -> list[report.Entry]:
+) -> _Outcome:
   """Does the jobs, with a progress bar and a report, until done or SIGINT."""
   suffix = _SHARD.value.replace('/', '-of-')
   name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
@@ -211,18 +255,26 @@ def _run(
   else:  # That needs no network, but a wrong flag is still one.
     from rmbg_jax.pretrained import load
 
-    load.check_exists(_CHECKPOINT.value)
-  stop = threading.Event()
-  previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
-  entries = []
+    load.check_exists(_find_checkpoint())
+  outcome, stop = _Outcome(), threading.Event()
+
+  def interrupt(*_):
+    outcome.interrupted = True
+    stop.set()
+
+  previous = signal.signal(signal.SIGINT, interrupt)
   written = report.Report(task.output / name)
   try:
     with tqdm.tqdm(total=len(jobs), unit='photo') as progress:
 
       def add_entry(entry):
-        entries.append(entry)
-        written.add(entry)
+        outcome.entries.append(entry)
         progress.update()
+        try:
+          written.add(entry)
+        except OSError as error:
+          outcome.trouble = str(error)
+          stop.set()
 
       waiting = set(todo)
       for job in jobs:
@@ -235,16 +287,21 @@ def _run(
       if todo:
         pipeline.run(remover, todo, task, add_entry=add_entry, stop=stop)
   finally:
-    written.close()
+    try:
+      written.close()
+    except OSError as error:
+      outcome.trouble = str(error)
     signal.signal(signal.SIGINT, previous)
-  return entries
+  if stop.is_set() and not outcome.interrupted:
+    outcome.trouble = outcome.trouble or f'no space is left for {task.output}'
+  return outcome
 
 
 def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
   style = rendering.Style(
     format=_FORMAT.value,
     quality=_QUALITY.value,
-    background=_BACKGROUND.value,
+    background=command_line.expand_home(_BACKGROUND.value),
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
   )
@@ -259,7 +316,7 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
 def _make_options() -> dict[str, Any]:
   """Returns what the flags say of the remover, checked, without JAX."""
   text = ','.join(_SCALES.value)
-  wrong = ValueError(
+  wrong = errors.UserError(
     f'--scales={text}: pass numbers above 0 and at most {_MAX_SCALE}, such as '
     '0.75,1,1.25.'
   )
@@ -296,10 +353,14 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
       file=sys.stderr,
     )
   return remover_lib.BackgroundRemover.from_checkpoint(
-    _CHECKPOINT.value,
+    _find_checkpoint(),
     batch_size=batch_size,
     **options,
   )
+
+
+def _find_checkpoint() -> str:
+  return command_line.expand_home(_CHECKPOINT.value)
 
 
 def run() -> None:

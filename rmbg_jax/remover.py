@@ -19,10 +19,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from data_pipelines import errors
 from data_pipelines import images as images_lib
+from rmbg_jax.prediction import foreground, rendering
 from rmbg_jax.prediction import photos as photos_lib
 from rmbg_jax.prediction import refinement as refinement_lib
-from rmbg_jax.prediction import rendering
 from rmbg_jax.pretrained import load
 
 _NO_REFINEMENT = refinement_lib.Refinement()
@@ -33,11 +34,13 @@ class BackgroundRemover:
 
   The network is compiled once, for one batch size; smaller batches are padded.
   All local devices share a batch. Methods may be called from several threads:
-  nothing is changed after construction.
+  nothing is changed after construction. A forked process cannot use it; spawn
+  processes, and construct one in each.
 
   Attributes:
     batch_size: photos that go through the network together.
     refinement: what is done to alpha after the network.
+    max_pixels: files with more are refused.
   """
 
   def __init__(
@@ -49,6 +52,7 @@ class BackgroundRemover:
     flip: bool = False,
     scales: tuple[float, ...] = (1.0,),
     stretch: bool = False,
+    max_pixels: int = photos_lib.MAX_PIXELS,
   ):
     """Prepares a loaded network.
 
@@ -62,10 +66,20 @@ class BackgroundRemover:
       stretch: stretch every mask from its own minimum and maximum to [0, 1], as
         the authors of U2-Net do. Where there is no foreground, that invents
         one.
+      max_pixels: files with more are refused before they are decoded. More than
+        the default raises Pillow's own limit, for this process, along with it.
 
     Raises:
-      ValueError: if a scale is not positive.
+      UserError: if a value is not possible, naming the parameter.
     """
+    for name, value in (('batch_size', batch_size), ('max_pixels', max_pixels)):
+      if value < 1:
+        raise errors.UserError(f'{name}={value}: pass 1 or more.')
+    if not scales:
+      raise errors.UserError('scales=(): pass at least one, such as 1.0.')
+    if max_pixels > photos_lib.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
+      Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    self.max_pixels = max_pixels
     devices = jax.local_devices()
     self.batch_size = -(-batch_size // len(devices)) * len(devices)
     self.refinement = refinement
@@ -112,12 +126,13 @@ class BackgroundRemover:
     flip: bool = False,
     scales: tuple[float, ...] = (1.0,),
     stretch: bool = False,
+    max_pixels: int = photos_lib.MAX_PIXELS,
   ) -> 'BackgroundRemover':
     """Loads a network by whatever `load_model` takes; see the constructor.
 
     Raises:
-      FileNotFoundError: if there is nothing at the path.
-      ValueError: if it is not a checkpoint, or damaged.
+      MissingFileError: if there is nothing at the path.
+      UserError: if it is not a checkpoint, or damaged.
     """
     return cls(
       load.load_model(path),
@@ -126,6 +141,7 @@ class BackgroundRemover:
       flip=flip,
       scales=scales,
       stretch=stretch,
+      max_pixels=max_pixels,
     )
 
   def with_refinement(
@@ -144,8 +160,8 @@ class BackgroundRemover:
         uint8 in [0, 255], grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 
     Raises:
-      FileNotFoundError: if a path does not exist.
-      ValueError: if the image cannot be read.
+      MissingFileError: if a path does not exist.
+      UserError: if the image cannot be read.
     """
     return self.alphas([image])[0]
 
@@ -156,7 +172,7 @@ class BackgroundRemover:
     results = []
     for start in range(0, len(images), self.batch_size):
       photos = [
-        photos_lib.read_photo(image)
+        photos_lib.read_photo(image, max_pixels=self.max_pixels)
         for image in images[start : start + self.batch_size]
       ]
       probs = self.predict(self.resize([photo.seen for photo in photos]))
@@ -181,15 +197,15 @@ class BackgroundRemover:
       file, for a PIL image or a path a PIL image.
 
     Raises:
-      FileNotFoundError: if a path does not exist.
-      ValueError: if the image cannot be read.
+      MissingFileError: if a path does not exist.
+      UserError: if the image cannot be read.
     """
-    photo = photos_lib.read_photo(image)
+    photo = photos_lib.read_photo(image, max_pixels=self.max_pixels)
     probs = self.predict(self.resize([photo.seen]))[0]
     alpha = self.refine(probs, photo)
     if isinstance(image, bytes):
       return rendering.Style().render(photo, alpha, ('cutout',))['cutout']
-    colours = rendering.replace_colours(np.asarray(photo.rgb), alpha)
+    colours = foreground.estimate_foreground(np.asarray(photo.rgb), alpha)
     rgba = rendering.add_opacity(colours, alpha)
     if isinstance(image, np.ndarray):
       return rgba
@@ -231,10 +247,10 @@ class BackgroundRemover:
     Where the photo was transparent, alpha is 0.
 
     Raises:
-      ValueError: if the answer has values that are not numbers.
+      UserError: if the answer has values that are not numbers.
     """
     if not np.isfinite(probs).all():
-      raise ValueError(
+      raise errors.UserError(
         "the network's output is not a number (NaN): its weights are damaged, "
         'or their training failed. Use another checkpoint.'
       )
@@ -245,15 +261,15 @@ def open_photo(image: photos_lib.ImageLike) -> Image.Image:
   """Returns any kind of image as the upright RGB image that a network sees.
 
   Raises:
-    FileNotFoundError: if a path does not exist.
-    ValueError: if it is not an image, or an array of another form.
+    MissingFileError: if a path does not exist.
+    UserError: if it is not an image, or an array of another form.
   """
   return photos_lib.read_photo(image).seen
 
 
 def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
   if not scale > 0:
-    raise ValueError(f'scales must be positive, got {scale}.')
+    raise errors.UserError(f'scales must be positive, got {scale}.')
   return tuple(max(16, round(side * scale / 16) * 16) for side in size)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt16
 from PIL import Image, ImageCms
 
-from data_pipelines import images
+from data_pipelines import errors, images
 
 try:  # OpenCV keeps 16-bit colour, which Pillow reduces to 8 bits.
   import cv2
@@ -31,8 +31,12 @@ except ImportError:
 # [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 
-HEIC_SUFFIXES = frozenset({'.heic', '.heif'})
-SUFFIXES = images.IMAGE_SUFFIXES | HEIC_SUFFIXES | {'.avif'}
+HEIC_SUFFIXES = frozenset({'.heic', '.heif', '.hif'})
+SUFFIXES = (
+  images.IMAGE_SUFFIXES
+  | HEIC_SUFFIXES
+  | {'.jpe', '.jfif', '.mpo', '.apng', '.jp2', '.j2k', '.jpx', '.avif'}
+)
 
 # Pixels. Larger photos take gigabytes once decoded.
 MAX_PIXELS = 100_000_000
@@ -84,23 +88,23 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
     max_pixels: files with more are refused before they are decoded.
 
   Raises:
-    FileNotFoundError: if there is no such file.
-    ValueError: if it is not a complete image, too large, or an array of
-      another form.
+    MissingFileError: if there is no such file.
+    UserError: if it is not a complete image, too large, or an array of another
+      form.
   """
   if isinstance(source, np.ndarray):
     return _convert(_from_array(source))
   if isinstance(source, Image.Image):
     return _convert(source)
   if _is_heic(source) and pillow_heif is None:
-    raise ValueError(
+    raise errors.UserError(
       f'{source}: HEIC photos need pillow-heif (pip install pillow-heif).'
     )
   height, width = images.read_size(source)
   if width * height > max_pixels:
-    raise ValueError(
+    raise errors.UserError(
       f'{width}x{height} are more pixels than the limit of {max_pixels}. '
-      'Reduce the photo, or raise --max_pixels if there is memory for it.'
+      'Reduce the photo, or raise max_pixels if there is memory for it.'
     )
   notes = []
   with images.opened(source) as image:
@@ -124,7 +128,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     array.ndim == 3 and array.shape[2] in (3, 4)
   )
   if array.dtype != np.uint8 or not shape_is_right or not array.size:
-    raise ValueError(
+    raise errors.UserError(
       'Expected an array of uint8 in [0, 255], grey (h, w), RGB (h, w, 3) or '
       f'RGBA (h, w, 4); got {array.shape} of {array.dtype}.'
     )

@@ -2,21 +2,30 @@
 
 import collections
 import dataclasses
+import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import images
+from data_pipelines import errors, images, parallel
 from rmbg_jax.prediction import listing, photos, rendering, report
 
-# Pixels of photos that may be in memory at once. A single larger photo still
-# gets its turn, alone.
-_PIXELS_IN_MEMORY = 96_000_000
+# Memory that photos may take at once. A single larger one still gets its turn,
+# alone.
+_BYTES_IN_MEMORY = 2_500_000_000
+# What a pixel takes while its photo waits, with 8 and with 16 bits per channel,
+# and what more while its results are made and written (measured, all kinds).
+_WAITING_BYTES = 10
+_DEEP_WAITING_BYTES = 16
+_WRITING_BYTES = 46
+
+# No other photo will be written either.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 AddEntry = Callable[[report.Entry], None]
 
@@ -43,7 +52,7 @@ class Task:
     """Checks that results can be written, making nothing.
 
     Raises:
-      ValueError: naming what is in the way.
+      UserError: naming what is in the way.
     """
     for folder in (self.output, *(self.output / kind for kind in self.kinds)):
       # What is not there will be made in the nearest parent that is.
@@ -51,15 +60,41 @@ class Task:
         path for path in (folder, *folder.parents) if os.access(path, os.F_OK)
       )
       if not existing.is_dir():
-        raise ValueError(
+        raise errors.UserError(
           f'--output={self.output}: {existing} is a file, not a folder. Pass '
           'another folder.'
         )
       if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(
+        raise errors.UserError(
           f'--output={self.output}: no permission to write in {existing}. '
           'Allow it (chmod u+rwx), or pass another folder.'
         )
+
+  def check_photos(self, photos_to_do: Iterable[Path]) -> None:
+    """Checks that no result will be among the photos.
+
+    Raises:
+      UserError: naming the photo, and where it is.
+    """
+    real = {
+      os.path.realpath(self.output / kind): self.output / kind
+      for kind in rendering.KINDS
+    }
+    checked = set()
+    for photo in photos_to_do:
+      # A link to a photo may lead there as well as its folder.
+      place = Path(os.path.realpath(photo)) if photo.is_symlink() else photo
+      if place.parent in checked:
+        continue
+      checked.add(place.parent)
+      folder = Path(os.path.realpath(place.parent))
+      for parent in (folder, *folder.parents):
+        if str(parent) in real:
+          raise errors.UserError(
+            f'{photo} is in {real[str(parent)]}, where --output={self.output} '
+            'has its results: they would be taken for photos, or replace them. '
+            'Pass another --output.'
+          )
 
   def missing(self, job: listing.Job) -> dict[str, Path]:
     """Returns the files that are still to be written, by kind."""
@@ -72,7 +107,8 @@ class Task:
     return {
       kind: path
       for kind, path in paths.items()
-      if self.overwrite or not path.exists()
+      # Unlike `Path.exists`, it answers for names that are too long as well.
+      if self.overwrite or not os.path.exists(path)  # noqa: PTH110
     }
 
 
@@ -86,6 +122,8 @@ def run(
 ) -> None:
   """Does photos; one's trouble does not touch the others.
 
+  A full disk is everybody's: no other photo is begun then.
+
   Args:
     remover: a `BackgroundRemover`; its batch size is used.
     jobs: the photos.
@@ -93,7 +131,7 @@ def run(
     add_entry: called, in this thread, with what became of each photo.
     stop: once set, no other photo is begun; those begun are finished.
   """
-  threads = os.cpu_count() or 1
+  threads = parallel.count_cores()
   with (
     futures.ThreadPoolExecutor(threads) as readers,
     futures.ThreadPoolExecutor(threads) as writers,
@@ -118,7 +156,8 @@ class _Flow:
     self._writers = writers
     self._reading: collections.deque = collections.deque()
     self._writing: collections.deque = collections.deque()
-    self._pixels = 0  # In memory.
+    self._waiting_bytes = 0  # Of all photos on their way.
+    self._writing_bytes = 0  # What those that are written take in addition.
 
   def begin_reading(self) -> bool:
     """Begins to read what there is room for; False when all is done."""
@@ -126,13 +165,20 @@ class _Flow:
     while self._jobs and not self._stop.is_set() and len(self._reading) < depth:
       job = self._jobs[0]
       pixels = _count_pixels(job.photo)
-      if self._pixels and self._pixels + pixels > _PIXELS_IN_MEMORY:
+      # Room to write the largest of them must be left.
+      largest = max([pixels, *(pixels for _, pixels, _ in self._reading)])
+      needed = (
+        self._waiting_bytes
+        + pixels * _WAITING_BYTES
+        + max(self._writing_bytes, largest * _WRITING_BYTES)
+      )
+      if self._waiting_bytes and needed > _BYTES_IN_MEMORY:
         if self._reading or not self._writing:
           break
         self._finish(limit=len(self._writing) - 1)
         continue
       self._jobs.popleft()
-      self._pixels += pixels
+      self._waiting_bytes += pixels * _WAITING_BYTES
       future = self._readers.submit(_read, job, self._task, self._remover)
       self._reading.append((job, pixels, future))
     if not self._reading:
@@ -144,11 +190,13 @@ class _Flow:
     batch = []
     while self._reading and len(batch) < self._remover.batch_size:
       job, pixels, future = self._reading.popleft()
+      self._waiting_bytes -= pixels * _WAITING_BYTES
       if error := future.exception():
-        self._pixels -= pixels
         self._add_entry(_failed(job, error))
-      else:
-        batch.append((job, pixels, future.result()))
+        continue
+      read = future.result()
+      self._waiting_bytes += read.waiting_bytes
+      batch.append((job, read))
     return batch
 
   def predict(self, batch: list[tuple]) -> None:
@@ -156,22 +204,38 @@ class _Flow:
     if not batch:
       return
     probs = self._remover.predict(
-      np.concatenate([read.resized for _, _, read in batch])
+      np.concatenate([read.resized for _, read in batch])
     )
-    for (job, pixels, read), one in zip(batch, probs, strict=True):
+    for one in probs:
+      job, read = batch.pop(0)  # Or it would keep what is written.
+      while self._writing and (
+        self._waiting_bytes + self._writing_bytes + read.writing_bytes
+        > _BYTES_IN_MEMORY
+      ):
+        self._finish(limit=len(self._writing) - 1)
+      self._writing_bytes += read.writing_bytes
       future = self._writers.submit(
         _write, job, self._task, self._remover, read, one
       )
-      self._writing.append((job, pixels, future))
+      self._writing.append(
+        (job, read.waiting_bytes, read.writing_bytes, future)
+      )
     # No more than two batches wait to be written.
     self._finish(limit=2 * self._remover.batch_size)
 
   def _finish(self, *, limit: int) -> None:
     while len(self._writing) > limit:
-      job, pixels, future = self._writing.popleft()
+      job, waiting_bytes, writing_bytes, future = self._writing.popleft()
       error = future.exception()
-      self._pixels -= pixels
-      self._add_entry(_failed(job, error) if error else future.result())
+      self._waiting_bytes -= waiting_bytes
+      self._writing_bytes -= writing_bytes
+      if error:
+        self._add_entry(_failed(job, error))
+        continue
+      entry, is_full = future.result()
+      if is_full:
+        self._stop.set()
+      self._add_entry(entry)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,6 +243,18 @@ class _Read:
   photo: photos.Photo
   resized: np.ndarray  # (1, h, w, 3), of the network's input size.
   seconds: float
+
+  @property
+  def waiting_bytes(self) -> int:
+    """What it takes in memory, about."""
+    is_deep = self.photo.deep is not None
+    each = _DEEP_WAITING_BYTES if is_deep else _WAITING_BYTES
+    return each * self.photo.rgb.width * self.photo.rgb.height
+
+  @property
+  def writing_bytes(self) -> int:
+    """What more it takes while its results are made."""
+    return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
 def _read(job: listing.Job, task: Task, remover) -> _Read:
@@ -192,35 +268,63 @@ def _read(job: listing.Job, task: Task, remover) -> _Read:
 
 def _write(
   job: listing.Job, task: Task, remover, read: _Read, probs: np.ndarray
-) -> report.Entry:
+) -> tuple[report.Entry, bool]:
+  """Writes what is missing, each kind for itself.
+
+  Returns:
+    (what became of the photo, whether the disk is full).
+  """
   began = time.perf_counter()
   alpha = remover.refine(probs, read.photo)
   missing = task.missing(job)
-  contents = task.style.render(read.photo, alpha, tuple(missing))
-  for kind, content in contents.items():
-    rendering.save(content, missing[kind])
-  return report.Entry(
+  colours = task.style.find_colours(read.photo, alpha, tuple(missing))
+  failed = {}
+  for kind, path in missing.items():
+    try:
+      content = task.style.encode(kind, read.photo, alpha, colours)
+      rendering.save(content, path)
+    except Exception as error:  # Whatever it is, it is this file's alone.
+      failed[kind] = error
+  entry = report.Entry(
     photo=str(job.photo),
-    status='done',
+    status='failed' if failed else 'done',
     width=read.photo.rgb.width,
     height=read.photo.rgb.height,
     seconds=round(read.seconds + time.perf_counter() - began, 3),
     foreground=round(float(alpha.mean()), 4),
     notes=read.photo.notes,
+    error='; '.join(
+      _describe(error) if len(missing) == 1 else f'{kind}: {_describe(error)}'
+      for kind, error in failed.items()
+    ),
+  )
+  return entry, any(
+    isinstance(error, OSError) and error.errno in _FULL
+    for error in failed.values()
   )
 
 
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
-  text = str(error) or type(error).__name__
-  text = text.removeprefix(f'{job.photo}: ')  # The entry says which photo.
   if isinstance(error, FileNotFoundError):
     text = 'no such file'
+  else:  # The entry says which photo.
+    text = _describe(error).removeprefix(f'{job.photo}: ')
   return report.Entry(photo=str(job.photo), status='failed', error=text)
+
+
+def _describe(error: BaseException) -> str:
+  """Returns what went wrong; of what nobody foresaw, what kind it is too."""
+  if isinstance(error, OSError | ValueError) and str(error):
+    text = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+      text += '. Shorten the name of the photo'
+    return text
+  return f'{type(error).__name__}: {error}'.removesuffix(': ')
 
 
 def _count_pixels(path: Path) -> int:
   try:
     height, width = images.read_size(path)
-  except (OSError, ValueError):
-    return 0  # Reading it will fail, and say why.
+  except Exception:  # Decoders raise anything. Reading it will say why.
+    return 0
   return height * width

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from scipy import ndimage
 
+from data_pipelines import errors
+
 METHODS = ('none', 'guided', 'matting')
 
 # Of the guided filter: half a window in pixels of the small map, and the
@@ -46,12 +48,14 @@ class Refinement:
 
   def __post_init__(self):
     if self.method not in METHODS:
-      raise ValueError(
+      raise errors.UserError(
         f'Unknown refinement {self.method!r}; choose one of '
         f'{", ".join(METHODS)}.'
       )
     if self.threshold is not None and not 0 < self.threshold <= 1:
-      raise ValueError(f'threshold must be in (0, 1], got {self.threshold}.')
+      raise errors.UserError(
+        f'threshold must be in (0, 1], got {self.threshold}.'
+      )
     if self.method == 'matting':
       _load_pymatting()
 
@@ -150,8 +154,15 @@ def _load_pymatting():
     # Compiles itself at the first import after its installation: a minute.
     module = importlib.import_module('pymatting.alpha.estimate_alpha_cf')
   except ImportError as error:
-    raise ValueError(
+    raise errors.UserError(
       'The refinement by matting needs pymatting (pip install pymatting).'
+    ) from error
+  except (OSError, RuntimeError) as error:
+    # Numba keeps what it compiles beside pymatting or in the home folder.
+    raise errors.UserError(
+      f'The refinement by matting cannot be compiled ({error}). Where packages '
+      'and the home folder are read-only, set NUMBA_CACHE_DIR to a folder that '
+      'can be written to.'
     ) from error
   return module.estimate_alpha_cf
 

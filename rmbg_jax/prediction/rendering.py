@@ -5,14 +5,15 @@ import functools
 import io
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8, UInt16
+from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
-from data_pipelines import images
+from data_pipelines import errors, images
 from rmbg_jax import files
 from rmbg_jax.prediction import foreground, photos
 
@@ -20,6 +21,10 @@ KINDS = ('mask', 'cutout', 'side_by_side', 'composite')
 FORMATS = ('png', 'webp', 'jpeg')
 
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
+# The longest side in pixels, where the format has one.
+_LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
+# Blended at once, so that few of their numbers are in memory.
+_ROWS = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +49,11 @@ class Style:
 
   def __post_init__(self):
     if self.format not in FORMATS:
-      raise ValueError(
+      raise errors.UserError(
         f'--format={self.format}: choose one of {", ".join(FORMATS)}.'
       )
     if not 1 <= self.quality <= 100:
-      raise ValueError(f'--quality={self.quality}: choose 1 to 100.')
+      raise errors.UserError(f'--quality={self.quality}: choose 1 to 100.')
     self._backdrop()
 
   def suffix(self, kind: str) -> str:
@@ -59,29 +64,29 @@ class Style:
     """Checks that these kinds can be made in this style.
 
     Raises:
-      ValueError: naming the flag to change.
+      UserError: naming the flag to change.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-      raise ValueError(
+      raise errors.UserError(
         f'--save={",".join(kinds)}: choose from {", ".join(KINDS)}.'
       )
     if self.background:
       jpeg_cutout = 'cutout' in kinds and self.format == 'jpeg'
       if 'composite' not in kinds and not jpeg_cutout:
-        raise ValueError(
+        raise errors.UserError(
           f'--background={self.background} changes nothing in '
           f'--save={",".join(kinds)}. Add composite (--save=composite), or '
           'leave out --background.'
         )
       return
     if 'composite' in kinds:
-      raise ValueError(
+      raise errors.UserError(
         '--save=composite needs --background: a colour (#rrggbb), the path of '
         'a picture, or blur.'
       )
     if 'cutout' in kinds and self.format == 'jpeg':
-      raise ValueError(
+      raise errors.UserError(
         'JPEG has no transparency, so cut-outs need a --background (such as '
         '#ffffff) with --format=jpeg. Or choose png or webp.'
       )
@@ -92,44 +97,77 @@ class Style:
     alpha: Float[np.ndarray, 'h w'],
     kinds: tuple[str, ...],
   ) -> dict[str, bytes]:
-    """Returns the encoded files of those kinds of results."""
+    """Returns the encoded files of those kinds of results.
+
+    Raises:
+      UserError: if one is too large for its format.
+    """
+    colours = self.find_colours(photo, alpha, kinds)
+    return {kind: self.encode(kind, photo, alpha, colours) for kind in kinds}
+
+  def find_colours(
+    self,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    kinds: tuple[str, ...],
+  ) -> Shaped[np.ndarray, 'h w 3']:
+    """Returns the colours that results of those kinds are made from."""
     deep = photo.deep is not None and self.format == 'png'
     pixels = photo.deep if deep else np.asarray(photo.rgb)
-    colours = pixels
     if self.estimate_foreground and {'cutout', 'composite'} & set(kinds):
-      colours = replace_colours(pixels, alpha)
-    return {kind: self._encode(kind, photo, alpha, colours) for kind in kinds}
+      return foreground.estimate_foreground(pixels, alpha)
+    return pixels
 
-  def _encode(self, kind, photo, alpha, colours) -> bytes:
+  def encode(
+    self,
+    kind: str,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    colours: Shaped[np.ndarray, 'h w 3'],
+  ) -> bytes:
+    """Returns the encoded file of one kind.
+
+    Args:
+      kind: which.
+      photo: the photo.
+      alpha: its foreground's share.
+      colours: as `find_colours` returns them.
+
+    Raises:
+      UserError: if it is too large for its format.
+    """
     profile = photo.icc_profile
     if kind == 'mask':
       return self._to_file(to_mask(alpha), kind, None)
     if kind == 'side_by_side':
       picture = side_by_side(photo.rgb, alpha)
       return self._to_file(picture, kind, profile)
+    box = _find_box(alpha) if self.trim else (slice(None), slice(None))
     if kind == 'composite' or self.format == 'jpeg':
-      colours = self._compose(photo, alpha, colours)
+      pixels = self._compose(photo, alpha, colours)[box]
     else:
-      colours = add_opacity(colours, alpha)
-    if self.trim:
-      colours = colours[_find_box(alpha)]
-    if colours.dtype == np.uint16:
-      return _encode_16_bits(colours, profile)
-    return self._to_file(Image.fromarray(colours), kind, profile)
+      pixels = add_opacity(colours[box], alpha[box])
+    if pixels.dtype == np.uint16:
+      return _encode_16_bits(pixels, profile)
+    return self._to_file(Image.fromarray(pixels), kind, profile)
 
   def _compose(self, photo, alpha, colours) -> np.ndarray:
     """Returns the foreground before the new background."""
-    scale = np.iinfo(colours.dtype).max
+    scale = np.float32(np.iinfo(colours.dtype).max / 255)
     if self.background == 'blur':
       behind = _blur_background(photo.rgb, alpha)
     elif isinstance(self._backdrop(), Image.Image):
       behind = ImageOps.fit(self._backdrop(), photo.rgb.size)
     else:
       behind = Image.new('RGB', photo.rgb.size, self._backdrop())
-    behind = np.asarray(behind, np.float32) * np.float32(scale / 255)
-    weight = alpha[..., None]
-    mixed = colours * weight + behind * (1 - weight)
-    return np.round(mixed).astype(colours.dtype)
+    behind = np.asarray(behind)
+    mixed = np.empty_like(colours)
+    for rows in _cut_rows(colours):
+      weight = alpha[rows, :, None]
+      mixed[rows] = np.round(
+        colours[rows] * weight + behind[rows] * scale * (1 - weight)
+      )
+    return mixed
 
   def _backdrop(self) -> Image.Image | str | None:
     if self.background in ('', 'blur'):
@@ -140,12 +178,20 @@ class Style:
     return self.format == 'png' or (self.format == 'jpeg' and kind == 'mask')
 
   def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
+    form = 'png' if self._lossless(kind) else self.format
+    longest = _LONGEST_SIDES.get(form, max(image.size))
+    if max(image.size) > longest:
+      raise errors.UserError(
+        f'{image.width}x{image.height} pixels are more than the '
+        f'{longest:,} a side that {form} allows. Choose png (--format=png), or '
+        'reduce the photo.'
+      )
     file = io.BytesIO()
     options = {'icc_profile': profile} if profile else {}
-    if self._lossless(kind):
+    if form == 'png':
       # Level 1 takes a third of the default's time for a few more bytes.
       image.save(file, 'png', compress_level=1, **options)
-    elif self.format == 'webp':
+    elif form == 'webp':
       # Exact keeps the colours behind full transparency.
       lossless = kind == 'mask'
       image.save(
@@ -162,19 +208,17 @@ class Style:
 
 
 def save(content: bytes, path: Path) -> None:
-  """Writes an encoded result, atomically."""
-  with files.write_atomically(path) as partial:
-    partial.write_bytes(content)
+  """Writes an encoded result, atomically.
 
-
-def replace_colours(
-  pixels: UInt8[np.ndarray, 'h w 3'] | UInt16[np.ndarray, 'h w 3'],
-  alpha: Float[np.ndarray, 'h w'],
-) -> np.ndarray:
-  """Returns the foreground's own colours, in the pixels' type and range."""
-  scale = np.float32(np.iinfo(pixels.dtype).max)
-  colours = foreground.estimate_foreground(pixels / scale, alpha)
-  return np.round(colours * scale).astype(pixels.dtype)
+  Raises:
+    OSError: naming the path.
+  """
+  try:
+    with files.write_atomically(path) as partial:
+      partial.write_bytes(content)
+  except OSError as error:
+    # Its own text has the temporary file's name, or none.
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def add_opacity(
@@ -183,12 +227,19 @@ def add_opacity(
 ) -> np.ndarray:
   """Returns RGBA (h, w, 4) in the colours' type and range."""
   scale = np.float32(np.iinfo(colours.dtype).max)
-  return np.dstack([colours, np.round(alpha * scale).astype(colours.dtype)])
+  rgba = np.empty((*alpha.shape, 4), colours.dtype)
+  rgba[..., :3] = colours
+  for rows in _cut_rows(rgba):
+    rgba[rows, :, 3] = np.round(alpha[rows] * scale)
+  return rgba
 
 
 def to_mask(alpha: Float[np.ndarray, 'h w']) -> Image.Image:
   """Returns alpha as an 8-bit grey image."""
-  return Image.fromarray(np.round(alpha * 255).astype(np.uint8))
+  mask = np.empty(alpha.shape, np.uint8)
+  for rows in _cut_rows(mask):
+    mask[rows] = np.round(alpha[rows] * 255)
+  return Image.fromarray(mask)
 
 
 def side_by_side(
@@ -196,9 +247,19 @@ def side_by_side(
 ) -> Image.Image:
   """Returns the original project's picture: photo | line | photo x mask."""
   pixels = np.asarray(photo)
-  line = np.full((photo.height, 10, 3), 128, np.uint8)
-  masked = np.round(pixels * alpha[..., np.newaxis]).astype(np.uint8)
-  return Image.fromarray(np.concatenate([pixels, line, masked], axis=1))
+  picture = np.full((photo.height, 2 * photo.width + 10, 3), 128, np.uint8)
+  picture[:, : photo.width] = pixels
+  for rows in _cut_rows(pixels):
+    picture[rows, photo.width + 10 :] = np.round(
+      pixels[rows] * alpha[rows, :, None]
+    )
+  return Image.fromarray(picture)
+
+
+def _cut_rows(array: np.ndarray) -> Iterator[slice]:
+  """Yields parts of the rows, one after the other."""
+  for start in range(0, len(array), _ROWS):
+    yield slice(start, start + _ROWS)
 
 
 @functools.lru_cache(maxsize=1)
@@ -206,7 +267,7 @@ def _load_background(background: str) -> Image.Image | str:
   """Returns a colour as it is, or the picture at a path.
 
   Raises:
-    ValueError: if it is neither.
+    UserError: if it is neither.
   """
   try:
     ImageColor.getrgb(background)
@@ -214,7 +275,7 @@ def _load_background(background: str) -> Image.Image | str:
   except ValueError:
     pass
   if not os.path.exists(background):  # noqa: PTH110 (a str from a flag)
-    raise ValueError(
+    raise errors.UserError(
       f'--background={background}: neither a colour such as #ffffff, nor a '
       'file, nor blur.'
     )

@@ -38,24 +38,27 @@ class Report:
   """Writes `report.jsonl`, a line as soon as a photo's fate is known.
 
   A killed run loses no line. The next run takes the lines over: at its end,
-  there is one for each photo, its latest.
+  there is one for each photo, its latest. Lines of other makers are kept.
   """
 
   def __init__(self, path: Path):
     """Reads what earlier runs left at the path."""
     self._path = path
-    self._lines = _read_lines(path)
+    self._others, self._lines, is_whole = _read_lines(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     self._file = path.open('a', encoding='utf-8')
+    if not is_whole:  # Or the next line would go on where a kill cut one off.
+      self._file.write('\n')
 
   def add(self, entry: Entry) -> None:
     """Adds what became of a photo."""
     line = dataclasses.asdict(entry)
-    if entry.status == 'skipped':
+    before = self._lines.get(entry.photo, {})
+    if entry.status == 'skipped' and before.get('status') != 'failed':
       # What the run that did it found out stays true.
-      line = {**line, **self._lines.get(entry.photo, {}), 'status': 'skipped'}
+      line = {**line, **before, 'status': 'skipped'}
     self._lines[entry.photo] = line
-    self._file.write(json.dumps(line, ensure_ascii=False) + '\n')
+    self._file.write(_to_text(line))
     self._file.flush()
 
   def close(self) -> None:
@@ -63,21 +66,41 @@ class Report:
     self._file.close()
     with files.write_atomically(self._path) as partial:
       partial.write_text(
-        ''.join(
-          json.dumps(line, ensure_ascii=False) + '\n'
-          for line in self._lines.values()
-        ),
+        ''.join(map(_to_text, [*self._others, *self._lines.values()])),
         encoding='utf-8',
       )
 
 
-def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
-  lines = {}
-  if path.exists():
-    for text in path.read_text(encoding='utf-8').splitlines():
-      try:
-        line = json.loads(text)
-      except json.JSONDecodeError:  # Cut off by a kill.
-        continue
+def _to_text(line: Any) -> str:
+  """Returns one line, whatever bytes or ends of lines a name has."""
+  text = json.dumps(line, ensure_ascii=False)
+  try:
+    text.encode()
+  except UnicodeEncodeError:  # A name that is not UTF-8.
+    text = json.dumps(line)
+  if len(text.splitlines()) > 1:  # For readers that take U+2028 for an end.
+    text = json.dumps(line)
+  return text + '\n'
+
+
+def _read_lines(
+  path: Path,
+) -> tuple[list[Any], dict[str, dict[str, Any]], bool]:
+  """Reads a report.
+
+  Returns:
+    (what is no line of a photo, the lines by photo, whether the last line has
+    an end).
+  """
+  others, lines = [], {}
+  content = path.read_bytes() if path.exists() else b''
+  for text in content.split(b'\n'):
+    try:
+      line = json.loads(text)
+    except ValueError:  # Cut off by a kill, perhaps within a character.
+      continue
+    if isinstance(line, dict) and isinstance(line.get('photo'), str):
       lines[line['photo']] = line
-  return lines
+    else:
+      others.append(line)
+  return others, lines, not content or content.endswith(b'\n')

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from data_pipelines import errors
 from rmbg_jax.prediction import refinement
 from rmbg_jax.web import service as service_lib
 
@@ -304,9 +305,13 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
         (count, total), unit='photos'
       ),
     )
-  except (FileNotFoundError, ValueError) as error:
+  except errors.UserError as error:
     message = html.escape(str(error), quote=False)
     raise gr.Error(message, print_exception=False) from error
+  except OSError as error:
+    # Of the server's disk; its text has a path, which is nobody's business.
+    message = f'The server cannot do it now: {error.strerror}.'
+    raise gr.Error(message) from error
 
 
 def _show_one(result: service_lib.Result) -> tuple[Any, ...]:

@@ -1,18 +1,20 @@
 """What the page does with uploaded files; knows nothing of how it looks."""
 
+import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import images
+from data_pipelines import errors, images
 from rmbg_jax import remover as remover_lib
 from rmbg_jax.prediction import listing, photos, pipeline, refinement, rendering
 from rmbg_jax.prediction import report as report_lib
@@ -25,7 +27,7 @@ KEPT_SECONDS = 3600
 _SHOWN_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')
 _SHOWN_SIDE = 2000
 _MEGABYTE = 1_000_000
-_NAME_LENGTH = 100  # Characters; file systems take 255 bytes.
+_NAME_LENGTH = 100  # Bytes; some file systems take no more than 143.
 
 # Called with (photos done, photos in all).
 ReportProgress = Callable[[int, int], None]
@@ -126,14 +128,16 @@ class Service:
       folder: for results, in a new folder for each request.
 
     Raises:
-      FileNotFoundError: if there is nothing at the first one's path.
-      ValueError: if it is not a checkpoint, or damaged.
+      MissingFileError: if there is nothing at the first one's path.
+      UserError: if it is not a checkpoint, or damaged.
     """
     self.checkpoints = tuple(checkpoints)
     self.limits = limits
     self._folder = folder
     self._removers: dict[str, remover_lib.BackgroundRemover] = {}
     self._loading = threading.Lock()
+    self._cleaning = threading.Lock()
+    self._at_work: set[Path] = set()
     self._load_remover(self.checkpoints[0])
 
   def cut_out(
@@ -151,13 +155,12 @@ class Service:
       report_progress: called, in this thread, as photos are done.
 
     Raises:
-      FileNotFoundError, ValueError: if the request as a whole cannot be done,
-        and why.
+      UserError: if the request as a whole cannot be done, and why.
     """
     if not uploads:
-      raise ValueError('There is no photo. Add one or several first.')
+      raise errors.UserError('There is no photo. Add one or several first.')
     if len(uploads) > self.limits.files:
-      raise ValueError(
+      raise errors.UserError(
         f'{len(uploads)} photos are more than the limit of '
         f'{self.limits.files} at once. Remove some.'
       )
@@ -166,7 +169,12 @@ class Service:
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)
     )
-    folder = self._make_folder()
+    with self._open_folder() as folder:
+      return self._work(remover, uploads, folder, style, kind, report_progress)
+
+  def _work(
+    self, remover, uploads, folder, style, kind, report_progress
+  ) -> Answer:
     names = name_uploads([upload.name for upload in uploads])
     jobs = [
       listing.Job(photo=upload, result=result)
@@ -184,9 +192,11 @@ class Service:
     entries = self._run(remover, jobs, task, report_progress)
     results, failures = [], []
     for name, job, path in zip(names, jobs, paths, strict=True):
-      entry = entries[str(job.photo)]
-      if entry.error:
-        failures.append(f'{name}: {_without_path(entry.error, job.photo)}')
+      entry = entries.get(str(job.photo))
+      if entry is None or entry.error:
+        error = entry.error if entry else 'not done: there is no space left.'
+        error = error.replace(f'{folder}{os.sep}', '')
+        failures.append(f'{name}: {_without_path(error, job.photo)}')
         continue
       results.append(
         Result(
@@ -207,15 +217,20 @@ class Service:
     """Returns what became of each photo, by its path."""
     entries, small = {}, []
     for job in jobs:
-      size = job.photo.stat().st_size
-      if size <= self.limits.bytes:
-        small.append(job)
-        continue
+      try:
+        size = job.photo.stat().st_size
+      except OSError:
+        error = 'the upload is not there any more. Add it again.'
+      else:
+        if size <= self.limits.bytes:
+          small.append(job)
+          continue
+        error = (
+          f'{size / _MEGABYTE:.1f} MB are more than the limit of '
+          f'{self.limits.megabytes} MB. Reduce the photo.'
+        )
       entries[str(job.photo)] = report_lib.Entry(
-        photo=str(job.photo),
-        status='failed',
-        error=f'{size / _MEGABYTE:.1f} MB are more than the limit of '
-        f'{self.limits.megabytes} MB. Reduce the photo.',
+        photo=str(job.photo), status='failed', error=error
       )
     done = len(jobs) - len(small)
 
@@ -230,13 +245,27 @@ class Service:
     pipeline.run(remover, small, task, add_entry=add_entry, stop=never)
     return entries
 
-  def _make_folder(self) -> Path:
-    """Returns a new folder, and removes those of requests long past."""
-    self._folder.mkdir(exist_ok=True)
-    for old in self._folder.iterdir():
-      if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-        shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=self._folder))
+  @contextlib.contextmanager
+  def _open_folder(self) -> Iterator[Path]:
+    """Yields a new folder, and removes those of requests long past.
+
+    None is removed while its request is at work, however long that takes.
+    """
+    with self._cleaning:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      for old in self._folder.iterdir():
+        if old not in self._at_work and _find_age(old) > KEPT_SECONDS:
+          shutil.rmtree(old, ignore_errors=True)
+      folder = Path(tempfile.mkdtemp(dir=self._folder))
+      self._at_work.add(folder)
+    try:
+      yield folder
+    finally:
+      with self._cleaning:
+        self._at_work.discard(folder)
+        # It is kept from now on, not from the request's beginning.
+        with contextlib.suppress(OSError):
+          os.utime(folder)
 
   def _make_shown(self, job: listing.Job, folder: Path) -> Path:
     """Returns what a browser can show of a photo: itself, or a JPEG."""
@@ -254,7 +283,7 @@ class Service:
   def _load_remover(self, checkpoint: str) -> remover_lib.BackgroundRemover:
     """Returns a network that is loaded and compiled, once for all requests."""
     if checkpoint not in self.checkpoints:
-      raise ValueError(
+      raise errors.UserError(
         f'checkpoint={checkpoint}: choose one of {", ".join(self.checkpoints)}.'
       )
     with self._loading:
@@ -272,25 +301,25 @@ class Service:
       return rendering.Style(background='blur')
     if options.background == 'colour':
       if not re.fullmatch('#[0-9a-fA-F]{6}', options.colour):
-        raise ValueError(f'colour={options.colour}: pass #rrggbb.')
+        raise errors.UserError(f'colour={options.colour}: pass #rrggbb.')
       return rendering.Style(background=options.colour)
     if options.background != 'picture':
-      raise ValueError(
+      raise errors.UserError(
         f'background={options.background}: choose one of '
         f'{", ".join(BACKGROUNDS)}.'
       )
     if options.picture is None:
-      raise ValueError('There is no picture for the background. Add one.')
+      raise errors.UserError('There is no picture for the background. Add one.')
     try:
       height, width = images.read_size(options.picture)
       if height * width > self.limits.pixels:
-        raise ValueError(
+        raise errors.UserError(
           f'{width}x{height} are more pixels than the limit of '
           f'{self.limits.pixels}. Reduce it.'
         )
       return rendering.Style(background=str(options.picture))
-    except ValueError as error:
-      raise ValueError(
+    except errors.UserError as error:
+      raise errors.UserError(
         f'The background {options.picture.name}: '
         f'{_without_path(str(error), options.picture)}'
       ) from error
@@ -307,7 +336,9 @@ def name_uploads(names: Sequence[str]) -> list[str]:
     # No separators, no control characters, nothing hidden.
     path = Path(re.sub(r'[^\w .()+-]', '_', name.strip()).lstrip('. '))
     suffix = path.suffix[:10]
-    stem = path.stem[: _NAME_LENGTH - len(suffix)].strip() or 'photo'
+    length = _NAME_LENGTH - len(suffix.encode())
+    stem = path.stem.encode()[:length].decode(errors='ignore').strip()
+    stem = stem or 'photo'
     candidate, number = f'{stem}{suffix}', 1
     while candidate.casefold() in taken:
       number += 1
@@ -325,6 +356,14 @@ def save_zip(results: Sequence[Result]) -> Path:
     for file in [r.image for r in results] + [r.mask for r in results]:
       archive.write(file, f'{file.parent.name}/{file.name}')
   return path
+
+
+def _find_age(path: Path) -> float:
+  """Returns the seconds since a change; 0 if somebody removed it just now."""
+  try:
+    return time.time() - path.stat().st_mtime
+  except OSError:
+    return 0
 
 
 def _without_path(error: str, path: Path) -> str:
