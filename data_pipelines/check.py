@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_pipelines import folder, images, inspection, parallel, sheets
 from data_pipelines.errors import UserError
-from rmbg_jax import files
+from rmbg_jax import command_line, files
 
 _SHOWN = 10  # Lines of each finding.
 _CELL = 160  # Pixels of a picture on the sheet.
@@ -164,14 +164,11 @@ def main(argv: list[str]) -> None:
   """Checks the folder that the command line names."""
   if len(argv) != 2:
     raise app.UsageError('Pass one folder: python -m data_pipelines.check DIR')
-  try:
-    report, findings = check(
-      Path(argv[1]),
-      allow_empty=flags.FLAGS.allow_empty_masks,
-      validation_share=flags.FLAGS.validation_share,
-    )
-  except (UserError, OSError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  report, findings = check(
+    Path(command_line.expand_home(argv[1])),
+    allow_empty=flags.FLAGS.allow_empty_masks,
+    validation_share=flags.FLAGS.validation_share,
+  )
   print(render_text(report))
   if flags.FLAGS.json:
     with files.write_atomically(flags.FLAGS.json) as partial:
@@ -186,8 +183,10 @@ def main(argv: list[str]) -> None:
 
 
 def _define_flags() -> None:
-  flags.DEFINE_string('json', '', 'File for the whole report.')
-  flags.DEFINE_string('sheet', '', 'PNG file for pictures of suspicious pairs.')
+  command_line.define_path('json', '', 'File for the whole report.')
+  command_line.define_path(
+    'sheet', '', 'PNG file for pictures of suspicious pairs.'
+  )
   flags.DEFINE_bool('allow_empty_masks', False, 'Empty masks are meant so.')
   flags.DEFINE_float(
     'validation_share', 0.2, 'config.data.validation_share of the training.'
@@ -196,4 +195,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

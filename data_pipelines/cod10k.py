@@ -9,7 +9,7 @@ would teach a network to remove it. "Camouflaged Object Detection", CVPR 2020;
 import dataclasses
 import os
 
-from data_pipelines import folder, trees
+from data_pipelines import errors, folder, trees
 
 TREE = """COD10K-v3/
   Train/{Image,GT_Object}
@@ -57,8 +57,8 @@ def read_cod10k(
     NonCAM photos without an object.
 
   Raises:
-    FileNotFoundError: if there is no such folder.
-    ValueError: for another tree, files without a partner, or unknown names.
+    MissingFileError: if there is no such folder.
+    UserError: for another tree, files without a partner, or unknown names.
   """
   found: list[str] = []
   _, unnamed = trees.read_parts(directory, PARTS, expected=TREE, found=found)
@@ -82,7 +82,7 @@ def _parse_name(stem: str) -> tuple[str, str]:
   parts = stem.split('-')
   sources = {'CAM': 'cod10k', 'NonCAM': 'cod10k-noncam'}
   if not 5 <= len(parts) <= 7 or parts[1] not in sources:
-    raise ValueError(
+    raise errors.UserError(
       'the name is not COD10K-{CAM|NonCAM}-NUMBER-CLASS[-NUMBER-CLASS]-NUMBER'
     )
   return sources[parts[1]], parts[3].lower()

@@ -6,7 +6,7 @@ furry. What makes a figure the foreground can be learnt: it is large, and its
 texture is colourful and rich in contrast, which clutter and background are not.
 
 ```bash
-python -m data_pipelines.demo --out=demo_data --count=300
+python -m data_pipelines.demo --output=demo_data --count=600
 ```
 """
 
@@ -19,7 +19,7 @@ from absl import app, flags
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from data_pipelines import folder, images
+from data_pipelines import errors, folder, images
 from rmbg_jax import command_line
 
 Plane = Float[np.ndarray, 'h w']
@@ -44,7 +44,7 @@ def make_demo(
     seed: picture k of a seed is the same whatever the count.
 
   Raises:
-    ValueError: if the folder holds another data set.
+    UserError: if the folder holds another data set.
   """
   if (directory / folder.CSV_NAME).exists():
     _check_kept(directory, count, size)
@@ -74,11 +74,11 @@ def _check_kept(directory: Path, count: int, size: tuple[int, int]) -> None:
   pairs = folder.read_folder(directory)
   found = images.read_size(pairs[0].image_path)
   if (len(pairs), found) != (count, size):
-    raise ValueError(
+    raise errors.UserError(
       f'{directory} holds {len(pairs)} pictures of {found[1]}x{found[0]} '
       f'pixels, not {count} of {size[1]}x{size[0]} as asked for. Take another '
-      'folder for these (--config.data.dir, or --out of data_pipelines.demo), '
-      'or delete this one.'
+      'folder for these (--config.data.dir, or --output of '
+      'data_pipelines.demo), or delete this one.'
     )
 
 
@@ -276,22 +276,21 @@ def main(argv: list[str]) -> None:
   """Writes a demo set where the flags say."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  try:
-    make_demo(
-      Path(flags.FLAGS.out),
-      count=flags.FLAGS.count,
-      size=(flags.FLAGS.size, flags.FLAGS.size),
-      seed=flags.FLAGS.seed,
-    )
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
-  print(f'{flags.FLAGS.count} pairs in {flags.FLAGS.out}')
+  make_demo(
+    Path(flags.FLAGS.output),
+    count=flags.FLAGS.count,
+    size=(flags.FLAGS.size, flags.FLAGS.size),
+    seed=flags.FLAGS.seed,
+  )
+  print(f'{flags.FLAGS.count} pairs in {flags.FLAGS.output}')
 
 
 def _define_flags() -> None:
-  flags.DEFINE_string('out', None, 'Folder to write to.', required=True)
-  flags.DEFINE_integer('count', 300, 'Number of pairs.', lower_bound=1)
-  flags.DEFINE_integer('size', 128, 'Height and width in pixels.')
+  command_line.define_path(
+    'output', None, 'Folder to write to.', short='out', required=True
+  )
+  flags.DEFINE_integer('count', 600, 'Number of pairs.', lower_bound=1)
+  flags.DEFINE_integer('size', 128, 'Height and width, pixels.', lower_bound=16)
   flags.DEFINE_integer('seed', 42, 'Another seed draws other pictures.')
 
 

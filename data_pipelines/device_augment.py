@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from data_pipelines import errors
+
 _DRAWS = 24  # Random numbers per pair, of which some may be left.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -49,19 +51,19 @@ class DeviceAugment:
   def __post_init__(self):
     """Checks the ranges."""
     if not 0 < self.min_scale <= 1 <= self.max_scale:
-      raise ValueError(
+      raise errors.UserError(
         'config.data.augment.min_scale must be in (0, 1] and '
         'config.data.device.max_scale at least 1, got '
         f'{self.min_scale} and {self.max_scale}.'
       )
     for name in ('flip', 'color', 'blur', 'noise', 'background'):
       if not 0 <= getattr(self, name) <= 1:
-        raise ValueError(
+        raise errors.UserError(
           f'config.data.augment.{name} must be in [0, 1], got '
           f'{getattr(self, name)}.'
         )
     if self.jpeg:
-      raise ValueError(
+      raise errors.UserError(
         f'config.data.augment.jpeg (={self.jpeg}) needs config.data.loader='
         "'grain': a device cannot compress pictures. Set it to 0."
       )

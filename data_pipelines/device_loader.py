@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from data_pipelines import folder, images, parallel, transforms
+from data_pipelines import errors, folder, images, parallel, transforms
 from data_pipelines.device_augment import DeviceAugment
 from rmbg_jax import files
 
@@ -59,17 +59,17 @@ class DeviceIterator:
       mesh: the devices.
 
     Raises:
-      ValueError: if there are several hosts, fewer pairs than a batch needs,
+      UserError: if there are several hosts, fewer pairs than a batch needs,
         no pair of the wanted categories, or a bad file.
     """
     if jax.process_count() > 1:
-      raise ValueError(
+      raise errors.UserError(
         "config.data.loader='device' is for one host, this training has "
         f"{jax.process_count()}. Use config.data.loader='grain'."
       )
     self._steps = len(pairs) // batch_size
     if not self._steps:
-      raise ValueError(
+      raise errors.UserError(
         f'{len(pairs)} training images are fewer than one batch: lower '
         f'config.data.batch_size (={batch_size}) or add images.'
       )
@@ -180,8 +180,8 @@ def load_pixels(
       no file has changed; '' for none.
 
   Raises:
-    FileNotFoundError: if a file is missing.
-    ValueError: naming a file that is not as it should be.
+    MissingFileError: if a file is missing.
+    UserError: naming a file that is not as it should be.
   """
   shape = (len(pairs), *decode.size, 4)
   if not cache_dir:
@@ -238,7 +238,7 @@ def _expected_counts(pairs, shares, *, total):
   counts = {c: sum(p.category == c for p in pairs) for c in shares}
   wanted /= np.asarray([counts.get(pair.category, 1) for pair in pairs])
   if not wanted.sum():
-    raise ValueError(
+    raise errors.UserError(
       'No pair is of a category that config.data.device.shares names '
       f'({", ".join(shares)}). Set all of them to 0.'
     )

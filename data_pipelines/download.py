@@ -2,7 +2,7 @@
 
 ```bash
 pip install '.[download]'    # in a checkout: kagglehub and gdown
-python -m data_pipelines.download --name=people --out=DIR --accept_terms
+python -m data_pipelines.download --name=people --output=DIR --accept_terms
 ```
 
 Kaggle asks for an account: an API token from kaggle.com/settings as
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from data_pipelines import cod10k, folder, p3m, people, trees
+from data_pipelines import cod10k, errors, folder, p3m, people, trees
+from rmbg_jax import command_line
 
 _INSTALL = "pip install '.[download]' in a checkout"
 
@@ -83,7 +84,7 @@ def download(name: str, out: Path) -> list[folder.Pair]:
     Its pairs.
 
   Raises:
-    ValueError: if the client is missing or fails, or what came is not the
+    UserError: if the client is missing or fails, or what came is not the
       data set.
   """
   published = DATA_SETS[name]
@@ -100,10 +101,12 @@ def download(name: str, out: Path) -> list[folder.Pair]:
       gdown.download(id=published.drive, output=str(archive), resume=True)
       _unpack(archive, out)
   except ImportError as error:
-    raise ValueError(f'{error}. The clients are extras: {_INSTALL}') from error
+    raise errors.UserError(
+      f'{error}. The clients are extras: {_INSTALL}'
+    ) from error
   # Whatever a client raises, the remedy is the same.
   except Exception as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{published.place}: {type(error).__name__}: {error}. If it is a matter '
       'of credentials or quota, see python -m data_pipelines.download --help, '
       f'or fetch it in a browser and unpack it into {out}.'
@@ -125,22 +128,21 @@ def main(argv: list[str]) -> None:
   published = DATA_SETS[flags.FLAGS.name]
   print(f'From {published.place}. Terms: {published.terms}')
   if not flags.FLAGS.accept_terms:
-    raise SystemExit(
-      'Error: read the terms at that place; pass --accept_terms if you do.'
+    raise errors.UserError(
+      'read the terms at that place; pass --accept_terms if you do.'
     )
-  try:
-    pairs = download(flags.FLAGS.name, Path(flags.FLAGS.out))
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  pairs = download(flags.FLAGS.name, Path(flags.FLAGS.output))
   print('\n'.join(trees.describe_counts(pairs, published.counts)))
 
 
 def _define_flags() -> None:
   flags.DEFINE_enum('name', None, list(DATA_SETS), 'Data set.', required=True)
-  flags.DEFINE_string('out', None, 'Folder to write to.', required=True)
+  command_line.define_path(
+    'output', None, 'Folder to write to.', short='out', required=True
+  )
   flags.DEFINE_bool('accept_terms', False, 'You have read and accept them.')
 
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

@@ -11,6 +11,10 @@ class UserError(ValueError):
   """
 
 
+class DivergedError(UserError, FloatingPointError):
+  """Reports a training whose numbers stopped being finite."""
+
+
 class MissingFileError(UserError, FileNotFoundError):
   """Reports a file or folder that is not there."""
 

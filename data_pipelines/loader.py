@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import grain
 
-from data_pipelines import folder, parallel, transforms
+from data_pipelines import errors, folder, parallel, transforms
 
 # Grain's own default. Each holds a batch: at 512x512, 64 pairs are 67 MB.
 _MOST_THREADS = 16
@@ -77,11 +77,11 @@ def make_train_iterator(
     uint8 in [0, 255], and `weight` (b,).
 
   Raises:
-    ValueError: if there are fewer pairs than one batch needs.
+    UserError: if there are fewer pairs than one batch needs.
   """
   steps = count_steps(pairs, batch_size=batch_size)
   if not steps:
-    raise ValueError(
+    raise errors.UserError(
       f'{len(pairs)} training images are fewer than one batch: lower '
       f'config.data.batch_size (={batch_size}) or add images.'
     )

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines import folder, trees
+from data_pipelines import errors, folder, trees
 
 TREE = """people_segmentation/
   images/  masks/
@@ -40,8 +40,8 @@ def read_people(
     labelled 'gt', of the category 'human'.
 
   Raises:
-    FileNotFoundError: if there is no such folder.
-    ValueError: for another tree, files without a partner, or files that are
+    MissingFileError: if there is no such folder.
+    UserError: for another tree, files without a partner, or files that are
       not in exactly one list.
   """
   found: list[str] = []
@@ -72,7 +72,7 @@ def read_people(
 
 def _read_list(path: Path) -> set[str]:
   if not path.is_file():
-    raise ValueError(
+    raise errors.UserError(
       f'{path} is missing. Expected\n{TREE}\nA folder of your own needs no '
       'lists: it is read as the data set "folder".'
     )

@@ -1,7 +1,8 @@
-"""Makes one training set of the published ones, in the folder layout.
+r"""Makes one training set of the published ones, in the folder layout.
 
 ```bash
-python -m data_pipelines.prepare --p3m=DIR --cod10k=DIR --people=DIR --out=DIR
+python -m data_pipelines.prepare --p3m=DIR --cod10k=DIR --people=DIR \
+  --output=DIR
 ```
 
 Names get their category as a prefix. Photos are upright RGB, masks 8-bit grey
@@ -23,6 +24,7 @@ from PIL import ImageOps
 from data_pipelines import (
   cod10k,
   combine,
+  errors,
   folder,
   images,
   p3m,
@@ -30,7 +32,7 @@ from data_pipelines import (
   people,
   trees,
 )
-from rmbg_jax import files
+from rmbg_jax import command_line, files
 
 OPTIONS_NAME = 'prepare.json'
 REJECTED_NAME = 'Rejected.csv'
@@ -47,11 +49,11 @@ def parse_size(text: str) -> Resize:
       exactly (height)x(width).
 
   Raises:
-    ValueError: for anything else.
+    UserError: for anything else.
   """
   sides = text.lower().split('x') if text else []
   if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
-    raise ValueError(
+    raise errors.UserError(
       f'--size={text}: pass the longest side, such as 640, or HEIGHTxWIDTH, '
       'such as 512x512.'
     )
@@ -107,7 +109,7 @@ def prepare_pair(
   if invert:
     mask = ImageOps.invert(mask)
     if not allow_empty and mask.getextrema()[1] == 0:
-      raise ValueError(f'{pair.mask_path}: the inverted mask is empty.')
+      raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
   with files.write_atomically(result.image_path) as partial:
     if size == own and _is_plain_jpeg(pair.image_path):
       shutil.copyfile(pair.image_path, partial)
@@ -141,7 +143,7 @@ def prepare(
     (the written pairs, (name, reason) of what could not be used).
 
   Raises:
-    ValueError: if the folder is not for this data set, or nothing is usable.
+    UserError: if the folder is not for this data set, or nothing is usable.
     OSError: if it cannot be written, as when the disk is full.
   """
   resize = parse_size(size)
@@ -164,7 +166,7 @@ def prepare(
   for result in tqdm.tqdm(results, total=len(pairs), unit='pair'):
     (written if isinstance(result, folder.Pair) else rejected).append(result)
   if not written:
-    raise ValueError(
+    raise errors.UserError(
       f'None of {len(pairs)} pairs can be used; the first: {rejected[0][1]}'
     )
   folder.write_csv(out / folder.CSV_NAME, written)
@@ -177,12 +179,12 @@ def _check_options(out: Path, options: dict) -> None:
   if path.exists():
     earlier = json.loads(path.read_text())
     if earlier != options:
-      raise ValueError(
-        f'{out} was made with {earlier}, not {options}. Pass another --out.'
+      raise errors.UserError(
+        f'{out} was made with {earlier}, not {options}. Pass another --output.'
       )
   elif out.exists() and any(out.iterdir()):
-    raise ValueError(
-      f'{out} has files that are not of this command. Pass another --out.'
+    raise errors.UserError(
+      f'{out} has files that are not of this command. Pass another --output.'
     )
   with files.write_atomically(path) as partial:
     partial.write_text(json.dumps(options))
@@ -222,14 +224,14 @@ def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
     (flags.FLAGS.folder, _read_own, {}),
   )
   everything, unwanted, problems = [], set(), []
-  out = Path(flags.FLAGS.out).resolve()
+  out = Path(flags.FLAGS.output).resolve()
   for directory, read, published in readers:
     if not directory:
       continue
     if out.is_relative_to(Path(directory).resolve()):
-      raise ValueError(
-        f'--out={flags.FLAGS.out} is inside {directory}, which is not to be '
-        'changed. Pass another --out.'
+      raise errors.UserError(
+        f'--output={flags.FLAGS.output} is inside {directory}, which is not '
+        'to be changed. Pass another --output.'
       )
     pairs = read(directory, problems)
     print('\n'.join(trees.describe_counts(pairs, published)))
@@ -243,7 +245,7 @@ def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
       }
       print(f'{len(unwanted):,} of COD10K left out (--cod10k_images={choice})')
   if not everything:
-    raise ValueError(
+    raise errors.UserError(
       'Pass at least one of --p3m, --cod10k, --people, --folder.'
     )
   return everything, unwanted, problems
@@ -268,7 +270,7 @@ def main(argv: list[str]) -> None:
   """Makes what the flags describe; exits with 1 if a file was rejected."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  out = Path(flags.FLAGS.out)
+  out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:
     share = combine.SHARES[flags.FLAGS.split]
@@ -286,15 +288,13 @@ def main(argv: list[str]) -> None:
     )
     rejected += [('', problem) for problem in problems]
     _write_rejected(out / REJECTED_NAME, rejected)
+  except errors.UserError:  # Also of a missing file, which is an OSError too.
+    raise
   except OSError as error:
-    if isinstance(error, FileNotFoundError):
-      raise SystemExit(f'Error: {error}') from error
-    raise SystemExit(
-      f'Error: cannot write to {out}: {error}. Make room there and run the '
-      'same command again; it goes on where it stopped.'
+    raise errors.UserError(
+      f'cannot write to {out}: {error}. Make room there and run the same '
+      'command again; it goes on where it stopped.'
     ) from error
-  except ValueError as error:
-    raise SystemExit(f'Error: {error}') from error
   empty = sum(pair.source == NONCAM for pair in written)
   if empty:
     print(
@@ -323,8 +323,10 @@ def _define_flags() -> None:
     ('people', 'People Segmentation'),
     ('folder', 'photos and masks of your own'),
   ):
-    flags.DEFINE_string(name, None, f'Folder of {title}.')
-  flags.DEFINE_string('out', None, 'Folder to write to.', required=True)
+    command_line.define_path(name, None, f'Folder of {title}.')
+  command_line.define_path(
+    'output', None, 'Folder to write to.', short='out', required=True
+  )
   flags.DEFINE_string(
     'size', '', 'Longest side, or HEIGHTxWIDTH; by default sizes are kept.'
   )
@@ -359,4 +361,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

@@ -16,7 +16,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines import folder
+from data_pipelines import errors, folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,15 +77,15 @@ def read_saliency(
     Pairs labelled 'gt' of the set's source, all of split 'test'.
 
   Raises:
-    FileNotFoundError: if there is no such folder.
-    ValueError: for another name or tree, or files without a partner.
+    MissingFileError: if there is no such folder.
+    UserError: for another name or tree, or files without a partner.
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(f'{directory}: no such folder.')
+    raise errors.MissingFileError(f'{directory}: no such folder.')
   benchmark = find_benchmark(directory)
   if benchmark is None:
-    raise ValueError(
+    raise errors.UserError(
       f'{directory}: not named like one of '
       f'{", ".join(known.title for known in BENCHMARKS)}. Rename the folder, '
       'or pass a folder with Images/ and Masks/.'
@@ -96,7 +96,7 @@ def read_saliency(
   photo_dir = _find_folder(directory, _PHOTO_FOLDERS)
   mask_dir = _find_folder(directory, _MASK_FOLDERS) or photo_dir
   if photo_dir is None:
-    raise ValueError(
+    raise errors.UserError(
       f'{directory}: no folder of photos in it. Expected the folders '
       'Image/ and GT/, or Imgs/ with .jpg photos and .png masks.'
     )
@@ -106,7 +106,7 @@ def read_saliency(
     pairs, found = folder.pair_by_stem(photo_dir, mask_dir)
   folder.report(found, remedy=folder.PAIRING_REMEDY, problems=problems)
   if not pairs:
-    raise ValueError(f'{directory}: no photo has a mask.')
+    raise errors.UserError(f'{directory}: no photo has a mask.')
   return [
     dataclasses.replace(pair, source=benchmark.source, split='test')
     for pair in sorted(pairs, key=lambda pair: pair.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import cod10k, combine, demo, folder, p3m, people
+from data_pipelines import cod10k, combine, demo, errors, folder, p3m, people
 
 _READERS = {
   'folder': folder.read_folder,
@@ -43,15 +43,15 @@ def load_pairs(
     demo_size: their height and width in pixels.
 
   Raises:
-    FileNotFoundError: if the folder or a file in it is missing.
-    ValueError: if the set is not as it should be; the files are named.
+    MissingFileError: if the folder or a file in it is missing.
+    UserError: if the set is not as it should be; the files are named.
   """
   if name not in SOURCES:
-    raise ValueError(
+    raise errors.UserError(
       f'Unknown config.data.name {name!r}; choose one of {", ".join(SOURCES)}.'
     )
   if not directory:
-    raise ValueError(
+    raise errors.UserError(
       'config.data.dir is not set: pass --config.data.dir=FOLDER, a folder '
       'with Images/ and Masks/ or a Dataset.csv.'
     )

@@ -1,7 +1,7 @@
 r"""The data sets as TFDS ones: few large array_record files, no TensorFlow.
 
 ```bash
-python -m data_pipelines.tfds_sets --name=combined --dir=PREPARED --out=DIR
+python -m data_pipelines.tfds_sets --name=combined --data=PREPARED --output=DIR
 python -m rmbg_jax.main --config=configs/lite.py \
   --config.data.name=tfds/combined --config.data.dir=DIR
 ```
@@ -19,8 +19,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import app, flags
 
-from data_pipelines import cod10k, folder, images, p3m, people
-from rmbg_jax import files
+from data_pipelines import cod10k, errors, folder, images, p3m, people
+from rmbg_jax import command_line, files
 
 READERS = {
   'p3m': p3m.read_p3m,
@@ -191,14 +191,14 @@ def load(
   """Returns the pairs of those splits that the data set has.
 
   Raises:
-    FileNotFoundError: if it has not been built there.
+    MissingFileError: if it has not been built there.
   """
   builder = _make_builder(name, out)
   path = _index_path(builder)
   if not (builder.is_prepared() and path.exists()):
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'{out}: no TFDS data set {name}. Make it: python -m '
-      f'data_pipelines.tfds_sets --name={name} --dir=FOLDER --out={out}'
+      f'data_pipelines.tfds_sets --name={name} --data=FOLDER --output={out}'
     )
   index = json.loads(path.read_text(encoding='utf-8'))
   stored = {}
@@ -234,20 +234,21 @@ def main(argv: list[str]) -> None:
   """Builds what the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  try:
-    counts = build(flags.FLAGS.name, flags.FLAGS.dir, out=flags.FLAGS.out)
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  counts = build(flags.FLAGS.name, flags.FLAGS.data, out=flags.FLAGS.output)
   for split, count in counts.items():
     print(f'{split}: {count:,} pairs')
 
 
 def _define_flags() -> None:
   flags.DEFINE_enum('name', None, list(READERS), 'Data set.', required=True)
-  flags.DEFINE_string('dir', None, 'Folder that it is in.', required=True)
-  flags.DEFINE_string('out', None, 'TFDS data_dir to write to.', required=True)
+  command_line.define_path(
+    'data', None, 'Folder that it is in.', short='dir', required=True
+  )
+  command_line.define_path(
+    'output', None, 'TFDS data_dir to write to.', short='out', required=True
+  )
 
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

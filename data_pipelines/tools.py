@@ -1,10 +1,10 @@
 """Four small tools for a folder of `Images/` and `Masks/`.
 
 ```bash
-python -m data_pipelines.tools rename --dir=DIR --category=human
-python -m data_pipelines.tools resize --dir=DIR --size=512x512 --out=OUT
-python -m data_pipelines.tools create_csv --dir=DIR --category=human
-python -m data_pipelines.tools plot --dir=DIR --out=pairs.png
+python -m data_pipelines.tools rename --data=DIR --category=human
+python -m data_pipelines.tools resize --data=DIR --size=512x512 --output=OUT
+python -m data_pipelines.tools create_csv --data=DIR --category=human
+python -m data_pipelines.tools plot --data=DIR --output=pairs.png
 ```
 
 `rename` numbers the pairs CATEGORY_00001 and so on, in the folder itself;
@@ -18,8 +18,8 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from data_pipelines import combine, folder, prepare, sheets
-from rmbg_jax import files
+from data_pipelines import combine, errors, folder, prepare, sheets
+from rmbg_jax import command_line, files
 
 
 def rename(directory: Path, category: str) -> int:
@@ -32,7 +32,7 @@ def rename(directory: Path, category: str) -> int:
     The number of pairs.
 
   Raises:
-    FileNotFoundError, ValueError: as `folder.read_folder`; or if there is a
+    UserError: as `folder.read_folder`; or if there is a
       Dataset.csv, which would not fit any more, or a name is taken.
   """
   _refuse_csv(directory)
@@ -94,7 +94,7 @@ def _refuse_csv(directory: Path) -> None:
   if directory.is_dir():
     for entry in directory.iterdir():
       if entry.name.lower() == folder.CSV_NAME.lower():
-        raise ValueError(f'{entry} exists already. Remove it first.')
+        raise errors.UserError(f'{entry} exists already. Remove it first.')
 
 
 def main(argv: list[str]) -> None:
@@ -105,35 +105,36 @@ def main(argv: list[str]) -> None:
   given = flags.FLAGS
   needed = {
     'rename': ('category',),
-    'resize': ('size', 'out'),
-    'plot': ('out',),
+    'resize': ('size', 'output'),
+    'plot': ('output',),
   }
   for name in needed.get(argv[1], ()):
     if not given[name].value:
       raise app.UsageError(f'{argv[1]} needs --{name}.')
-  directory, out = Path(given.dir), Path(given.out)
-  try:
-    if argv[1] == 'rename':
-      count = rename(directory, given.category)
-    elif argv[1] == 'resize':
-      count = resize(directory, out, given.size)
-    elif argv[1] == 'create_csv':
-      count = create_csv(directory, given.category)
-    else:
-      count = plot(directory, out, given.count)
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  directory, out = Path(given.data), Path(given.output)
+  if argv[1] == 'rename':
+    count = rename(directory, given.category)
+  elif argv[1] == 'resize':
+    count = resize(directory, out, given.size)
+  elif argv[1] == 'create_csv':
+    count = create_csv(directory, given.category)
+  else:
+    count = plot(directory, out, given.count)
   print(f'{argv[1]}: {count:,} pairs')
 
 
 def _define_flags() -> None:
-  flags.DEFINE_string('dir', None, 'Folder of the data set.', required=True)
+  command_line.define_path(
+    'data', None, 'Folder of the data set.', short='dir', required=True
+  )
   flags.DEFINE_string('category', '', 'Such as human or animal.')
   flags.DEFINE_string('size', '', 'Longest side, or HEIGHTxWIDTH.')
-  flags.DEFINE_string('out', '', 'Folder, or PNG file, to write.')
+  command_line.define_path(
+    'output', '', 'Folder, or PNG file, to write.', short='out'
+  )
   flags.DEFINE_integer('count', 12, 'Pairs to plot.', lower_bound=1)
 
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command_line.run(main, __name__)

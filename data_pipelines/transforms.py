@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines import effects, folder, images
+from data_pipelines import effects, errors, folder, images
 
 Element = dict[str, np.ndarray]
 
@@ -203,4 +203,6 @@ class RandomDecode:
 
 def _check(name: str, value: float, valid: bool, span: str) -> None:
   if not valid:
-    raise ValueError(f'config.data.augment.{name}={value} is not in {span}.')
+    raise errors.UserError(
+      f'config.data.augment.{name}={value} is not in {span}.'
+    )

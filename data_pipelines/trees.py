@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines import folder
+from data_pipelines import errors, folder
 
 # Archives are unpacked into a folder of their own name, some twice over.
 _DEPTH = 3
@@ -54,8 +54,8 @@ def read_parts(
     (the tree's root, pairs in the order of the parts, by stem in each).
 
   Raises:
-    FileNotFoundError: if there is no such folder.
-    ValueError: if it has none of the parts.
+    MissingFileError: if there is no such folder.
+    UserError: if it has none of the parts.
   """
   root = _find_root(Path(directory), parts, expected)
   pairs = []
@@ -63,7 +63,7 @@ def read_parts(
     image_dir, mask_dir = root / part.images, root / part.masks
     if image_dir.is_dir() != mask_dir.is_dir():
       missing = mask_dir if image_dir.is_dir() else image_dir
-      raise ValueError(f'{missing} is missing. Expected\n{expected}')
+      raise errors.UserError(f'{missing} is missing. Expected\n{expected}')
     if not image_dir.is_dir():
       continue
     matched, problems = folder.pair_by_stem(image_dir, mask_dir)
@@ -79,7 +79,7 @@ def read_parts(
       for pair in matched
     ]
   if not pairs:
-    raise ValueError(f'{root}: no pair in it. Expected\n{expected}')
+    raise errors.UserError(f'{root}: no pair in it. Expected\n{expected}')
   return root, pairs
 
 
@@ -99,7 +99,7 @@ def describe_counts(
 
 def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
   if not directory.is_dir():
-    raise FileNotFoundError(f'{directory}: no such folder.')
+    raise errors.MissingFileError(f'{directory}: no such folder.')
   level = [directory]
   for _ in range(_DEPTH + 1):
     for candidate in level:
@@ -115,6 +115,6 @@ def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
       for entry in sorted(candidate.iterdir())
       if entry.is_dir()
     ]
-  raise ValueError(
+  raise errors.UserError(
     f'{directory}: not the tree of this data set. Expected\n{expected}'
   )

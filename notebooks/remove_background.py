@@ -79,7 +79,7 @@ remover.remove(min(Path(PHOTOS).iterdir()))
 
 # %%
 # !{sys.executable} -m rmbg_jax.predict --checkpoint={CHECKPOINT} --input={PHOTOS} --output={RESULTS}
-# !{sys.executable} scripts/contact_sheet.py --photos={PHOTOS} --results={RESULTS} --sheet={RESULTS}/sheet.png --limit=24
+# !{sys.executable} scripts/contact_sheet.py --input={PHOTOS} --results={RESULTS} --output={RESULTS}/sheet.png --limit=24
 
 from IPython import display
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from data_pipelines import errors
 from rmbg_jax import state as state_lib
 
 _SUBDIRECTORY = 'checkpoints'
@@ -124,7 +125,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
     """Returns the saved state, laid out over the devices as `state` is.
 
     Raises:
-      ValueError: if the checkpoint is of another network or optimiser.
+      UserError: if the checkpoint is of another network or optimiser.
     """
     abstract = jax.tree.map(
       ocp.arrays.to_shape_dtype_struct, _checkpointables(state)
@@ -132,7 +133,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
     try:
       loaded = self._checkpointer.load_checkpointables(step, abstract)
     except (KeyError, ValueError) as error:
-      raise ValueError(
+      raise errors.UserError(
         f'{self._checkpointer.directory / str(step)}: the checkpoint does not '
         'fit the configuration (is config.optimizer another one?): '
         f'{error.__cause__ or error}'

@@ -25,6 +25,7 @@ from typing import Any
 import tqdm
 from absl import app, flags
 
+from data_pipelines import errors
 from rmbg_jax import command_line
 from rmbg_jax.evaluation import benchmarks, columns
 
@@ -32,19 +33,21 @@ from rmbg_jax.evaluation import benchmarks, columns
 # or what went wrong.
 Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
-_CHECKPOINT = flags.DEFINE_list(
+_CHECKPOINT = command_line.define_paths(
   'checkpoint',
   [],
   "What `predict` takes: a training's working directory, a .safetensors "
   'release, a Keras .h5. Several are put side by side.',
 )
-_PREDICTIONS = flags.DEFINE_list(
+_PREDICTIONS = command_line.define_paths(
   'predictions', [], "Folders of masks with the photos' stems, by anything."
 )
-_DATA = flags.DEFINE_list(
+_DATA = command_line.define_paths(
   'data', [], 'Benchmarks as published, or folders of photos and masks.'
 )
-_OUTPUT = flags.DEFINE_string('output', 'evaluation', 'Folder for the results.')
+_OUTPUT = command_line.define_path(
+  'output', 'evaluation', 'Folder for the results.'
+)
 _SPLIT = flags.DEFINE_list(
   'split', [], 'Rows to score on, such as val; default: all but train.'
 )
@@ -73,7 +76,7 @@ _PROCESSES = flags.DEFINE_integer(
 _GALLERY = flags.DEFINE_integer(
   'gallery', 10, 'Worst, median and best images to show; 0: no gallery.'
 )
-_COMPARE = flags.DEFINE_list(
+_COMPARE = command_line.define_paths(
   'compare', [], 'Two results: what differs, instead of an evaluation.'
 )
 _ALLOW = flags.DEFINE_bool(
@@ -88,15 +91,14 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   _check_flags()
+  command_line.check_folder(Path(_OUTPUT.value), 'output')
   try:
     failed = _compare() if _COMPARE.value else _evaluate()
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
-    raise SystemExit(
-      f"Error: {error}. Evaluation needs more: pip install '.[eval]'"
+    raise errors.UserError(
+      f"{error}. Evaluation needs more: pip install '.[eval]'"
     ) from error
   for line in failed[:20]:
     print(f'Failed: {line}')
@@ -250,7 +252,7 @@ def _open_checkpoint(
   for data_set in data_sets:
     seen = benchmarks.find_trained_on(data_set, details['training_data'] or ())
     if seen and not _ALLOW.value:
-      raise ValueError(
+      raise errors.UserError(
         f'{path} was trained on {", ".join(seen)}, which {data_set.name} '
         f'({data_set.directory}) is or contains, by the Source column of its '
         'list. Leave it out of --data. To score on it all the same, as on '

@@ -13,6 +13,10 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
   The temporary file is in the same folder (a rename across file systems is
   not atomic) and is removed when the block fails. Parent folders are made.
+
+  Raises:
+    OSError: of the block, or if the file cannot be written. One that names no
+      file, as of a full disk, or the temporary one, names `path`.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,6 +27,9 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
   try:
     yield partial
     partial.replace(path)
-  except BaseException:
-    partial.unlink(missing_ok=True)
+  except BaseException as error:
+    with contextlib.suppress(OSError):  # Else it hides what went wrong.
+      partial.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.filename in (None, str(partial)):
+      error.filename, error.filename2 = str(path), None
     raise

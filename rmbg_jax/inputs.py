@@ -11,6 +11,7 @@ import ml_collections
 from data_pipelines import (
   device_augment,
   device_loader,
+  errors,
   folder,
   sources,
   transforms,
@@ -57,12 +58,12 @@ def make_inputs(
   """Returns what the configuration says to read, at (height, width).
 
   Raises:
-    FileNotFoundError: if the data is not there.
-    ValueError: if it, or the configuration, is not as it should be.
+    MissingFileError: if the data is not there.
+    UserError: if it, or the configuration, is not as it should be.
   """
   data = config.data
   if data.loader not in LOADERS:
-    raise ValueError(
+    raise errors.UserError(
       f'Unknown config.data.loader {data.loader!r}; choose one of '
       f'{", ".join(LOADERS)}.'
     )
@@ -171,7 +172,7 @@ def _make_device_batches(
 def _check_batch_size(batch_size: int, accumulation: int) -> None:
   devices = jax.device_count()
   if batch_size % (devices * accumulation):
-    raise ValueError(
+    raise errors.UserError(
       f'config.data.batch_size (={batch_size}) must be a multiple of the '
       f'number of devices (={devices}) times config.optimizer.accumulation '
       f'(={accumulation}). Change one of them, or hide devices, for example '

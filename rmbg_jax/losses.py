@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from data_pipelines import errors
 from rmbg_jax.models import layers
 
 Maps = Float[Array, 'b h w 1']
@@ -124,11 +125,11 @@ def check_weights(
   """Checks `config.loss`.
 
   Raises:
-    ValueError: for an unknown loss, negative weights, or none above 0.
+    UserError: for an unknown loss, negative weights, or none above 0.
   """
   unknown = sorted(set(weights) - set(LOSSES))
   if unknown:
-    raise ValueError(
+    raise errors.UserError(
       f'Unknown loss {", ".join(unknown)} in config.loss.weights; choose from '
       f'{", ".join(sorted(LOSSES))}.'
     )
@@ -137,7 +138,7 @@ def check_weights(
     ('config.loss.outputs', tuple(output_weights)),
   ):
     if min(values, default=0) < 0 or sum(values) <= 0:
-      raise ValueError(
+      raise errors.UserError(
         f'{name} (={values}) must not be negative, and at least one must be '
         'above 0.'
       )
@@ -161,10 +162,10 @@ def compute_loss(
     output_weights: of each output; the average is taken with them.
 
   Raises:
-    ValueError: if there are not as many output weights as outputs.
+    UserError: if there are not as many output weights as outputs.
   """
   if len(output_weights) != len(outputs):
-    raise ValueError(
+    raise errors.UserError(
       f'config.loss.outputs has {len(output_weights)} weights, but the network '
       f'has {len(outputs)} outputs. Pass one for each, coarse to fine.'
     )

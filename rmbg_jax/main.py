@@ -13,7 +13,7 @@ from rmbg_jax import command_line
 _CONFIG = command_line.define_config(
   'Configuration: the path of a file, or the name of one in configs/.'
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = command_line.define_path(
   'workdir',
   None,
   'Folder for checkpoints, logs and pictures; a training found there is '
@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   # Imported here, so that --help and a wrong flag are answered at once.
+  import jax
+
   from rmbg_jax import runtime, train
 
   if not _COORDINATOR.value and (_NUM_PROCESSES.value or _PROCESS_ID.value):
@@ -46,17 +48,14 @@ def main(argv: list[str]) -> None:
     )
   runtime.start()
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    import jax
-
     # What is None is found in the environment.
     jax.distributed.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
-  try:
-    train.train_and_evaluate(_CONFIG.value, workdir)
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  if jax.process_index() == 0:
+    command_line.check_folder(workdir, 'workdir')
+  train.train_and_evaluate(_CONFIG.value, workdir)
 
 
 def run() -> None:

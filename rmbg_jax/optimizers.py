@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from data_pipelines import errors
+
 # 'plateau' is a constant rate that `monitor.py` lowers between epochs.
 SCHEDULES = ('constant', 'cosine', 'plateau')
 
@@ -23,14 +25,15 @@ def make_schedule(
   Args:
     schedule: 'constant', 'plateau', or 'cosine' (down to 0 at the last step).
     learning_rate: the highest rate.
-    warmup_steps: steps of linear increase before it.
+    warmup_steps: steps of linear increase before it (`check_config` has it 0
+      with 'plateau').
     total_steps: length of the training.
 
   Raises:
-    ValueError: for an unknown schedule.
+    UserError: for an unknown schedule.
   """
   if schedule not in SCHEDULES:
-    raise ValueError(
+    raise errors.UserError(
       f'Unknown config.optimizer.schedule {schedule!r}; choose one of '
       f'{", ".join(SCHEDULES)}.'
     )
@@ -57,7 +60,8 @@ def make_optimizer(
   Args:
     learning_rate: a schedule by step, or a number that `set_learning_rate`
       changes.
-    weight_decay: of AdamW, 0 for Adam.
+    weight_decay: of AdamW, for kernels: a bias, or what a normalisation
+      multiplies with and adds, is not drawn to 0. 0 for Adam.
     clip_norm: largest global norm of a gradient, 0 for none.
     encoder_rate: the encoder's learning rate as a share of the others'. At 0 it
       does not move, and nothing is kept for it.
@@ -70,7 +74,7 @@ def make_optimizer(
       optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
       optax.chain(
         _scale_by_adam(),
-        optax.add_decayed_weights(weight_decay),
+        _decay_kernels(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
       ),
       optax.masked(
@@ -126,6 +130,23 @@ def _scale_by_adam() -> optax.GradientTransformation:
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _decay_kernels(rate: float) -> optax.GradientTransformation:
+  """Returns AdamW's decay, of parameters with two dimensions and more.
+
+  Optax's own with a mask has a state of another shape than without, and older
+  checkpoints would not load.
+  """
+
+  def update(updates, params):
+    return jax.tree.map(
+      lambda change, value: change + rate * value if value.ndim > 1 else change,
+      updates,
+      params,
+    )
+
+  return optax.stateless(update)
 
 
 def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from data_pipelines import errors
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -104,15 +106,15 @@ def make_preprocessing(
     size: (height, width), each a multiple of 16.
 
   Raises:
-    ValueError: for an unknown name or a size the network cannot take.
+    UserError: for an unknown name or a size the network cannot take.
   """
   if normalization not in _NORMALIZATIONS:
-    raise ValueError(
+    raise errors.UserError(
       f'Unknown normalization {normalization!r}; choose one of '
       f'{sorted(_NORMALIZATIONS)}.'
     )
   if len(size) != 2 or any(side < 16 or side % 16 for side in size):
-    raise ValueError(
+    raise errors.UserError(
       f'config.data.size must be (height, width), multiples of 16; got {size}.'
     )
   return Preprocessing(size=tuple(size), **_NORMALIZATIONS[normalization])

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from data_pipelines import errors
 from rmbg_jax.monitor import MonitorState
 
 # Settings that may change between two parts of a training: how long it lasts
@@ -59,7 +60,7 @@ def check_compatible(
     wanted: that of the configuration.
 
   Raises:
-    ValueError: listing every setting that differs and may not.
+    UserError: listing every setting that differs and may not.
   """
   differences = [
     f'{path}: {old} in the checkpoint, {new} in the configuration'
@@ -68,7 +69,7 @@ def check_compatible(
     if not path.startswith(CHANGEABLE)
   ]
   if differences:
-    raise ValueError(
+    raise errors.UserError(
       'The working directory holds a training with other settings or data:\n  '
       + '\n  '.join(differences)
       + '\nPass these as they were, or another --workdir (with '

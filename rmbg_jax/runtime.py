@@ -1,5 +1,6 @@
 """What a command line sets up before JAX is used."""
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from data_pipelines import errors
 from rmbg_jax.pretrained import download
 
 # As JAX names it to those who listen.
@@ -19,12 +21,16 @@ _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 def start() -> None:
   """Quietens libraries and keeps compiled programs for the next process.
 
-  Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it.
+  Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it. Where there is
+  no folder to write to, as in some containers, nothing is kept.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    cache = download.cache_dir() / 'xla'
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+    with contextlib.suppress(errors.UserError, OSError):
+      cache = download.cache_dir() / 'xla'
+      cache.mkdir(parents=True, exist_ok=True)
+      if os.access(cache, os.W_OK):
+        jax.config.update('jax_compilation_cache_dir', str(cache))
   return_memory_after_compiling()
 
 

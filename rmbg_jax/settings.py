@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipelines import errors
 from rmbg_jax.models import resnet, u2net
 
 _AT_LEAST = {
@@ -67,7 +68,7 @@ def check_config(config: ConfigDict) -> None:
       not every network has every one.
 
   Raises:
-    ValueError: naming every key whose value cannot be, the value, and what it
+    UserError: naming every key whose value cannot be, the value, and what it
       must be.
   """
   lists = _LISTS | _LISTS_OF_MODELS.get(config.model.name, {})
@@ -92,8 +93,18 @@ def check_config(config: ConfigDict) -> None:
     if not fits or min(values) < least:
       count = 'one or more numbers' if length is None else f'{length} numbers'
       wrong.append((key, tuple(values), f'{count}, each at least {least}'))
+  optimizer = config.optimizer
+  if optimizer.schedule == 'plateau' and optimizer.warmup_steps > 0:
+    wrong.append(
+      (
+        'optimizer.warmup_steps',
+        optimizer.warmup_steps,
+        "0 with config.optimizer.schedule='plateau', which starts at the full "
+        "rate (or choose 'constant' or 'cosine')",
+      )
+    )
   if wrong:
-    raise ValueError(
+    raise errors.UserError(
       '\n'.join(
         f'config.{key} must be {wanted}, got {value}.'
         for key, value, wanted in wrong

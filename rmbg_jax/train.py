@@ -16,6 +16,7 @@ import optax
 import tqdm
 from jax.sharding import Mesh
 
+from data_pipelines import errors
 from rmbg_jax import (
   build,
   checkpoints,
@@ -46,10 +47,10 @@ def train_and_evaluate(
     The last epoch's row of the log.
 
   Raises:
-    FileNotFoundError: if data or weights are missing.
-    ValueError: if the configuration or the data is wrong, or the working
-      directory holds a training with other settings.
-    FloatingPointError: if the loss stops being finite.
+    UserError: if data or weights are missing (as a FileNotFoundError too), the
+      configuration or the data is wrong, or the working directory holds a
+      training with other settings.
+    DivergedError: if the loss stops being finite.
     SystemExit: after SIGTERM or Ctrl-C, when everything is saved.
   """
   mesh = state.make_mesh()
@@ -313,7 +314,7 @@ def _check_finite(values: Mapping[str, float], step: int) -> None:
   wrong = {key: v for key, v in values.items() if not math.isfinite(v)}
   if wrong:
     found = ', '.join(f'{key} {value}' for key, value in wrong.items())
-    raise FloatingPointError(
+    raise errors.DivergedError(
       f'Not finite at step {step}: {found}. The last checkpoint is kept. Go on '
       'from its weights in another working directory, with '
       '--config.init_from=THIS_WORKDIR and a lower '

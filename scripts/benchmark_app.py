@@ -12,7 +12,6 @@ predict: the same photo, from its file to the files of mask and cut-out, in
 Both are warm and take turns. Needs `pip install '.[app]'`.
 """
 
-import argparse
 import os
 import platform
 import re
@@ -26,11 +25,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+from absl import app, flags
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+
+from rmbg_jax import command_line
+
+_CHECKPOINT = command_line.define_path(
+  'checkpoint', 'released', 'As `predict` takes it.'
+)
+_REPEATS = flags.DEFINE_integer('repeats', 15, 'Timed calls of each.')
 
 
 def start_server(checkpoint: str) -> tuple[subprocess.Popen, str]:
@@ -112,15 +119,13 @@ def measure(checkpoint: str, repeats: int) -> None:
   )
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Prints the figures."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--checkpoint', default='released')
-  parser.add_argument('--repeats', type=int, default=15)
-  arguments = parser.parse_args()
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
-  measure(arguments.checkpoint, arguments.repeats)
+  measure(_CHECKPOINT.value, _REPEATS.value)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, __name__)

@@ -15,7 +15,6 @@ With `--scale`, trees of tiny pairs with the publishers' names are prepared to a
 set of so many, checked and evaluated, and a tenth of it for comparison.
 """
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -30,6 +29,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from absl import app, flags
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,10 +38,20 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from configs import default
 from data_pipelines import folder, transforms
+from rmbg_jax import command_line
 
 SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
 SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
 PUBLISHED = 25_599
+
+_IMAGES = flags.DEFINE_integer('images', 320, 'Per timing.')
+_FILES = flags.DEFINE_integer('files', 64, 'Photos to make.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timings of each side.')
+_SCALE = flags.DEFINE_integer('scale', 0, 'Tiny pairs to prepare; 0 for none.')
+_SIDE = flags.DEFINE_enum(
+  'side', None, [*SIDES, 'memory', 'all'], 'Measure one, here.'
+)
+_DATA = command_line.define_path('data', None, 'Folder of pairs, for --side.')
 
 
 def make_photos(root: Path, count: int) -> None:
@@ -102,11 +112,8 @@ def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
 
 def make_batches(pairs, batch: int, augment: transforms.Augment):
   """Returns the training loader at its default threads and buffer."""
-  from absl import flags
-
   from data_pipelines import loader
 
-  flags.FLAGS.mark_as_parsed()
   return loader.make_train_iterator(
     pairs,
     decode=make_decode(),
@@ -184,7 +191,7 @@ def measure(side: str, root: Path, images: int) -> dict[str, float]:
 
 def run_side(side: str, root: Path, images: int) -> dict[str, float]:
   """Measures in a process of its own."""
-  command = [sys.executable, __file__, f'--side={side}', f'--photos={root}']
+  command = [sys.executable, __file__, f'--side={side}', f'--data={root}']
   output = subprocess.run(
     [*command, f'--images={images}'], check=True, stdout=subprocess.PIPE
   ).stdout
@@ -238,11 +245,8 @@ def make_trees(root: Path, count: int) -> None:
 
 def evaluate(root: Path) -> None:
   """Walks all pairs once, as an evaluation does, and counts pictures."""
-  from absl import flags
-
   from data_pipelines import loader
 
-  flags.FLAGS.mark_as_parsed()
   pairs = folder.read_folder(root)
   batches = loader.make_eval_batches(
     pairs,
@@ -271,14 +275,14 @@ def measure_scale(root: Path, count: int) -> None:
   for name, command in (
     (
       'prepare',
-      [*module, 'data_pipelines.prepare', *sources, f'--out={out}']
+      [*module, 'data_pipelines.prepare', *sources, f'--output={out}']
       + ['--cod10k_images=all', '--split=original'],
     ),
     (
       'check',
       [*module, 'data_pipelines.check', str(out), '--allow_empty_masks'],
     ),
-    ('evaluate', [sys.executable, __file__, '--side=all', f'--photos={out}']),
+    ('evaluate', [sys.executable, __file__, '--side=all', f'--data={out}']),
   ):
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -294,33 +298,26 @@ def measure_scale(root: Path, count: int) -> None:
     print('\n'.join(f'  {line}' for line in text.splitlines()), flush=True)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Prints the comparison."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--images', type=int, default=320, help='Per timing.')
-  parser.add_argument('--files', type=int, default=64, help='Photos to make.')
-  parser.add_argument('--rounds', type=int, default=3)
-  parser.add_argument('--scale', type=int, default=0, help='Tiny pairs.')
-  parser.add_argument('--side', help='Measure one, here.')
-  parser.add_argument('--photos', type=Path, help='Of --side.')
-  arguments = parser.parse_args()
-  if arguments.side == 'all':
-    evaluate(arguments.photos)
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  if _SIDE.value == 'all':
+    evaluate(Path(_DATA.value))
     return
-  if arguments.side:
-    result = measure(arguments.side, arguments.photos, arguments.images)
-    print(json.dumps(result))
+  if _SIDE.value:
+    print(json.dumps(measure(_SIDE.value, Path(_DATA.value), _IMAGES.value)))
     return
   print(f'{platform.machine()}, {os.cpu_count()} cores')
   with tempfile.TemporaryDirectory() as directory:
     root = Path(directory)
-    if arguments.scale:
-      for count in (arguments.scale // 10, arguments.scale):
+    if _SCALE.value:
+      for count in (_SCALE.value // 10, _SCALE.value):
         measure_scale(root / str(count), count)
     else:
-      make_photos(root, arguments.files)
-      compare(root, arguments.images, arguments.rounds)
+      make_photos(root, _FILES.value)
+      compare(root, _IMAGES.value, _ROUNDS.value)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, __name__)

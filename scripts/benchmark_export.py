@@ -21,7 +21,9 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-_CHECKPOINTS = flags.DEFINE_list(
+from rmbg_jax import command_line
+
+_CHECKPOINTS = command_line.define_paths(
   'checkpoints',
   ['released'],
   'What `load_model` loads; or, with random weights, which do not change the '
@@ -79,6 +81,7 @@ CALLS = {
 
 def measure(checkpoint: str, folder: Path) -> None:
   """Prints a table of one network."""
+  from data_pipelines import errors
   from rmbg_jax import BackgroundRemover, export, load_model
   from scripts import benchmark_predict
 
@@ -103,7 +106,7 @@ def measure(checkpoint: str, folder: Path) -> None:
     path = folder / f'network{suffix}'
     try:
       export.save_export(path, loaded)
-    except ValueError as error:  # Not every network fits every format.
+    except errors.UserError as error:  # Not every network fits every format.
       print(error)
       continue
     predict = make_call(path)
@@ -126,7 +129,8 @@ def measure(checkpoint: str, folder: Path) -> None:
 
 def main(argv: list[str]) -> None:
   """Prints the tables."""
-  del argv
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
   for checkpoint in _CHECKPOINTS.value:
     with tempfile.TemporaryDirectory() as name:
@@ -134,4 +138,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, __name__)

@@ -17,7 +17,6 @@ memory: the peak of a process that does 200 photos, and one that does 2,000,
 Needs requirements-dev.txt. Weights are random: they do not change the time.
 """
 
-import argparse
 import os
 import platform
 import statistics
@@ -30,11 +29,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from absl import app, flags
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from rmbg_jax import command_line
+
+CASES = ('network', 'folder', 'lite', 'start', 'memory')
 
 
 def time_in_turn(
@@ -257,30 +261,41 @@ def measure_memory(folder: Path) -> None:
   )
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Prints the figures of the chosen cases."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--cases', default='network,folder,start,memory')
-  parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--u2netp', help='Path of u2netp.onnx, for lite.')
-  arguments = parser.parse_args()
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  repeats = flags.FLAGS.repeats
   print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
-  for case in arguments.cases.split(','):
+  for case in flags.FLAGS.cases:
     with tempfile.TemporaryDirectory() as name:
       folder = Path(name)
       if case == 'network':
-        measure_network(folder, arguments.repeats)
+        measure_network(folder, repeats)
       elif case == 'folder':
         measure_folder(folder)
       elif case == 'lite':
-        measure_lite(folder, arguments.u2netp, arguments.repeats)
+        measure_lite(folder, flags.FLAGS.u2netp, repeats)
       elif case == 'start':
         measure_start(folder)
-      elif case == 'memory':
-        measure_memory(folder)
       else:
-        parser.error(f'--cases={case}: unknown.')
+        measure_memory(folder)
+
+
+def _define_flags() -> None:
+  # Here, since benchmark_export imports this module and has flags of its own.
+  flags.DEFINE_list(
+    'cases', ['network', 'folder', 'start', 'memory'], ', '.join(CASES)
+  )
+  flags.register_validator(
+    'cases',
+    lambda cases: set(cases) <= set(CASES),
+    message=f'choose from {", ".join(CASES)}.',
+  )
+  flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
+  command_line.define_path('u2netp', None, 'Path of u2netp.onnx, for lite.')
 
 
 if __name__ == '__main__':
-  main()
+  _define_flags()
+  command_line.run(main, __name__)

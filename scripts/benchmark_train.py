@@ -15,7 +15,6 @@ medians, and the model FLOP utilisation: three times the forward pass' products
 against the rate that a product of large matrices reaches on the same device.
 """
 
-import argparse
 import json
 import math
 import os
@@ -29,13 +28,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from absl import app, flags
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+from rmbg_jax import command_line
+
 SIDES = ('jax', 'keras', 'torch')
 _MATRIX = 8192  # Rows and columns; smaller on a CPU.
+
+_CASES = flags.DEFINE_list('cases', ['2x256', '1x512'], 'BATCHxSIZE each.')
+_STEPS = flags.DEFINE_integer('steps', 5, 'Timed steps of each.')
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
+)
+_SIDES = flags.DEFINE_list('sides', ['jax', 'keras'], ', '.join(SIDES))
+_SIDE = flags.DEFINE_enum('side', None, SIDES, 'Measure one, here.')
 
 
 def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
@@ -251,25 +261,18 @@ def run_side(side: str, case: str, dtype: str, steps: int) -> dict | None:
   return json.loads(result.stdout.splitlines()[-1])
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Prints the comparison."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--cases', default='2x256,1x512', help='BATCHxSIZE,...')
-  parser.add_argument('--steps', type=int, default=5)
-  parser.add_argument('--dtype', default='float32')
-  parser.add_argument('--sides', default='jax,keras', help=', '.join(SIDES))
-  parser.add_argument('--side', choices=SIDES, help='Measure one, here.')
-  arguments = parser.parse_args()
-  if arguments.side:
-    batch, size = map(int, arguments.cases.split('x'))
-    result = measure(
-      arguments.side, batch, size, arguments.dtype, arguments.steps
-    )
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  if _SIDE.value:
+    batch, size = map(int, _CASES.value[0].split('x'))
+    result = measure(_SIDE.value, batch, size, _DTYPE.value, _STEPS.value)
     print(json.dumps(result))
     return
-  print(f'{platform.machine()}, {os.cpu_count()} cores, {arguments.dtype}')
-  for case in arguments.cases.split(','):
-    compare(case, arguments.sides.split(','), arguments.dtype, arguments.steps)
+  print(f'{platform.machine()}, {os.cpu_count()} cores, {_DTYPE.value}')
+  for case in _CASES.value:
+    compare(case, _SIDES.value, _DTYPE.value, _STEPS.value)
 
 
 def compare(case: str, sides: list[str], dtype: str, steps: int) -> None:
@@ -304,4 +307,4 @@ def compare(case: str, sides: list[str], dtype: str, steps: int) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, __name__)

@@ -23,7 +23,9 @@ from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-_CHECKPOINT = flags.DEFINE_string(
+from rmbg_jax import command_line
+
+_CHECKPOINT = command_line.define_path(
   'checkpoint', 'u2netp', "A U2-Net's .onnx file, or a published one's name."
 )
 _SIZE = flags.DEFINE_integer('size', 320, 'Height and width in pixels.')
@@ -73,7 +75,8 @@ def _time(call: Callable[[], np.ndarray]) -> float:
 
 def main(argv: list[str]) -> None:
   """Prints the comparison."""
-  del argv
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   from rmbg_jax.pretrained import u2net_onnx
 
   path = Path(_CHECKPOINT.value)
@@ -99,4 +102,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, __name__)

@@ -1,20 +1,37 @@
-"""Puts results on one picture to look at: photo, mask, cut-out on checks.
+r"""Puts results on one picture to look at: photo, mask, cut-out on checks.
 
 ```bash
-python scripts/contact_sheet.py --photos=PHOTOS --results=OUT --sheet=sheet.png
+python scripts/contact_sheet.py --input=PHOTOS --results=OUT \
+  --output=sheet.png
 ```
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from absl import app, flags
 from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_pipelines import sheets
+from data_pipelines import errors, sheets
+from rmbg_jax import command_line, files
+
+_INPUT = command_line.define_path(
+  'input', None, 'Folder of the photos.', required=True
+)
+_RESULTS = command_line.define_path(
+  'results', None, 'The --output of a prediction.', required=True
+)
+_OUTPUT = command_line.define_path(
+  'output', None, 'PNG file to write.', required=True
+)
+_CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
+_COLUMNS = flags.DEFINE_integer(
+  'columns', 2, 'Results in a row.', lower_bound=1
+)
+_LIMIT = flags.DEFINE_integer('limit', 0, 'Results to show; 0 for all.')
 
 
 def make_checks(size: tuple[int, int], square: int = 8) -> Image.Image:
@@ -25,20 +42,18 @@ def make_checks(size: tuple[int, int], square: int = 8) -> Image.Image:
   return Image.fromarray(grey).convert('RGB')
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Writes the sheet."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--photos', required=True, type=Path)
-  parser.add_argument('--results', required=True, type=Path)
-  parser.add_argument('--sheet', required=True, type=Path)
-  parser.add_argument('--cell', type=int, default=160, help='Pixels.')
-  parser.add_argument('--columns', type=int, default=2)
-  parser.add_argument('--limit', type=int, default=0, help='0 for all.')
-  arguments = parser.parse_args()
-  by_stem = {path.stem: path for path in arguments.photos.rglob('*.*')}
-  cutouts = sorted((arguments.results / 'cutout').rglob('*.png'))
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  by_stem = {path.stem: path for path in Path(_INPUT.value).rglob('*.*')}
+  cutouts = sorted(Path(_RESULTS.value, 'cutout').rglob('*.png'))
   rows = []
-  for path in cutouts[: arguments.limit or None]:
+  for path in cutouts[: _LIMIT.value or None]:
+    if path.stem not in by_stem:
+      raise errors.UserError(
+        f'--input={_INPUT.value}: no photo of the result {path}.'
+      )
     with (
       Image.open(by_stem[path.stem]) as photo,
       Image.open(path) as cutout,
@@ -48,14 +63,14 @@ def main() -> None:
       result.paste(cutout, mask=cutout.getchannel('A'))
       rows.append([upright, cutout.getchannel('A').convert('RGB'), result])
   if not rows:
-    raise SystemExit(f'{arguments.results}/cutout: no results there.')
-  arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-  sheet = sheets.make_sheet(
-    rows, cell=arguments.cell, columns=arguments.columns
-  )
-  sheet.save(arguments.sheet)
-  print(arguments.sheet)
+    raise errors.UserError(
+      f'--results={_RESULTS.value}: no cut-outs there. Pass what was --output.'
+    )
+  sheet = sheets.make_sheet(rows, cell=_CELL.value, columns=_COLUMNS.value)
+  with files.write_atomically(_OUTPUT.value) as partial:
+    sheet.save(partial, 'png')
+  print(_OUTPUT.value)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, __name__)

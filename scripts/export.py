@@ -16,10 +16,12 @@ from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-_CHECKPOINT = flags.DEFINE_string(
+from rmbg_jax import command_line
+
+_CHECKPOINT = command_line.define_path(
   'checkpoint', 'released', 'What `load_model` loads.'
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = command_line.define_path(
   'output', None, 'The file to write.', required=True
 )
 _DTYPE = flags.DEFINE_enum(
@@ -33,20 +35,19 @@ _DTYPE = flags.DEFINE_enum(
 
 def main(argv: list[str]) -> None:
   """Writes the file."""
-  del argv
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   from rmbg_jax import export, runtime
   from rmbg_jax.pretrained import load
 
   runtime.start()
   output = Path(_OUTPUT.value)
-  try:
-    export.check_request(output, dtype=_DTYPE.value)
-    loaded = load.load_model(_CHECKPOINT.value)
-    export.save_export(output, loaded, dtype=_DTYPE.value)
-  except (OSError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  export.check_request(output, dtype=_DTYPE.value)
+  command_line.check_folder(output.parent, 'output')
+  loaded = load.load_model(_CHECKPOINT.value)
+  export.save_export(output, loaded, dtype=_DTYPE.value)
   print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, __name__)

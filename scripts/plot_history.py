@@ -7,20 +7,20 @@ python scripts/plot_history.py runs/demo runs/lite --output=history.png
 Needs Matplotlib (`pip install matplotlib`, or the extra `eval`).
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 
-try:
-  import matplotlib
-except ImportError as error:
-  raise SystemExit(
-    'Error: the curves need Matplotlib. Run: pip install matplotlib'
-  ) from error
+from absl import app
 
-matplotlib.use('Agg')  # No screen is needed.
-from matplotlib import pyplot as plt
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data_pipelines import errors
+from rmbg_jax import command_line, files
+
+_OUTPUT = command_line.define_path(
+  'output', 'history.png', 'PNG file to write.'
+)
 PANELS = (
   ('Loss', ('loss', 'val_loss')),
   ('Validation IoU', ('val_iou',)),
@@ -33,28 +33,35 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
   """Returns the rows of a training's log.
 
   Raises:
-    FileNotFoundError: if there is none.
+    UserError: if there is none, or it cannot be read.
   """
   path = workdir / 'log.jsonl'
   if not path.exists():
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'{path}: no log. Pass the --workdir of a training.'
     )
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  try:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+  except ValueError as error:
+    raise errors.UserError(f'{path}: not a log ({error}).') from error
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Writes the picture."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('workdirs', nargs='+', type=Path)
-  parser.add_argument('--output', default=Path('history.png'), type=Path)
-  arguments = parser.parse_args()
+  if len(argv) < 2:
+    raise app.UsageError('Pass the working directory of a training, or several')
+  try:
+    import matplotlib
+  except ImportError as error:
+    raise errors.UserError(
+      'the curves need Matplotlib. Run: pip install matplotlib'
+    ) from error
+  matplotlib.use('Agg')  # No screen is needed.
+  from matplotlib import pyplot as plt
+
   figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout='constrained')
-  for workdir in arguments.workdirs:
-    try:
-      rows = read_log(workdir)
-    except FileNotFoundError as error:
-      raise SystemExit(f'Error: {error}') from error
+  for workdir in map(Path, map(command_line.expand_home, argv[1:])):
+    rows = read_log(workdir)
     epochs = [row['epoch'] + 1 for row in rows]
     for (title, keys), axis in zip(PANELS, axes.flat, strict=True):
       for key in keys:
@@ -64,10 +71,10 @@ def main() -> None:
       axis.grid(alpha=0.3)
   for axis in axes.flat:
     axis.legend(fontsize='small')
-  arguments.output.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(arguments.output, dpi=120)
-  print(arguments.output)
+  with files.write_atomically(_OUTPUT.value) as partial:
+    figure.savefig(partial, dpi=120, format='png')
+  print(_OUTPUT.value)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, __name__)

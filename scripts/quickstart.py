@@ -43,7 +43,7 @@ def main() -> None:
 
   # Other pictures than those of the training: another seed.
   bootstrap.run(
-    [python, '-m', 'data_pipelines.demo', f'--out={photos}', '--count=12']
+    [python, '-m', 'data_pipelines.demo', f'--output={photos}', '--count=12']
     + ['--size=320', '--seed=7']
   )
   bootstrap.run(

@@ -2,7 +2,7 @@ r"""Shows what a training sees: augmented pairs of its first batches, as a PNG.
 
 ```bash
 python scripts/show_batch.py --config=configs/lite.py --config.data.dir=DIR \
-  --out=batch.png
+  --output=batch.png
 ```
 
 Each pair is a photo, its alpha, and the photo times alpha.
@@ -21,7 +21,9 @@ from data_pipelines import sheets
 from rmbg_jax import command_line
 
 _CONFIG = command_line.define_config('The configuration of the training.')
-_OUT = flags.DEFINE_string('out', 'batch.png', 'PNG file to write.')
+_OUTPUT = command_line.define_path(
+  'output', 'batch.png', 'PNG file to write.', short='out'
+)
 _COUNT = flags.DEFINE_integer('count', 24, 'Pairs to show.', lower_bound=1)
 _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
 
@@ -34,10 +36,7 @@ def main(argv: list[str]) -> None:
 
   runtime.start()
   config = _CONFIG.value
-  try:
-    batches = inputs.make_inputs(config, size=tuple(config.data.size))
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  batches = inputs.make_inputs(config, size=tuple(config.data.size))
   rows = []
   while len(rows) < _COUNT.value:
     batch = next(batches.train_batches)
@@ -49,9 +48,9 @@ def main(argv: list[str]) -> None:
   sheet = sheets.make_sheet(
     rows[: _COUNT.value], cell=_CELL.value, columns=min(3, _COUNT.value)
   )
-  with files.write_atomically(_OUT.value) as partial:
+  with files.write_atomically(_OUTPUT.value) as partial:
     sheet.save(partial, 'png')
-  print(_OUT.value)
+  print(_OUTPUT.value)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Draws what the refinements do at an edge.
 
 ```bash
-python scripts/show_refinement.py --out=docs/images/refinement.jpg
+python scripts/show_refinement.py --output=docs/images/refinement.jpg
 ```
 
 A picture of the demo set stands for a photo; its true alpha, reduced to 64
@@ -9,21 +9,22 @@ pixels, for a network's answer. Left to right: the photo, then alpha without
 refinement, guided, by matting, the truth. Below, each cut-out before white.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from absl import app
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data_pipelines import demo  # noqa: E402
-from rmbg_jax.prediction import (  # noqa: E402
-  foreground,
-  refinement,
-  rendering,
+from data_pipelines import demo
+from rmbg_jax import command_line
+from rmbg_jax.prediction import foreground, refinement, rendering
+
+_OUTPUT = command_line.define_path(
+  'output', None, 'JPEG file to write.', required=True
 )
 
 SEED = 5
@@ -36,11 +37,10 @@ def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
   return np.round(colours * weight + 255 * (1 - weight)).astype(np.uint8)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Writes the picture."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--out', required=True)
-  arguments = parser.parse_args()
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   pixels, mask, _ = demo.draw_pair(np.random.default_rng(SEED), (SIDE, SIDE))
   photo = Image.fromarray(pixels)
   truth = mask.astype(np.float32) / 255
@@ -73,8 +73,8 @@ def main() -> None:
       crop = picture[top : top + CROP, left : left + CROP]
       tile = Image.fromarray(crop).resize((2 * CROP, 2 * CROP), 0)
       sheet.paste(tile, (x, 20 + line * (2 * CROP + 4)))
-  sheet.save(arguments.out, quality=90)
+  sheet.save(_OUTPUT.value, quality=90)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, __name__)

@@ -23,8 +23,6 @@ from rmbg_jax.prediction import photos as photos_lib
 from rmbg_jax.prediction import refinement, rendering
 from tests import colour_network, helpers
 
-pytest.importorskip('gradio')
-
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = 12
 # The channels that the networks compare.

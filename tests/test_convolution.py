@@ -2,24 +2,27 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmbg_jax.models import convolution
+from rmbg_jax.models import convolution, resnet
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 CASES = [
   # kernel, stride, padding, dilation
   ((3, 3), 1, 'SAME', 1),
-  ((3, 3), 1, ((1, 1), (1, 1)), 1),
+  ((3, 3), 1, [(1, 1), (1, 1)], 1),
   ((1, 1), 1, 'SAME', 1),
   ((1, 1), 2, 'VALID', 1),
   ((5, 3), 1, 'SAME', 1),
   ((3, 3), 1, 'SAME', 3),
-  ((3, 3), 2, ((1, 1), (1, 1)), 1),
-  ((7, 7), 2, ((3, 3), (3, 3)), 1),
+  ((3, 3), 1, [(1, 1), (1, 1)], 3),  # Not 'SAME': the result is smaller.
+  ((3, 3), 1, [(3, 3), (3, 3)], 3),
+  ((3, 3), 2, [(1, 1), (1, 1)], 1),
+  ((7, 7), 2, [(3, 3), (3, 3)], 1),
   ((2, 2), 1, 'SAME', 1),
 ]
 ROW_CASES = [CASES[0], CASES[4], CASES[5]]  # Stride 1 and 'SAME'.
@@ -77,6 +80,35 @@ def test_the_cpu_takes_its_own_way():
 
   text = str(jax.make_jaxpr(jax.grad(loss))(jnp.ones((3, 3, 3, 4))))
   assert text.count('dot_general[') == 3  # One per row of the kernel.
+
+
+@pytest.mark.parametrize('padding', [1, 'SAME', ((1, 1), (1, 1))])
+def test_a_network_takes_the_cpus_way_whatever_its_padding(padding):
+  """Through Flax, which has its own form of a padding."""
+  layer = nn.Conv(
+    64,
+    (3, 3),
+    padding=padding,
+    conv_general_dilated=functools.partial(
+      convolution.convolve, platform='cpu'
+    ),
+  )
+  x = jnp.zeros((1, 16, 16, 64))
+  variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+  program = str(jax.make_jaxpr(layer.apply)(variables, x))
+  assert 'conv_general_dilated' not in program
+
+
+def test_the_encoder_takes_the_cpus_way():
+  """All its convolutions but the 7x7 of the stem."""
+  encoder = resnet.ResNetEncoder()
+  encode = functools.partial(encoder.apply, train=False)
+  x = jax.ShapeDtypeStruct((1, 256, 256, 3), 'float32')
+  variables = jax.eval_shape(
+    functools.partial(encoder.init, train=False), jax.random.key(0), x
+  )
+  program = str(jax.make_jaxpr(encode)(variables, x))
+  assert program.count('conv_general_dilated[') == 1
 
 
 @pytest.mark.parametrize('platform', ['', 'cpu', 'cuda'])

@@ -3,6 +3,7 @@
 Commands that need what a test cannot have say so in a comment: `# needs ...`.
 """
 
+import ast
 import os
 import re
 import shlex
@@ -49,7 +50,9 @@ ELSEWHERE = {
   'python3 scripts/quickstart.py': (
     'test_command_lines.py::test_quickstart_learns'
   ),
-  'python -m rmbg_jax.app': 'test_app.py::test_in_a_browser',
+  'python -m rmbg_jax.app': (
+    'test_app.py::test_ten_uploads_at_once_equal_predict'
+  ),
   'python scripts/campaign.py': (
     'test_campaign.py::test_goes_on_with_and_without_the_training'
   ),
@@ -186,6 +189,31 @@ def test_commands_run(world):
   assert (world / 'cutout.png').exists()
 
 
+def may_skip(source, function):
+  """Whether a test, its fixtures or its whole file can be skipped."""
+  tree = ast.parse(source)
+  functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+  others = [node for node in tree.body if node not in functions.values()]
+  wanted, seen = [function], set()
+  while wanted:
+    name = wanted.pop()
+    if name in functions and name not in seen:
+      seen.add(name)
+      wanted += [argument.arg for argument in functions[name].args.args]
+  parts = [*others, *(functions[name] for name in seen)]
+  return any('skip' in ast.unparse(part) for part in parts)
+
+
+def test_a_test_that_may_be_skipped_covers_nothing():
+  always = 'def test(thing):\n  use(thing)\n'
+  assert not may_skip(always, 'test')
+  fixture = 'def thing():\n  pytest.skip("no")\n'
+  assert may_skip(always + fixture, 'test')
+  assert not may_skip(always + fixture.replace('thing', 'other'), 'test')
+  assert may_skip("pytest.importorskip('x')\n" + always, 'test')
+  assert may_skip("@pytest.mark.skipif(True, reason='')\n" + always, 'test')
+
+
 def test_the_others_are_tested_elsewhere():
   for page in (*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')):
     name = page.relative_to(ROOT).as_posix()
@@ -198,7 +226,9 @@ def test_the_others_are_tested_elsewhere():
       assert tests or page in PAGES, f'{page}: {command}'
       for name in tests:
         file, _, function = name.partition('::')
-        assert f'def {function}(' in (ROOT / 'tests' / file).read_text()
+        source = (ROOT / 'tests' / file).read_text()
+        assert f'def {function}(' in source
+        assert not may_skip(source, function), f'{name} may be skipped'
 
 
 def test_extras_exist():

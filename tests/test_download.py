@@ -61,7 +61,7 @@ def host(tmp_path):
 def _run(name, out, environment, *flags):
   return subprocess.run(
     [sys.executable, '-m', 'data_pipelines.download', f'--name={name}']
-    + [f'--out={out}', *flags],
+    + [f'--output={out}', *flags],
     cwd=ROOT,
     env=environment,
     capture_output=True,

@@ -1,9 +1,6 @@
 """Both dialects of ImageNet weights give their publisher's features."""
 
 import functools
-import hashlib
-import http.server
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -112,58 +109,6 @@ def test_pth_without_torch_names_the_alternative(tmp_path, monkeypatch):
       dialect='torchvision',
       stage_sizes=STAGES,
     )
-
-
-CONTENT = bytes(range(256)) * 40
-
-
-class _Publisher(http.server.BaseHTTPRequestHandler):
-  """Serves CONTENT with ranges; cuts the first answer in the middle."""
-
-  requests = []
-
-  def do_GET(self):  # noqa: N802
-    wanted = self.headers.get('Range')
-    self.requests.append(wanted)
-    start = int(wanted.removeprefix('bytes=').rstrip('-')) if wanted else 0
-    body = CONTENT[start:]
-    self.send_response(206 if wanted else 200)
-    self.send_header('Content-Length', str(len(body)))
-    self.end_headers()
-    self.wfile.write(body[: len(body) if wanted else 5000])
-
-  def log_message(self, *_):
-    pass
-
-
-@pytest.fixture
-def publisher(monkeypatch, tmp_path):
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'cache')
-  _Publisher.requests = []
-  server = http.server.HTTPServer(('127.0.0.1', 0), _Publisher)
-  threading.Thread(target=server.serve_forever, daemon=True).start()
-  yield f'http://127.0.0.1:{server.server_port}/weights.h5'
-  server.shutdown()
-  server.server_close()
-
-
-def test_download_resumes_checks_and_caches(publisher):
-  checksum = 'md5:' + hashlib.md5(CONTENT).hexdigest()
-  with pytest.raises(FileNotFoundError, match='5000 of 10240'):
-    download.fetch(publisher, checksum=checksum, flag='--x')
-  path = download.fetch(publisher, checksum=checksum, flag='--x')
-  assert path.read_bytes() == CONTENT
-  assert _Publisher.requests == [None, 'bytes=5000-']
-  assert download.fetch(publisher, checksum=checksum, flag='--x') == path
-  assert len(_Publisher.requests) == 2, 'the cached copy was not used'
-
-
-def test_download_refuses_a_wrong_checksum(publisher):
-  with pytest.raises(FileNotFoundError):  # The publisher's first answer.
-    download.fetch(publisher, checksum='sha256:00', flag='--x')
-  with pytest.raises(ValueError, match='sha256:00.*--x=PATH'):
-    download.fetch(publisher, checksum='sha256:00', flag='--x')
-  assert not list(download.cache_dir().iterdir())
 
 
 def test_offline_names_address_checksum_and_flag(monkeypatch, tmp_path):

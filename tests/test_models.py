@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from configs import demo, full, lite
 from rmbg_jax import build, losses, models, summary
@@ -156,15 +157,19 @@ def test_every_parameter_gets_a_gradient():
       outputs, alpha, weights={'bce': 1.0}, output_weights=(1.0,) * 4
     ).mean()
 
-  grads = compute_grads(variables['params'])
+  grads = traverse_util.flatten_dict(compute_grads(variables['params']))
+  # Rounding alone makes 1e-8 of what is zero, the least of the others is 1e-4.
+  dead = {path for path, grad in grads.items() if np.abs(grad).max() < 1e-6}
   # A bias that a batch normalisation follows is subtracted again with the
-  # batch's mean: its gradient is zero but for rounding.
-  dead = [
-    jax.tree_util.keystr(path)
-    for path, grad in jax.tree_util.tree_leaves_with_path(grads)
-    if not np.abs(grad).max() > 0
-  ]
-  assert not dead, f'No gradient for {dead}'
+  # batch's mean.
+  without_effect = {
+    (*place, layer, 'bias')
+    for *place, layer, _ in grads
+    if (*place, layer.replace('conv', 'bn'), 'scale') in grads
+    and 'conv' in layer
+  }
+  assert without_effect
+  assert dead == without_effect
 
 
 def test_evaluation_leaves_the_statistics_alone():

@@ -12,7 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-import configs
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,11 +67,11 @@ def installed(dist, tmp_path_factory):
   return folder
 
 
-def _run(installed, *command, check=True):
+def _run(installed, *command, check=True, cwd=None):
   """Runs the installed project from another folder than the checkout's."""
   result = subprocess.run(
     [sys.executable, *map(str, command)],
-    cwd=installed,
+    cwd=cwd or installed,
     env={**os.environ, 'PYTHONPATH': str(installed)},
     capture_output=True,
     text=True,
@@ -85,9 +84,16 @@ def _run(installed, *command, check=True):
 def test_wheel_and_sdist_are_whole(dist):
   (wheel,) = dist.glob('*.whl')
   names = set(zipfile.ZipFile(wheel).namelist())
-  for package in ('rmbg_jax', 'data_pipelines', 'configs'):
+  for package, place in (
+    ('rmbg_jax', ''),
+    ('data_pipelines', 'rmbg_jax/'),
+    ('configs', 'rmbg_jax/'),
+  ):
     for path in (ROOT / package).rglob('*.py'):
-      assert path.relative_to(ROOT).as_posix() in names
+      assert place + path.relative_to(ROOT).as_posix() in names
+  # Other projects have packages of such names as `configs` too.
+  folders = {name.partition('/')[0] for name in names}
+  assert {name for name in folders if '.dist-info' not in name} == {'rmbg_jax'}
   for path in (ROOT / 'rmbg_jax/pretrained/weights').iterdir():
     assert path.relative_to(ROOT).as_posix() in names
   assert not [name for name in names if name.startswith(('tests', 'scripts'))]
@@ -136,22 +142,15 @@ def test_installed_configurations_go_by_name(installed):
     )
 
 
-def test_names_and_paths_of_configurations():
-  def resolve(*argv):
-    return configs.resolve_names(argv)
-
-  folder = Path(configs.__file__).parent
-  lite = str(folder / 'lite.py')
-  assert resolve('x', '--config=lite') == ['x', f'--config={lite}']
-  assert resolve('x', '--config', 'lite:campaign') == [
-    'x',
-    '--config',
-    f'{lite}:campaign',
-  ]
-  unchanged = ['x', '--config=configs/lite.py:campaign', '--config.name=lite']
-  assert resolve(*unchanged) == unchanged
-  with pytest.raises(ValueError, match='--config=light.*one of .*lite'):
-    resolve('x', '--config=light')
+def test_a_project_with_packages_of_the_same_names(installed, tmp_path):
+  for name in ('configs', 'data_pipelines'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / '__init__.py').write_text("raise SystemExit('theirs')")
+  train = ('-m', 'rmbg_jax.main', '--config=lite', '--config.data.dir=absent')
+  wrong = _run(installed, *train, check=False, cwd=tmp_path)
+  assert 'Error: absent: no such data folder' in wrong.stderr
+  tools = ('-m', 'rmbg_jax.data_pipelines.tools', '--help')
+  assert '--data:' in _run(installed, *tools, cwd=tmp_path).stdout
 
 
 def test_the_lists_of_requirements_agree():

@@ -42,7 +42,7 @@ def _command(out, *flags):
     sys.executable,
     '-m',
     'data_pipelines.prepare',
-    f'--out={out}',
+    f'--output={out}',
     *map(str, flags),
   ]
 
@@ -224,7 +224,9 @@ def test_sizes(tmp_path):
   assert {images.read_size(p.image_path) for p in written} == {(16, 32)}
   large, _, _ = _prepare(tmp_path / 'in', tmp_path / 'same', size='5000')
   assert {images.read_size(p.image_path) for p in large} == {(20, 24)}
-  with pytest.raises(ValueError, match=r"was made with .*'12'.*another --out"):
+  with pytest.raises(
+    ValueError, match=r"was made with .*'12'.*another --output"
+  ):
     _prepare(tmp_path / 'in', tmp_path / 'long', size='13')
   with pytest.raises(ValueError, match='--size=10x: pass the longest side'):
     _prepare(tmp_path / 'in', tmp_path / 'x', size='10x')

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from configs import default, demo, full, lite, preview, sample, u2netp
+from data_pipelines import errors
 from rmbg_jax import settings
 
 
@@ -42,6 +43,8 @@ def test_the_configurations_are_right(config):
     ('optimizer.plateau.factor', 3.0, r'in \(0, 1\), got 3.0'),
     ('optimizer.plateau.patience', -1, 'at least 0, got -1'),
     ('optimizer.warmup_steps', -5, 'at least 0, got -5'),
+    # With the default's schedule, a plateau.
+    ('optimizer.warmup_steps', 5, "0 with config.*schedule='plateau'.*, got 5"),
     ('train.epochs', 0, 'at least 1, got 0'),
     ('train.profile_steps', (5,), '2 numbers'),
     ('train.save_every', -1, 'at least 0, got -1'),
@@ -50,7 +53,17 @@ def test_the_configurations_are_right(config):
 def test_wrong_values_are_named(key, value, message):
   config = default.get_config()
   config.update_from_flattened_dict({key: value})
-  with pytest.raises(ValueError, match=rf'config\.{key} must be {message}'):
+  with pytest.raises(
+    errors.UserError, match=rf'config\.{key} must be {message}'
+  ):
+    settings.check_config(config)
+
+
+def test_a_warm_up_goes_with_the_schedules_that_have_one():
+  config = default.get_config()
+  config.optimizer.warmup_steps = 5
+  for schedule in ('constant', 'cosine'):
+    config.optimizer.schedule = schedule
     settings.check_config(config)
 
 

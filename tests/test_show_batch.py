@@ -29,7 +29,7 @@ def test_show_batch(tmp_path):
     '--config.data.augment.color=0.5',
     '--count=6',
     '--cell=96',
-    f'--out={out}',
+    f'--output={out}',
   )
   assert result.returncode == 0, result.stderr
   picture = np.asarray(Image.open(out))

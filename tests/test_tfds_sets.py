@@ -139,7 +139,7 @@ def test_stored_sets_give_the_same_batches_without_tensorflow(tmp_path):
 
 def test_what_is_missing_is_named(tmp_path):
   with pytest.raises(
-    FileNotFoundError, match='--name=people --dir=FOLDER --out='
+    FileNotFoundError, match='--name=people --data=FOLDER --output='
   ):
     sources.load_pairs(
       'tfds/people',
@@ -153,7 +153,7 @@ def test_what_is_missing_is_named(tmp_path):
   next((tmp_path / 'people/masks').iterdir()).write_bytes(b'no image')
   result = subprocess.run(
     [sys.executable, '-m', 'data_pipelines.tfds_sets', '--name=people']
-    + [f'--dir={tmp_path / "people"}', f'--out={tmp_path / "tfds"}'],
+    + [f'--data={tmp_path / "people"}', f'--output={tmp_path / "tfds"}'],
     cwd=ROOT,
     capture_output=True,
     text=True,

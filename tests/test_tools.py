@@ -41,19 +41,19 @@ def _contents(directory):
 def test_rename_keeps_pairs_together(directory):
   before = _contents(directory)
   assert len(before) == 5
-  result = _run('rename', f'--dir={directory}', '--category=human')
+  result = _run('rename', f'--data={directory}', '--category=human')
   assert result.stdout == 'rename: 5 pairs\n', result.stderr
   assert _contents(directory) == before
   names = [pair.name for pair in folder.read_folder(directory)]
   assert names == [f'human_{number:05d}.jpg' for number in range(1, 6)]
-  again = _run('rename', f'--dir={directory}', '--category=human')
+  again = _run('rename', f'--data={directory}', '--category=human')
   assert again.returncode == 0
   assert _contents(directory) == before
 
 
 def test_create_csv_has_rows(directory):
-  _run('rename', f'--dir={directory}', '--category=human')
-  assert _run('create_csv', f'--dir={directory}').returncode == 0
+  _run('rename', f'--data={directory}', '--category=human')
+  assert _run('create_csv', f'--data={directory}').returncode == 0
   with (directory / 'Dataset.csv').open(newline='') as file:
     rows = list(csv.DictReader(file))
   assert len(rows) == 5
@@ -63,7 +63,7 @@ def test_create_csv_has_rows(directory):
   assert rows[0]['Mask Path'] == 'masks/human_00001.png'
   assert len(folder.read_folder(directory)) == 5
   for tool in ('create_csv', 'rename'):
-    refused = _run(tool, f'--dir={directory}', '--category=x')
+    refused = _run(tool, f'--data={directory}', '--category=x')
     assert refused.returncode == 1
     assert 'Dataset.csv exists already' in refused.stderr
     assert 'Traceback' not in refused.stderr
@@ -72,9 +72,9 @@ def test_create_csv_has_rows(directory):
 def test_resize_and_plot(directory, tmp_path):
   result = _run(
     'resize',
-    f'--dir={directory}',
+    f'--data={directory}',
     '--size=16x24',
-    f'--out={tmp_path / "small"}',
+    f'--output={tmp_path / "small"}',
   )
   assert result.stdout == 'resize: 5 pairs\n', result.stderr
   resized = folder.read_folder(tmp_path / 'small')
@@ -83,20 +83,22 @@ def test_resize_and_plot(directory, tmp_path):
   ]
   assert {images.read_size(p.image_path) for p in resized} == {(16, 24)}
   picture = tmp_path / 'pairs.png'
-  result = _run('plot', f'--dir={directory}', f'--out={picture}', '--count=4')
+  result = _run(
+    'plot', f'--data={directory}', f'--output={picture}', '--count=4'
+  )
   assert result.stdout == 'plot: 4 pairs\n', result.stderr
   values = np.asarray(Image.open(picture))
   assert values.shape[1] > 6 * 200 and values.std() > 10
 
 
 def test_misuse_is_explained(directory):
-  unknown = _run('fly', f'--dir={directory}')
+  unknown = _run('fly', f'--data={directory}')
   assert unknown.returncode
   assert 'rename, resize, create_csv, plot' in unknown.stderr
   assert (
-    'rename needs --category' in _run('rename', f'--dir={directory}').stderr
+    'rename needs --category' in _run('rename', f'--data={directory}').stderr
   )
-  absent = _run('create_csv', '--dir=/absent')
+  absent = _run('create_csv', '--data=/absent')
   assert absent.returncode == 1
   assert 'Error: /absent: no such data folder' in absent.stderr
 

@@ -1,4 +1,7 @@
-"""The PyTorch side of `scripts/benchmark_train.py` is the same network."""
+"""The network by a walk of its own, in NumPy and, where it is, in PyTorch.
+
+PyTorch's is the one that `scripts/benchmark_train.py` times.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,31 +10,72 @@ import pytest
 
 from rmbg_jax import models, state
 from rmbg_jax.export import graph
+from tests import numpy_reference
 from tests.test_models import TINY
 
+SIZE = (32, 48)
 
-@pytest.mark.parametrize('dialect', ['keras', 'torchvision'])
-def test_outputs_and_statistics_equal_those_of_flax(dialect):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
-  from tests import torch_reference
 
-  encoder = {**TINY['encoder'], 'dialect': dialect}
+@pytest.fixture(scope='module', params=['keras', 'torchvision'])
+def network(request):
+  """(model, variables that no initialisation hides, graph, images)."""
+  encoder = {**TINY['encoder'], 'dialect': request.param}
   model = models.create_model({**TINY, 'encoder': encoder})
   variables = jax.device_get(
     state.create_variables(model, seed=0, size=(64, 64))
   )
-  network = torch_reference.Network(
-    graph.Graph(model, size=(32, 48)), variables
+  rng = np.random.default_rng(0)
+  # Scales of 1 and biases of 0 would look the same wherever they are.
+  variables['params'] = jax.tree.map(
+    lambda value: (
+      value * rng.uniform(0.5, 1.5, value.shape).astype('f4')
+      + (value.ndim == 1) * rng.normal(0, 0.1, value.shape).astype('f4')
+    ),
+    variables['params'],
   )
-  images = np.random.default_rng(0).normal(size=(3, 32, 48, 3))
-  images = images.astype(np.float32)
-  expected, updates = model.apply(
+  images = rng.normal(size=(3, *SIZE, 3)).astype(np.float32)
+  return model, variables, graph.Graph(model, size=SIZE), images
+
+
+def _train(model, variables, images):
+  """Outputs and batch statistics of Flax, as in training."""
+  return model.apply(
     variables, jnp.asarray(images), train=True, mutable=['batch_stats']
   )
-  actual = network(torch.tensor(images.transpose(0, 3, 1, 2)))
-  for ours, theirs in zip(expected, actual, strict=True):
-    theirs = theirs.detach().numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(theirs, ours, atol=2e-4)
-  ours = updates['batch_stats']['decoder1']['residual']['bn1']['mean']
-  theirs = network.layers['decoder1_residual_conv1'][1].running_mean
-  np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_outputs_and_statistics_of_flax_equal_numpys(network):
+  model, variables, walk, images = network
+  expected, means = numpy_reference.compute_outputs(walk, variables, images)
+  actual, updates = _train(model, variables, images)
+  for ours, theirs in zip(actual, expected, strict=True):
+    assert theirs.std() > 0.01, 'the reference says nothing'
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
+  assert len(means) > 20
+  for name, mean in means.items():
+    *path, norm = name.split('/')
+    stats, old = updates['batch_stats'], variables['batch_stats']
+    for part in (*path, norm):
+      stats, old = stats[part], old[part]
+    kept = 0.99  # The momentum.
+    np.testing.assert_allclose(
+      stats['mean'], kept * old['mean'] + (1 - kept) * mean, atol=1e-5
+    )
+
+
+def test_pytorchs_outputs_equal_numpys(network):
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  from tests import torch_reference
+
+  _, variables, walk, images = network
+  expected, means = numpy_reference.compute_outputs(walk, variables, images)
+  other = torch_reference.Network(walk, variables)
+  actual = other(torch.tensor(images.transpose(0, 3, 1, 2)))
+  for ours, theirs in zip(actual, expected, strict=True):
+    ours = ours.detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
+  np.testing.assert_allclose(
+    other.layers['decoder1_residual_conv1'][1].running_mean,
+    0.01 * means['decoder1/residual/bn1'],
+    atol=1e-5,
+  )

@@ -229,25 +229,35 @@ def test_schedules():
 
 
 def _params():
-  return {'encoder': {'w': jnp.full((2,), 2.0)}, 'head': jnp.full((4,), 2.0)}
+  return {
+    'encoder': {'w': jnp.full((2,), 2.0)},
+    'head': jnp.full((4,), 2.0),
+    'kernel': jnp.full((1, 4), 2.0),
+  }
 
 
 def test_clipping_and_decay_change_the_update():
   gradient = jax.tree.map(lambda p: p * 50, _params())
 
-  def update(**options):
+  def update(name, **options):
     optimizer = optimizers.make_optimizer(0.1, encoder_rate=1.0, **options)
     opt_state = optimizer.init(_params())
     # Two gradients of different norms: Adam's first step ignores the norm.
     _, opt_state = optimizer.update(gradient, opt_state, _params())
     tiny = jax.tree.map(lambda g: g * 1e-3, gradient)
-    return optimizer.update(tiny, opt_state, _params())[0]['head'][0]
+    return optimizer.update(tiny, opt_state, _params())[0][name].max()
 
-  plain = update(weight_decay=0.0, clip_norm=0.0)
+  plain = update('kernel', weight_decay=0.0, clip_norm=0.0)
   np.testing.assert_allclose(
-    update(weight_decay=0.5, clip_norm=0.0), plain - 0.1 * 0.5 * 2, rtol=1e-5
+    update('kernel', weight_decay=0.5, clip_norm=0.0),
+    plain - 0.1 * 0.5 * 2,
+    rtol=1e-5,
   )
-  assert abs(update(weight_decay=0.0, clip_norm=1.0) - plain) > 1e-3
+  # Biases and normalisations do not decay.
+  assert update('head', weight_decay=0.5, clip_norm=0.0) == update(
+    'head', weight_decay=0.0, clip_norm=0.0
+  )
+  assert abs(update('kernel', weight_decay=0.0, clip_norm=1.0) - plain) > 1e-3
 
 
 @pytest.mark.parametrize('encoder_rate', [0.0, 0.5, 1.0])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from data_pipelines import demo
+from data_pipelines import demo, errors
 from rmbg_jax import checkpoints, load_model, models, train
 from tests import helpers
 
@@ -230,7 +230,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models.UNet, '__call__', explode)
-    with pytest.raises(FloatingPointError, match=r'at step 3: .*learning_rate'):
+    with pytest.raises(
+      errors.DivergedError, match=r'at step 3: .*learning_rate'
+    ):
       train.train_and_evaluate(config, tmp_path)
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.latest_step == 2
@@ -248,6 +250,8 @@ def test_an_update_that_is_not_finite_is_never_saved(data_dir, tmp_path):
       'train.save_every': 1,
     },
   )
-  with pytest.raises(FloatingPointError, match=r'at step 1: .*update_norm inf'):
+  with pytest.raises(
+    errors.DivergedError, match=r'at step 1: .*update_norm inf'
+  ):
     train.train_and_evaluate(config, tmp_path)
   assert not checkpoints.has_checkpoints(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines import cod10k, folder, p3m, people, saliency
+from data_pipelines import cod10k, errors, folder, p3m, people, saliency
 
 # Folders that a published tree may be unpacked into.
 _DEPTH = 3
@@ -69,12 +69,12 @@ def load_data_sets(
     splits: which rows to take; none: all that are not for training.
 
   Raises:
-    FileNotFoundError: if there is no such folder.
-    ValueError: if nothing is known about its layout, or no row is left.
+    MissingFileError: if there is no such folder.
+    UserError: if nothing is known about its layout, or no row is left.
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(f'--data={directory}: no such folder.')
+    raise errors.MissingFileError(f'--data={directory}: no such folder.')
   problems: list[str] = []
   pairs, is_published = _read(directory, problems)
   learnable = frozenset(pair.source for pair in pairs if pair.split == 'train')
@@ -88,13 +88,13 @@ def load_data_sets(
   if not chosen:
     there = sorted({pair.split for pair in pairs} - {''})
     if splits and not there:
-      raise ValueError(
+      raise errors.UserError(
         f'--data={directory}: the set has no splits (the Split column of its '
         f'{folder.CSV_NAME} is missing or empty), so '
         f'--split={",".join(splits)} finds none of its {len(pairs)} pairs. '
         'Leave --split out to score on all of them.'
       )
-    raise ValueError(
+    raise errors.UserError(
       f'--data={directory}: none of the {len(pairs)} pairs is of the split to '
       f'score on; there are {", ".join(there)}. Pass --split=NAME[,NAME].'
     )

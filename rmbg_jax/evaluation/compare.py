@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import errors
 from rmbg_jax.evaluation import columns, gallery, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -24,14 +25,14 @@ def compare(first: Path, second: Path, output: Path) -> str:
     The report, as in `comparison.md`.
 
   Raises:
-    FileNotFoundError: if there are no results.
-    ValueError: if there are several systems, or no image in common.
+    MissingFileError: if there are no results.
+    UserError: if there are several systems, or no image in common.
   """
   paths = [find_system(directory) for directory in (first, second)]
   names = [{p.parent.name for p in path.glob('*/images.csv')} for path in paths]
   common = sorted(names[0] & names[1])
   if not common:
-    raise ValueError(
+    raise errors.UserError(
       f'--compare: {paths[0]} has results on {", ".join(sorted(names[0]))}, '
       f'{paths[1]} on {", ".join(sorted(names[1]))}: no data set in common.'
     )
@@ -111,19 +112,19 @@ def find_system(directory: Path) -> Path:
   """Returns the folder of a system's results, given it or one around it.
 
   Raises:
-    FileNotFoundError: if there are no results.
-    ValueError: if there are those of several systems.
+    MissingFileError: if there are no results.
+    UserError: if there are those of several systems.
   """
   if any(directory.glob('*/images.csv')):
     return directory
   found = sorted({path.parents[1] for path in directory.glob('*/*/images.csv')})
   if not found:
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f'--compare: no results in {directory}. Pass what was --output of an '
       'evaluation.'
     )
   if len(found) > 1:
-    raise ValueError(
+    raise errors.UserError(
       f'--compare: {directory} has the results of several systems; pass one '
       f'of {", ".join(map(str, found))}.'
     )
@@ -144,7 +145,7 @@ def _align(
   names = [[image['name'] for image in r.images] for r in (first, second)]
   common = sorted(set(names[0]) & set(names[1]))
   if not common:
-    raise ValueError(
+    raise errors.UserError(
       f'--compare: no image of {first.data_set} has both results.'
     )
   for part, there in zip((first, second), names, strict=True):

@@ -23,7 +23,7 @@ def index_masks(directory: Path) -> dict[str, list[Path]]:
   """Returns a folder's image files by stem, those of sub-folders too.
 
   Raises:
-    FileNotFoundError: if there are none.
+    MissingFileError: if there are none.
   """
   index = collections.defaultdict(list)
   for path in sorted(directory.rglob('*')):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import folder
+from data_pipelines import errors, folder
 from rmbg_jax import files
 from rmbg_jax.evaluation import columns, scoring
 
@@ -179,12 +179,14 @@ def load_results(directory: Path) -> Results:
   """Reads what `save_results` wrote; the folders name system and data set.
 
   Raises:
-    FileNotFoundError: if nothing was written there.
-    ValueError: if it is not as it was written.
+    MissingFileError: if nothing was written there.
+    UserError: if it is not as it was written.
   """
   path = directory / 'images.csv'
   if not path.exists():
-    raise FileNotFoundError(f'{path}: no results. Pass what --output was.')
+    raise errors.MissingFileError(
+      f'{path}: no results. Pass what --output was.'
+    )
   with path.open(
     newline='', encoding='utf-8', errors='surrogateescape'
   ) as file:
@@ -194,7 +196,7 @@ def load_results(directory: Path) -> Results:
   with np.load(directory / 'curves.npz') as stored:
     curves = {key: stored[key] for key in stored.files}
   if any(len(curve) != len(scored) for curve in curves.values()):
-    raise ValueError(
+    raise errors.UserError(
       f'{directory}: curves.npz and images.csv are not of the same evaluation. '
       'Evaluate again.'
     )

@@ -6,6 +6,7 @@ and whatever the checkpoint says of itself.
 
 from pathlib import Path
 
+from data_pipelines import errors
 from rmbg_jax.export import keras_file, onnx_file, stablehlo
 from rmbg_jax.pretrained import load, release
 
@@ -24,14 +25,14 @@ def check_request(path: Path, *, dtype: str | None = None) -> None:
   """Raises what `save_export` would, before a network is loaded in vain.
 
   Raises:
-    ValueError: for an unknown ending, or a type that the format cannot hold.
+    UserError: for an unknown ending, or a type that the format cannot hold.
   """
   if path.suffix not in FORMATS:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: unknown format. The name must end in {", ".join(FORMATS)}.'
     )
   if dtype and path.suffix != RELEASE:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: --dtype={dtype} is for {RELEASE} files; {path.suffix} files '
       'hold float32.'
     )
@@ -49,7 +50,7 @@ def save_export(
       'float32'; the others hold float32.
 
   Raises:
-    ValueError: for another ending, a network that the format cannot hold, or
+    UserError: for another ending, a network that the format cannot hold, or
       if the format needs a package that is not installed.
   """
   check_request(path, dtype=dtype)

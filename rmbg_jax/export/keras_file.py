@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from flax import traverse_util
 
+from data_pipelines import errors
 from rmbg_jax import files
 from rmbg_jax.export import descriptions
 from rmbg_jax.export import graph as graph_lib
@@ -38,11 +39,11 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a Keras model: BGR / 255 (b, h, w, 3) to probs (b, h, w, 4), any b.
 
   Raises:
-    ValueError: for a network that is not the original's, at any widths, or a
+    UserError: for a network that is not the original's, at any widths, or a
       preprocessing that no layer does.
   """
   if not isinstance(loaded.model, unet.UNet):
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: {type(loaded.model).__name__} has no counterpart in the '
       'original project. Export it to .onnx or .stablehlo.'
     )

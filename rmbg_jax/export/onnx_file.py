@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import errors
 from rmbg_jax import files
 from rmbg_jax.export import descriptions
 from rmbg_jax.export import graph as graph_lib
@@ -24,13 +25,13 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
   """Writes an ONNX file: photos (b, h, w, 3) to alpha (b, h, w), any b.
 
   Raises:
-    ValueError: for a network that cannot be exported, or if `onnx` is not
+    UserError: for a network that cannot be exported, or if `onnx` is not
       installed.
   """
   try:
     import onnx
   except ImportError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: writing ONNX files needs the onnx package (pip install onnx).'
     ) from error
   preprocessing = loaded.preprocessing

@@ -43,16 +43,19 @@ def convolve(
     **options: of `jax.lax.conv_general_dilated`.
   """
   height, width = kernel.shape[:2]
+  dilation = tuple(options.get('rhs_dilation') or (1, 1))
+  if not isinstance(padding, str):
+    padding = tuple(map(tuple, padding))  # Flax passes a list.
   no_padding = padding in ('VALID', ((0, 0), (0, 0)))
   if (height, width) == (1, 1) and (no_padding or padding == 'SAME'):
     x = x[:, :: strides[0], :: strides[1]]  # A stride only leaves pixels out.
     strides, padding = (1, 1), 'SAME'
-  same = padding in ('SAME', ((height // 2,) * 2, (width // 2,) * 2))
+  reach = dilation[0] * (height // 2), dilation[1] * (width // 2)
+  same = padding in ('SAME', tuple((side, side) for side in reach))
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
-  rates = set(options.get('rhs_dilation') or (1, 1))
   on_cpu = (platform or jax.default_backend()) == 'cpu'
-  if plain and len(rates) == 1 and on_cpu:
-    rate = rates.pop()
+  rate = dilation[0]
+  if plain and dilation == (rate, rate) and on_cpu:
     if _suits_winograd(x, kernel, rate):
       return winograd.convolve(x, kernel, rate)
     if rate == 1:

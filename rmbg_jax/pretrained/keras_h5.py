@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from data_pipelines import errors
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.pretrained import (
   keras_graph,
@@ -43,13 +44,13 @@ def read_model(path: Path) -> matching.ForeignModel:
   """Reads a file that holds the whole original network, at any widths.
 
   Raises:
-    FileNotFoundError: if there is no such file.
-    ValueError: if the file is not HDF5, or not of such a network.
+    MissingFileError: if there is no such file.
+    UserError: if the file is not HDF5, or not of such a network.
   """
   tensors, attributes = _read_file(path)
   stage_sizes = _count_blocks(tensors)
   if not stage_sizes:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: no ResNet50 encoder found (no layer conv1_conv and '
       'conv2_block1_1_conv). Only models of the original project load.'
     )
@@ -72,7 +73,7 @@ def read_model(path: Path) -> matching.ForeignModel:
       size = graph.input_size() or _DEFAULT_SIZE
       momentum = graph.option(layers['bridge/bn_out'], 'momentum')
   except LookupError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: not the original network ({error.args[0]}). If this file holds '
       'only ImageNet weights, pass it as --config.model.encoder.weights.'
     ) from error
@@ -108,7 +109,7 @@ def read_model(path: Path) -> matching.ForeignModel:
       preprocess, description.get('preprocessing'), size=size
     )
   except ValueError as error:
-    raise ValueError(f'{path}: {error}') from error
+    raise errors.UserError(f'{path}: {error}') from error
   return matching.ForeignModel(
     architecture, preprocessing, tensors, names, description
   )
@@ -126,7 +127,7 @@ def load_encoder(
     stage_sizes: of the encoder.
 
   Raises:
-    ValueError: if the file does not hold exactly these weights.
+    UserError: if the file does not hold exactly these weights.
   """
   tensors, _ = _read_file(path)
   names = _encoder_names(stage_sizes, prefix='', dialect='keras')
@@ -151,7 +152,7 @@ def _read_file(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """Returns the weights by `layer/part`, and what is said of the network."""
   if not path.exists():
-    raise FileNotFoundError(f'{path}: no such file.')
+    raise errors.MissingFileError(f'{path}: no such file.')
   tensors = {}
 
   def visit(name, node):
@@ -170,14 +171,14 @@ def _read_file(
         if key in file.attrs
       }
       if '_layer_checkpoint_dependencies' in file or 'layers' in file:
-        raise ValueError(
+        raise errors.UserError(
           f'{path}: this is the .weights.h5 layout of Keras 3, which does not '
           'say which layer is which. Save the whole model: model.save(NAME.h5).'
         )
       # A full model keeps its optimiser beside the weights.
       file.get('model_weights', file).visititems(visit)
   except OSError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: cannot be read as HDF5 ({error}). Download or save it again.'
     ) from error
   return tensors, attributes

@@ -7,6 +7,7 @@ convolution behind the input turns that into what the network was trained with.
 import numpy as np
 from jaxtyping import Float
 
+from data_pipelines import errors
 from rmbg_jax.preprocessing import Preprocessing
 
 LAYER = 'preprocess'
@@ -18,10 +19,10 @@ def make_layer(
   """Returns the kernel and the bias of the layer, float32.
 
   Raises:
-    ValueError: if no convolution does this preprocessing.
+    UserError: if no convolution does this preprocessing.
   """
   if preprocessing.scale == 'maximum':
-    raise ValueError(
+    raise errors.UserError(
       "The preprocessing divides by each image's maximum, which no layer of "
       'the Keras file does. Export to .onnx or .stablehlo.'
     )
@@ -44,7 +45,7 @@ def read_layer(
     size: (height, width) of the input in pixels.
 
   Raises:
-    ValueError: if the layer mixes colours.
+    UserError: if the layer mixes colours.
   """
   matrix = kernel.reshape(-1, 3).astype(np.float64)
   channels = 'bgr'
@@ -52,7 +53,7 @@ def read_layer(
     channels, matrix = 'rgb', matrix[::-1]
   gain = np.diag(matrix)
   if matrix.shape != (3, 3) or np.any(matrix != np.diag(gain)) or not all(gain):
-    raise ValueError(
+    raise errors.UserError(
       f'The layer {LAYER} mixes colours: its kernel is {matrix.tolist()}. It '
       'must stay as it was exported; freeze it when training.'
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from data_pipelines import errors
 from rmbg_jax.models import resnet
 from rmbg_jax.preprocessing import Preprocessing
 
@@ -74,7 +75,7 @@ def assign(
     source: the file, for the error.
 
   Raises:
-    ValueError: listing by name all tensors that are missing, unexpected or of
+    UserError: listing by name all tensors that are missing, unexpected or of
       another shape.
   """
   flat = traverse_util.flatten_dict(variables, sep='/')
@@ -101,7 +102,7 @@ def assign(
   if problems:
     shown = '\n  '.join(problems[:40])
     more = f'\n  and {len(problems) - 40} more' if len(problems) > 40 else ''
-    raise ValueError(
+    raise errors.UserError(
       f'{source}: the weights do not fit the network:\n  {shown}{more}\n'
       'Use the configuration that the weights were made for.'
     )

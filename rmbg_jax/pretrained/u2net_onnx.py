@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines import errors
 from rmbg_jax.models import u2net
 from rmbg_jax.preprocessing import make_preprocessing
 from rmbg_jax.pretrained import download, matching, release
@@ -55,8 +56,8 @@ def find_published(name: str) -> Path:
     name: a key of `PUBLISHED`.
 
   Raises:
-    FileNotFoundError: if it cannot be downloaded.
-    ValueError: if the download is damaged, or `onnx` is not installed.
+    MissingFileError: if it cannot be downloaded.
+    UserError: if the download is damaged, or `onnx` is not installed.
   """
   _import_onnx(name)  # Before 176 MB are fetched in vain.
   url, checksum = PUBLISHED[name]
@@ -70,9 +71,7 @@ def list_present() -> list[str]:
   if importlib.util.find_spec('onnx') is None:
     return []
   return [
-    name
-    for name, (url, _) in PUBLISHED.items()
-    if download.local_path(url).exists()
+    name for name, (url, _) in PUBLISHED.items() if download.is_present(url)
   ]
 
 
@@ -83,7 +82,7 @@ def read_model(path: Path) -> matching.ForeignModel:
   shown as well.
 
   Raises:
-    ValueError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
+    UserError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
       installed.
   """
   graph = _read_graph(path)
@@ -149,11 +148,11 @@ def _read_graph(path: Path) -> _Graph:
   try:
     model = onnx.load(path)
   except DecodeError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
     ) from error
   if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: an export of this project, for other programs. Load the '
       'checkpoint that it was made from.'
     )
@@ -183,7 +182,7 @@ def _read_graph(path: Path) -> _Graph:
     )
   missing = [conv.weight for conv in convs if conv.weight not in tensors]
   if missing:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: the file does not hold the weights {", ".join(missing[:5])}. '
       'Export the network with its parameters.'
     )
@@ -197,13 +196,13 @@ def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
   expected = [*u2net.block_dilations().items()]
   expected += [(name, 1) for name in u2net.HEADS]
   if len(convs) != len(expected):
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: not a U2-Net: it has {len(convs)} convolutions instead of '
       f'{len(expected)}.'
     )
   for (name, dilation), conv in zip(expected, convs, strict=True):
     if conv.dilation != dilation:
-      raise ValueError(
+      raise errors.UserError(
         f'{path}: not a U2-Net: the convolution of {conv.weight}, by its rank '
         f'{name}, has dilation {conv.dilation} instead of {dilation}.'
       )
@@ -264,7 +263,7 @@ def _import_onnx(name: str) -> Any:
   try:
     import onnx
   except ImportError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{name}: reading ONNX files needs the onnx package (pip install onnx).'
     ) from error
   return onnx

@@ -1,0 +1,42 @@
+"""Where the packages of a checkout are in a wheel; the rest: pyproject.toml.
+
+In a checkout, `configs` and `data_pipelines` are beside `rmbg_jax`, for people
+to find. Installed, such general names would be in the way of packages that
+other projects have: there they are inside of `rmbg_jax`, and imported so.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
+
+# An editable installation is the checkout, as it is.
+MOVED = () if 'editable_wheel' in sys.argv else ('configs', 'data_pipelines')
+KEPT = [name for name in ('configs', 'data_pipelines') if name not in MOVED]
+
+
+class BuildPy(build_py):
+  """Copies the packages; what imports a moved one says where it is now."""
+
+  def build_module(self, module, module_file, package):
+    """Copies a module."""
+    result = super().build_module(module, module_file, package)
+    copy = Path(result[0])
+    text = copy.read_text(encoding='utf-8')
+    for name in MOVED:
+      # Imports, and the commands that messages name.
+      text = re.sub(
+        rf'(?<![\w./])(?={name}\.[a-z]|{name} import )', 'rmbg_jax.', text
+      )
+    copy.write_text(text, encoding='utf-8')
+    return result
+
+
+setup(
+  packages=find_namespace_packages(include=['rmbg_jax*', *KEPT])
+  + [f'rmbg_jax.{name}' for name in MOVED],
+  package_dir={f'rmbg_jax.{name}': name for name in MOVED},
+  cmdclass={'build_py': BuildPy},
+)
