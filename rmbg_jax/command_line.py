@@ -148,7 +148,8 @@ def run(
   """Parses the flags and calls `main`; says in a line what the user can mend.
 
   That is a `UserError`, and an `OSError` of a file: the exit code is 1. Ctrl-C
-  is answered by a line too, and by the exit code 130. Any other exception is a
+  is answered by a line too, and by the exit code 130 (a training that SIGTERM
+  has ended: 143). Any other exception is a
   mistake of the program and keeps its traceback.
 
   Args:
@@ -174,6 +175,9 @@ def run(
 
   try:
     app.run(run_main, flags_parser=_parse_flags)
+  except errors.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    raise
   except KeyboardInterrupt:
     print('Interrupted.', file=sys.stderr)
     raise SystemExit(_INTERRUPTED) from None
