@@ -188,5 +188,5 @@ def _load_foreign(
 def _shapes(model: nn.Module) -> Any:
   """Returns the network's variables as shapes, computing nothing."""
   return jax.eval_shape(
-    lambda: model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   )
