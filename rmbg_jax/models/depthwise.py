@@ -49,7 +49,9 @@ def convolve(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x, kernel, stride):
-  return sum(tap * kernel[i, j, 0] for i, j, tap in _taps(x, kernel, stride))
+  return sum(
+    tap * kernel[i : i + 1, j : j + 1] for i, j, tap in _taps(x, kernel, stride)
+  )
 
 
 def _taps(

@@ -54,7 +54,7 @@ VARIANTS = {
   'efficientnet_lite2': (1.1, 1.2),
 }
 # The last stage at each resolution, 1/2 to 1/32.
-_FEATURES = (1, 2, 3, 5, 7)
+FEATURES = (1, 2, 3, 5, 7)
 
 
 def make_stages(variant: str) -> tuple[Stage, ...]:
@@ -157,7 +157,7 @@ class EfficientNetEncoder(nn.Module):
           stride=1 if index else stage.stride,
           name=f'stage{number}_block{index + 1}',
         )(x)
-      if number in _FEATURES:
+      if number in FEATURES:
         features[f'stage{number}'] = x
     return features
 
