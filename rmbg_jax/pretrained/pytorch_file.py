@@ -16,7 +16,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -175,7 +175,7 @@ def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
 
 
 def _open_archive(
-  file: BinaryIO,
+  file: io.BufferedIOBase,
 ) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
   archive = zipfile.ZipFile(file)
   (index,) = (n for n in archive.namelist() if n.endswith('data.pkl'))
@@ -191,7 +191,7 @@ def _open_archive(
 
 
 def _open_legacy(
-  file: BinaryIO,
+  file: io.BufferedIOBase,
 ) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
   if _Unpickler(file).load() != _LEGACY_MAGIC:
     raise UserError('not a PyTorch file.')
@@ -225,7 +225,7 @@ class _Unpickler(pickle.Unpickler):
     storages: those that were named so far, by key.
   """
 
-  def __init__(self, file: BinaryIO):
+  def __init__(self, file: io.BufferedIOBase):
     super().__init__(file, encoding='utf-8')
     self.storages: dict[str, _Storage] = {}
 
