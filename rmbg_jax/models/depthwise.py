@@ -107,10 +107,10 @@ def _kernel_gradient(
   """Sums image by image: what one takes stays in the processor's cache."""
 
   def add_image(total, image):
-    x, dy = image
+    x, dy = (part[None] for part in image)
     sums = [
       jnp.sum(tap * dy, axis=(0, 1, 2), dtype=total.dtype)
-      for _, _, tap in _taps(x[None], kernel, stride)
+      for _, _, tap in _taps(x, kernel, stride)
     ]
     return total + jnp.stack(sums).reshape(kernel.shape), None
 
