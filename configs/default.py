@@ -26,11 +26,13 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict()
   config.model.name = 'unet'
   config.model.encoder = ConfigDict()
+  # Or 'efficientnet_lite0', 1 or 2, which have none of the next three settings.
+  config.model.encoder.name = 'resnet50'
   config.model.encoder.dialect = 'keras'  # Or 'torchvision'.
   config.model.encoder.stage_sizes = (3, 4, 6)
   config.model.encoder.width = 64
-  # '' for random ones, 'imagenet' to download them from their publisher, or
-  # the path of a Keras .h5 or a torchvision .safetensors or .pth file.
+  # '' for random ones, 'imagenet' for those of their publisher, or the path of
+  # a Keras .h5, or a PyTorch .safetensors or .pth file.
   config.model.encoder.weights = ''
   config.model.bridge = ConfigDict()
   config.model.bridge.filters = 1024

@@ -57,8 +57,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
   settings.check_config(config)
   architecture, model = create_model(config.model)
   preprocessing = make_preprocessing(
-    config.data.normalization
-    or config.model.encoder.get('dialect', config.model.name),
+    config.data.normalization or _default_normalization(config.model),
     size=tuple(config.data.size),
   )
   loss_options = {
@@ -101,6 +100,14 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     monitor_settings,
     description,
   )
+
+
+def _default_normalization(model_config: ml_collections.ConfigDict) -> str:
+  """Returns what the published weights of the encoder were trained with."""
+  encoder = model_config.encoder
+  if encoder.get('name', '').startswith('efficientnet'):
+    return 'efficientnet'
+  return encoder.get('dialect', model_config.name)
 
 
 def create_model(
@@ -166,10 +173,5 @@ def _create_variables(
   )
   encoder = config.model.encoder
   if encoder.get('weights') and not resumed:
-    variables = imagenet.load_encoder(
-      variables,
-      encoder.weights,
-      dialect=encoder.dialect,
-      stage_sizes=tuple(encoder.stage_sizes),
-    )
+    variables = imagenet.load_encoder(variables, encoder)
   return variables

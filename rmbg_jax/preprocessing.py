@@ -64,10 +64,10 @@ class Preprocessing:
     )
 
 
-# By name: the two that the published ImageNet weights were trained with, under
-# the names of the encoder's dialects; that of U2-Net's authors; and the one of
-# the original project, which feeds BGR / 255 to an encoder trained on something
-# else.
+# By name: those that the published ImageNet weights were trained with, under
+# the names of the encoder or its dialects; that of U2-Net's authors; and the
+# one of the original project, which feeds BGR / 255 to an encoder trained on
+# something else.
 _NORMALIZATIONS = {
   'keras': {
     'channels': 'bgr',
@@ -80,6 +80,12 @@ _NORMALIZATIONS = {
     'scale': 255.0,
     'mean': (0.485, 0.456, 0.406),
     'std': (0.229, 0.224, 0.225),
+  },
+  'efficientnet': {
+    'channels': 'rgb',
+    'scale': 1.0,
+    'mean': (127.0, 127.0, 127.0),
+    'std': (128.0, 128.0, 128.0),
   },
   'u2net': {
     'channels': 'rgb',
@@ -102,7 +108,8 @@ def make_preprocessing(
   """Returns the preprocessing of that name for an input size in pixels.
 
   Args:
-    normalization: 'keras', 'torchvision', 'u2net' or 'original'.
+    normalization: 'keras', 'torchvision', 'efficientnet', 'u2net' or
+      'original'.
     size: (height, width), each a multiple of 16.
 
   Raises:

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipelines import errors
-from rmbg_jax.models import resnet, u2net
+from rmbg_jax.models import efficientnet, resnet, u2net
 
 _AT_LEAST = {
   'seed': 0,
@@ -41,6 +41,7 @@ _SHARES = {
   'optimizer.ema_decay': '[0, 1)',
 }
 _CHOICES = {
+  'model.encoder.name': ('resnet50', *efficientnet.VARIANTS),
   'model.encoder.dialect': tuple(resnet.EPSILON),
   'model.dtype': ('float32', 'bfloat16'),
 }

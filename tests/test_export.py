@@ -24,7 +24,7 @@ from rmbg_jax.preprocessing import make_preprocessing
 from rmbg_jax.pretrained import keras_preprocess, load
 
 PAGE = Path(__file__).parents[1] / 'docs/export.md'
-SIZE = (48, 80)
+SIZE = (64, 96)
 SMALL = {
   'bridge': {'filters': 6, 'rates': [2, 5]},
   'decoder': {'filters': [7, 6, 5, 4]},
@@ -51,6 +51,16 @@ NETWORKS = {
       **SMALL,
     },
     'torchvision',
+  ),
+  'efficientnet': (
+    {
+      'name': 'unet',
+      'encoder': {'name': 'efficientnet_lite0'},
+      'bridge': {'filters': 6, 'rates': [1, 2]},
+      'decoder': {'filters': [7, 6, 5]},
+      'bn_momentum': 0.9,
+    },
+    'efficientnet',
   ),
   'u2net': (
     {
@@ -92,7 +102,11 @@ def _make_network(name):
   photos[1] //= 2  # Not every photo's maximum is the same.
   apply = jax.jit(model.apply)
   inputs = preprocessing.normalize(jnp.asarray(photos))
-  heads = [f'params/head{index}/conv' for index in (1, 2, 3, 4)]
+  heads = sorted(
+    key.removesuffix('/kernel')
+    for key in flat
+    if key.startswith('params/head') and key.endswith('/kernel')
+  )
   if name == 'u2net':
     heads = [f'params/side{index}' for index in (6, 5, 4, 3, 2, 1)]
     heads.append('params/fuse')
@@ -205,6 +219,19 @@ def test_keras_gives_the_same_alpha(package, keras_file, tmp_path):
     loaded.preprocessing.normalize(pixels),
     atol=1e-4,
   )
+
+
+@pytest.mark.parametrize('package', ['tf_keras', 'keras'])
+def test_keras_runs_a_light_encoder(package, tmp_path):
+  loaded, photos, probs = _make_network('efficientnet')
+  path = tmp_path / 'small.h5'
+  export.save_export(path, loaded)
+  model = pytest.importorskip(package).models.load_model(path)
+  outputs = model.predict(photos[..., ::-1] / np.float32(255), verbose=0)
+  np.testing.assert_allclose(outputs, probs, atol=1e-5, rtol=0)
+  # The original has no such network, so the way back is closed.
+  with pytest.raises(ValueError, match='no ResNet50 encoder'):
+    load_model(path)
 
 
 def test_keras_files_are_read_back(keras_file):

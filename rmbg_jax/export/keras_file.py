@@ -187,8 +187,10 @@ class _Model:
   def _add_node(self, node: graph_lib.Node) -> str:
     sources = [self._names[name] for name in node.inputs]
     name = _encoder_name(node.name)
-    if node.op == 'conv':
+    if node.op in ('conv', 'depthwise'):
       return self._add_conv(node, sources)
+    if node.op == 'relu6':
+      return self._add('ReLU', sources, name=name, max_value=6.0)
     if node.op == 'relu':
       return self._add('Activation', sources, name=name, activation='relu')
     if node.op == 'add':
@@ -217,16 +219,22 @@ class _Model:
     kernel, bias = self._find(matching.CONV, node.name)
     side = kernel.shape[0]
     padding = 'same'
-    if node.stride > 1:  # Keras would pad on other sides.
+    if node.stride > 1 and not node.padding:  # Keras pads on other sides.
       padding = 'valid'
       if side > 1:
         reach = ((side // 2,) * 2,) * 2
         sources = [self._add_padding(sources, _encoder_name(node.name), reach)]
+    parts = keras_h5.CONV_PARTS
+    if node.op == 'depthwise':
+      kind, size = 'DepthwiseConv2D', {'depth_multiplier': 1}
+      kernel, parts = kernel.swapaxes(2, 3), ('depthwise_kernel', parts[1])
+    else:
+      kind, size = 'Conv2D', {'filters': kernel.shape[-1]}
     name = self._add(
-      'Conv2D',
+      kind,
       sources,
       name=_encoder_name(node.name),
-      filters=kernel.shape[-1],
+      **size,
       kernel_size=list(kernel.shape[:2]),
       strides=[node.stride] * 2,
       dilation_rate=[node.dilation] * 2,
@@ -235,7 +243,7 @@ class _Model:
     )
     self.weights[name] = {
       part: value
-      for part, value in zip(keras_h5.CONV_PARTS, (kernel, bias), strict=True)
+      for part, value in zip(parts, (kernel, bias), strict=True)
       if value is not None
     }
     if not node.norm:
@@ -268,6 +276,8 @@ _BASE_NAMES = {
   'BatchNormalization': 'batch_normalization',
   'Concatenate': 'concatenate',
   'Conv2D': 'conv2d',
+  'DepthwiseConv2D': 'depthwise_conv2d',
+  'ReLU': 're_lu',
   'UpSampling2D': 'up_sampling2d',
 }
 

@@ -88,6 +88,13 @@ class _Writer:
     self.tensors.append(tensor)
     return name
 
+  def scalar(self, value: float) -> str:
+    """Adds a number once and returns its name."""
+    name = f'scalar_{value:g}'
+    if all(tensor.name != name for tensor in self.tensors):
+      self.tensor(name, np.array(value, np.float32))
+    return name
+
 
 def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
   """Adds what `Preprocessing.normalize` does, then channels first."""
@@ -116,9 +123,9 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
 
 def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   name, inputs = node.name, list(node.inputs)
-  if node.op == 'conv':
+  if node.op in ('conv', 'depthwise'):
     kernel, bias = graph_lib.fold_conv(variables, node)
-    reach = [node.dilation * (side // 2) for side in kernel.shape[:2]]
+    (top, bottom), (left, right) = graph_lib.find_padding(node, kernel)
     inputs.append(writer.tensor(f'{name}/kernel', kernel.transpose(3, 2, 0, 1)))
     inputs.append(writer.tensor(f'{name}/bias', bias))
     writer.add(
@@ -128,7 +135,8 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
       kernel_shape=kernel.shape[:2],
       strides=[node.stride] * 2,
       dilations=[node.dilation] * 2,
-      pads=reach * 2,
+      pads=[top, left, bottom, right],
+      group=kernel.shape[3] if node.op == 'depthwise' else 1,
     )
   elif node.op == 'pool':
     (top, bottom), (left, right) = node.padding
@@ -152,5 +160,8 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
     )
   elif node.op == 'concat':
     writer.add('Concat', inputs, name, axis=1)
+  elif node.op == 'relu6':
+    inputs += [writer.scalar(0.0), writer.scalar(6.0)]
+    writer.add('Clip', inputs, name)
   elif node.op in ('add', 'relu'):
     writer.add(node.op.capitalize(), inputs, name)

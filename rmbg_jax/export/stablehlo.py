@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 from rmbg_jax import files
 from rmbg_jax.export import descriptions
 from rmbg_jax.export import graph as graph_lib
-from rmbg_jax.models import convolution, layers
+from rmbg_jax.models import convolution, depthwise, layers
 from rmbg_jax.pretrained import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
@@ -41,7 +41,7 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
   weights = {
     node.name: graph_lib.fold_conv(loaded.variables, node)
     for node in nodes
-    if node.op == 'conv'
+    if node.op in ('conv', 'depthwise')
   }
 
   def compute_alpha(
@@ -69,7 +69,7 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
 
 def _compute(node, inputs, weights) -> jax.Array:
   x = inputs[0]
-  if node.op == 'conv':
+  if node.op in ('conv', 'depthwise'):
     kernel, bias = weights
     return _convolve(node, x, kernel) + bias.reshape(1, 1, 1, -1)
   if node.op == 'pool':
@@ -85,24 +85,31 @@ def _compute(node, inputs, weights) -> jax.Array:
     return layers.resize_bilinear(x, size=node.size)
   if node.op == 'concat':
     return jnp.concatenate(inputs, axis=-1)
+  if node.op == 'relu6':
+    return jax.nn.relu6(x)
   return jax.nn.relu(x) if node.op == 'relu' else x + inputs[1]
 
 
 def _convolve(node, x, kernel) -> jax.Array:
   """Puts the algorithms for a CPU and for others into the program."""
+  depth = node.op == 'depthwise'
+  convolve = depthwise.convolve if depth else convolution.convolve
+  padding = graph_lib.find_padding(node, kernel)
+  if not node.padding and node.stride == 1:
+    padding = 'SAME'
 
   def make(platform):
-    return lambda x, kernel: convolution.convolve(
+    return lambda x, kernel: convolve(
       x,
       kernel,
       (node.stride,) * 2,
-      'SAME' if node.stride == 1 else (reach, reach),
+      padding,
       rhs_dilation=(node.dilation,) * 2,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=kernel.shape[3] if depth else 1,
       platform=platform,
     )
 
-  reach = (kernel.shape[0] // 2,) * 2
   return jax.lax.platform_dependent(
     x, kernel, cpu=make('cpu'), default=make('other')
   )

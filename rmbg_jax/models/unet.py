@@ -5,22 +5,25 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from rmbg_jax.models import bridge, decoder, layers, resnet
+from rmbg_jax.models import bridge, decoder, efficientnet, layers, resnet
 
 # Keras' defaults, which the original uses outside of its ResNet50.
 DECODER_EPSILON = 1e-3
 
 
 class UNet(nn.Module):
-  """A U-Net with a ResNet encoder, a dilated bridge and a residual decoder.
+  """A U-Net with an encoder, a dilated bridge and a residual decoder.
 
   Attributes:
-    encoder_dialect: 'keras' or 'torchvision' (see `resnet.py`).
-    encoder_stage_sizes: blocks in the encoder's stages.
-    encoder_width: channels of the encoder's stem.
+    encoder_name: 'resnet50', or a variant of `efficientnet.py`.
+    encoder_dialect: of ResNet50, 'keras' or 'torchvision' (see `resnet.py`).
+    encoder_stage_sizes: of ResNet50, blocks in its stages.
+    encoder_width: of ResNet50, channels of its stem.
     bridge_filters: channels of the bridge.
     bridge_rates: dilation of each branch of the bridge.
-    decoder_filters: channels of each decoder block, coarse to fine.
+    decoder_filters: channels of each decoder block, coarse to fine. A block
+      doubles the resolution; its skip connection is the encoder's next finer
+      feature, and after the last of them the image.
     bn_momentum: of the running batch statistics.
     dtype: of the computation, 'float32' or 'bfloat16'. Parameters, batch
       statistics, heads and logits are float32 either way.
@@ -28,6 +31,7 @@ class UNet(nn.Module):
       instead of kept: less memory for about a third more time.
   """
 
+  encoder_name: str = 'resnet50'
   encoder_dialect: str = 'keras'
   encoder_stage_sizes: tuple[int, ...] = (3, 4, 6)
   encoder_width: int = 64
@@ -49,33 +53,36 @@ class UNet(nn.Module):
     """Computes one logit map per decoder block.
 
     Args:
-      images: preprocessed images, height and width multiples of 16.
+      images: preprocessed images, height and width multiples of 16 for
+        ResNet50, of 32 for EfficientNet.
       train: whether batch statistics are computed (and updated, if
         `batch_stats` is mutable) or the running ones used.
       freeze_encoder: whether the encoder uses and keeps its running statistics
         in training too.
 
     Returns:
-      Float32 logit maps d1 to d4, coarse to fine. The last is the prediction.
+      Float32 logit maps, one per decoder block, coarse to fine. The last is
+      the prediction.
 
     Raises:
-      ValueError: if height or width is not a multiple of 16.
+      ValueError: if height or width is not such a multiple, or there are more
+        decoder blocks than skip connections.
     """
+    features = self._make_encoder()(images, train=train and not freeze_encoder)
+    *skips, x = features.values()
+    skips = [images, *skips]
+    multiple = 2 ** len(skips)
     height, width = images.shape[1:3]
-    if height % 16 or width % 16:
+    if height % multiple or width % multiple:
       raise ValueError(
-        'Height and width must be multiples of 16, got '
+        f'Height and width must be multiples of {multiple}, got '
         f'{height}x{width}. Resize or pad the images.'
       )
-    features = resnet.ResNetEncoder(
-      stage_sizes=self.encoder_stage_sizes,
-      width=self.encoder_width,
-      dialect=self.encoder_dialect,
-      momentum=self.bn_momentum,
-      dtype=self.dtype,
-      remat=self.remat,
-      name='encoder',
-    )(images, train=train and not freeze_encoder)
+    if len(self.decoder_filters) > len(skips):
+      raise ValueError(
+        f'decoder.filters has {len(self.decoder_filters)} values, but '
+        f'{self.encoder_name} has features for {len(skips)} decoder blocks.'
+      )
     conv = layers.make_conv(dtype=self.dtype)
     norm = layers.make_norm(
       dtype=self.dtype,
@@ -89,18 +96,27 @@ class UNet(nn.Module):
     )
     x = make_bridge(
       self.bridge_filters, self.bridge_rates, conv, norm, name='bridge'
-    )(features['conv4'])
-    skips = (
-      features['conv3'],
-      features['conv2'],
-      features['conv1'],
-      images,
-    )
+    )(x)
     outputs = []
-    for index, (filters, skip) in enumerate(
-      zip(self.decoder_filters, skips, strict=True)
-    ):
-      x = make_block(filters, conv, norm, name=f'decoder{index + 1}')(x, skip)
-      head = decoder.Head(factor=8 // 2**index, name=f'head{index + 1}')
-      outputs.append(head(x))
+    for index, filters in enumerate(self.decoder_filters):
+      block = make_block(filters, conv, norm, name=f'decoder{index + 1}')
+      x = block(x, skips.pop())
+      factor = 2 ** len(skips)
+      outputs.append(decoder.Head(factor=factor, name=f'head{index + 1}')(x))
     return tuple(outputs)
+
+  def _make_encoder(self) -> nn.Module:
+    options = {
+      'momentum': self.bn_momentum,
+      'dtype': self.dtype,
+      'remat': self.remat,
+      'name': 'encoder',
+    }
+    if self.encoder_name == 'resnet50':
+      return resnet.ResNetEncoder(
+        stage_sizes=self.encoder_stage_sizes,
+        width=self.encoder_width,
+        dialect=self.encoder_dialect,
+        **options,
+      )
+    return efficientnet.EfficientNetEncoder(self.encoder_name, **options)

@@ -15,13 +15,14 @@ from rmbg_jax import models
 from rmbg_jax.preprocessing import Preprocessing
 from rmbg_jax.pretrained import keras_h5, matching, release, u2net_onnx
 
-# Names the weights that come with the project.
+# Names the default weights that come with the project.
 RELEASED = 'released'
+_RELEASED_NAMES = (RELEASED, *release.RELEASED)
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
   '.safetensors release, a Keras .h5 or a U2-Net .onnx file, or one of '
-  f'{", ".join((RELEASED, *u2net_onnx.PUBLISHED))}'
+  f'{", ".join((*_RELEASED_NAMES, *u2net_onnx.PUBLISHED))}'
 )
 
 
@@ -51,8 +52,9 @@ def load_model(
     path: the working directory of a training, of which the best checkpoint is
       taken (`@latest` or `@STEP` behind it takes another); a release
       `.safetensors`; a Keras `model.h5` of the original project; an `.onnx`
-      file of U2-Net; or a name: 'released', or 'u2net', 'u2netp',
-      'u2net_human_seg', which are downloaded.
+      file of U2-Net; or a name: 'lite' and 'small', which come with the
+      project, 'released' for the better one, or 'u2net', 'u2netp',
+      'u2net_human_seg', which are downloaded. (`./lite` is a path.)
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
@@ -60,8 +62,8 @@ def load_model(
     ValueError: if it is none of these, or damaged.
   """
   name = os.fspath(path)
-  if name == RELEASED:
-    path = release.find_released()
+  if name in _RELEASED_NAMES:
+    path = release.find_released(name)
   elif name in u2net_onnx.PUBLISHED:
     path = u2net_onnx.find_published(name)
   check_exists(path)
@@ -86,7 +88,7 @@ def check_exists(path: str | os.PathLike) -> None:
   Raises:
     FileNotFoundError: if there is nothing.
   """
-  if os.fspath(path) in (RELEASED, *u2net_onnx.PUBLISHED):
+  if os.fspath(path) in (*_RELEASED_NAMES, *u2net_onnx.PUBLISHED):
     return
   path, _ = _split_step(Path(path))
   if not path.exists():
@@ -188,5 +190,5 @@ def _load_foreign(
 def _shapes(model: nn.Module) -> Any:
   """Returns the network's variables as shapes, computing nothing."""
   return jax.eval_shape(
-    lambda: model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   )

@@ -22,21 +22,18 @@ from rmbg_jax.preprocessing import Preprocessing
 # The metadata in which every file of the project describes itself, in JSON.
 DESCRIPTION = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
+# The weights that come with the project; the first is the default.
+RELEASED = ('lite', 'small')
 
 
-def find_released() -> Path:
-  """Returns the path of the weights that come with the project.
+def find_released(name: str) -> Path:
+  """Returns the path of weights that come with the project.
 
-  Raises:
-    FileNotFoundError: if none come with it.
+  Args:
+    name: one of `RELEASED`, or 'released' for the default.
   """
-  found = sorted((Path(__file__).parent / 'weights').glob('*.safetensors'))
-  if not found:
-    raise FileNotFoundError(
-      'No released weights come with this version. Pass the path of a '
-      'checkpoint instead.'
-    )
-  return found[0]
+  stem = RELEASED[0] if name == 'released' else name
+  return Path(__file__).parent / 'weights' / f'{stem}.safetensors'
 
 
 def save_release(
@@ -90,8 +87,12 @@ def describe(
   for key in ('position', 'data'):
     kept.pop(key, None)
   if 'config' in kept:
-    kept['config']['init_from'] = kept['config']['data']['dir'] = ''
-    kept['config']['data']['device']['cache_dir'] = ''
+    config = kept['config']
+    config['init_from'] = config['data']['dir'] = ''
+    config['data']['device']['cache_dir'] = ''
+    encoder = config['model']['encoder']
+    if encoder.get('weights'):  # Folders are nobody else's business.
+      encoder['weights'] = Path(encoder['weights']).name
   return kept
 
 

@@ -3,15 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
+from rmbg_jax.pretrained import matching, pytorch_file
 
-from rmbg_jax.pretrained import matching
-
-# The classifier and the last stage, which the encoder does without, and a
-# counter of batches that nothing reads.
+# The classifier and the last stage, which the encoder does without.
 _IGNORED_PREFIXES = ('fc.', 'layer4.')
-_IGNORED_SUFFIX = '.num_batches_tracked'
 
 
 def load_encoder(
@@ -26,15 +21,13 @@ def load_encoder(
     stage_sizes: of the encoder.
 
   Raises:
-    ValueError: if the file is not such a state dict, or is a `.pth` and PyTorch
-      is not installed.
+    UserError: if the file is not such a state dict.
   """
-  tensors = {}
-  for name, tensor in _read(path).items():
-    if name.startswith(_IGNORED_PREFIXES) or name.endswith(_IGNORED_SUFFIX):
-      continue
-    # PyTorch keeps convolution kernels as (out, in, h, w).
-    tensors[name] = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+  tensors = {
+    name: tensor
+    for name, tensor in pytorch_file.read_weights(path).items()
+    if not name.startswith(_IGNORED_PREFIXES)
+  }
   names = {}
   for conv, norm in matching.encoder_layers(stage_sizes):
     their_conv, their_norm = _their_names(conv)
@@ -56,23 +49,3 @@ def _their_names(conv: str) -> tuple[str, str]:
   if number == '0':
     return f'{prefix}.downsample.0', f'{prefix}.downsample.1'
   return f'{prefix}.conv{number}', f'{prefix}.bn{number}'
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-  if path.suffix == '.safetensors':
-    try:
-      return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-      raise ValueError(
-        f'{path}: not a readable .safetensors file ({error}).'
-      ) from error
-  try:
-    import torch
-  except ImportError as error:
-    raise ValueError(
-      f'{path}: reading a .pth file needs PyTorch (pip install torch). Without '
-      'it, pass the same weights as a .safetensors file.'
-    ) from error
-  # weights_only: a .pth is a pickle, which could run anything otherwise.
-  state_dict = torch.load(path, map_location='cpu', weights_only=True)
-  return {name: tensor.numpy() for name, tensor in state_dict.items()}
