@@ -21,6 +21,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from rmbg_jax import command_line
 from rmbg_jax.models import depthwise
 
 # Side of the features, channels, side of the kernel, stride.
@@ -68,7 +69,8 @@ def _time(call: Callable[[], object]) -> float:
 
 def main(argv: list[str]) -> None:
   """Prints a line for each layer."""
-  del argv
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   print(f'{platform.processor() or platform.machine()}, {jax.devices()[0]}')
   for side, channels, size, stride in LAYERS:
     keys = jax.random.split(jax.random.key(0), 2)
@@ -104,4 +106,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, __name__)
