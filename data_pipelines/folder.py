@@ -166,8 +166,8 @@ def read_pair(
   if not allow_empty and mask.getextrema()[1] == 0:
     raise UserError(
       f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
-      'pair, or pass --config.data.allow_empty_masks=true if the photo really '
-      'has no foreground.'
+      'pair, or if the photo really has no foreground, allow it '
+      '(--allow_empty_masks; in training --config.data.allow_empty_masks=true).'
     )
   with images.named(pair.image_path):
     return images.to_rgb(photo), mask
