@@ -15,8 +15,10 @@ from PIL import Image
 
 from rmbg_jax import (
   BackgroundRemover,
+  command_line,
   predict,
 )
+from rmbg_jax.prediction import report
 from tests import helpers
 
 
@@ -196,6 +198,60 @@ def test_a_full_disk_is_an_error_of_that_photo(
   assert [p.name for p in (output / 'mask').iterdir()] == ['a.png']
 
 
+def test_a_full_disk_ends_the_run_and_says_how_much_is_done(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for index in range(30):
+    helpers.make_photo((4, 4)).save(source / f'{index:02}.png')
+  add = report.Report.add
+
+  def fail(self, entry):
+    if '03' in entry.photo:
+      raise OSError(28, 'No space left on device', str(output))
+    add(self, entry)
+
+  monkeypatch.setattr(report.Report, 'add', fail)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  done = len(list((output / 'mask').iterdir()))
+  assert 0 < done < 30 and f'{done} of 30 photos done' in text
+  assert f'Stopped with {30 - done} photos left: [Errno 28]' in text
+  assert str(output) in text.partition('Stopped')[2]
+
+
+def test_names_that_are_not_utf_8(checkpoint, tmp_path, monkeypatch):
+  source = tmp_path / 'photos'
+  source.mkdir()
+  good, bad = (
+    source / os.fsdecode(name) for name in (b'caf\xe9.png', b'\xff.png')
+  )
+  helpers.make_photo((4, 4)).save(good)
+  bad.write_bytes(b'no picture')
+  (source / 'raw.nef').touch()
+  monkeypatch.setenv('HOME', str(tmp_path))
+  console = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
+  monkeypatch.setattr(sys, 'stdout', console)
+  command_line.print_any_name()
+  for _ in range(2):
+    with pytest.raises(SystemExit) as exit_info:
+      _run(source, '~/out', checkpoint, save=['mask'])
+    assert exit_info.value.code == 1
+  console.seek(0)
+  text = console.buffer.getvalue().decode('cp1252')
+  assert 'photos/\\udcff.png: cannot be read' in text
+  assert 'not photos by their names: 1 files (.nef: 1)' in text
+  output = tmp_path / 'out'
+  assert (output / 'mask' / good.name).exists()
+  lines = {
+    line['photo']: line for line in map(json.loads, _read_report(output))
+  }
+  assert lines[str(good)]['width'] == 4 and lines[str(bad)]['error']
+
+
 def test_a_second_run_does_what_is_missing(checkpoint, tmp_path, capsys):
   source, output = tmp_path / 'photos', tmp_path / 'out'
   source.mkdir()
@@ -320,6 +376,11 @@ def test_ctrl_c_while_the_network_is_loaded(
     ({'scales': ['-1']}, '--scales=-1: pass numbers above 0'),
     ({'scales': []}, '--scales=: pass numbers'),
     ({'threshold': 2.0}, 'threshold must be in'),
+    ({'input': ''}, '--input= is empty'),
+    ({'output': ''}, '--output= is empty'),
+    ({'input': '~/absent'}, '--input=/.*[^~]/absent: no such file'),
+    ({'output': '~nobody-of-that-name/x'}, 'there is no such home folder'),
+    ({'checkpoint': '~/absent'}, '/absent: no such checkpoint'),
     ({'output': '-'}, 'pass --input=- and --output=- together'),
     ({'input': '-', 'output': '-'}, 'exactly one kind'),
   ],
@@ -379,6 +440,18 @@ def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
     lambda path, mode: not mode & os.W_OK and access(path, mode),
   )
   check(output / 'deeper', f'no permission to write in {output}')
+
+
+def test_input_that_is_a_folder_of_results(tmp_path):
+  photo = tmp_path / 'cutout' / 'a.png'
+  photo.parent.mkdir()
+  helpers.make_photo((4, 4)).save(photo)
+  path = tmp_path / 'list.txt'
+  path.write_text('cutout/a.png\n', encoding='utf-8')
+  for source in (photo, photo.parent, tmp_path / 'c*' / '*', path):
+    # Said before the checkpoint, which is not there, is loaded.
+    with pytest.raises(SystemExit, match=f'is in {photo.parent}, where'):
+      _run(source, tmp_path, 'absent', overwrite=True)
 
 
 def test_output_inside_input_and_an_empty_folder(checkpoint, tmp_path):

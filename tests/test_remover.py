@@ -1,5 +1,6 @@
 """From a checkpoint of any kind to alpha and cut-outs in Python."""
 
+import functools
 import io
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from data_pipelines import errors
 from rmbg_jax import (
   BackgroundRemover,
   export,
@@ -18,6 +20,7 @@ from rmbg_jax import (
   preprocessing,
   train,
 )
+from rmbg_jax.prediction import photos as photos_lib
 from rmbg_jax.prediction import refinement
 from rmbg_jax.pretrained import release
 from tests import helpers
@@ -171,11 +174,51 @@ def test_flips_and_scales_are_averaged(workdir):
   # The largest scale is the size that photos are given at.
   double = BackgroundRemover(loaded, scales=(1.0, 2.0))
   assert double.resize([helpers.make_photo((9, 9))]).shape == (1, 64, 64, 3)
-  # A plain colour is the same at any size, up to the borders.
-  grey = np.full((1, 64, 64, 3), 90, np.uint8)
-  assert double.predict(grey).shape == (1, 64, 64)
-  with pytest.raises(ValueError, match='scales must be positive'):
-    BackgroundRemover(loaded, scales=(0.0,))
+  large = np.asarray(helpers.make_photo((64, 64)))[None]
+  whole = BackgroundRemover(loaded, scales=(2.0,)).predict(large)
+  small = jax.image.resize(large.astype(np.float32), (1, 32, 32, 3), 'bilinear')
+  apply = jax.jit(functools.partial(loaded.model.apply, train=False))
+  logits = apply(loaded.variables, loaded.preprocessing.normalize(small))[-1]
+  enlarged = jax.image.resize(
+    jax.nn.sigmoid(logits)[..., 0], (1, 64, 64), 'bilinear'
+  )
+  actual = double.predict(large)
+  np.testing.assert_allclose(actual, (whole + enlarged) / 2, atol=1e-4)
+  assert np.abs(actual - whole).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ({'scales': (0.0,)}, 'scales must be positive'),
+    ({'scales': ()}, r'scales=\(\)'),
+    ({'batch_size': 0}, 'batch_size=0: pass 1'),
+    ({'max_pixels': 0}, 'max_pixels=0: pass 1'),
+  ],
+)
+def test_impossible_parameters_are_named(workdir, values, message):
+  with pytest.raises(errors.UserError, match=message) as error:
+    BackgroundRemover(load_model(workdir), **values)
+  assert '--' not in str(error.value)
+
+
+def test_the_limit_of_pixels_may_be_raised(workdir, tmp_path, monkeypatch):
+  # As if the photo had more than Pillow's and this project's own limits.
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 400)
+  monkeypatch.setattr(photos_lib, 'MAX_PIXELS', 900)
+  path = tmp_path / 'photo.png'
+  helpers.make_photo((40, 30)).save(path)
+  loaded = load_model(workdir)
+  low = BackgroundRemover(loaded, max_pixels=100)
+  for use in (low.alpha, low.remove):
+    with pytest.raises(errors.UserError) as error:
+      use(path)
+    assert '--' not in str(error.value)
+  high = BackgroundRemover(loaded, max_pixels=1200)
+  assert high.alpha(path).shape == (30, 40)
+  assert high.remove(path.read_bytes())
+  with pytest.raises(errors.UserError, match='raise max_pixels'):
+    BackgroundRemover(loaded, max_pixels=1199).alpha(path)
 
 
 def test_refinements_may_share_a_network(cutter):

@@ -1,11 +1,14 @@
 """What is saved: kinds, formats, backgrounds, depth."""
 
+import importlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from data_pipelines import errors
 from rmbg_jax.prediction import foreground, photos, refinement, rendering
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -67,6 +70,80 @@ def test_foreground_colours_equal_pymatting_s():
   near = (weight * np.abs(actual - expected)).sum() / weight.sum()
   effect = (weight * np.abs(image - expected)).sum() / weight.sum()
   assert near < 0.2 * effect
+
+
+@pytest.mark.parametrize('shape', [(90, 120), (33, 200)])
+def test_foreground_colours_do_not_depend_on_the_tiles(shape, monkeypatch):
+  rng = np.random.default_rng(0)
+  image = rng.random((*shape, 3)).astype(np.float32)
+  alpha = _disc(shape, softness=9.0)
+  found = []
+  for tile in ((8, 16), (33, 50), (999, 999)):
+    monkeypatch.setattr(foreground, '_TILE', tile)
+    found.append(foreground.estimate_foreground(image, alpha))
+  # Tiles without a mixed alpha are not computed; their colours hardly matter.
+  for other in found[1:]:
+    assert np.abs(other - found[0]).mean() < 2e-3
+  soft = 0.1 + 0.8 * rng.random(shape).astype(np.float32)
+  found = []
+  for tile in ((8, 16), (33, 50), (999, 999)):
+    monkeypatch.setattr(foreground, '_TILE', tile)
+    found.append(foreground.estimate_foreground(image, soft))
+  for other in found[1:]:
+    np.testing.assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+def test_foreground_colours_of_integers_are_those_of_floats(kind):
+  photo, alpha = _scene()
+  pixels = np.asarray(photo.rgb, kind)
+  top = np.iinfo(kind).max
+  pixels = pixels * kind(top // 255)
+  floats = foreground.estimate_foreground(pixels / np.float32(top), alpha)
+  found = foreground.estimate_foreground(pixels, alpha)
+  assert found.dtype == kind
+  np.testing.assert_allclose(found, floats * top, atol=0.51 + top * 1e-5)
+
+
+def test_foreground_colours_take_little_memory(monkeypatch):
+  # What a tile takes on each core does not grow with the photo.
+  monkeypatch.setattr(foreground.parallel, 'count_cores', lambda: 2)
+  shape = (600, 800)
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (*shape, 3), np.uint8)
+  alpha = np.full(shape, 0.5, np.float32)
+  tracemalloc.start()
+  foreground.estimate_foreground(pixels, alpha)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak / alpha.size < 50
+
+
+@pytest.mark.parametrize('kind', rendering.KINDS)
+def test_results_take_little_memory_beside_the_photo(kind):
+  shape = (1200, 1600)
+  pixels = np.zeros((*shape, 3), np.uint8)
+  photo = photos.Photo(rgb=Image.fromarray(pixels))
+  style = rendering.Style(background='#102030')
+  alpha = np.full(shape, 0.5, np.float32)
+  tracemalloc.start()
+  style.encode(kind, photo, alpha, pixels)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak / alpha.size < 25
+
+
+@pytest.mark.parametrize(('form', 'side'), [('webp', 16_383), ('jpeg', 65_500)])
+def test_results_too_large_for_their_format_are_named(form, side):
+  style = rendering.Style(format=form, background='white')
+  for width in (side, side + 1):
+    photo = photos.Photo(rgb=Image.new('RGB', (width, 1)))
+    alpha = np.ones((1, width), np.float32)
+    if width == side:
+      assert style.render(photo, alpha, ('composite',))['composite']
+      continue
+    with pytest.raises(errors.UserError, match=f'{width}x1 .*--format=png'):
+      style.render(photo, alpha, ('composite',))
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 50), (50, 1), (2, 3)])
@@ -218,3 +295,15 @@ def test_largest_part_holes_and_threshold():
   assert apply(threshold=0.85)[36, 36] == 0
   with pytest.raises(ValueError, match='Unknown refinement'):
     refinement.Refinement(method='magic')
+
+
+@pytest.mark.parametrize(
+  'error', [RuntimeError('no locator available'), PermissionError('denied')]
+)
+def test_matting_where_nothing_compiled_can_be_kept(error, monkeypatch):
+  def fail(name):
+    raise error
+
+  monkeypatch.setattr(importlib, 'import_module', fail)
+  with pytest.raises(errors.UserError, match='NUMBA_CACHE_DIR'):
+    refinement.Refinement(method='matting')

@@ -35,7 +35,7 @@ HEIC_SUFFIXES = frozenset({'.heic', '.heif', '.hif'})
 SUFFIXES = (
   images.IMAGE_SUFFIXES
   | HEIC_SUFFIXES
-  | {'.jpe', '.jfif', '.mpo', '.apng', '.jp2', '.j2k', '.jpx', '.avif'}
+  | {'.mpo', '.apng', '.j2k', '.jpx', '.avif'}
 )
 
 # Pixels. Larger photos take gigabytes once decoded.

@@ -305,10 +305,8 @@ def _write(
 
 
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
-  if isinstance(error, FileNotFoundError):
-    text = 'no such file'
-  else:  # The entry says which photo.
-    text = _describe(error).removeprefix(f'{job.photo}: ')
+  # The entry says which photo.
+  text = _describe(error).removeprefix(f'{job.photo}: ')
   return report.Entry(photo=str(job.photo), status='failed', error=text)
 
 

@@ -359,11 +359,11 @@ def save_zip(results: Sequence[Result]) -> Path:
 
 
 def _find_age(path: Path) -> float:
-  """Returns the seconds since a change; 0 if somebody removed it just now."""
+  """Returns the seconds since a change, 0 if somebody removed it just now."""
   try:
     return time.time() - path.stat().st_mtime
   except OSError:
-    return 0
+    return 0.0
 
 
 def _without_path(error: str, path: Path) -> str:
