@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from data_pipelines import errors
 from rmbg_jax.pretrained import download, keras_h5, torchvision
 
 FLAG = '--config.model.encoder.weights'
@@ -41,8 +42,8 @@ def load_encoder(
     stage_sizes: of the encoder.
 
   Raises:
-    FileNotFoundError: if the file is missing or cannot be downloaded.
-    ValueError: if it does not fit the encoder.
+    MissingFileError: if the file is missing or cannot be downloaded.
+    UserError: if it does not fit the encoder.
   """
   if weights == 'imagenet':
     url, checksum = PUBLISHED[dialect]
@@ -50,15 +51,15 @@ def load_encoder(
   else:
     path = Path(weights)
   if path.suffix not in _READERS:
-    raise ValueError(
+    raise errors.UserError(
       f'{FLAG}={weights}: expected "imagenet" or a file ending in '
       f'{", ".join(_READERS)}.'
     )
   if not path.exists():
-    raise FileNotFoundError(f'{FLAG}={weights}: no such file.')
+    raise errors.MissingFileError(f'{FLAG}={weights}: no such file.')
   file_dialect, reader = _READERS[path.suffix]
   if file_dialect != dialect:
-    raise ValueError(
+    raise errors.UserError(
       f'{FLAG}={weights}: {path.suffix} weights belong to the {file_dialect} '
       f'dialect, but config.model.encoder.dialect is {dialect!r}.'
     )

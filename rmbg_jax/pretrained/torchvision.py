@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from data_pipelines import errors
 from rmbg_jax.pretrained import matching
 
 # The classifier and the last stage, which the encoder does without, and a
@@ -26,7 +27,7 @@ def load_encoder(
     stage_sizes: of the encoder.
 
   Raises:
-    ValueError: if the file is not such a state dict, or is a `.pth` and PyTorch
+    UserError: if the file is not such a state dict, or is a `.pth` and PyTorch
       is not installed.
   """
   tensors = {}
@@ -63,13 +64,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
       return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-      raise ValueError(
+      raise errors.UserError(
         f'{path}: not a readable .safetensors file ({error}).'
       ) from error
   try:
     import torch
   except ImportError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: reading a .pth file needs PyTorch (pip install torch). Without '
       'it, pass the same weights as a .safetensors file.'
     ) from error
