@@ -17,8 +17,14 @@ import tqdm
 from absl import app, flags
 from PIL import Image
 
-from data_pipelines import folder, images, inspection, parallel, sheets
-from data_pipelines.errors import UserError
+from data_pipelines import (
+  errors,
+  folder,
+  images,
+  inspection,
+  parallel,
+  sheets,
+)
 from rmbg_jax import command_line, files
 
 _SHOWN = 10  # Lines of each finding.
@@ -106,6 +112,14 @@ def render_text(report: dict[str, Any]) -> str:
   return '\n'.join([*lines, f'{verdict} to train on.'])
 
 
+def save_report(report: dict[str, Any], path: Path) -> None:
+  """Writes the report as JSON, atomically; names may be of any bytes."""
+  text = json.dumps(report, indent=2, ensure_ascii=False)
+  with files.write_atomically(path) as partial:
+    # JSON escapes what is no character as Python does.
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+
+
 def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
   """Returns pictures of suspicious pairs: photo, mask, and why."""
   share = max(1, _MOST_ON_SHEET // max(1, len(findings)))
@@ -131,7 +145,7 @@ def _open_for_sheet(path: Path) -> Image.Image:
     image = images.open_image(path)
     with images.named(path):
       return images.to_rgb(image)
-  except UserError:
+  except errors.UserError:
     return Image.new('RGB', (_CELL, _CELL), 'red')
 
 
@@ -171,10 +185,7 @@ def main(argv: list[str]) -> None:
   )
   print(render_text(report))
   if flags.FLAGS.json:
-    with files.write_atomically(flags.FLAGS.json) as partial:
-      partial.write_text(
-        json.dumps(report, indent=2, ensure_ascii=False), encoding='utf-8'
-      )
+    save_report(report, Path(flags.FLAGS.json))
   if flags.FLAGS.sheet:
     with files.write_atomically(flags.FLAGS.sheet) as partial:
       make_sheet(findings).save(partial, 'png')

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from data_pipelines import cod10k, folder
+from data_pipelines import cod10k, folder, images
 
 COD10K_CHOICES = ('cam', 'cam+background', 'all')
 # The usual share of pairs for validation.
@@ -49,7 +49,7 @@ def name_pairs(
         number += 1
         unique = f'{stem}_{number}'
       taken.add(unique.lower())
-      is_jpeg = pair.image_path.suffix.lower() in ('.jpg', '.jpeg')
+      is_jpeg = pair.image_path.suffix.lower() in images.JPEG_SUFFIXES
       name = unique + ('.jpg' if is_jpeg else '.png')
       named.append(dataclasses.replace(pair, name=name))
   return sorted(named, key=lambda pair: pair.name)

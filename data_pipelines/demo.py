@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from data_pipelines import errors, folder, images
-from rmbg_jax import command_line
+from rmbg_jax import command_line, files
 
 Plane = Float[np.ndarray, 'h w']
 Picture = Float[np.ndarray, 'h w 3']
@@ -44,7 +44,7 @@ def make_demo(
     seed: picture k of a seed is the same whatever the count.
 
   Raises:
-    UserError: if the folder holds another data set.
+    UserError: if the folder holds another data set, or it cannot be written.
   """
   if (directory / folder.CSV_NAME).exists():
     _check_kept(directory, count, size)
@@ -64,8 +64,16 @@ def make_demo(
       source='demo',
       label='alpha',
     )
-    Image.fromarray(photo).save(pair.image_path, quality=92)
-    Image.fromarray(alpha).save(pair.mask_path)
+    try:
+      with files.write_atomically(pair.image_path) as partial:
+        Image.fromarray(photo).save(partial, 'jpeg', quality=92)
+      with files.write_atomically(pair.mask_path) as partial:
+        Image.fromarray(alpha).save(partial, 'png')
+    except OSError as error:
+      raise errors.UserError(
+        f'{error.filename}: {error.strerror or error}; {index} of {count} '
+        'pairs are drawn. Make room and run the same command again.'
+      ) from error
     pairs.append(pair)
   folder.write_csv(directory / folder.CSV_NAME, pairs)
 

@@ -218,7 +218,8 @@ def _fingerprint(pairs, decode):
         digest.update(path.stamp.encode())
         continue
       status = path.stat()
-      digest.update(f'{path} {status.st_size} {status.st_mtime_ns}'.encode())
+      facts = f'{path} {status.st_size} {status.st_mtime_ns}'
+      digest.update(os.fsencode(facts))  # Names may be of any bytes.
   return digest.hexdigest()[:16]
 
 

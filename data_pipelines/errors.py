@@ -15,6 +15,18 @@ class DivergedError(UserError, FloatingPointError):
   """Reports a training whose numbers stopped being finite."""
 
 
+class Stopped(SystemExit):  # noqa: N818 (Not an error.)
+  """Ends a program that a signal has asked to end, when all is saved.
+
+  Attributes:
+    code: what a shell gives for the signal.
+  """
+
+  def __init__(self, message: str, signum: int):
+    super().__init__(message)
+    self.code = 128 + signum
+
+
 class MissingFileError(UserError, FileNotFoundError):
   """Reports a file or folder that is not there."""
 

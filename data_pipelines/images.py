@@ -22,10 +22,10 @@ from PIL import (
 
 from data_pipelines.errors import MissingFileError, UserError
 
-IMAGE_SUFFIXES = frozenset(
-  {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.tif', '.tiff', '.bmp'}
-  | {'.gif', '.jp2', '.avif'}
-)
+JPEG_SUFFIXES = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
+IMAGE_SUFFIXES = JPEG_SUFFIXES | {
+  *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
+}
 
 # All that is ever opened, by Pillow's names. It knows many more, of which some
 # start other programs (EPS: Ghostscript).
@@ -315,9 +315,10 @@ def read_plane(image: Image.Image) -> Plane:
     values = np.asarray(image)
     is_float = values.dtype.kind == 'f'
     return Plane(values, 'floats' if is_float else 'wide integers')
-  if image.mode in ('1', 'L'):
-    stored = 'integers' if image.mode == 'L' else 'one colour'
-    return Plane(np.asarray(image.convert('L')), stored)
+  if image.mode == 'L':
+    return Plane(np.asarray(image), 'integers')
+  if image.mode == '1':
+    return Plane(np.asarray(image.convert('L')), 'one colour')
   image, opacity = split_opacity(image)
   if opacity is not None:
     _check_transparency(np.asarray(image.convert('RGB')), np.asarray(opacity))
@@ -345,8 +346,8 @@ def opened(source: Source) -> Iterator[Image.Image]:
     ) as image:
       if profile:
         image.info['icc_profile'] = profile
-      if isinstance(image.info.get('xmp'), tuple):
-        del image.info['xmp']  # Of a wrong type, a TIFF could not be turned.
+      if not isinstance(image.info.get('xmp', b''), bytes | str):
+        del image.info['xmp']  # A TIFF turns itself, and would fail at it.
       yield image
 
 
@@ -415,7 +416,7 @@ def _is_grey(palette: list[int]) -> bool:
 
 def _to_8_bit(values: np.ndarray, scale: int) -> np.ndarray:
   if scale == 255 and values.dtype.kind != 'f':
-    return values.astype(np.uint8)
+    return values.astype(np.uint8, copy=False)
   scaled = values.astype(np.float32) * np.float32(255 / scale)
   return np.clip(scaled.round(), 0, 255).astype(np.uint8)
 
@@ -499,6 +500,10 @@ def _shorten_png(
   Returns:
     (what to open; a colour profile that is too long for Pillow, or None).
   """
+  if not isinstance(content, bytes) and (
+    Path(content).is_fifo() or Path(content).is_char_device()
+  ):
+    raise UserError('it is a pipe or a device; save what it gives to a file')
   with (
     io.BytesIO(content)
     if isinstance(content, bytes)

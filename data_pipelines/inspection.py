@@ -13,6 +13,8 @@ from data_pipelines.errors import UserError
 
 # Of 128 bits; unrelated photos differ in about half of them.
 NEAR = 4
+# Values of 255 that are neither foreground nor background.
+_BETWEEN = slice(26, 230)
 TROUBLES = ('unreadable', 'size mismatch', 'unclear mask')
 _MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
 
@@ -29,6 +31,7 @@ class Facts:
     stored: how the mask's values are stored, such as '0-1' or '16 bits'.
     largest: the mask's largest value as training reads it, of 255.
     grey: the share of the mask that is neither fore- nor background.
+    shades: how many values that share has.
     coverage: the foreground's share of the picture, in [0, 1].
     border: the mask's mean along the picture's edge, in [0, 1].
     signature: two halves of a perceptual hash, None of a photo without texture.
@@ -41,6 +44,7 @@ class Facts:
   stored: str = ''
   largest: int = 0
   grey: float = 0.0
+  shades: int = 0
   coverage: float = 0.0
   border: float = 0.0
   signature: tuple[int, int] | None = None
@@ -85,13 +89,15 @@ def inspect_pair(pair: folder.Pair) -> Facts:
   except UserError as error:
     return Facts(pair=pair, trouble=str(error), kind='unclear mask')
   mask = values.astype(np.float32) / 255
+  between = np.bincount(values.ravel(), minlength=256)[_BETWEEN]
   edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
   return Facts(
     pair=pair,
     rotated=rotated,
     stored=_name_range(images.read_plane(stored)),
     largest=int(values.max(initial=0)),
-    grey=float(((values > 25) & (values < 230)).mean()),
+    grey=float(between.sum() / values.size),
+    shades=int(np.count_nonzero(between)),
     coverage=float(mask.mean()),
     border=float(np.concatenate(edges).mean()),
     signature=_compute_signature(grey_photo),
@@ -173,6 +179,19 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
       )
     elif dim:
       findings.append(_list('mask below 128 of 255', dim, False))
+    third = [f for f in group if f.shades == 1 and f.grey > 0.002]
+    if len(third) > len(group) / 2:
+      findings.append(
+        Finding(
+          kind='trimaps, or a third class',
+          wrong=True,
+          items=[
+            f'{source or "all"}: {len(third)} of {len(group)} masks have one '
+            'value that is neither foreground nor background'
+          ],
+          facts=third,
+        )
+      )
     grey = [f for f in group if f.grey > 0.5]
     if len(grey) > len(group) / 2:
       findings.append(

@@ -12,6 +12,7 @@ was interrupted, and changes nothing where all is done.
 
 import csv
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import tqdm
 from absl import app, flags
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from data_pipelines import (
   cod10k,
@@ -110,16 +111,32 @@ def prepare_pair(
     mask = ImageOps.invert(mask)
     if not allow_empty and mask.getextrema()[1] == 0:
       raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
+  mask = _resize_mask(mask, pair, size)
   with files.write_atomically(result.image_path) as partial:
-    if size == own and _is_plain_jpeg(pair.image_path):
+    is_jpeg = result.image_path.suffix == '.jpg'
+    if is_jpeg and size == own and _is_plain_jpeg(pair.image_path):
       shutil.copyfile(pair.image_path, partial)
-    elif result.image_path.suffix == '.jpg':
+    elif is_jpeg:
       images.resize_image(photo, size=size).save(partial, 'jpeg', quality=95)
     else:
       images.resize_image(photo, size=size).save(partial, 'png')
   with files.write_atomically(result.mask_path) as partial:
-    images.resize_image(mask, size=size).save(partial, 'png')
+    mask.save(partial, 'png')
   return result
+
+
+def _resize_mask(
+  mask: Image.Image, pair: folder.Pair, size: tuple[int, int]
+) -> Image.Image:
+  """Returns the mask at (height, width), if what is left of it is one."""
+  resized = images.resize_image(mask, size=size)
+  least = 2 if pair.label == 'alpha' else 128
+  if mask.getextrema()[1] and resized.getextrema()[1] < least:
+    raise errors.UserError(
+      f'{pair.mask_path}: at {size[1]}x{size[0]} pixels next to nothing is '
+      'left of its foreground. Pass a larger --size, or leave the pair out.'
+    )
+  return resized
 
 
 def prepare(
@@ -160,6 +177,10 @@ def prepare(
       )
     except (ValueError, FileNotFoundError) as error:
       return pair.name, str(error)
+    except OSError as error:
+      if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):
+        raise
+      return pair.name, f'{pair.image_path}: {error.strerror}. Rename it.'
 
   written, rejected = [], []
   results = parallel.map_in_order(attempt, pairs)
@@ -261,7 +282,9 @@ def _read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
 def _write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
   with (
     files.write_atomically(path) as partial,
-    partial.open('w', newline='', encoding='utf-8') as file,
+    partial.open(
+      'w', newline='', encoding='utf-8', errors='surrogateescape'
+    ) as file,
   ):
     csv.writer(file).writerows([('Image Name', 'Reason'), *rejected])
 

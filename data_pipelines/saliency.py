@@ -16,7 +16,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines import errors, folder
+from data_pipelines import errors, folder, images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,10 @@ def _find_folder(directory: Path, names: tuple[str, ...]) -> Path | None:
 
 def _pair_by_suffix(directory: Path) -> tuple[list[folder.Pair], list[str]]:
   """Pairs the .jpg photos of a folder with its .png masks."""
+  found = [file for file in directory.iterdir() if images.is_image_file(file)]
   photos, masks = (
-    {file.stem: file for file in directory.iterdir() if file.suffix == suffix}
-    for suffix in ('.jpg', '.png')
+    {file.stem: file for file in found if file.suffix.lower() in suffixes}
+    for suffixes in (images.JPEG_SUFFIXES, ('.png',))
   )
   pairs = [
     folder.Pair(

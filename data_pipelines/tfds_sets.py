@@ -69,6 +69,10 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager) -> dict[str, Iterator]:
     pairs = READERS[self.builder_config.name](dl_manager.manual_dir)
     folder.check_pairs(pairs)
+    folder.report(
+      [str(p.image_path) for p in pairs if not _is_utf_8(p.name)],
+      remedy='TFDS sets take UTF-8 alone; rename these files',
+    )
     splits: dict[str, list[folder.Pair]] = {}
     for pair in pairs:
       split = name_split(pair, self.builder_config.name)
@@ -211,6 +215,14 @@ def load(
         range(len(index[split])),
       )
   return stored
+
+
+def _is_utf_8(name: str) -> bool:
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
 
 
 def _index_path(builder: RmbgPairs) -> Path:

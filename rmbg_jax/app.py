@@ -11,6 +11,7 @@ The page is for this machine alone unless `--host` says otherwise.
 import importlib.util
 import os
 import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -27,18 +28,13 @@ def main(argv: list[str]) -> None:
   """Serves the page until SIGINT or SIGTERM."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  # Ends as by Ctrl-C, so that what is below is cleaned up.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
-  try:
-    # Uploads and results are gone when the page is.
-    with tempfile.TemporaryDirectory(
-      prefix='rmbg_jax_app_', dir=os.environ.get('GRADIO_TEMP_DIR')
-    ) as folder:
-      _serve(Path(folder).resolve())
-  except KeyboardInterrupt:
-    print('The page is closed.')
-  except (OSError, errors.UserError) as error:
-    raise SystemExit(f'Error: {error}') from error
+  # What is below is cleaned up.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+  # Uploads and results are gone when the page is.
+  with tempfile.TemporaryDirectory(
+    prefix='rmbg_jax_app_', dir=os.environ.get('GRADIO_TEMP_DIR')
+  ) as folder:
+    _serve(Path(folder).resolve())
 
 
 def _serve(folder: Path) -> None:
@@ -61,8 +57,7 @@ def _serve(folder: Path) -> None:
   # Photos are held against --max_pixels, by name.
   Image.MAX_IMAGE_PIXELS = values.max_pixels
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  chosen = [command_line.expand_home(path) for path in values.checkpoint]
-  checkpoints = dict.fromkeys(chosen + u2net_onnx.list_present())
+  checkpoints = dict.fromkeys(values.checkpoint + u2net_onnx.list_present())
   service = service_lib.Service(
     list(checkpoints),
     limits=service_lib.Limits(
@@ -100,12 +95,15 @@ def _serve(folder: Path) -> None:
   print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
   try:
     threading.Event().wait()
+  except KeyboardInterrupt:
+    raise SystemExit(130) from None
   finally:
     page.close(verbose=False)
+    print('The page is closed.')
 
 
 def _define_flags() -> None:
-  flags.DEFINE_list(
+  command_line.define_paths(
     'checkpoint',
     ['released'],
     'What the page offers, the first as the default; each as predict takes it. '

@@ -8,7 +8,9 @@ so that a checkpoint is either whole or not there.
 """
 
 import contextlib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
     )
 
   def __exit__(self, *exc_info):
-    self._checkpointer.close()
+    with self._naming_failures():
+      self._checkpointer.close()
 
   @property
   def steps(self) -> list[int]:
@@ -103,17 +106,45 @@ class CheckpointStore(contextlib.AbstractContextManager):
       metrics: the evaluation's, with `val_loss`, or None for a state between
         two evaluations, which can be the latest but not the best.
       description: JSON-compatible; `read_description` returns it.
+
+    Raises:
+      UserError: if this one or the one before it cannot be written, as where
+        the disk is full.
     """
     step = int(state.step)
     if step == self.latest_step:
       return
-    self._checkpointer.save_checkpointables_async(
-      step,
-      _checkpointables(state),
-      metrics={**metrics, 'step': step} if metrics else None,
-      custom_metadata=dict(description),
-      force=True,
-    )
+    with self._naming_failures():
+      self._checkpointer.save_checkpointables_async(
+        step,
+        _checkpointables(state),
+        metrics={**metrics, 'step': step} if metrics else None,
+        custom_metadata=dict(description),
+        force=True,
+      )
+
+  @contextlib.contextmanager
+  def _naming_failures(self) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError) as error:
+      # TensorStore's errors are ValueErrors, with the system's number inside.
+      number = getattr(error, 'errno', None)
+      if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(found[1])
+      if number is None:
+        raise
+      kept = max((int(p.name) for p in self._list_whole()), default=None)
+      left = 'none is whole' if kept is None else f'that of step {kept} is kept'
+      raise errors.UserError(
+        f'{self._checkpointer.directory}: a checkpoint cannot be written '
+        f'({os.strerror(number)}); {left}. Make room; the same command goes on '
+        'from there.'
+      ) from error
+
+  def _list_whole(self) -> list[Path]:
+    directory = Path(self._checkpointer.directory)
+    return [path for path in directory.iterdir() if path.name.isdigit()]
 
   def read_description(self, step: int) -> dict[str, Any]:
     """Returns the description that a checkpoint was saved with."""

@@ -145,11 +145,7 @@ def run(
   *,
   required: Sequence[str] = (),
 ) -> None:
-  """Parses the flags and calls `main`; says in a line what the user can mend.
-
-  That is a `UserError`, and an `OSError` of a file: the exit code is 1. Ctrl-C
-  is answered by a line too, and by the exit code 130. Any other exception is a
-  mistake of the program and keeps its traceback.
+  """Parses the flags and calls `main`, `reporting` what goes wrong.
 
   Args:
     main: gets the arguments that are not flags, after the program's name.
@@ -172,8 +168,27 @@ def run(
     finally:
       sys.stdout.flush()  # What is wrong with it is said here, not at the end.
 
-  try:
+  with reporting():
     app.run(run_main, flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+  """Ends the program with a line for what the user can mend.
+
+  That is a `UserError`, and an `OSError` of a file: the exit code is 1. Ctrl-C
+  is answered by a line too, and by the exit code 130 (a training that SIGTERM
+  has ended: 143). Any other exception is a mistake of the program and keeps its
+  traceback.
+
+  Raises:
+    SystemExit: with the line, or the exit code.
+  """
+  try:
+    yield
+  except errors.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    raise
   except KeyboardInterrupt:
     print('Interrupted.', file=sys.stderr)
     raise SystemExit(_INTERRUPTED) from None

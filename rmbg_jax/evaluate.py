@@ -167,7 +167,14 @@ def _evaluate() -> list[str]:
         scales=systems[name].get('scales', {}),
         masks_dir=folder / 'masks',
       )
-      results_lib.save_results(part, folder)
+      try:
+        results_lib.save_results(part, folder)
+      except OSError as error:
+        raise errors.UserError(
+          f'{error.filename}: {error.strerror or error}; '
+          f'{len(results)} of {len(predicts) * len(data_sets)} results are '
+          f'written below {output}. Make room and evaluate again.'
+        ) from error
       results.append(part)
       failed += [
         f'{name} on {data_set.name}: {image}: {error}'

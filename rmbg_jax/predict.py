@@ -38,19 +38,19 @@ _ENDINGS = 8  # Of files that are no photos, printed.
 # Memory grows with the square of it.
 _MAX_SCALE = 4
 
-_INPUT = flags.DEFINE_string(
+_INPUT = command_line.define_path(
   'input',
   None,
   'A photo, a folder, a pattern such as "photos/**/*.jpg", a .txt file with a '
   'path on each line, or - for standard input.',
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = command_line.define_path(
   'output',
   None,
   'Folder for the results, one sub-folder for each kind; or - for standard '
   'output, with exactly one kind.',
 )
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = command_line.define_path(
   'checkpoint',
   _RELEASED,
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
@@ -64,7 +64,7 @@ _FORMAT = flags.DEFINE_enum(
   'format', 'png', rendering.FORMATS, 'Of the results; JPEG masks stay PNG.'
 )
 _QUALITY = flags.DEFINE_integer('quality', 95, 'Of WebP and JPEG, 1 to 100.')
-_BACKGROUND = flags.DEFINE_string(
+_BACKGROUND = command_line.define_path(
   'background', '', 'For composites: #rrggbb, the path of a picture, or blur.'
 )
 _FOREGROUND = flags.DEFINE_boolean(
@@ -126,8 +126,6 @@ def main(argv: list[str]) -> None:
       _predict_standard()
       return
     failed = _predict_files()
-  except (OSError, errors.UserError) as error:
-    raise SystemExit(f'Error: {error}') from error
   except KeyboardInterrupt as error:  # While the network is loaded.
     print(_GOES_ON, file=sys.stderr)  # Standard output may be for a photo.
     raise SystemExit(_INTERRUPTED) from error
@@ -161,8 +159,7 @@ def _predict_files() -> bool:
   for flag in (_INPUT, _OUTPUT):
     if not flag.value:
       raise errors.UserError(f'--{flag.name}= is empty. Pass a path.')
-  source = command_line.expand_home(_INPUT.value)
-  output = Path(command_line.expand_home(_OUTPUT.value))
+  source, output = _INPUT.value, Path(_OUTPUT.value)
   if Path(source).is_dir() and output.resolve().is_relative_to(
     Path(source).resolve()
   ):
@@ -257,7 +254,7 @@ def _run(
   else:  # That needs no network, but a wrong flag is still one.
     from rmbg_jax.pretrained import load
 
-    load.check_exists(_find_checkpoint())
+    load.check_exists(_CHECKPOINT.value)
   outcome, stop = _Outcome(), threading.Event()
 
   def interrupt(*_):
@@ -303,7 +300,7 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
   style = rendering.Style(
     format=_FORMAT.value,
     quality=_QUALITY.value,
-    background=command_line.expand_home(_BACKGROUND.value),
+    background=_BACKGROUND.value,
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
   )
@@ -355,14 +352,10 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
       file=sys.stderr,
     )
   return remover_lib.BackgroundRemover.from_checkpoint(
-    _find_checkpoint(),
+    _CHECKPOINT.value,
     batch_size=batch_size,
     **options,
   )
-
-
-def _find_checkpoint() -> str:
-  return command_line.expand_home(_CHECKPOINT.value)
 
 
 def run() -> None:

@@ -25,6 +25,7 @@ def start() -> None:
   no folder to write to, as in some containers, nothing is kept.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
+  logging.get_absl_logger().addFilter(_is_not_raised)
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     with contextlib.suppress(errors.UserError, OSError):
       cache = download.cache_dir() / 'xla'
@@ -32,6 +33,16 @@ def start() -> None:
       if os.access(cache, os.W_OK):
         jax.config.update('jax_compilation_cache_dir', str(cache))
   return_memory_after_compiling()
+
+
+def _is_not_raised(record: Any) -> bool:
+  """Whether a message says more than an exception will.
+
+  What goes wrong in Orbax's threads is logged by each of them, with all of its
+  traceback, and raised as well.
+  """
+  is_error = record.levelno >= logging.converter.STANDARD_ERROR
+  return not (is_error and 'orbax' in record.pathname)
 
 
 def return_memory_after_compiling() -> None:

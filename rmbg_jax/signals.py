@@ -19,9 +19,13 @@ class StopRequest(contextlib.AbstractContextManager):
   A second Ctrl-C interrupts at once. One process of several is enough to stop
   all. (JAX's preemption service would agree on one step, once; Orbax asks it
   too, with steps of its own, so that a training can miss it.)
+
+  Attributes:
+    signum: the signal that was received, SIGTERM if it was another process.
   """
 
   def __init__(self):
+    self.signum = signal.SIGTERM
     self._received = self._agreed = False
     self._previous = {}
 
@@ -51,7 +55,7 @@ class StopRequest(contextlib.AbstractContextManager):
 
   def _handle(self, signum, frame):
     del frame
-    self._received = True
+    self._received, self.signum = True, signum
     if signum == signal.SIGINT:
       signal.signal(signum, self._previous[signum])
       print('\nStopping after this step; Ctrl-C again stops at once.')

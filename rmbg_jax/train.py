@@ -51,7 +51,7 @@ def train_and_evaluate(
       configuration or the data is wrong, or the working directory holds a
       training with other settings.
     DivergedError: if the loss stops being finite.
-    SystemExit: after SIGTERM or Ctrl-C, when everything is saved.
+    Stopped: after SIGTERM or Ctrl-C, when everything is saved.
   """
   mesh = state.make_mesh()
   is_main = jax.process_index() == 0
@@ -206,9 +206,10 @@ def train_and_evaluate(
     best = store.best_step
   # Everything is on disk now.
   if stopped:
-    raise SystemExit(
+    raise errors.Stopped(
       f'Stopped on request at epoch {position.epoch + 1}, step {position.step} '
-      'of it, and saved. The same command goes on from there.'
+      'of it, and saved. The same command goes on from there.',
+      stop_request.signum,
     )
   if is_main:
     if position.epoch < config.train.epochs:

@@ -48,14 +48,14 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
 
 def main(argv: list[str]) -> None:
   """Writes the picture."""
-  if len(argv) < 2:
-    raise app.UsageError('Pass the working directory of a training, or several')
   try:
     import matplotlib
   except ImportError as error:
     raise errors.UserError(
       'the curves need Matplotlib. Run: pip install matplotlib'
     ) from error
+  if len(argv) < 2:
+    raise app.UsageError('Pass the working directory of a training, or several')
   matplotlib.use('Agg')  # No screen is needed.
   from matplotlib import pyplot as plt
 

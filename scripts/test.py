@@ -12,6 +12,9 @@ import bootstrap
 
 def main() -> None:
   """Runs pytest."""
+  if '--help' in sys.argv:  # Without setting anything up.
+    print(__doc__)
+    return
   python = bootstrap.prepare('requirements-dev.txt')
   # Two processes: much of the time is compilation on a single core.
   parallel = ['-n', '2', '--dist', 'loadfile']

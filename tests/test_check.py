@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,11 @@ def _red(mask):
     (lambda mask: mask.astype(np.uint16) * 16, 'unclear mask', None),
     (lambda mask: _red(mask) + np.uint8([0, 0, 200]), 'unclear mask', None),
     (lambda mask: mask // 2 + 60, 'grey masks', '0-255'),
+    (
+      lambda mask: np.uint8(128) * (mask > 0) + np.uint8(127) * (mask > 254),
+      'trimaps, or a third class',
+      '0-255',
+    ),
   ],
 )
 def test_check_reads_masks_as_training_does(store, kind, stored, tmp_path):
@@ -213,6 +219,25 @@ def test_duplicates_are_those_of_a_naive_search(rng):
   ]
   assert expected == [(3, 150), (4, 151)]
   assert inspection.find_duplicates(signatures) == expected
+
+
+def test_names_of_any_bytes_are_reported(tmp_path):
+  pairs = _make(tmp_path)
+  for number, name in enumerate((os.fsdecode(b'caf\xe9'), 'x\u2028y')):
+    mask = pairs[number].mask_path
+    mask.write_bytes(b'')
+    pairs[number] = dataclasses.replace(
+      pairs[number],
+      name=f'{name}.jpg',
+      image_path=pairs[number].image_path.rename(mask.with_name(f'{name}.jpg')),
+      mask_path=mask.rename(mask.with_name(f'{name}.png')),
+    )
+  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  report, findings = _check(tmp_path)
+  assert len(findings['unreadable'].items) == 2
+  check.save_report(report, tmp_path / 'r.json')
+  assert json.loads((tmp_path / 'r.json').read_text()) == report
+  check.make_sheet(list(findings.values()))
 
 
 def test_command_line(tmp_path):

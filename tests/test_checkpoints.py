@@ -1,11 +1,14 @@
 """What is kept, what is found again, and that readers change nothing."""
 
+import errno
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from data_pipelines import errors
 from rmbg_jax import checkpoints, state
 
 
@@ -82,3 +85,31 @@ def test_only_the_writer_clears_half_written_checkpoints(tmp_path, make_state):
     store.save(make_state(7), metrics={'val_loss': 0.4}, description={})
   assert not half.exists()
   assert (folder / '7').exists()
+
+
+FULL = 'RESOURCE_EXHAUSTED: Failed writing: "a/b" [os_error_code=\'28\']'
+
+
+@pytest.mark.parametrize(
+  'failure',
+  [ValueError(FULL), OSError(errno.ENOSPC, 'No space left on device')],
+)
+def test_a_full_disk_is_named_and_what_is_kept(
+  failure, tmp_path, make_state, monkeypatch
+):
+  _save(tmp_path, make_state, [0.5])
+
+  def fail(*_, **__):
+    raise failure
+
+  with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
+    monkeypatch.setattr(store._checkpointer, 'save_checkpointables_async', fail)
+    with pytest.raises(errors.UserError) as error:
+      store.save(make_state(2), metrics=None, description={})
+    message = f'{tmp_path}/checkpoints: .*No space left.*step 1 is kept'
+    assert error.match(message)
+    monkeypatch.setattr(failure, 'args', ('another',))
+    if isinstance(failure, ValueError):  # A mistake of the program.
+      with pytest.raises(ValueError, match='another') as error:
+        store.save(make_state(2), metrics=None, description={})
+      assert error.value is failure

@@ -78,6 +78,15 @@ def test_interrupted_is_a_line_and_130(monkeypatch, capsys):
   assert capsys.readouterr().err == 'Interrupted.\n'
 
 
+def test_a_training_that_was_stopped_says_so_with_the_signals_code(
+  monkeypatch, capsys
+):
+  with pytest.raises(SystemExit) as stopped:
+    _run(_raise(errors.Stopped('Stopped, and saved.', 15)), monkeypatch)
+  assert stopped.value.code == 143
+  assert capsys.readouterr().err == 'Stopped, and saved.\n'
+
+
 def test_a_reader_that_has_enough_is_no_failure_to_report(tmp_path):
   """As of `| head`; what was still to be written is given up."""
   code = (

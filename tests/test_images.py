@@ -1,12 +1,19 @@
 """Odd image files are read on purpose, bad ones refused by name."""
 
 import io
+import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageFile, PngImagePlugin
+from PIL import (
+  EpsImagePlugin,
+  Image,
+  ImageFile,
+  PngImagePlugin,
+  TiffImagePlugin,
+)
 
 from data_pipelines import errors, images
 
@@ -352,6 +359,21 @@ def test_odd_exif_turns_the_pixels_all_the_same(odd, tmp_path):
   assert images.read_orientation(upright) == 1
 
 
+@pytest.mark.filterwarnings('ignore:Metadata Warning:UserWarning')
+@pytest.mark.parametrize(
+  ('tag', 'kind', 'value'), [(700, 3, 7), (700, 4, (1, 2)), (0x8769, 2, 'a')]
+)
+def test_odd_tags_of_tiffs_do_not_matter(tag, kind, value, tmp_path):
+  directory = TiffImagePlugin.ImageFileDirectory_v2()
+  directory.tagtype[tag] = kind
+  directory[tag], directory[0x0112] = value, 6
+  path = tmp_path / 'photo.tif'
+  _arrow().save(path, tiffinfo=directory)
+  expected = _arrow().transpose(Image.Transpose.ROTATE_270)
+  upright = images.open_image(path)
+  np.testing.assert_array_equal(np.asarray(upright), np.asarray(expected))
+
+
 @pytest.mark.parametrize('orientation', [1, 3, 6, 8])
 def test_turned_tiffs_have_one_size(orientation, tmp_path):
   path = tmp_path / 'photo.tif'
@@ -412,6 +434,9 @@ def test_names_of_photos(tmp_path):
     assert images.is_image_file(tmp_path / name)
   for name in ('._a.jpg', 'a.eps', 'jpg'):
     assert not images.is_image_file(tmp_path / name)
+  os.mkfifo(tmp_path / 'pipe.jpg')
+  with pytest.raises(errors.UserError, match=r'pipe\.jpg: it is a pipe'):
+    images.open_image(tmp_path / 'pipe.jpg')
   (tmp_path / 'dead.jpg').symlink_to('nowhere')
   with pytest.raises(
     FileNotFoundError, match=r'dead\.jpg: a link to a missing'

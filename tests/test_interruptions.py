@@ -144,8 +144,9 @@ def test_sigterm_saves_between_epochs_and_goes_on(
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train.signals.StopRequest, 'reached', reached)
-    with pytest.raises(SystemExit, match='at epoch 2, step 1 of it'):
+    with pytest.raises(SystemExit, match='at epoch 2, step 1 of it') as stopped:
       train.train_and_evaluate(config, tmp_path)
+  assert stopped.value.code == 128 + signal.SIGTERM
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert (store.latest_step, store.best_step) == (3, 2)
   copy = tmp_path.with_name('sigterm_copy')
@@ -179,6 +180,7 @@ def test_one_ctrl_c_asks_and_two_interrupt():
     assert not request.reached(1)
     signal.raise_signal(signal.SIGINT)
     assert request.reached(2)
+    assert request.signum == signal.SIGINT
     with pytest.raises(KeyboardInterrupt):
       signal.raise_signal(signal.SIGINT)
   with pytest.raises(KeyboardInterrupt):  # As before.

@@ -7,6 +7,7 @@ from PIL import Image
 
 from data_pipelines import (
   demo,
+  errors,
   folder,
   loader,
   parallel,
@@ -206,6 +207,22 @@ def test_demo_set_is_drawn_once_and_reproducible(tmp_path, pairs):
   for key, value in (('demo_count', COUNT + 1), ('demo_size', 48)):
     with pytest.raises(ValueError, match=f'{COUNT} pictures .*{value}.*delete'):
       sources.load_pairs('demo', tmp_path / 'd', **{**options, key: value})
+
+
+def test_a_full_disk_says_how_many_pairs_are_drawn(tmp_path, monkeypatch):
+  save = Image.Image.save
+
+  def fill_up(image, path, *arguments, **options):
+    if 'Masks' in str(path) and '00002' in str(path):
+      raise OSError(28, 'No space left on device')
+    save(image, path, *arguments, **options)
+
+  monkeypatch.setattr(Image.Image, 'save', fill_up)
+  with pytest.raises(errors.UserError, match='No space.*; 2 of 4 pairs are'):
+    demo.make_demo(tmp_path, count=4, size=(16, 16), seed=1)
+  monkeypatch.undo()
+  demo.make_demo(tmp_path, count=4, size=(16, 16), seed=1)
+  assert len(folder.read_folder(tmp_path)) == 4
 
 
 def test_demo_alpha_is_soft_and_never_empty():

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,6 +311,41 @@ def test_what_cannot_be_used_is_named(tmp_path):
     assert any(expected in reason for reason in reasons), reasons
     assert expected in result.stdout
   assert len(reasons) == 6
+
+
+def test_one_name_or_size_costs_no_other_pair(tmp_path):
+  root = tmp_path / 'in'
+  _own(root, count=2)
+  names = (os.fsdecode(b'caf\xe9'), 'b\u2028c', 'x' * 250, 'tiny')
+  for name in names:
+    shutil.copy(root / 'Images/n0.png', root / f'Images/{name}.png')
+    shutil.copy(root / 'Masks/n0.png', root / f'Masks/{name}.png')
+  tiny = np.zeros((20, 24), np.uint8)
+  tiny[3, 3] = 255
+  Image.fromarray(tiny).save(root / 'Masks/tiny.png')
+  # A JPEG of another name stays one, and one that is called PNG becomes one.
+  Image.open(root / 'Images/n1.png').save(root / 'Images/n1.jfif', 'jpeg')
+  (root / 'Images/n1.png').unlink()
+  Image.new('RGB', (24, 20), 'red').save(root / 'Images/n0.png', 'jpeg')
+  out = tmp_path / 'out'
+  # With the prefix, one name is longer than names can be.
+  pairs = combine.name_pairs(prepare._read_own(str(root), []))
+  written, rejected = prepare.prepare(
+    pairs, out=out, size='8', allow_empty=False, invert=()
+  )
+  assert {reason.partition(': ')[2][:25] for _, reason in rejected} == {
+    'File name too long. Renam',
+    'at 8x7 pixels next to not',
+  }
+  pairs = folder.read_folder(out)
+  assert pairs == written and len(pairs) == 4
+  for pair in pairs:
+    with Image.open(pair.image_path) as photo:
+      suffix = {'.jpg': 'JPEG', '.png': 'PNG'}[pair.image_path.suffix]
+      assert photo.format == suffix
+  rows = [('', 'caf\udce9 is not right')]
+  prepare._write_rejected(out / prepare.REJECTED_NAME, rows)
+  assert b'caf\xe9' in (out / prepare.REJECTED_NAME).read_bytes()
 
 
 def test_inverted_masks(tmp_path):

@@ -1,6 +1,7 @@
 """The published data sets are read from their own trees."""
 
 import collections
+import os
 
 import pytest
 
@@ -51,6 +52,21 @@ def test_cod10k(tmp_path):
   (tmp_path / 'Test/GT_Object/COD10K-Camel-1.png').touch()
   with pytest.raises(ValueError, match=r'Camel-1\.jpg: the name is not'):
     cod10k.read_cod10k(tmp_path)
+
+
+def test_lists_of_people_have_a_name_a_line(tmp_path):
+  trees.make_people(tmp_path)
+  names = ['a\u2028b', 'a\x85b', os.fsdecode(b'caf\xe9')]
+  with (tmp_path / 'segmentation/val.txt').open('ab') as file:
+    for name in names:
+      file.write(os.fsencode(name) + b'\r\n')
+  for place, suffix in (('images', '.jpg'), ('masks', '.png')):
+    first = next((tmp_path / place).iterdir())
+    for name in names:
+      (tmp_path / place / f'{name}{suffix}').write_bytes(first.read_bytes())
+  pairs = people.read_people(tmp_path)
+  validation = [p.image_path.stem for p in pairs if p.split == 'val']
+  assert set(names) < set(validation) and len(validation) == 5
 
 
 def test_people(tmp_path):
