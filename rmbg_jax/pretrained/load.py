@@ -136,7 +136,7 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
 
   if not checkpoints.has_checkpoints(path):
     raise errors.MissingFileError(
-      f'{path}: no checkpoints here. Pass a training's working directory.'
+      f"{path}: no checkpoints here. Pass a training's working directory."
     )
   with checkpoints.CheckpointStore(path, writable=False) as store:
     kept = {str(step): step for step in store.steps}
