@@ -166,8 +166,8 @@ def read_pair(
   if not allow_empty and mask.getextrema()[1] == 0:
     raise UserError(
       f'{pair.mask_path}: the mask is empty (all values are 0). Remove the '
-      'pair, or pass --config.data.allow_empty_masks=true if the photo really '
-      'has no foreground.'
+      'pair, or if the photo really has no foreground, allow it '
+      '(--allow_empty_masks; in training --config.data.allow_empty_masks=true).'
     )
   with images.named(pair.image_path):
     return images.to_rgb(photo), mask
@@ -193,10 +193,11 @@ def convert_mask(
     plane = images.read_plane(stored)
     mask = images.to_8_bit_mask(plane)
     highest = plane.values.max(initial=0)
-    if pair.label == 'alpha' and plane.stored == 'integers' and highest == 1:
+    clear = {'integers': 2, 'wide integers': 128}.get(plane.stored, 0)
+    if pair.label == 'alpha' and 0 < highest < clear:
       raise UserError(
-        'its largest value is 1: of a soft matte that is next to nothing, of a '
-        'mask of 0 and 1 all. Store it from 0 to 255, or set its Label to gt'
+        f'its largest value is {highest}: next to nothing in a soft matte, or '
+        'all of a mask of another range. Store it in 8 bits, from 0 to 255'
       )
     is_soft = is_graded or pair.label == 'alpha'
     if 0 < mask.max(initial=0) < 128 and not is_soft:

@@ -174,8 +174,12 @@ def test_a_soft_matte_may_be_dim_but_not_all_of_them(tmp_path):
   report, findings = _check(tmp_path)
   assert not report['fit'] and 'unclear mask range' in findings
   darken(pairs[0], 0.014)
-  with pytest.raises(ValueError, match='largest value is 1'):
+  with pytest.raises(ValueError, match='largest value is 1:'):
     folder.read_pair(pairs[0], allow_empty=True)
+  deep = np.asarray(Image.open(pairs[1].mask_path)).astype(np.uint16)
+  Image.fromarray(deep).save(pairs[1].mask_path)
+  with pytest.raises(ValueError, match='largest value is 76:'):
+    folder.read_pair(pairs[1], allow_empty=True)
 
 
 def test_names_that_differ_in_case_or_extension_are_found(tmp_path):
