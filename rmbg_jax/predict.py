@@ -34,6 +34,7 @@ _STANDARD = '-'
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 _GOES_ON = 'Interrupted. The same command goes on where it stopped.'
+_ENDINGS = 8  # Of files that are no photos, printed.
 # Memory grows with the square of it.
 _MAX_SCALE = 4
 
@@ -218,10 +219,11 @@ def _print_others(source: str) -> None:
   """Prints what of a folder was not taken for photos."""
   others = listing.count_others(source)
   if others:
+    counts = [f'{ending}: {n}' for ending, n in others.most_common(_ENDINGS)]
+    counts += ['...'] if len(others) > _ENDINGS else []
     print(
-      f'Left out, not photos by their names: {sum(others.values())} files ('
-      + ', '.join(f'{ending}: {others[ending]}' for ending in sorted(others))
-      + ')'
+      f'Left out, not photos by their names: {sum(others.values())} files '
+      f'({", ".join(counts)})'
     )
 
 

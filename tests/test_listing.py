@@ -207,6 +207,7 @@ def test_nothing_to_do(tree, tmp_path):
     (['a.jpg', 'a.png', 'a.jpg.png'], ['a.jpg', 'a.png', 'a.jpg.png']),
     (['x/a.jpg', 'a.jpg'], ['x/a', 'a']),
     (['.hidden.png', 'no'], ['.hidden', 'no']),
+    (['...jpg', '..jpg', 'x/...jpg'], ['...jpg', '..jpg', 'x/...jpg']),
     (['A.jpg', 'a.jpg'], ['A.jpg', 'a.jpg (2)']),
     # The same in two ways that Unicode has of writing it.
     (['\u00fc.jpg', 'u\u0308.png'], ['\u00fc.jpg', 'u\u0308.png']),

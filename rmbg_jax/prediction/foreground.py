@@ -17,7 +17,10 @@ from data_pipelines import parallel
 _REGULARIZATION = 1e-5
 _SMALL = 32  # Pixels; levels up to this size are iterated more often.
 _SMALL_ITERATIONS = 10
-_BIG_ITERATIONS = 2
+# The authors' 2 are worth 4 here, since pixels are updated all at once. On the
+# finest level, which takes most of the time, more than 2 change hardly anything.
+_BIG_ITERATIONS = 4
+_LAST_ITERATIONS = 2
 
 _TILE = (64, 256)  # Rows and columns: what it needs stays in a core's cache.
 
@@ -186,7 +189,11 @@ def _solve_tile(
   Every iteration looks one pixel further around the tile.
   """
   is_small = max(size) <= _SMALL
-  iterations = _SMALL_ITERATIONS if is_small else _BIG_ITERATIONS
+  if is_small:
+    iterations = _SMALL_ITERATIONS
+  else:
+    is_last = size == photo.alpha.shape
+    iterations = _LAST_ITERATIONS if is_last else _BIG_ITERATIONS
   y, x = (
     (max(0, span[0] - iterations), min(side, span[1] + iterations))
     for span, side in zip((rows, columns), size, strict=True)

@@ -137,7 +137,11 @@ def name_results(relative: Sequence[Path]) -> list[Path]:
   tell a from A, they keep their extension (`a.jpg`, `a.webp`), so that no
   result replaces another. Names that are the same even so get a number.
   """
-  results = [path.with_suffix('') for path in relative]
+  results = [
+    # What would be left of `...jpg` is a folder's name.
+    path if set(path.stem) == {'.'} else path.with_suffix('')
+    for path in relative
+  ]
   while True:
     taken = collections.Counter(_fold(result) for result in results)
     longer = [

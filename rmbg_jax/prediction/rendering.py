@@ -213,12 +213,8 @@ def save(content: bytes, path: Path) -> None:
   Raises:
     OSError: naming the path.
   """
-  try:
-    with files.write_atomically(path) as partial:
-      partial.write_bytes(content)
-  except OSError as error:
-    # Its own text has the temporary file's name, or none.
-    raise OSError(error.errno, error.strerror, str(path)) from error
+  with files.write_atomically(path) as partial:
+    partial.write_bytes(content)
 
 
 def add_opacity(

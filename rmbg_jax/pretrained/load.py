@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from data_pipelines import errors
 from rmbg_jax import models
 from rmbg_jax.preprocessing import Preprocessing
 from rmbg_jax.pretrained import keras_h5, matching, release, u2net_onnx
@@ -58,8 +59,8 @@ def load_model(
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
-    FileNotFoundError: if there is nothing at the path.
-    ValueError: if it is none of these, or damaged.
+    MissingFileError: if there is nothing at the path.
+    UserError: if it is none of these, or damaged.
   """
   name = os.fspath(path)
   if name in _RELEASED_NAMES:
@@ -76,7 +77,7 @@ def load_model(
     return _load_foreign(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
     return _load_foreign(u2net_onnx.read_model(path), source=path, dtype=dtype)
-  raise ValueError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
+  raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
 def check_exists(path: str | os.PathLike) -> None:
@@ -86,13 +87,13 @@ def check_exists(path: str | os.PathLike) -> None:
     path: as `load_model` takes it; the names are not looked for.
 
   Raises:
-    FileNotFoundError: if there is nothing.
+    MissingFileError: if there is nothing.
   """
   if os.fspath(path) in (*_RELEASED_NAMES, *u2net_onnx.PUBLISHED):
     return
   path, _ = _split_step(Path(path))
   if not path.exists():
-    raise FileNotFoundError(f'{path}: no such checkpoint. Pass {_KINDS}.')
+    raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
 
 
 def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
@@ -106,13 +107,13 @@ def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
     `params` and `batch_stats`, float32 NumPy arrays.
 
   Raises:
-    FileNotFoundError: if there is nothing at the path.
-    ValueError: listing what does not fit, by name.
+    MissingFileError: if there is nothing at the path.
+    UserError: listing what does not fit, by name.
   """
   loaded = load_model(path)
   folded = getattr(loaded.model, 'freeze_norm', False)
   if folded and not getattr(model, 'freeze_norm', True):
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: the batch normalisations are folded into the convolutions, and '
       'new batch statistics would undo what the weights have learnt. Set '
       'config.model.freeze_norm=True.'
@@ -136,8 +137,8 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
   from rmbg_jax import checkpoints
 
   if not checkpoints.has_checkpoints(path):
-    raise FileNotFoundError(
-      f'{path}: no checkpoints here. Pass the --workdir of a training.'
+    raise errors.MissingFileError(
+      f"{path}: no checkpoints here. Pass a training's working directory."
     )
   with checkpoints.CheckpointStore(path, writable=False) as store:
     kept = {str(step): step for step in store.steps}
@@ -145,7 +146,7 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
     # A training that was stopped before its first evaluation has no best one.
     kept['best'] = store.best_step or store.latest_step
     if which not in kept:
-      raise FileNotFoundError(
+      raise errors.MissingFileError(
         f'{path}@{which}: no such checkpoint. There are {", ".join(kept)}.'
       )
     step = kept[which]

@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from data_pipelines import errors
 from rmbg_jax import files
 from rmbg_jax.preprocessing import Preprocessing
 
@@ -100,20 +101,20 @@ def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """Returns the flat tensors and the description.
 
   Raises:
-    ValueError: if it is not a release file of this project.
+    UserError: if it is not a release file of this project.
   """
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       metadata = file.metadata() or {}
       tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: not a readable .safetensors file ({error}).'
     ) from error
   description = json.loads(metadata.get(DESCRIPTION, '{}'))
   missing = [key for key in REQUIRED if key not in description]
   if missing:
-    raise ValueError(
+    raise errors.UserError(
       f'{path}: the header does not state {" and ".join(missing)}, so this is '
       'not a release of this project. ImageNet weights for the encoder go to '
       '--config.model.encoder.weights.'
