@@ -233,7 +233,7 @@ def find_config(name: str) -> str:
 
   Args:
     name: that of a file in `configs/` without its ending, such as `full`, with
-      an argument as in `lite:campaign`. A path stays as it is.
+      an argument as in `lite:device`. A path stays as it is.
 
   Raises:
     UserError: if there is no configuration of that name.

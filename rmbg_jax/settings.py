@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipelines import errors
-from rmbg_jax.models import efficientnet, resnet, u2net
+from rmbg_jax.models import efficientnet, resnet, u2net, unet
 
 _AT_LEAST = {
   'seed': 0,
@@ -41,7 +41,7 @@ _SHARES = {
   'optimizer.ema_decay': '[0, 1)',
 }
 _CHOICES = {
-  'model.encoder.name': ('resnet50', *efficientnet.VARIANTS),
+  'model.encoder.name': unet.ENCODERS,
   'model.encoder.dialect': tuple(resnet.EPSILON),
   'model.dtype': ('float32', 'bfloat16'),
 }
@@ -104,6 +104,16 @@ def check_config(config: ConfigDict) -> None:
         "rate (or choose 'constant' or 'cosine')",
       )
     )
+  weights = _find(config, 'model.encoder.weights')
+  if weights and _find(config, 'init_from'):
+    wanted = "'' where config.init_from gives all weights (or empty that)"
+    wrong.append(('model.encoder.weights', repr(weights), wanted))
+  if (
+    _find(config, 'model.encoder.name') in efficientnet.VARIANTS
+    and len(config.data.size) == 2
+    and any(side % 32 for side in config.data.size)
+  ):
+    wrong.append(('data.size', tuple(config.data.size), 'multiples of 32'))
   if wrong:
     raise errors.UserError(
       '\n'.join(

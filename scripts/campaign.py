@@ -108,6 +108,8 @@ def train() -> None:
     packing.unpack_pairs(_packed_file(), campaign / 'data')
   config.data.device.cache_dir = str(campaign / 'decoded')
   config.init_from = _find_start(campaign, workdir, weights)
+  if config.init_from:
+    config.model.encoder.weights = ''
   passes_before = _read_passes(config.init_from)
 
   history = campaign / 'weights' / 'history.jsonl'

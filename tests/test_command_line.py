@@ -171,12 +171,12 @@ def test_names_and_paths_of_configurations():
   resolve = command_line.resolve_names
   lite = str(command_line.CONFIGS / 'lite.py')
   assert resolve(['x', '--config=lite']) == ['x', f'--config={lite}']
-  assert resolve(['x', '--config', 'lite:campaign', 'y']) == [
+  assert resolve(['x', '--config', 'lite:device', 'y']) == [
     'x',
     f'--config={lite}:campaign',
     'y',
   ]
-  unchanged = ['x', '--config=configs/lite.py:campaign', '--config.name=lite']
+  unchanged = ['x', '--config=configs/lite.py:device', '--config.name=lite']
   assert resolve(unchanged) == unchanged
   with pytest.raises(errors.UserError, match='--config=light.*one of .*lite'):
     resolve(['x', '--config=light'])

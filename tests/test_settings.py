@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from configs import default, demo, full, lite, preview, sample, u2netp
+from configs import default, demo, full, lite, sample, small, u2netp
 from data_pipelines import errors
 from rmbg_jax import settings
 
 
 @pytest.mark.parametrize(
-  'config', [default, demo, full, lite, preview, sample, u2netp]
+  'config', [default, demo, full, lite, sample, small, u2netp]
 )
 def test_the_configurations_are_right(config):
   settings.check_config(config.get_config())

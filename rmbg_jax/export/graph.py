@@ -11,6 +11,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float
 
+from data_pipelines.errors import UserError
 from rmbg_jax.models import efficientnet, resnet, u2net, unet
 from rmbg_jax.pretrained import matching
 
@@ -60,11 +61,11 @@ class Graph:
     """Walks through a network for input of (height, width) pixels.
 
     Raises:
-      ValueError: for a network whose walk is not known.
+      UserError: for a network whose walk is not known.
     """
     walks = {unet.UNet: _walk_unet, u2net.U2Net: _walk_u2net}
     if type(model) not in walks:
-      raise ValueError(f'{type(model).__name__} networks cannot be exported.')
+      raise UserError(f'{type(model).__name__} networks cannot be exported.')
     self.nodes = {INPUT: Node(INPUT, 'input', (), size)}
     self.outputs = walks[type(model)](self, model)
 

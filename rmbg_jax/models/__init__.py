@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from data_pipelines.errors import UserError
 from rmbg_jax.models.u2net import U2Net
 from rmbg_jax.models.unet import UNet
 
@@ -31,7 +32,7 @@ def create_model(
     A Flax module: images (b, h, w, 3) in, a tuple of logits (b, h, w, 1) out.
 
   Raises:
-    ValueError: for an unknown name or attribute.
+    UserError: for an unknown name or attribute.
   """
   attributes = {}
   for key, value in architecture.items():
@@ -43,14 +44,14 @@ def create_model(
       )
   name = attributes.pop('name', None)
   if name not in MODELS:
-    raise ValueError(
+    raise UserError(
       f'Unknown model name {name!r}; choose one of {sorted(MODELS)}.'
     )
   model = MODELS[name]
   known = set(model.__dataclass_fields__) - {'parent', 'name', 'dtype', 'remat'}
   unknown = sorted(set(attributes) - known)
   if unknown:
-    raise ValueError(
+    raise UserError(
       f'Model {name!r} has no attribute {", ".join(unknown)}; it has '
       f'{", ".join(sorted(known))}.'
     )

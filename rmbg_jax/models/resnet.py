@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from data_pipelines.errors import UserError
 from rmbg_jax.models import layers
 
 EPSILON = {'keras': 1.001e-5, 'torchvision': 1e-5}
@@ -101,7 +102,7 @@ class ResNetEncoder(nn.Module):
   ) -> dict[str, Float[Array, 'b _ _ _']]:
     """Returns the features `conv1` (1/2) to `conv4` (1/16), by name."""
     if self.dialect not in EPSILON:
-      raise ValueError(
+      raise UserError(
         f'Unknown ResNet dialect {self.dialect!r}; choose one of '
         f'{sorted(EPSILON)}.'
       )

@@ -5,10 +5,12 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from data_pipelines.errors import UserError
 from rmbg_jax.models import bridge, decoder, efficientnet, layers, resnet
 
 # Keras' defaults, which the original uses outside of its ResNet50.
 DECODER_EPSILON = 1e-3
+ENCODERS = ('resnet50', *efficientnet.VARIANTS)
 
 
 class UNet(nn.Module):
@@ -65,8 +67,8 @@ class UNet(nn.Module):
       the prediction.
 
     Raises:
-      ValueError: if height or width is not such a multiple, or there are more
-        decoder blocks than skip connections.
+      UserError: if height or width is not such a multiple, or there are more
+        decoder blocks than skip connections, or no such encoder.
     """
     features = self._make_encoder()(images, train=train and not freeze_encoder)
     *skips, x = features.values()
@@ -74,12 +76,12 @@ class UNet(nn.Module):
     multiple = 2 ** len(skips)
     height, width = images.shape[1:3]
     if height % multiple or width % multiple:
-      raise ValueError(
+      raise UserError(
         f'Height and width must be multiples of {multiple}, got '
         f'{height}x{width}. Resize or pad the images.'
       )
     if len(self.decoder_filters) > len(skips):
-      raise ValueError(
+      raise UserError(
         f'decoder.filters has {len(self.decoder_filters)} values, but '
         f'{self.encoder_name} has features for {len(skips)} decoder blocks.'
       )
@@ -118,5 +120,10 @@ class UNet(nn.Module):
         width=self.encoder_width,
         dialect=self.encoder_dialect,
         **options,
+      )
+    if self.encoder_name not in efficientnet.VARIANTS:
+      raise UserError(
+        f'Unknown encoder.name {self.encoder_name!r}; choose one of '
+        f'{", ".join(ENCODERS)}.'
       )
     return efficientnet.EfficientNetEncoder(self.encoder_name, **options)

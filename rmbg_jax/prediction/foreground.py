@@ -18,7 +18,7 @@ _REGULARIZATION = 1e-5
 _SMALL = 32  # Pixels; levels up to this size are iterated more often.
 _SMALL_ITERATIONS = 10
 # The authors' 2 are worth 4 here, since pixels are updated all at once. On the
-# finest level, which takes most of the time, more than 2 change hardly anything.
+# finest level, which takes most of the time, more than 2 change little.
 _BIG_ITERATIONS = 4
 _LAST_ITERATIONS = 2
 
