@@ -24,7 +24,7 @@ from rmbg_jax.preprocessing import Preprocessing
 DESCRIPTION = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
 # The weights that come with the project; the first is the default.
-RELEASED = ('lite', 'small')
+RELEASED = ('small', 'lite')
 
 
 def find_released(name: str) -> Path:
