@@ -1,14 +1,21 @@
 """Training does not wait: for a rate, for a loss, for another program."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from rmbg_jax import checkpoints, optimizers, state, train, train_step
+from rmbg_jax import (
+  checkpoints,
+  inputs,
+  optimizers,
+  signals,
+  state,
+  train,
+  train_step,
+  writers,
+)
 from rmbg_jax.resume import MonitorState, Position
 
 OPTIONS = {'weight_decay': 0.1, 'clip_norm': 1.0}
@@ -27,15 +34,22 @@ class _Batches:
   def get_state(self):
     return {}
 
+  def set_state(self, state):
+    pass
 
-def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(monkeypatch):
+
+def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
+  tmp_path, monkeypatch
+):
   mesh, events, traces = state.make_mesh(), [], []
 
   @jax.jit
   def compute(train_state, batch, learning_rate):
     traces.append(learning_rate)
     loss = jnp.mean(batch['image']) * learning_rate
-    return train_state + 1, jnp.stack([loss] * len(train_step.METRICS))
+    return train_state.replace(step=train_state.step + 1), jnp.stack(
+      [loss] * len(train_step.METRICS)
+    )
 
   def take_step(*arguments):
     events.append('step')
@@ -46,21 +60,21 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(monkeypatch):
     return np.asarray(array)
 
   monkeypatch.setattr(jax, 'device_get', read)
-  start = state.put_scalar(0.0, mesh)
+  start = state.TrainState(
+    step=state.put_scalar(0.0, mesh), params={}, batch_stats={}, opt_state=()
+  )
   # Whatever is not put there or read explicitly is an error.
   with jax.transfer_guard('disallow'):
     _, position, report = train._train_epoch(
       take_step,
       start,
-      types.SimpleNamespace(steps_per_epoch=4, train_batches=_Batches()),
+      inputs.Inputs([], [], _Batches(), [], steps_per_epoch=4),
       Position(epoch=2, monitor=MonitorState(learning_rate=1.0)),
       mesh=mesh,
-      stop_request=types.SimpleNamespace(reached=lambda step: False),
+      stop_request=signals.StopRequest(),
       save=lambda *_: None,
       save_every=0,
-      profiler=types.SimpleNamespace(
-        before=lambda _: None, after=lambda *_: None
-      ),
+      profiler=writers.Profiler(tmp_path, (0, 0), active=False),
       progress={'disable': True},
       schedule=lambda step: step / 2,
       val_loss=0.5,
