@@ -56,20 +56,31 @@ def convolve(
   on_cpu = (platform or jax.default_backend()) == 'cpu'
   rate = dilation[0]
   if plain and dilation == (rate, rate) and on_cpu:
-    if _suits_winograd(x, kernel, rate):
+    if choose_winograd(x.shape[1], kernel.shape, x.dtype, rate):
       return winograd.convolve(x, kernel, rate)
     if rate == 1:
       return _convolve_same(x, kernel)
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-def _suits_winograd(x: jax.Array, kernel: jax.Array, rate: int) -> bool:
-  return (
-    kernel.shape[:2] == (3, 3)
-    and min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
-    and x.dtype == jnp.float32
-    and winograd.count_products(x.shape[1], rate) < 3 * x.shape[1]
+def choose_winograd(
+  height: int, shape: tuple[int, ...], dtype: Any, rate: int
+) -> int:
+  """Returns the m of `winograd.py` to convolve by on a CPU, 0 for none.
+
+  Args:
+    height: of the features.
+    shape: of the kernel.
+    dtype: of the computation.
+    rate: of dilation.
+  """
+  suits = (
+    shape[:2] == (3, 3)
+    and min(shape[2:]) >= _WINOGRAD_CHANNELS
+    and dtype == jnp.float32
+    and winograd.count_products(height, rate) < 3 * height
   )
+  return winograd.choose_m(height, rate) if suits else 0
 
 
 def convolve_by_rows(
