@@ -21,6 +21,7 @@ from PIL import Image
 
 from data_pipelines import errors
 from data_pipelines import images as images_lib
+from rmbg_jax import out_of_memory
 from rmbg_jax.export import program as program_lib
 from rmbg_jax.prediction import foreground, rendering
 from rmbg_jax.prediction import photos as photos_lib
@@ -239,6 +240,7 @@ class BackgroundRemover:
     """Returns probabilities in [0, 1] for up to a batch of resized photos.
 
     Raises:
+      UserError: if the device's memory is used up.
       ValueError: if there are more images than the batch size.
     """
     count = len(batch)
@@ -248,8 +250,13 @@ class BackgroundRemover:
         'the remover was made with.'
       )
     padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
-    padded = jax.device_put(np.pad(batch, padding), self._by_image)
-    return np.asarray(self._compute_probs(self._weights, padded))[:count]
+    height, width = self._size
+    with out_of_memory.naming_remedies(
+      f'It is too little for {self.batch_size} photos at {height}x{width}: '
+      'lower batch_size (--batch_size) or scales (--scales).'
+    ):
+      padded = jax.device_put(np.pad(batch, padding), self._by_image)
+      return np.asarray(self._compute_probs(self._weights, padded))[:count]
 
   def refine(
     self, probs: Float[np.ndarray, 'h w'], photo: photos_lib.Photo
