@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines import errors
 from rmbg_jax import build, out_of_memory, state
+from rmbg_jax.models import convolution
 
 # What may be 'auto'; the value that the step is tried with first.
 KEYS = {'model.remat': False, 'optimizer.accumulation': 1}
@@ -151,9 +152,10 @@ def measure_step(
   model = build.create_model(config.model)[1]
   step = build.make_train_step(config, parts._replace(model=model))
   size, batch_size = parts.preprocessing.size, config.data.batch_size
-  variables = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False)
-  )
+  with convolution.tracing_shapes():
+    variables = jax.eval_shape(
+      lambda: model.init(jax.random.key(0), jnp.zeros((1, *size, 3)))
+    )
   train_state = jax.eval_shape(
     lambda variables: state.init_train_state(
       variables, parts.optimizer, use_ema=config.optimizer.ema_decay > 0
