@@ -10,6 +10,8 @@ from configs import demo
 from rmbg_jax import state
 from rmbg_jax.train_step import make_train_step
 
+# Every layer of a network is traced, compiled and stored by each of the many
+# trainings, and a schedule that knows its length is another program for each.
 TINY_OVERRIDES = {
   'data.size': (32, 32),
   'data.batch_size': 8,
@@ -17,7 +19,9 @@ TINY_OVERRIDES = {
   'data.demo.size': 48,
   'model.encoder.width': 4,
   'model.bridge.filters': 8,
+  'model.bridge.rates': (2,),
   'model.decoder.filters': (8, 8, 8, 8),
+  'optimizer.schedule': 'constant',
   'optimizer.warmup_steps': 2,
   'train.epochs': 2,
   'train.grid_every': 1,
@@ -79,7 +83,7 @@ def make_step(
     optimizer,
     preprocessing,
     loss_weights={'bce': 1.0},
-    output_weights=(1.0,) * 4,
+    output_weights=(1.0,) * len(model.decoder_filters),
     **options,
   )
   return step, train_state
