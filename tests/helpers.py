@@ -1,13 +1,15 @@
 """A training small enough for tests, and a step of it."""
 
+import contextlib
 import csv
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from configs import demo
-from rmbg_jax import state
+from rmbg_jax import build, state, validation
 from rmbg_jax.train_step import make_train_step
 
 # Every layer of a network is traced, compiled and stored by each of the many
@@ -60,6 +62,44 @@ def make_config(data_dir, **overrides):
     {**TINY_OVERRIDES, 'data.dir': str(data_dir), **overrides}
   )
   return config
+
+
+_PROGRAMS = {}
+
+
+@contextlib.contextmanager
+def sharing_programs():
+  """Has trainings of equal settings share what they trace and compile.
+
+  That is most of the time of a training in this process. What a program
+  computes must not depend on anything but its settings meanwhile.
+  """
+
+  def share(patch, module, name, describe=lambda *settings: settings):
+    make = getattr(module, name)
+
+    def find(*arguments, **options):
+      key = repr((name, describe(*arguments), sorted(options.items())))
+      if key not in _PROGRAMS:
+        _PROGRAMS[key] = make(*arguments, **options)
+      return _PROGRAMS[key]
+
+    patch.setattr(module, name, find)
+
+  with pytest.MonkeyPatch.context() as patch:
+    share(patch, state, 'create_variables')
+    share(patch, validation, 'make_eval_step')
+    share(patch, validation, 'make_predict_step')
+    share(patch, build, 'make_train_step', _describe_train_step)
+    yield
+
+
+def _describe_train_step(config, parts):
+  assert config.optimizer.schedule != 'cosine'  # It depends on the length.
+  return (
+    *(parts.model, parts.preprocessing, parts.loss_options),
+    *(config.deterministic, config.optimizer.to_dict()),
+  )
 
 
 def read_log(workdir):
