@@ -202,5 +202,5 @@ def _create_variables(
   )
   encoder = config.model.encoder
   if encoder.get('weights') and not resumed:
-    variables = imagenet.load_encoder(variables, encoder)
+    variables = imagenet.load_encoder(variables, encoder.to_dict())
   return variables
