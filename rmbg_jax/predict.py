@@ -75,6 +75,11 @@ _FOREGROUND = flags.DEFINE_boolean(
 _TRIM = flags.DEFINE_boolean(
   'trim', False, 'Cut cut-outs and composites to the foreground.'
 )
+_TRIMAP_WIDTH = flags.DEFINE_integer(
+  'trimap_width',
+  10,
+  "Pixels by which a trimap's unknown band grows to either side.",
+)
 _REFINE = flags.DEFINE_enum(
   'refine', 'none', refinement.METHODS, "How edges get the photo's size."
 )
@@ -303,6 +308,7 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
     background=_BACKGROUND.value,
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
+    trimap_width=_TRIMAP_WIDTH.value,
   )
   kinds = tuple(_SAVE.value)
   style.check_kinds(kinds)
