@@ -163,30 +163,34 @@ class Style:
     Raises:
       UserError: if it is too large for its format.
     """
-    profile = photo.icc_profile
-    if kind == 'mask':
-      return self._to_file(to_mask(alpha), kind, None)
-    if kind == 'side_by_side':
-      picture = side_by_side(photo.rgb, alpha)
-      return self._to_file(picture, kind, profile)
-    if kind == 'trimap':
-      trimap = to_trimap(alpha, width=self.trimap_width)
-      return self._to_file(trimap, kind, None)
-    if kind == 'overlay':
-      return self._to_file(overlay(photo.rgb, alpha), kind, profile)
-    if kind == 'foreground':
-      return self._to_picture(_spread(colours, alpha), kind, profile)
-    box = _find_box(alpha) if self.trim else (slice(None), slice(None))
-    if kind == 'composite' or self.format == 'jpeg':
-      pixels = self._compose(photo, alpha, colours)[box]
-    else:
-      pixels = add_opacity(colours[box], alpha[box])
-    return self._to_picture(pixels, kind, profile)
-
-  def _to_picture(self, pixels, kind: str, profile: bytes | None) -> bytes:
+    profile = None if kind in _LABELS else photo.icc_profile
+    pixels = self.draw(kind, photo, alpha, colours)
     if pixels.dtype == np.uint16:
       return _encode_16_bits(pixels, profile)
     return self._to_file(Image.fromarray(pixels), kind, profile)
+
+  def draw(
+    self,
+    kind: str,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    colours: Shaped[np.ndarray, 'h w 3'],
+  ) -> np.ndarray:
+    """Returns the pixels of one kind: grey, RGB or RGBA; see `encode`."""
+    if kind == 'mask':
+      return to_mask(alpha)
+    if kind == 'side_by_side':
+      return side_by_side(photo.rgb, alpha)
+    if kind == 'trimap':
+      return to_trimap(alpha, width=self.trimap_width)
+    if kind == 'overlay':
+      return overlay(photo.rgb, alpha)
+    if kind == 'foreground':
+      return _spread(colours, alpha)
+    box = _find_box(alpha) if self.trim else (slice(None), slice(None))
+    if kind == 'composite' or self.format == 'jpeg':
+      return self._compose(photo, alpha, colours)[box]
+    return add_opacity(colours[box], alpha[box])
 
   def _compose(self, photo, alpha, colours) -> np.ndarray:
     """Returns the foreground before the new background."""
@@ -267,17 +271,17 @@ def add_opacity(
   return rgba
 
 
-def to_mask(alpha: Float[np.ndarray, 'h w']) -> Image.Image:
+def to_mask(alpha: Float[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
   """Returns alpha as an 8-bit grey image."""
   mask = np.empty(alpha.shape, np.uint8)
   for rows in _cut_rows(mask):
     mask[rows] = np.round(alpha[rows] * 255)
-  return Image.fromarray(mask)
+  return mask
 
 
 def side_by_side(
   photo: Image.Image, alpha: Float[np.ndarray, 'h w']
-) -> Image.Image:
+) -> UInt8[np.ndarray, 'h w c']:
   """Returns the original project's picture: photo | line | photo x mask."""
   pixels = np.asarray(photo)
   picture = np.full((photo.height, 2 * photo.width + 10, 3), 128, np.uint8)
@@ -286,10 +290,12 @@ def side_by_side(
     picture[rows, photo.width + 10 :] = np.round(
       pixels[rows] * alpha[rows, :, None]
     )
-  return Image.fromarray(picture)
+  return picture
 
 
-def to_trimap(alpha: Float[np.ndarray, 'h w'], *, width: int) -> Image.Image:
+def to_trimap(
+  alpha: Float[np.ndarray, 'h w'], *, width: int
+) -> UInt8[np.ndarray, 'h w']:
   """Returns what is sure: 255 foreground, 0 background, 128 unknown.
 
   Args:
@@ -303,10 +309,12 @@ def to_trimap(alpha: Float[np.ndarray, 'h w'], *, width: int) -> Image.Image:
         sure.view(np.uint8), 2 * width + 1, mode='nearest'
       ).view(bool)
     trimap[sure] = value
-  return Image.fromarray(trimap)
+  return trimap
 
 
-def overlay(photo: Image.Image, alpha: Float[np.ndarray, 'h w']) -> Image.Image:
+def overlay(
+  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
+) -> UInt8[np.ndarray, 'h w c']:
   """Returns the photo with its background tinted, to judge alpha by eye."""
   pixels = np.asarray(photo)
   picture = np.empty_like(pixels)
@@ -314,7 +322,7 @@ def overlay(photo: Image.Image, alpha: Float[np.ndarray, 'h w']) -> Image.Image:
     share = _TINT_SHARE * (1 - alpha[rows, :, None])
     tint = np.asarray(_TINT, np.float32)
     picture[rows] = np.round(pixels[rows] * (1 - share) + tint * share)
-  return Image.fromarray(picture)
+  return picture
 
 
 def _spread(
