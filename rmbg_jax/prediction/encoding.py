@@ -239,7 +239,10 @@ def join(
     output = stack.enter_context(
       av.open(str(partial), 'w', format=codec.container, options=options)
     )
-    pictures = output.add_stream_from_template(first.streams.video[0])
+    template = first.streams.video[0]
+    pictures = output.add_stream_from_template(template)
+    if template.sample_aspect_ratio:  # Some containers keep it, not codecs.
+      pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
     pictures.time_base = parts[0].time_base
     flows = [_read_parts(parts, pictures)]
     if sound is not None:

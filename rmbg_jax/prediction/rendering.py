@@ -272,7 +272,7 @@ def add_opacity(
 
 
 def to_mask(alpha: Float[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
-  """Returns alpha as an 8-bit grey image."""
+  """Returns alpha in 8 bits."""
   mask = np.empty(alpha.shape, np.uint8)
   for rows in _cut_rows(mask):
     mask[rows] = np.round(alpha[rows] * 255)
@@ -281,7 +281,7 @@ def to_mask(alpha: Float[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
 
 def side_by_side(
   photo: Image.Image, alpha: Float[np.ndarray, 'h w']
-) -> UInt8[np.ndarray, 'h w c']:
+) -> UInt8[np.ndarray, 'h w2 3']:
   """Returns the original project's picture: photo | line | photo x mask."""
   pixels = np.asarray(photo)
   picture = np.full((photo.height, 2 * photo.width + 10, 3), 128, np.uint8)
@@ -314,7 +314,7 @@ def to_trimap(
 
 def overlay(
   photo: Image.Image, alpha: Float[np.ndarray, 'h w']
-) -> UInt8[np.ndarray, 'h w c']:
+) -> UInt8[np.ndarray, 'h w 3']:
   """Returns the photo with its background tinted, to judge alpha by eye."""
   pixels = np.asarray(photo)
   picture = np.empty_like(pixels)

@@ -127,7 +127,7 @@ class _Work:
         parts = [
           encoding.Part(
             path=self._find_part(index, kind),
-            times=state['times'],
+            times=[(start, length) for start, length in state['times']],
             time_base=clip.time_base,
           )
           for index, state in enumerate(states)
