@@ -529,13 +529,6 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
   from rmbg_jax import runtime
 
   runtime.start()
-  if _CHECKPOINT.value == _RELEASED:
-    print(
-      'Using the preview weights that come with the project: portraits come '
-      'out well, little else (docs/model_card.md). --checkpoint=u2netp takes '
-      'U2-Net-p.',
-      file=sys.stderr,
-    )
   return remover_lib.BackgroundRemover.from_checkpoint(
     _CHECKPOINT.value,
     batch_size=batch_size,

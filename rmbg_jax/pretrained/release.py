@@ -24,7 +24,7 @@ from rmbg_jax.preprocessing import Preprocessing
 DESCRIPTION = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
 # The weights that come with the project; the first is the default.
-RELEASED = ('lite', 'small')
+RELEASED = ('small', 'lite')
 
 
 def find_released(name: str) -> Path:
@@ -61,9 +61,9 @@ def save_release(
     for key, value in flat.items()
   }
   with files.write_atomically(path) as partial:
-    safetensors.numpy.save_file(
-      tensors, partial, metadata={DESCRIPTION: json.dumps(dict(description))}
-    )
+    # `save_file` would make a file that only its owner may read.
+    metadata = {DESCRIPTION: json.dumps(dict(description))}
+    partial.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
 
 
 def describe(
