@@ -228,7 +228,7 @@ def _predict_files() -> bool:
     load.check_exists(_CHECKPOINT.value)
   with (
     session,
-    tqdm.tqdm(total=len(jobs), unit=_name(jobs).removesuffix('s')) as progress,
+    tqdm.tqdm(total=len(jobs), unit='file') as progress,
   ):
     session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
@@ -341,6 +341,8 @@ def _print_others(source: str) -> None:
       f'Left out, not photos by their names: {sum(others.values())} files '
       f'({", ".join(counts)})'
     )
+    if not clips.HAS_AV and set(others) & clips.SUFFIXES:
+      print("Clips are done too with PyAV: pip install '.[video]'.")
 
 
 @dataclasses.dataclass(kw_only=True)
