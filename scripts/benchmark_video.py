@@ -5,10 +5,10 @@ python scripts/benchmark_video.py --rembg=/path/to/bin/rembg
 ```
 
 The same drawn clip of 1280x720 pixels goes through each with U2-Net-p, from its
-file to the finished result, in processes that take turns. Start-up is taken off:
-the time of a clip of a few frames. rembg has no video files: it gets raw frames
-on its standard input, and writes a PNG for each. backgroundremover writes a
-ProRes file. Needs `pip install '.[video]'`, and what is named installed elsewhere.
+file to the finished result, in processes that take turns. Start-up is taken
+off: the time of a clip of a few frames. rembg has no video files: it gets raw
+frames on its standard input, and writes a PNG for each. backgroundremover
+writes a ProRes file. Needs `pip install '.[video]'`, and what is named.
 """
 
 import os

@@ -11,6 +11,7 @@ from concurrent import futures
 import numpy as np
 import pytest
 from PIL import Image
+from starlette import testclient
 
 from data_pipelines import images
 from rmbg_jax.prediction import photos as photos_lib
@@ -18,8 +19,6 @@ from rmbg_jax.prediction import refinement, rendering
 from rmbg_jax.web import api as api_lib
 from rmbg_jax.web import service as service_lib
 from tests import colour_network
-
-testclient = pytest.importorskip('starlette.testclient')
 
 KEY = 'näver-guessed'
 BOX = (40, 30, 100, 70)  # Of the drawn photo's subject.

@@ -8,11 +8,15 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from absl.flags import FLAGS
+from absl.testing import flagsaver
 from PIL import Image
 
 from data_pipelines import errors
+from rmbg_jax import command_line, predict
 from rmbg_jax.prediction import (
   clips,
   listing,
@@ -22,8 +26,6 @@ from rmbg_jax.prediction import (
   video,
 )
 from tests import clip_files
-
-av = pytest.importorskip('av')
 
 SECONDS = [start / 600 for start in clip_files.STARTS]
 
@@ -440,6 +442,85 @@ def test_masks_are_steadied_without_smearing_what_moves(rng):
   assert flicker[1] < 0.7 * flicker[0] and flicker[2] < 0.4 * flicker[0]
   assert dtssd[2] < dtssd[1] < dtssd[0]
   assert max(error) < error[0] + 0.01  # Nothing of before where it moves.
+
+
+@pytest.fixture
+def _predict(monkeypatch):
+  """Runs the command with flags; the network takes red for foreground."""
+  limit = Image.MAX_IMAGE_PIXELS
+  monkeypatch.setattr(
+    predict, '_make_remover', lambda *_, **__: clip_files.Remover()
+  )
+
+  def run(source, output, **flags):
+    flags = {'input': str(source), 'output': str(output), **flags}
+    with flagsaver.flagsaver(**flags), command_line.reporting():
+      for name in ('input', 'output'):
+        FLAGS[name].parse(flags[name])
+      predict.main(['predict'])
+
+  yield run
+  Image.MAX_IMAGE_PIXELS = limit
+
+
+def test_predict_mixes_photos_and_clips(tmp_path, _predict, capsys):
+  folder, output = tmp_path / 'in', tmp_path / 'out'
+  (folder / 'deep').mkdir(parents=True)
+  clip_files.save_clip(folder / 'deep/clip.mp4')
+  clip_files.draw(0).save(folder / 'deep/clip.jpg')
+  (folder / 'broken.mov').touch()
+  with pytest.raises(SystemExit) as exit_info:
+    _predict(folder, output, temporal=0.5)
+  assert exit_info.value.code == 1
+  said = capsys.readouterr().out
+  assert '2 of 3 photos and clips done' in said
+  assert f'Failed: {folder}/broken.mov: cannot be read as a clip' in said
+  assert sorted(
+    path.relative_to(output).as_posix() for path in output.rglob('*.*')
+  ) == [
+    *('cutout/deep/clip.jpg.png', 'cutout/deep/clip.mp4.mov'),
+    *('mask/deep/clip.jpg.png', 'mask/deep/clip.mp4.mp4', 'report.jsonl'),
+  ]
+  (folder / 'broken.mov').unlink()
+  _predict(folder, output, temporal=0.5)
+  said = capsys.readouterr().out
+  assert '2 of 2 photos and clips done (2 of them before)' in said
+
+
+def test_predict_takes_a_folder_of_frames(tmp_path, _predict):
+  folder = tmp_path / 'scene 1'
+  folder.mkdir()
+  for index in range(3):
+    clip_files.draw(index).save(folder / f'{index}.png')
+  flags = {'frames': True, 'frame_rate': '24000/1001', 'save': ['mask']}
+  _predict(folder, tmp_path / 'out', **flags)
+  times, _, _ = clip_files.read_clip(tmp_path / 'out/mask/scene 1.mp4')
+  np.testing.assert_allclose(times, np.arange(3) * 1001 / 24000, atol=1e-4)
+  for wrong, message in (
+    ({'frame_rate': 'fast'}, '--frame_rate=fast: pass'),
+    ({'temporal': -1.0}, '--temporal=-1.0: choose'),
+  ):
+    with pytest.raises(SystemExit, match=message):
+      _predict(folder, tmp_path / 'other', **{**flags, **wrong})
+  with pytest.raises(SystemExit, match='--frames takes a folder'):
+    _predict(folder / '0.png', tmp_path / 'other', **flags)
+
+
+def test_clips_without_pyav(tmp_path, _predict, monkeypatch, capsys):
+  monkeypatch.setattr(clips, 'HAS_AV', False)
+  clip_files.save_clip(tmp_path / 'clip.mp4')
+  with pytest.raises(SystemExit):
+    _predict(tmp_path / 'clip.mp4', tmp_path / 'out')
+  assert 'clip.mp4: clips need PyAV (pip install' in capsys.readouterr().out
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  clip_files.draw(0).save(folder / 'a.png')
+  (tmp_path / 'clip.mp4').rename(folder / 'clip.mp4')
+  _predict(folder, tmp_path / 'out')
+  said = capsys.readouterr().out
+  assert '1 of 1 photos done' in said
+  assert 'Left out, not photos by their names: 1 files (.mp4: 1)' in said
+  assert 'Clips are done too with PyAV' in said
 
 
 def test_wrong_options():

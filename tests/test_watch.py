@@ -17,8 +17,6 @@ from rmbg_jax import command_line, predict
 from rmbg_jax.prediction import listing, watching
 from tests import clip_files, helpers
 
-pytest.importorskip('watchfiles')
-
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
