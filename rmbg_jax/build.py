@@ -41,7 +41,7 @@ class Parts(NamedTuple):
   preprocessing: Preprocessing
   data: inputs.Inputs
   optimizer: optax.GradientTransformation
-  schedule: optax.Schedule
+  schedule: optimizers.Schedule
   loss_options: dict[str, Any]
   monitor_settings: monitor.MonitorSettings
   description: dict[str, Any]
@@ -75,9 +75,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     warmup_steps=config.optimizer.warmup_steps,
     total_steps=config.train.epochs * data.steps_per_epoch,
   )
-  on_plateau = config.optimizer.schedule == 'plateau'
   optimizer = optimizers.make_optimizer(
-    config.optimizer.learning_rate if on_plateau else schedule,
     weight_decay=config.optimizer.weight_decay,
     clip_norm=config.optimizer.clip_norm,
     encoder_rate=config.optimizer.encoder_rate,

@@ -158,11 +158,17 @@ class CheckpointStore(contextlib.AbstractContextManager):
     Raises:
       UserError: if the checkpoint is of another network or optimiser.
     """
-    abstract = jax.tree.map(
-      ocp.arrays.to_shape_dtype_struct, _checkpointables(state)
-    )
+    wanted = _checkpointables(state)
+    saved = self._checkpointer.checkpointables_metadata(step).metadata
+    has_rate = _has_rate(saved['training'])
+    if has_rate:
+      wanted['training']['opt_state'] = _nest(state.opt_state)
+    abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, wanted)
+    loading = ocp.options.PyTreeOptions.Loading(partial_load=has_rate)
+    options = ocp.options.PyTreeOptions(loading=loading)
     try:
-      loaded = self._checkpointer.load_checkpointables(step, abstract)
+      with ocp.Context(pytree_options=options):
+        loaded = self._checkpointer.load_checkpointables(step, abstract)
     except (KeyError, ValueError) as error:
       raise errors.UserError(
         f'{self._checkpointer.directory / str(step)}: the checkpoint does not '
@@ -170,6 +176,11 @@ class CheckpointStore(contextlib.AbstractContextManager):
         f'{error.__cause__ or error}'
       ) from error
     model, training = loaded['model'], loaded['training']
+    if has_rate:
+      training['opt_state'] = jax.tree.unflatten(
+        jax.tree.structure(state.opt_state),
+        jax.tree.leaves(training['opt_state']),
+      )
     if state.ema is not None:
       return state.replace(ema=model, **training)
     return state.replace(**model, **training)
@@ -187,6 +198,28 @@ class CheckpointStore(contextlib.AbstractContextManager):
     return self._checkpointer.load_checkpointables(step, {'model': abstract})[
       'model'
     ]
+
+
+def _has_rate(saved: Any) -> bool:
+  """Whether the learning rate is in a checkpoint's optimiser state.
+
+  Older ones have it there, by `optax.inject_hyperparams`, which puts it around
+  everything else.
+  """
+  return any(
+    getattr(key, 'key', None) == 'hyperparams'
+    for path, _ in jax.tree_util.tree_leaves_with_path(saved)
+    for key in path
+  )
+
+
+def _nest(opt_state: Any) -> Any:
+  """Returns the state nested as it is there, without the learning rate."""
+  trained = opt_state.inner_states['trained']
+  nested = trained._replace(inner_state={'inner_state': trained.inner_state})
+  return opt_state._replace(
+    inner_states={**opt_state.inner_states, 'trained': nested}
+  )
 
 
 def _checkpointables(state: state_lib.TrainState) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Optimisers and learning rates, from Optax."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from data_pipelines import errors
+
+# The learning rate by step, computed on the host: to ask the device for a
+# number means to wait for what it is computing.
+Schedule = Callable[[int], float]
 
 # 'plateau' is a constant rate that `monitor.py` lowers between epochs.
 SCHEDULES = ('constant', 'cosine', 'plateau')
@@ -19,7 +24,7 @@ def make_schedule(
   learning_rate: float,
   warmup_steps: int,
   total_steps: int,
-) -> optax.Schedule:
+) -> Schedule:
   """Returns the learning rate as a function of the step.
 
   Args:
@@ -37,75 +42,58 @@ def make_schedule(
       f'Unknown config.optimizer.schedule {schedule!r}; choose one of '
       f'{", ".join(SCHEDULES)}.'
     )
-  rest = (
-    optax.constant_schedule(learning_rate)
-    if schedule != 'cosine'
-    else optax.cosine_decay_schedule(
-      learning_rate, max(1, total_steps - warmup_steps)
-    )
-  )
-  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-  return optax.join_schedules([warmup, rest], [warmup_steps])
+
+  def compute_rate(step):
+    if step < warmup_steps:
+      return learning_rate * step / warmup_steps
+    if schedule != 'cosine':
+      return learning_rate
+    share = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return learning_rate * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+  return compute_rate
 
 
 def make_optimizer(
-  learning_rate: float | optax.Schedule,
-  *,
-  weight_decay: float,
-  clip_norm: float,
-  encoder_rate: float,
-) -> optax.GradientTransformation:
+  *, weight_decay: float, clip_norm: float, encoder_rate: float
+) -> optax.GradientTransformationExtraArgs:
   """Returns Adam, with what else is asked for.
 
+  The learning rate is an argument of each `update`, `learning_rate`.
+
   Args:
-    learning_rate: a schedule by step, or a number that `set_learning_rate`
-      changes.
     weight_decay: of AdamW, for kernels: a bias, or what a normalisation
       multiplies with and adds, is not drawn to 0. 0 for Adam.
     clip_norm: largest global norm of a gradient, 0 for none.
     encoder_rate: the encoder's learning rate as a share of the others'. At 0 it
       does not move, and nothing is kept for it.
   """
-
-  def build(learning_rate):
-    # All parts are always there, so that switching one on or off leaves the
-    # optimiser's state loadable.
-    return optax.chain(
-      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-      optax.chain(
-        _scale_by_adam(),
-        _decay_kernels(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-      ),
-      optax.masked(
-        optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
-      ),
-    )
-
+  # All parts are always there, so that switching one on or off leaves the
+  # optimiser's state loadable.
+  trained = optax.chain(
+    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    optax.chain(
+      _scale_by_adam(), _decay_kernels(weight_decay), _scale_by_rate()
+    ),
+    optax.masked(
+      optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
+    ),
+  )
   frozen = 'frozen' if encoder_rate == 0 else 'trained'
   return optax.partition(
-    {
-      'trained': optax.inject_hyperparams(build)(learning_rate=learning_rate),
-      'frozen': optax.set_to_zero(),
-    },
+    {'trained': trained, 'frozen': optax.set_to_zero()},
     lambda params: _by_part(params, frozen, 'trained'),
   )
 
 
-def set_learning_rate(
-  opt_state: optax.OptState, learning_rate: float
-) -> optax.OptState:
-  """Returns the state of an optimiser without schedule with another rate."""
+def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
+  """Returns the step down the gradient, by the rate that `update` gets."""
 
-  def is_rate(path, value):
-    del value
-    return any(getattr(key, 'name', '') == 'hyperparams' for key in path)
+  def update(updates, state, params=None, *, learning_rate):
+    del params
+    return jax.tree.map(lambda u: -learning_rate * u, updates), state
 
-  current = optax.tree.get(opt_state, 'learning_rate', filtering=is_rate)
-  changed = jax.device_put(
-    np.asarray(learning_rate, current.dtype), current.sharding
-  )
-  return optax.tree.set(opt_state, is_rate, learning_rate=changed)
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _scale_by_adam() -> optax.GradientTransformation:

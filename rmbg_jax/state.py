@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -57,6 +58,13 @@ def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     key: jax.make_array_from_process_local_data(sharding, value)
     for key, value in batch.items()
   }
+
+
+def put_scalar(value: float, mesh: Mesh) -> jax.Array:
+  """Puts a number, which all hosts have, on every device, in float32."""
+  return jax.make_array_from_process_local_data(
+    replicated(mesh), np.float32(value)
+  )
 
 
 def create_variables(

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import optax
 import tqdm
 from jax.sharding import Mesh
 
@@ -30,7 +30,7 @@ from rmbg_jax import (
   validation,
   writers,
 )
-from rmbg_jax.train_step import Metrics, TrainStep
+from rmbg_jax.train_step import Metrics, TrainStep, read_metrics
 
 
 def train_and_evaluate(
@@ -58,7 +58,6 @@ def train_and_evaluate(
   parts = build.make_parts(config)
   data = parts.data
   on_plateau = config.optimizer.schedule == 'plateau'
-  schedule = parts.schedule
   train_step = build.make_train_step(config, parts)
   eval_step = validation.make_eval_step(
     parts.model,
@@ -126,12 +125,9 @@ def train_and_evaluate(
     while position.epoch < config.train.epochs and not monitor.is_over(
       position.monitor, parts.monitor_settings
     ):
+      schedule = parts.schedule
       if on_plateau:
-        rate = position.monitor.learning_rate
-        schedule = optax.constant_schedule(rate)
-        train_state = train_state.replace(
-          opt_state=optimizers.set_learning_rate(train_state.opt_state, rate)
-        )
+        schedule = functools.partial(_get_rate, position.monitor)
       # Within an epoch, the order is: next batch -> step -> look at the
       # previous step's loss, while the device computes this one's. After it:
       # evaluate -> log -> save, so that a checkpoint has its own metrics.
@@ -164,7 +160,9 @@ def train_and_evaluate(
       _check_finite({'val_loss': scores['val_loss']}, int(train_state.step))
       row = {
         'epoch': position.epoch,
-        'learning_rate': float(schedule(int(train_state.step) - 1)),
+        'learning_rate': schedule(
+          (position.epoch + 1) * data.steps_per_epoch - 1
+        ),
         'loss': position.loss / data.steps_per_epoch,
         **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},
         **report,
@@ -237,7 +235,7 @@ def _train_epoch(
   save_every: int,
   profiler: writers.Profiler,
   progress: Mapping[str, Any],
-  schedule: optax.Schedule,
+  schedule: optimizers.Schedule,
   val_loss: float,
 ) -> tuple[state.TrainState, resume.Position, dict[str, float]]:
   """Trains to the end of the epoch, or until asked to stop.
@@ -270,9 +268,11 @@ def _train_epoch(
       began = time.monotonic()
       batch = state.put_batch(next(data.train_batches), mesh)
       waited += time.monotonic() - began
-      train_state, step_metrics = train_step(train_state, batch)
+      # The same type at each step: one program, whatever the rate.
+      rate = state.put_scalar(schedule(epoch_start + done), mesh)
+      train_state, step_metrics = train_step(train_state, batch, rate)
       if pending is not None:
-        total += _read_loss(pending, epoch_start + done)
+        total += _read_metrics(pending, epoch_start + done)['loss']
         bar.set_postfix(
           loss=f'{total / done:.4f}',
           val_loss='-' if math.isnan(val_loss) else f'{val_loss:.4f}',
@@ -287,28 +287,32 @@ def _train_epoch(
         break
       due = save_every and done % save_every == 0
       if due and done < data.steps_per_epoch:  # Its end is saved anyway.
-        total += _read_loss(pending, epoch_start + done)
+        total += _read_metrics(pending, epoch_start + done)['loss']
         pending = None
         save(train_state, get_position())
-    total += _read_loss(pending, epoch_start + done)
-  report = {
-    key: float(value) for key, value in pending.items() if key != 'loss'
-  }
+    report = _read_metrics(pending, epoch_start + done)
+    total += report.pop('loss')
   report['data_seconds'] = round(waited, 2)
   memory = jax.local_devices()[0].memory_stats() or {}
   report['device_memory_mb'] = memory.get('peak_bytes_in_use', 0) // 2**20
   return train_state, get_position(), report
 
 
-def _read_loss(step_metrics: Metrics, step: int) -> float:
-  """Returns a step's loss, after a look at its other numbers too.
+def _get_rate(state: monitor.MonitorState, step: int) -> float:
+  """The schedule of an epoch on a plateau."""
+  del step
+  return state.learning_rate
+
+
+def _read_metrics(metrics: Metrics, step: int) -> dict[str, float]:
+  """Returns a step's metrics by name; all of them must be finite.
 
   A loss is that of the parameters before their update, so a finite one does not
   say that they are finite now.
   """
-  values = {key: float(value) for key, value in step_metrics.items()}
+  values = read_metrics(metrics)
   _check_finite(values, step)
-  return values['loss']
+  return values
 
 
 def _check_finite(values: Mapping[str, float], step: int) -> None:

@@ -1,20 +1,29 @@
 """The training step: a pure function of the state and a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from rmbg_jax import losses, state
 from rmbg_jax.preprocessing import Preprocessing
 
 Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
+# What a step says of itself; one array, so that reading it is one transfer.
+METRICS = ('loss', 'grad_norm', 'param_norm', 'update_norm')
+Metrics = Float[Array, '4']
 TrainStep = Callable[
-  [state.TrainState, Batch], tuple[state.TrainState, Metrics]
+  [state.TrainState, Batch, Any], tuple[state.TrainState, Metrics]
 ]
+
+
+def read_metrics(metrics: Metrics) -> dict[str, float]:
+  """Returns a step's metrics by name, when it is done."""
+  return dict(zip(METRICS, jax.device_get(metrics).tolist(), strict=True))
 
 
 def make_train_step(
@@ -31,14 +40,14 @@ def make_train_step(
 ) -> TrainStep:
   """Returns the jitted training step.
 
-  It takes the state (whose buffers it reuses) and a batch as the loader makes
-  it, and returns the next state and the step's `loss`, `grad_norm`,
-  `param_norm` and `update_norm`. Over a mesh, the loss, its gradient and the
+  It takes the state (whose buffers it reuses), a batch as the loader makes it,
+  and the learning rate, and returns the next state and the step's `METRICS`.
+  Over a mesh, the loss, its gradient and the
   batch statistics are those of the whole global batch.
 
   Args:
     model: the network.
-    optimizer: of its parameters.
+    optimizer: of its parameters; its `update` gets `learning_rate`.
     preprocessing: of its input.
     loss_weights: see `losses.compute_loss`.
     output_weights: see `losses.compute_loss`.
@@ -93,7 +102,7 @@ def make_train_step(
     (loss, batch_stats, grads), _ = jax.lax.scan(add_part, start, parts)
     return (loss, batch_stats), grads
 
-  def train_step(train_state, batch):
+  def train_step(train_state, batch, learning_rate):
     compute = compute_grads if accumulation == 1 else accumulate_grads
     (loss, batch_stats), grads = compute(
       train_state.params,
@@ -101,16 +110,15 @@ def make_train_step(
       batch,
       jnp.maximum(jnp.sum(batch['weight']), 1e-6),
     )
-    updates, opt_state = optimizer.update(
-      grads, train_state.opt_state, train_state.params
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+      grads,
+      train_state.opt_state,
+      train_state.params,
+      learning_rate=learning_rate,
     )
     params = optax.apply_updates(train_state.params, updates)
-    step_metrics = {
-      'loss': loss,
-      'grad_norm': optax.tree.norm(grads),
-      'param_norm': optax.tree.norm(params),
-      'update_norm': optax.tree.norm(updates),
-    }
+    norms = [optax.tree.norm(tree) for tree in (grads, params, updates)]
+    step_metrics = jnp.stack([loss, *norms])
     ema = train_state.ema
     if ema_decay:
       step = train_state.step.astype(jnp.float32)

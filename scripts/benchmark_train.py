@@ -69,7 +69,7 @@ def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   mesh = state.make_mesh()
   model = models.create_model({'name': 'unet'}, dtype=dtype)
   optimizer = optimizers.make_optimizer(
-    1e-6, weight_decay=0.0, clip_norm=0.0, encoder_rate=1.0
+    weight_decay=0.0, clip_norm=0.0, encoder_rate=1.0
   )
   train_state = state.create_train_state(
     state.create_variables(model, seed=0, size=(64, 64)), optimizer, mesh
@@ -85,8 +85,10 @@ def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
 
   def take_step():
     nonlocal train_state
-    train_state, metrics = step(train_state, state.put_batch(data, mesh))
-    return float(metrics['loss'])
+    train_state, metrics = step(
+      train_state, state.put_batch(data, mesh), state.put_scalar(1e-6, mesh)
+    )
+    return train_step.read_metrics(metrics)['loss']
 
   return take_step
 

@@ -282,7 +282,8 @@ def _time_epoch(config: Any) -> float:
   for _ in range(_TIMED_STEPS):
     start = time.monotonic()
     batch = state.put_batch(next(parts.data.train_batches), mesh)
-    train_state, _ = jax.block_until_ready(take_step(train_state, batch))
+    rate = state.put_scalar(config.optimizer.learning_rate, mesh)
+    train_state, _ = jax.block_until_ready(take_step(train_state, batch, rate))
     seconds.append(time.monotonic() - start)
   # An evaluation is the forward pass alone: a third of a step.
   evaluated = len(parts.data.validation) / config.data.batch_size

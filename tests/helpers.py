@@ -8,7 +8,7 @@ from PIL import Image
 
 from configs import demo
 from rmbg_jax import state
-from rmbg_jax.train_step import make_train_step
+from rmbg_jax.train_step import make_train_step, read_metrics
 
 TINY_OVERRIDES = {
   'data.size': (32, 32),
@@ -96,12 +96,12 @@ def take_gradient_step(step, train_state, batch, mesh):
     mesh: the devices.
   """
   before = jax.device_get(train_state.params)
-  train_state, metrics = step(train_state, state.put_batch(batch, mesh))
+  train_state, metrics = step(train_state, state.put_batch(batch, mesh), 1.0)
   gradient = jax.tree.map(
     lambda old, new: old - new, before, jax.device_get(train_state.params)
   )
   stats = jax.device_get(train_state.batch_stats)
-  return float(metrics['loss']), gradient, stats
+  return read_metrics(metrics)['loss'], gradient, stats
 
 
 def assert_same_gradient(left, right):

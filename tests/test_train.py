@@ -9,6 +9,7 @@ from jax.sharding import AxisType
 
 from rmbg_jax import models, optimizers, state
 from rmbg_jax.preprocessing import make_preprocessing
+from rmbg_jax.train_step import read_metrics
 from tests import helpers
 from tests.test_models import TINY
 
@@ -72,8 +73,8 @@ def test_overfits_two_images_without_compiling_twice():
   batch = state.put_batch(_make_batch(2), mesh)
   losses = []
   for _ in range(100):
-    train_state, metrics = step(train_state, batch)
-    losses.append(float(metrics['loss']))
+    train_state, metrics = step(train_state, batch, 0.0)
+    losses.append(read_metrics(metrics)['loss'])
   assert losses[-1] < 0.2 < 0.5 < losses[0]
   assert step._cache_size() == 1, 'the step was compiled again'
 
@@ -131,11 +132,11 @@ def test_pairs_count_by_their_weight():
 def test_frozen_encoder_stays_and_the_rest_moves():
   mesh = _mesh()
   optimizer = optimizers.make_optimizer(
-    0.01, weight_decay=0.1, clip_norm=0.0, encoder_rate=0.0
+    weight_decay=0.1, clip_norm=0.0, encoder_rate=0.0
   )
   step, train_state = _make_step(optimizer, mesh, freeze_encoder=True)
   before = jax.device_get(train_state)
-  train_state, _ = step(train_state, state.put_batch(_make_batch(), mesh))
+  train_state, _ = step(train_state, state.put_batch(_make_batch(), mesh), 0.01)
   for tree in ('params', 'batch_stats'):
     old, new = getattr(before, tree), getattr(train_state, tree)
     jax.tree.map(np.testing.assert_array_equal, old['encoder'], new['encoder'])
@@ -153,11 +154,13 @@ def test_encoder_rate_scales_the_encoder_alone():
   moved = {}
   for rate in (1.0, 0.1):
     optimizer = optimizers.make_optimizer(
-      0.01, weight_decay=0.0, clip_norm=0.0, encoder_rate=rate
+      weight_decay=0.0, clip_norm=0.0, encoder_rate=rate
     )
     step, train_state = _make_step(optimizer, mesh)
     before = jax.device_get(train_state.params)
-    train_state, _ = step(train_state, state.put_batch(_make_batch(), mesh))
+    train_state, _ = step(
+      train_state, state.put_batch(_make_batch(), mesh), 0.01
+    )
     moved[rate] = jax.tree.map(
       lambda old, new: new - old, before, jax.device_get(train_state.params)
     )
@@ -182,7 +185,7 @@ def test_moving_averages_follow_weights_and_statistics():
   )
   batch = state.put_batch(_make_batch(), mesh)
   for number in range(3):
-    train_state, _ = step(train_state, batch)
+    train_state, _ = step(train_state, batch, 0.0)
     decay = min(0.9, (1 + number) / (10 + number))
     new = jax.device_get(
       {'params': train_state.params, 'batch_stats': train_state.batch_stats}
@@ -201,7 +204,10 @@ def test_moving_averages_follow_weights_and_statistics():
 def test_norms_are_those_of_the_step():
   mesh = _mesh()
   step, train_state = _make_step(optax.sgd(0.5), mesh)
-  train_state, metrics = step(train_state, state.put_batch(_make_batch(), mesh))
+  train_state, metrics = step(
+    train_state, state.put_batch(_make_batch(), mesh), 0.0
+  )
+  metrics = read_metrics(metrics)
   np.testing.assert_allclose(
     metrics['update_norm'], 0.5 * metrics['grad_norm'], rtol=1e-5
   )
@@ -240,12 +246,15 @@ def test_clipping_and_decay_change_the_update():
   gradient = jax.tree.map(lambda p: p * 50, _params())
 
   def update(name, **options):
-    optimizer = optimizers.make_optimizer(0.1, encoder_rate=1.0, **options)
+    optimizer = optimizers.make_optimizer(encoder_rate=1.0, **options)
     opt_state = optimizer.init(_params())
     # Two gradients of different norms: Adam's first step ignores the norm.
-    _, opt_state = optimizer.update(gradient, opt_state, _params())
+    _, opt_state = optimizer.update(
+      gradient, opt_state, _params(), learning_rate=0.1
+    )
     tiny = jax.tree.map(lambda g: g * 1e-3, gradient)
-    return optimizer.update(tiny, opt_state, _params())[0][name].max()
+    updates, _ = optimizer.update(tiny, opt_state, _params(), learning_rate=0.1)
+    return updates[name].max()
 
   plain = update('kernel', weight_decay=0.0, clip_norm=0.0)
   np.testing.assert_allclose(
@@ -261,15 +270,15 @@ def test_clipping_and_decay_change_the_update():
 
 
 @pytest.mark.parametrize('encoder_rate', [0.0, 0.5, 1.0])
-def test_the_learning_rate_can_be_set(encoder_rate):
+def test_the_learning_rate_is_an_argument(encoder_rate):
   optimizer = optimizers.make_optimizer(
-    0.1, weight_decay=0.0, clip_norm=0.0, encoder_rate=encoder_rate
+    weight_decay=0.0, clip_norm=0.0, encoder_rate=encoder_rate
   )
   opt_state = optimizer.init(_params())
-  changed = optimizers.set_learning_rate(opt_state, 0.01)
-  assert jax.tree.structure(changed) == jax.tree.structure(opt_state)
-  before, _ = optimizer.update(_params(), opt_state, _params())
-  after, _ = optimizer.update(_params(), changed, _params())
+  before, after = (
+    optimizer.update(_params(), opt_state, _params(), learning_rate=rate)[0]
+    for rate in (0.1, 0.01)
+  )
   np.testing.assert_allclose(after['head'], 0.1 * before['head'], rtol=1e-5)
   np.testing.assert_allclose(
     after['encoder']['w'], encoder_rate * after['head'][:2], rtol=1e-5
@@ -283,7 +292,7 @@ def test_adam_is_that_of_keras(rng):
   sizes = np.logspace(-9, 0, 10, dtype=np.float32)
   params = {'w': jnp.zeros(10)}
   optimizer = optimizers.make_optimizer(
-    0.1, weight_decay=0.0, clip_norm=0.0, encoder_rate=1.0
+    weight_decay=0.0, clip_norm=0.0, encoder_rate=1.0
   )
   opt_state = optimizer.init(params)
   variable = tf_keras.backend.variable(np.zeros(10, np.float32))
@@ -291,7 +300,7 @@ def test_adam_is_that_of_keras(rng):
   for _ in range(20):
     gradient = sizes * rng.normal(1, 0.5, 10).astype(np.float32)
     updates, opt_state = optimizer.update(
-      {'w': jnp.asarray(gradient)}, opt_state, params
+      {'w': jnp.asarray(gradient)}, opt_state, params, learning_rate=0.1
     )
     params = optax.apply_updates(params, updates)
     keras.apply_gradients([(gradient, variable)])

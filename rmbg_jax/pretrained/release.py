@@ -61,9 +61,9 @@ def save_release(
     for key, value in flat.items()
   }
   with files.write_atomically(path) as partial:
-    safetensors.numpy.save_file(
-      tensors, partial, metadata={DESCRIPTION: json.dumps(dict(description))}
-    )
+    # `save_file` would make a file that only its owner may read.
+    metadata = {DESCRIPTION: json.dumps(dict(description))}
+    partial.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
 
 
 def describe(
