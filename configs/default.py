@@ -34,6 +34,9 @@ def get_config() -> ConfigDict:
   # '' for random ones, 'imagenet' for those of their publisher, or the path of
   # a Keras .h5, or a PyTorch .safetensors or .pth file.
   config.model.encoder.weights = ''
+  # So many stages of the encoder, from the first (at half of the resolution),
+  # keep their weights and batch statistics.
+  config.model.encoder.frozen_stages = 0
   config.model.bridge = ConfigDict()
   config.model.bridge.filters = 1024
   config.model.bridge.rates = (3, 6, 9)

@@ -26,6 +26,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.encoder = ConfigDict()
   config.model.encoder.name = 'efficientnet_lite0'  # Or 1, or 2.
   config.model.encoder.weights = ''
+  config.model.encoder.frozen_stages = 0
   config.model.bridge.filters = 64
   config.model.bridge.rates = (1, 2, 4)
   config.model.decoder.filters = (64, 48, 32, 16)

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
   config.model.encoder = ConfigDict()  # Fine to coarse.
   config.model.encoder.mid = (16, 16, 16, 16, 16, 16)
   config.model.encoder.filters = (64, 64, 64, 64, 64, 64)
+  config.model.encoder.frozen_stages = 0
   config.model.decoder = ConfigDict()  # Coarse to fine.
   config.model.decoder.mid = (16, 16, 16, 16, 16)
   config.model.decoder.filters = (64, 64, 64, 64, 64)

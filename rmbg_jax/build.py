@@ -79,6 +79,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     weight_decay=config.optimizer.weight_decay,
     clip_norm=config.optimizer.clip_norm,
     encoder_rate=config.optimizer.encoder_rate,
+    is_frozen=lambda child: model.find_stage(child) <= count_frozen(config),
   )
   sources = {pair.source or config.data.name for pair in data.training}
   description = {
@@ -118,8 +119,18 @@ def create_model(
   """
   architecture = json.loads(model_config.to_json_best_effort())
   computation = {key: architecture.pop(key) for key in ('dtype', 'remat')}
-  architecture['encoder'].pop('weights', None)  # U2-Net has no such key.
+  for key in ('weights', 'frozen_stages'):  # U2-Net has no weights.
+    architecture['encoder'].pop(key, None)
   return architecture, models.create_model(architecture, **computation)
+
+
+def count_frozen(config: ml_collections.ConfigDict) -> int:
+  """Returns how many of the encoder's stages do not move."""
+  if config.optimizer.encoder_rate == 0:
+    return models.ENCODER_STAGES[
+      config.model.encoder.get('name', config.model.name)
+    ]
+  return config.model.encoder.frozen_stages
 
 
 def create_train_state(
@@ -153,7 +164,7 @@ def make_train_step(
     parts.model,
     parts.optimizer,
     parts.preprocessing,
-    freeze_encoder=config.optimizer.encoder_rate == 0,
+    frozen_stages=count_frozen(config),
     accumulation=config.optimizer.accumulation,
     ema_decay=config.optimizer.ema_decay,
     deterministic=config.deterministic,

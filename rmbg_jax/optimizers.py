@@ -55,7 +55,11 @@ def make_schedule(
 
 
 def make_optimizer(
-  *, weight_decay: float, clip_norm: float, encoder_rate: float
+  *,
+  weight_decay: float,
+  clip_norm: float,
+  encoder_rate: float,
+  is_frozen: Callable[[str], bool] = lambda child: False,
 ) -> optax.GradientTransformationExtraArgs:
   """Returns Adam, with what else is asked for.
 
@@ -65,8 +69,9 @@ def make_optimizer(
     weight_decay: of AdamW, for kernels: a bias, or what a normalisation
       multiplies with and adds, is not drawn to 0. 0 for Adam.
     clip_norm: largest global norm of a gradient, 0 for none.
-    encoder_rate: the encoder's learning rate as a share of the others'. At 0 it
-      does not move, and nothing is kept for it.
+    encoder_rate: the encoder's learning rate as a share of the others'.
+    is_frozen: whether a child of the encoder, by its name, does not move; then
+      nothing is kept for it.
   """
   # All parts are always there, so that switching one on or off leaves the
   # optimiser's state loadable.
@@ -79,10 +84,20 @@ def make_optimizer(
       optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
     ),
   )
-  frozen = 'frozen' if encoder_rate == 0 else 'trained'
+
+  def label(params):
+    labels = {
+      child: 'frozen' if is_frozen(child) else 'trained'
+      for child in params.get('encoder', ())
+    }
+    encoder = labels
+    if len(set(labels.values())) == 1:
+      # One label for all: the state has the shape that older ones have.
+      (encoder,) = set(labels.values())
+    return _by_part(params, encoder, 'trained')
+
   return optax.partition(
-    {'trained': trained, 'frozen': optax.set_to_zero()},
-    lambda params: _by_part(params, frozen, 'trained'),
+    {'trained': trained, 'frozen': optax.set_to_zero()}, label
   )
 
 

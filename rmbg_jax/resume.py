@@ -18,6 +18,12 @@ CHANGEABLE = (
   'config.data.buffer',
   'config.data.device.cache_dir',
 )
+# What checkpoints that do not name a setting were made with.
+_BEFORE = {
+  'architecture.encoder.name': 'resnet50',
+  'config.model.encoder.name': 'resnet50',
+  'config.model.encoder.frozen_stages': 0,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,5 +89,5 @@ def _differences(
   if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
     for key in sorted(saved.keys() | wanted.keys()):
       yield from _differences(saved.get(key), wanted.get(key), f'{path}.{key}')
-  elif saved != wanted:
+  elif (_BEFORE.get(path) if saved is None else saved) != wanted:
     yield path, saved, wanted

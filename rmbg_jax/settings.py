@@ -6,10 +6,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipelines import errors
+from rmbg_jax import models
 from rmbg_jax.models import efficientnet, resnet, u2net, unet
 
 _AT_LEAST = {
   'seed': 0,
+  'model.encoder.frozen_stages': 0,
   'model.encoder.width': 1,
   'model.bridge.filters': 1,
   'data.batch_size': 1,
@@ -104,12 +106,18 @@ def check_config(config: ConfigDict) -> None:
         "rate (or choose 'constant' or 'cosine')",
       )
     )
+  name = _find(config, 'model.encoder.name') or config.model.name
+  stages = models.ENCODER_STAGES.get(name, 0)
+  frozen = _find(config, 'model.encoder.frozen_stages') or 0
+  if stages and frozen > stages:
+    wanted = f'at most {stages}, the stages of {name}'
+    wrong.append(('model.encoder.frozen_stages', frozen, wanted))
   weights = _find(config, 'model.encoder.weights')
   if weights and _find(config, 'init_from'):
     wanted = "'' where config.init_from gives all weights (or empty that)"
     wrong.append(('model.encoder.weights', repr(weights), wanted))
   if (
-    _find(config, 'model.encoder.name') in efficientnet.VARIANTS
+    name in efficientnet.VARIANTS
     and len(config.data.size) == 2
     and any(side % 32 for side in config.data.size)
   ):

@@ -33,7 +33,7 @@ def make_train_step(
   *,
   loss_weights: Mapping[str, float],
   output_weights: Sequence[float],
-  freeze_encoder: bool = False,
+  frozen_stages: int = 0,
   accumulation: int = 1,
   ema_decay: float = 0.0,
   deterministic: bool = False,
@@ -51,8 +51,8 @@ def make_train_step(
     preprocessing: of its input.
     loss_weights: see `losses.compute_loss`.
     output_weights: see `losses.compute_loss`.
-    freeze_encoder: whether the encoder and its statistics stay as they are;
-      the optimiser must leave it alone as well.
+    frozen_stages: how many of the encoder's stages, and their statistics, stay
+      as they are; the optimiser must leave them alone as well.
     accumulation: parts that a batch is computed in, one after the other, to
       save memory. The gradient is that of the whole batch, but for the batch
       statistics, which are those of each part.
@@ -63,14 +63,11 @@ def make_train_step(
   """
 
   def compute_loss(params, batch_stats, batch, total_weight):
-    if freeze_encoder:
-      encoder = jax.lax.stop_gradient(params['encoder'])
-      params = {**params, 'encoder': encoder}
     outputs, updates = model.apply(
       {'params': params, 'batch_stats': batch_stats},
       preprocessing.normalize(batch['image']),
       train=True,
-      freeze_encoder=freeze_encoder,
+      frozen_stages=frozen_stages,
       mutable=['batch_stats'],
     )
     per_image = losses.compute_loss(

@@ -132,9 +132,12 @@ def test_pairs_count_by_their_weight():
 def test_frozen_encoder_stays_and_the_rest_moves():
   mesh = _mesh()
   optimizer = optimizers.make_optimizer(
-    weight_decay=0.1, clip_norm=0.0, encoder_rate=0.0
+    weight_decay=0.1,
+    clip_norm=0.0,
+    encoder_rate=0.0,
+    is_frozen=lambda child: True,
   )
-  step, train_state = _make_step(optimizer, mesh, freeze_encoder=True)
+  step, train_state = _make_step(optimizer, mesh, frozen_stages=4)
   before = jax.device_get(train_state)
   train_state, _ = step(train_state, state.put_batch(_make_batch(), mesh), 0.01)
   for tree in ('params', 'batch_stats'):

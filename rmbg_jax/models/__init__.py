@@ -6,10 +6,16 @@ from typing import Any
 import flax.linen as nn
 
 from data_pipelines.errors import UserError
-from rmbg_jax.models.u2net import U2Net
+from rmbg_jax.models import efficientnet, u2net
 from rmbg_jax.models.unet import UNet
 
-MODELS = {'u2net': U2Net, 'unet': UNet}
+# How many stages the encoders have.
+ENCODER_STAGES = {
+  'resnet50': 4,
+  **dict.fromkeys(efficientnet.VARIANTS, len(efficientnet.FEATURES)),
+  'u2net': len(u2net.HEIGHTS),
+}
+MODELS = {'u2net': u2net.U2Net, 'unet': UNet}
 
 
 def create_model(

@@ -130,23 +130,39 @@ class EfficientNetEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Float[Array, 'b h w 3'], *, train: bool
+    self,
+    images: Float[Array, 'b h w 3'],
+    *,
+    train: bool,
+    frozen_stages: int = 0,
   ) -> dict[str, Float[Array, 'b _ _ _']]:
-    """Returns `stage1` (1/2), `stage2`, `stage3`, `stage5`, `stage7` (1/32)."""
+    """Computes features by name.
+
+    Args:
+      images: preprocessed.
+      train: whether batch statistics are computed or the running ones used.
+      frozen_stages: how many stages use and keep the running ones all the same,
+        and pass no gradient. Each ends with a feature (`find_stage`).
+
+    Returns:
+      `stage1` (1/2), `stage2`, `stage3`, `stage5`, `stage7` (1/32).
+    """
     conv = layers.make_conv(dtype=self.dtype, use_bias=False)
-    norm = layers.make_norm(
-      dtype=self.dtype,
-      train=train,
-      momentum=self.momentum,
-      epsilon=EPSILON,
-    )
+
+    def make_norm(child):
+      return layers.make_norm(
+        dtype=self.dtype,
+        train=train and find_stage(child) > frozen_stages,
+        momentum=self.momentum,
+        epsilon=EPSILON,
+      )
+
     block = functools.partial(
       nn.remat(InvertedBottleneck) if self.remat else InvertedBottleneck,
       conv=conv,
-      norm=norm,
     )
     x = conv(_STEM_FILTERS, (3, 3), strides=2, name='conv1')(images)
-    x = nn.relu6(norm(name='bn1')(x))
+    x = nn.relu6(make_norm('bn1')(name='bn1')(x))
     features = {}
     for number, stage in enumerate(make_stages(self.variant), start=1):
       for index in range(stage.blocks):
@@ -155,11 +171,24 @@ class EfficientNetEncoder(nn.Module):
           expansion=stage.expansion,
           kernel=stage.kernel,
           stride=1 if index else stage.stride,
+          norm=make_norm(f'stage{number}'),
           name=f'stage{number}_block{index + 1}',
         )(x)
       if number in FEATURES:
+        frozen = find_stage(f'stage{number}') <= frozen_stages
+        x = layers.stop_gradient_if(frozen, x)
         features[f'stage{number}'] = x
     return features
+
+
+def find_stage(child: str) -> int:
+  """Returns the number, from 1, of the feature that a child contributes to.
+
+  Args:
+    child: of the encoder: `conv1` and `bn1`, the stem, or `stage4_block1`.
+  """
+  number = int(child[5]) if child.startswith('stage') else 1
+  return 1 + sum(number > last for last in FEATURES)
 
 
 def _round_filters(filters: float) -> int:

@@ -55,6 +55,11 @@ def make_norm(
   )
 
 
+def stop_gradient_if(frozen: bool, x: jax.Array) -> jax.Array:
+  """Returns `x`, through which no gradient passes if `frozen`."""
+  return jax.lax.stop_gradient(x) if frozen else x
+
+
 def upsample_bilinear(
   x: Float[Array, 'b h w c'], *, factor: int
 ) -> Float[Array, 'b {factor}*h {factor}*w c']:

@@ -11,6 +11,7 @@ they belong to two slightly different networks:
 """
 
 import functools
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -98,26 +99,42 @@ class ResNetEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Float[Array, 'b h w 3'], *, train: bool
+    self,
+    images: Float[Array, 'b h w 3'],
+    *,
+    train: bool,
+    frozen_stages: int = 0,
   ) -> dict[str, Float[Array, 'b _ _ _']]:
-    """Returns the features `conv1` (1/2) to `conv4` (1/16), by name."""
+    """Computes features by name.
+
+    Args:
+      images: preprocessed.
+      train: whether batch statistics are computed or the running ones used.
+      frozen_stages: how many stages use and keep the running ones all the same,
+        and pass no gradient. `conv1` is the first.
+
+    Returns:
+      `conv1` (1/2) to `conv4` (1/16).
+    """
     if self.dialect not in EPSILON:
       raise UserError(
         f'Unknown ResNet dialect {self.dialect!r}; choose one of '
         f'{sorted(EPSILON)}.'
       )
     conv = layers.make_conv(dtype=self.dtype, use_bias=self.dialect == 'keras')
-    norm = layers.make_norm(
-      dtype=self.dtype,
-      train=train,
-      momentum=self.momentum,
-      epsilon=EPSILON[self.dialect],
-    )
+
+    def make_norm(stage):
+      return layers.make_norm(
+        dtype=self.dtype,
+        train=train and stage > frozen_stages,
+        momentum=self.momentum,
+        epsilon=EPSILON[self.dialect],
+      )
+
     block = functools.partial(
       nn.remat(Bottleneck) if self.remat else Bottleneck,
       stride_on_3x3=self.dialect == 'torchvision',
       conv=conv,
-      norm=norm,
     )
     features = {}
     x = conv(
@@ -127,19 +144,27 @@ class ResNetEncoder(nn.Module):
       padding=((3, 3), (3, 3)),
       name='conv1',
     )(images)
-    x = nn.relu(norm(name='bn1')(x))
+    x = nn.relu(make_norm(1)(name='bn1')(x))
+    x = layers.stop_gradient_if(frozen_stages >= 1, x)
     features['conv1'] = x
     x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-    for stage, size in enumerate(self.stage_sizes):
+    for stage, size in enumerate(self.stage_sizes, start=2):
       for index in range(size):
         x = block(
-          filters=self.width * 2**stage,
-          stride=2 if stage > 0 and index == 0 else 1,
+          filters=self.width * 2 ** (stage - 2),
+          stride=2 if stage > 2 and index == 0 else 1,
           project=index == 0,
-          name=f'conv{stage + 2}_block{index + 1}',
+          norm=make_norm(stage),
+          name=f'conv{stage}_block{index + 1}',
         )(x)
-      features[f'conv{stage + 2}'] = x
+      x = layers.stop_gradient_if(stage <= frozen_stages, x)
+      features[f'conv{stage}'] = x
     return features
+
+
+def find_stage(child: str) -> int:
+  """Returns the stage that a child of the encoder belongs to, from 1."""
+  return int(re.search(r'\d+', child)[0])
 
 
 def block_names(stage_sizes: tuple[int, ...]) -> list[str]:

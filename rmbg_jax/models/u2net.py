@@ -110,29 +110,31 @@ class U2NetEncoder(nn.Module):
     mid: inner channels of each stage, fine to coarse.
     filters: outer channels of each stage, fine to coarse.
     conv: makes a convolution.
-    norm: makes a batch normalisation.
+    make_norm: gives what makes a stage's batch normalisations, from 1.
     make_block: `RSU`, or what behaves as it.
   """
 
   mid: tuple[int, ...]
   filters: tuple[int, ...]
   conv: layers.LayerFactory
-  norm: layers.LayerFactory
+  make_norm: Callable[[int], layers.LayerFactory]
   make_block: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w 3']
+    self, x: Float[Array, 'b h w 3'], *, frozen_stages: int = 0
   ) -> list[Float[Array, 'b _ _ _']]:
     """Returns the features of each stage, at 1/1 to 1/32 of the resolution."""
     features = []
-    for index, (height, mid, filters) in enumerate(
-      zip(HEIGHTS, self.mid, self.filters, strict=True)
+    for stage, (height, mid, filters) in enumerate(
+      zip(HEIGHTS, self.mid, self.filters, strict=True), start=1
     ):
-      x = max_pool(x) if index else x
+      x = max_pool(x) if stage > 1 else x
+      norm = self.make_norm(stage)
       x = self.make_block(
-        mid, filters, self.conv, self.norm, height, name=f'stage{index + 1}'
+        mid, filters, self.conv, norm, height, name=f'stage{stage}'
       )(x)
+      x = layers.stop_gradient_if(stage <= frozen_stages, x)
       features.append(x)
     return features
 
@@ -170,7 +172,7 @@ class U2Net(nn.Module):
     images: Float[Array, 'b h w 3'],
     *,
     train: bool = False,
-    freeze_encoder: bool = False,
+    frozen_stages: int = 0,
   ) -> tuple[Float[Array, 'b h w 1'], ...]:
     """Computes a logit map per decoder stage and the fused one.
 
@@ -178,8 +180,8 @@ class U2Net(nn.Module):
       images: preprocessed images of any height and width.
       train: whether batch statistics are computed (and updated, if
         `batch_stats` is mutable) or the running ones used.
-      freeze_encoder: whether the encoder uses and keeps its running statistics
-        in training too.
+      frozen_stages: how many of the encoder's stages use and keep their running
+        statistics in training too, and pass no gradient.
 
     Returns:
       Float32 logit maps, coarse to fine (the paper's S6 to S1), then the fused
@@ -200,10 +202,10 @@ class U2Net(nn.Module):
       self.encoder_mid,
       self.encoder_filters,
       conv,
-      make_norm(train and not freeze_encoder),
+      lambda stage: make_norm(train and stage > frozen_stages),
       make_block,
       name='encoder',
-    )(images)
+    )(images, frozen_stages=frozen_stages)
     norm = make_norm(train)
     *skips, x = features
     outputs = [x]
@@ -229,6 +231,10 @@ class U2Net(nn.Module):
     # The authors concatenate fine to coarse.
     fused = head(1, (1, 1), name='fuse')(jnp.concatenate(sides[::-1], axis=-1))
     return (*sides, fused)
+
+  def find_stage(self, child: str) -> int:
+    """Returns the stage that a child of the encoder is, from 1."""
+    return int(child.removeprefix('stage'))
 
 
 def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:

@@ -50,7 +50,7 @@ class UNet(nn.Module):
     images: Float[Array, 'b h w 3'],
     *,
     train: bool = False,
-    freeze_encoder: bool = False,
+    frozen_stages: int = 0,
   ) -> tuple[Float[Array, 'b h w 1'], ...]:
     """Computes one logit map per decoder block.
 
@@ -59,8 +59,8 @@ class UNet(nn.Module):
         ResNet50, of 32 for EfficientNet.
       train: whether batch statistics are computed (and updated, if
         `batch_stats` is mutable) or the running ones used.
-      freeze_encoder: whether the encoder uses and keeps its running statistics
-        in training too.
+      frozen_stages: how many of the encoder's stages use and keep their running
+        statistics in training too, and pass no gradient.
 
     Returns:
       Float32 logit maps, one per decoder block, coarse to fine. The last is
@@ -70,7 +70,9 @@ class UNet(nn.Module):
       UserError: if height or width is not such a multiple, or there are more
         decoder blocks than skip connections, or no such encoder.
     """
-    features = self._make_encoder()(images, train=train and not freeze_encoder)
+    features = self._make_encoder()(
+      images, train=train, frozen_stages=frozen_stages
+    )
     *skips, x = features.values()
     skips = [images, *skips]
     multiple = 2 ** len(skips)
@@ -106,6 +108,12 @@ class UNet(nn.Module):
       factor = 2 ** len(skips)
       outputs.append(decoder.Head(factor=factor, name=f'head{index + 1}')(x))
     return tuple(outputs)
+
+  def find_stage(self, child: str) -> int:
+    """Returns the stage that a child of the encoder belongs to, from 1."""
+    if self.encoder_name == 'resnet50':
+      return resnet.find_stage(child)
+    return efficientnet.find_stage(child)
 
   def _make_encoder(self) -> nn.Module:
     options = {
