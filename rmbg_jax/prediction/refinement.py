@@ -1,7 +1,6 @@
 """From the network's small map of probabilities to the photo's alpha."""
 
 import dataclasses
-import functools
 import importlib
 import threading
 import types
