@@ -250,7 +250,9 @@ def _run(
   name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
   todo = [job for job in jobs if not job.error and task.missing(job)]
   if todo:
-    remover = _make_remover(options, batch_size=_BATCH_SIZE.value)
+    # One photo does not go through the network with three empty ones.
+    batch_size = _BATCH_SIZE.value if len(todo) > 1 else 1
+    remover = _make_remover(options, batch_size=batch_size)
   else:  # That needs no network, but a wrong flag is still one.
     from rmbg_jax.pretrained import load
 

@@ -1,7 +1,7 @@
 """Times prediction, each figure beside what it is compared with.
 
 ```bash
-python scripts/benchmark_predict.py --cases=network,folder,start,memory
+python scripts/benchmark_predict.py --cases=network,folder,memory
 python scripts/benchmark_predict.py --cases=lite --u2netp=u2netp.onnx
 ```
 
@@ -10,7 +10,6 @@ network: the original network at 512x512, one image at a time, here and in
 folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
   `rmbg_jax.predict` and by the original notebook's loop.
 lite: the `lite` network at its own size and U2-Net-p in onnxruntime at 320.
-start: one photo in a new process with `lite`, the second time.
 memory: the peak of a process that does 200 photos, and one that does 2,000,
   with the released weights.
 
@@ -39,7 +38,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from data_pipelines import parallel
 from rmbg_jax import command_line
 
-CASES = ('network', 'folder', 'lite', 'start', 'memory')
+CASES = ('network', 'folder', 'lite', 'memory')
 
 
 def time_in_turn(
@@ -235,19 +234,6 @@ def measure_lite(folder: Path, u2netp: str, repeats: int) -> None:
   )
 
 
-def measure_start(folder: Path) -> None:
-  """Prints the seconds of a new process for one photo."""
-  save_lite(folder / 'lite.safetensors')
-  make_photos(folder / 'one', 1, (1500, 1000))
-  for run in ('first', 'second'):
-    seconds, _ = run_predict(
-      f'--input={folder / "one"}',
-      f'--output={folder / run}',
-      f'--checkpoint={folder / "lite.safetensors"}',
-    )
-    print(f'start, {run} process: {seconds:.1f} s', flush=True)
-
-
 def measure_memory(folder: Path) -> None:
   """Prints the peak memory for few and for many photos."""
   peaks = {}
@@ -277,17 +263,13 @@ def main(argv: list[str]) -> None:
         measure_folder(folder)
       elif case == 'lite':
         measure_lite(folder, flags.FLAGS.u2netp, repeats)
-      elif case == 'start':
-        measure_start(folder)
       else:
         measure_memory(folder)
 
 
 def _define_flags() -> None:
   # Here, since benchmark_export imports this module and has flags of its own.
-  flags.DEFINE_list(
-    'cases', ['network', 'folder', 'start', 'memory'], ', '.join(CASES)
-  )
+  flags.DEFINE_list('cases', ['network', 'folder', 'memory'], ', '.join(CASES))
   flags.register_validator(
     'cases',
     lambda cases: set(cases) <= set(CASES),
