@@ -277,7 +277,7 @@ def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
 
 def _read_sound(container, sound, output, codec: _Codec) -> Iterator[tuple]:
   """Returns an iterator of (seconds, packet), as it is or encoded anew."""
-  if sound.codec_context.name in codec.sounds:
+  if sound.codec_context.codec.canonical_name in codec.sounds:
     target = output.add_stream_from_template(sound)
     return _copy_sound(container, sound, target)
   target = output.add_stream(
