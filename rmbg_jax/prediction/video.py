@@ -278,9 +278,9 @@ class _Work:
           frame, future = pending.popleft()
           pictures, foreground = future.result()
           total += foreground
-          for kind, pixels in pictures.items():
+          for kind, picture in pictures.items():
             writers[kind].add(
-              pixels, index=first + len(times), start=frame.start
+              picture, index=first + len(times), start=frame.start
             )
           times.append((frame.start, frame.duration))
           progress.update()
@@ -292,21 +292,22 @@ class _Work:
         probs = self._remover.predict(resized)
         for frame, one, seen in zip(frames, probs, resized, strict=True):
           steadied = self._steadier.steady(one, seen)
-          pending.append((frame, pool.submit(self._draw, frame, steadied)))
+          drawn = pool.submit(self._draw, frame, steadied, writers)
+          pending.append((frame, drawn))
         # No more than two batches wait to be written.
         write(2 * self._size)
       write(0)
     return {'key': self._key, 'times': times, 'sum': total}
 
   def _draw(
-    self, frame: clips.Frame, probs: np.ndarray
-  ) -> tuple[dict[str, np.ndarray], float]:
+    self, frame: clips.Frame, probs: np.ndarray, writers
+  ) -> tuple[dict[str, Any], float]:
+    """Returns what the writers take, by kind, and the mean alpha."""
     alpha = self._remover.refine(probs, frame.photo)
-    kinds = tuple(self._missing)
-    colours = self._style.find_colours(frame.photo, alpha, kinds)
+    colours = self._style.find_colours(frame.photo, alpha, tuple(writers))
     pictures = {
-      kind: self._style.draw(kind, frame.photo, alpha, colours)
-      for kind in kinds
+      kind: writer.prepare(self._style.draw(kind, frame.photo, alpha, colours))
+      for kind, writer in writers.items()
     }
     return pictures, float(alpha.mean())
 
