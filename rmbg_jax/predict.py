@@ -61,7 +61,13 @@ _CHECKPOINT = command_line.define_path(
   _RELEASED,
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
   'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
-  '.onnx, or a name: released, u2net, u2netp, u2net_human_seg.',
+  '.onnx, hf://OWNER/NAME[@REVISION][/FILE], or a name that '
+  '--list_checkpoints prints.',
+)
+_LIST = flags.DEFINE_boolean(
+  'list_checkpoints',
+  False,
+  'Print what there is by name, with sizes, scores and terms, and end.',
 )
 _SAVE = flags.DEFINE_list(
   'save', ['mask', 'cutout'], f'What to save, of {", ".join(rendering.KINDS)}.'
@@ -155,6 +161,9 @@ def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  if _LIST.value:
+    _print_checkpoints()
+    return
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   try:
     if _STANDARD in (_INPUT.value, _OUTPUT.value):
@@ -166,6 +175,13 @@ def main(argv: list[str]) -> None:
     raise SystemExit(_INTERRUPTED) from error
   if failed:
     raise SystemExit(1)
+
+
+def _print_checkpoints() -> None:
+  from rmbg_jax.pretrained import catalogue
+
+  for checkpoint in catalogue.list_checkpoints():
+    print(catalogue.format_checkpoint(checkpoint), end='\n\n')
 
 
 def _predict_standard() -> None:
@@ -540,7 +556,13 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
 
 def run() -> None:
   """The command line's entry point."""
-  command_line.run(main, __name__, required=['input', 'output'])
+  for name in ('input', 'output'):
+    flags.register_multi_flags_validator(
+      [name, _LIST.name],
+      lambda values, name=name: values[_LIST.name] or values[name] is not None,
+      message=f'Flag --{name} must have a value other than None.',
+    )
+  command_line.run(main, __name__)
 
 
 if __name__ == '__main__':

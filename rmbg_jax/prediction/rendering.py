@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
-from scipy import ndimage
 
 from data_pipelines import errors, images
 from rmbg_jax import files
@@ -404,6 +403,8 @@ def _blur_background(
   The background alone is averaged: colours times its share, blurred, over the
   share, blurred. At a quarter of the size, since the result is smooth.
   """
+  from scipy import ndimage  # A third of a second, for this style alone.
+
   size = tuple(max(1, side // 4) for side in photo.size)
   sigma = max(size) * 0.015
   small = np.asarray(photo.resize(size, Image.Resampling.BOX), np.float32)
