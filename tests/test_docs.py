@@ -176,6 +176,8 @@ def test_commands_run(world):
       assert program == 'python', command
       if '--config=' in command:
         arguments += SMALL
+        if '--config.init_from=' not in command:
+          arguments.append('--config.init_from=')
       run([sys.executable, *arguments], world)
     for block in read_blocks(page, 'python'):
       if page not in PYTHON_ELSEWHERE:
