@@ -34,11 +34,12 @@ def _run(*command, check=True):
 
 
 def test_quickstart_learns(tmp_path):
-  """The whole quickstart, but for installing; on fresh pictures IoU >= .85."""
+  """All of it, but for installing; on fresh pictures IoU >= .85."""
   output, workdir = tmp_path / 'out', tmp_path / 'run'
   arguments = (
     'scripts/quickstart.py',
     '--no-install',
+    '--no-open',
     f'--output={output}',
     f'--workdir={workdir}',
     f'--config.data.dir={tmp_path / "data"}',
@@ -46,24 +47,29 @@ def test_quickstart_learns(tmp_path):
     '--config.train.epochs=4',
   )
   first = _run(*arguments)
-  assert 'Look at' in first.stdout
   import numpy as np
   from PIL import Image
 
+  for folder in (output, output / 'demo'):
+    assert f'Look at {folder / "sheet.png"}' in first.stdout
+    assert (folder / 'sheet.png').exists()
+  photos = sorted((ROOT / 'docs/images/photos').glob('*.jpg'))
+  for photo in photos:  # There is something to see on each.
+    alpha = np.asarray(Image.open(output / f'mask/{photo.stem}.png')) / 255
+    assert 0.02 < alpha.mean() < 0.9
   scores = []
-  for truth in sorted((output / 'photos' / 'Masks').iterdir()):
+  for truth in sorted((output / 'demo/pictures/Masks').iterdir()):
     true = np.asarray(Image.open(truth)) > 127
-    predicted = np.asarray(Image.open(output / 'mask' / truth.name)) > 127
+    predicted = np.asarray(Image.open(output / 'demo/mask' / truth.name)) > 127
     scores.append((true & predicted).sum() / (true | predicted).sum())
-    for kind in ('cutout', 'side_by_side'):
-      assert (output / kind / truth.name).exists()
+    assert (output / 'demo/cutout' / truth.name).exists()
   assert len(scores) == 12
   assert np.mean(scores) >= 0.85, scores
   log = (workdir / 'log.csv').read_text()
   assert float(log.splitlines()[-1].split(',')[5]) >= 0.85
   # Again: nothing is trained anew.
   second = _run(*arguments)
-  assert 'Look at' in second.stdout
+  assert second.stdout.count('Look at') == 2
   assert (workdir / 'log.csv').read_text() == log
 
 
@@ -76,7 +82,7 @@ def test_quickstart_is_interrupted_as_by_a_terminal(tmp_path):
     'train.epochs': 10_000,
   }
   process = subprocess.Popen(
-    [sys.executable, 'scripts/quickstart.py', '--no-install']
+    [sys.executable, 'scripts/quickstart.py', '--no-install', '--no-open']
     + [f'--output={tmp_path / "out"}', f'--workdir={workdir}']
     + [f'--config.{key}={value}' for key, value in overrides.items()],
     cwd=ROOT,

@@ -184,7 +184,7 @@ def test_other_settings_are_refused_by_name(
     ({'data.batch_size': 6}, r'batch_size \(=6\) must be a multiple'),
     ({'data.batch_size': 64}, r'batch_size \(=64\) or add images'),
     ({'optimizer.accumulation': 3}, r'accumulation \(=3\)'),
-    ({'optimizer.accumulation': 0}, 'at least 1, got 0'),
+    ({'optimizer.accumulation': 0}, "at least 1 or 'auto', got 0"),
     ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
     ({'data.name': 'other'}, "config.data.name 'other'"),
     ({'data.loader': 'other'}, "config.data.loader 'other'"),
