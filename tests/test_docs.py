@@ -173,7 +173,10 @@ def run(command, world):
 
 
 def test_commands_run(world):
-  """Without TensorFlow and Keras, in the order of the pages."""
+  """Without TensorFlow and Keras, in the order of the pages.
+
+  Slow: every command is a process, and some of them train.
+  """
   done = set()
   for page in PAGES:
     for command in sorted(read_commands(page), key=lambda c: c not in FIRST):

@@ -31,6 +31,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_they_stay_and_the_others_move(name):
+  """Slow: each of the networks is compiled with its gradient."""
   model = models.create_model(NETWORKS[name])
   images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
   variables = jax.jit(model.init)(jax.random.key(0), images)
