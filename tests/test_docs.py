@@ -173,7 +173,10 @@ def run(command, world):
 
 
 def test_commands_run(world):
-  """Without TensorFlow and Keras, in the order of the pages."""
+  """Without TensorFlow and Keras, in the order of the pages.
+
+  Slow: every command is a process, and some of them train.
+  """
   done = set()
   for page in PAGES:
     for command in sorted(read_commands(page), key=lambda c: c not in FIRST):
@@ -184,6 +187,8 @@ def test_commands_run(world):
       assert program == 'python', command
       if '--config=' in command:
         arguments += SMALL
+        if '--config.init_from=' not in command:
+          arguments.append('--config.init_from=')
       run([sys.executable, *arguments], world)
     for block in read_blocks(page, 'python'):
       if page not in PYTHON_ELSEWHERE:

@@ -142,6 +142,7 @@ def test_killed_anywhere_and_restarted_equals_uninterrupted(
 def test_sigterm_saves_between_epochs_and_goes_on(
   uninterrupted, data_dir, tmp_path
 ):
+  """Slow: four trainings, the last with another number of devices."""
   config = helpers.make_config(data_dir, **EXACT)
 
   def reached(self, step):
