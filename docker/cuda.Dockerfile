@@ -1,0 +1,13 @@
+# syntax=docker/dockerfile:1
+# Cuts out photos, or serves the page, on an NVIDIA GPU. See docker/README.md.
+FROM python:3.11-slim
+WORKDIR /opt/rmbg
+COPY . .
+RUN pip install --no-cache-dir '.[app,matting,heic]' "$(grep '^jax\[' requirements-cuda12.txt)" \
+  && useradd --create-home rmbg \
+  && mkdir /data && chown rmbg /data
+USER rmbg
+WORKDIR /data
+EXPOSE 7860
+ENTRYPOINT ["rmbg-predict"]
+CMD ["--helpshort"]
