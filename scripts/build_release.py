@@ -84,7 +84,7 @@ def read_changes(changelog: str, version: str) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-  """Writes `SHA256SUMS` of a folder's files, as `sha256sum --check` takes it."""
+  """Writes `SHA256SUMS` of a folder, as `sha256sum --check` takes it."""
   lines = []
   for path in sorted(folder.iterdir()):
     with path.open('rb') as file:
