@@ -49,7 +49,8 @@ if MODEL.startswith('/content/drive'):
   drive.mount('/content/drive')
 if not MODEL:
   MODEL = 'runs/model.h5'
-  # !{sys.executable} scripts/export.py --checkpoint=lite --output={MODEL}
+  export = ['scripts/export.py', '--checkpoint=lite', f'--output={MODEL}']
+  subprocess.run([sys.executable, *export], check=True)
 
 # %% [markdown]
 # What the file holds: the network is rebuilt from it, with the input size and the

@@ -93,3 +93,12 @@ def test_the_text_has_all(found):
   assert text.startswith('small (the default)\n')
   for part in ('7.8 MB', 'sha256:', '288x288', 'CC BY-NC', 'IoU 0.849'):
     assert part in text
+
+
+def test_the_table_names_no_folders(found):
+  table = catalogue.format_table(list(found.values()))
+  assert len(table.splitlines()) == len(found) + 2
+  assert str(ROOT) not in table
+  for one in found.values():
+    assert f'| {one.name} | {one.origin} |' in table
+    assert one.checksum in table

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,31 @@ def format_checkpoint(checkpoint: Checkpoint) -> str:
   return '\n'.join(
     [title, *(f'  {key:<12}{value}' for key, value in lines.items())]
   )
+
+
+def format_table(checkpoints: Sequence[Checkpoint]) -> str:
+  """Returns what users ask of checkpoints, as a table in Markdown.
+
+  Where they are on this machine is left out: others may read it.
+  """
+  lines = [
+    '| model | | file | network, input | scores | trained on | terms |',
+    '|---|---|---|---|---|---|---|',
+  ]
+  for one in checkpoints:
+    height, width = one.input_size
+    cells = (
+      one.name,
+      one.origin,
+      f'{one.size / 1e6:.1f} MB, {one.checksum}',
+      f'{one.architecture}, {height}x{width}',
+      format_scores(one),
+      format_data(one),
+      one.terms,
+    )
+    cells = [cell.replace('|', '\\|').replace('\n', ' ') for cell in cells]
+    lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines)
 
 
 def format_data(checkpoint: Checkpoint) -> str:
