@@ -8,7 +8,7 @@ python -m rmbg_jax.main --config=configs/default.py --config.data.dir=FOLDER
 ```
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -45,8 +45,8 @@ def get_config() -> ConfigDict:
   config.model.bn_momentum = 0.99
   config.model.dtype = 'float32'  # Of the computation; or 'bfloat16'.
   # Compute features again for the gradient instead of keeping them: less
-  # memory, more time.
-  config.model.remat = False
+  # memory, more time. 'auto': if the device's memory asks for it.
+  config.model.remat = FieldReference(False, field_type=object)
 
   config.data = ConfigDict()
   # Or 'demo', 'p3m', 'cod10k', 'people', 'tfds/combined' and others: see
@@ -123,8 +123,8 @@ def get_config() -> ConfigDict:
   # batch statistics too.
   config.optimizer.encoder_rate = 1.0
   # A batch in so many parts, one after the other; batch statistics are those
-  # of each part.
-  config.optimizer.accumulation = 1
+  # of each part. 'auto': as many as the device's memory asks for.
+  config.optimizer.accumulation = FieldReference(1, field_type=object)
   # Of the moving averages of the weights, which are then what is evaluated
   # and saved as the model; 0 for none.
   config.optimizer.ema_decay = 0.0

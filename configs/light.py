@@ -26,6 +26,7 @@ def set_training(config: ConfigDict) -> None:
 def set_device_training(config: ConfigDict) -> None:
   """Keeps all pairs in a GPU's memory, which is faster than hosts decode."""
   config.model.dtype = 'bfloat16'
+  config.model.remat = 'auto'
   config.data.batch_size = 128
   config.data.loader = 'device'
   config.data.augment.color = 0.3
@@ -35,6 +36,7 @@ def set_device_training(config: ConfigDict) -> None:
     {'human': 1.0, 'animal': 0.8, 'object': 1.6}
   )
   config.optimizer.learning_rate = 1e-3
+  config.optimizer.accumulation = 'auto'
   config.data.device.max_scale = 1.4
   config.data.device.max_enlargement = 1.5
   config.train.epochs = 40

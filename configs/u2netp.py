@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
   config = default.get_config()
   config.name = 'u2netp'
   config.init_from = 'u2netp'
+  remat = config.model.get_ref('remat')
   config.model = ConfigDict()
   config.model.name = 'u2net'
   config.model.encoder = ConfigDict()  # Fine to coarse.
@@ -33,7 +34,7 @@ def get_config() -> ConfigDict:
   config.model.freeze_norm = True
   config.model.bn_momentum = 0.9
   config.model.dtype = 'float32'
-  config.model.remat = False
+  config.model.remat = remat
   config.data.size = (320, 320)
   config.data.batch_size = 8
   config.loss.outputs = (1.0,) * 7

@@ -21,6 +21,10 @@ from rmbg_jax import (
 from rmbg_jax.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.pretrained import imagenet, load
 
+# For `model.remat` and `optimizer.accumulation`: what the device's memory asks
+# for (`memory.py`).
+AUTO = 'auto'
+
 
 class Parts(NamedTuple):
   """What the loop works with.
@@ -49,6 +53,8 @@ class Parts(NamedTuple):
 
 def make_parts(config: ml_collections.ConfigDict) -> Parts:
   """Returns the parts of the training that `config` describes.
+
+  What is 'auto' is left open: `settle` takes what was chosen.
 
   Raises:
     FileNotFoundError: if the data is not there.
@@ -85,7 +91,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
   description = {
     'architecture': architecture,
     'preprocessing': preprocessing.to_dict(),
-    'config': json.loads(config.to_json_best_effort()),
+    'config': _to_json(config),
     'training_data': sorted(sources),
     'data': inputs.describe(data),
   }
@@ -99,6 +105,18 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     monitor_settings,
     description,
   )
+
+
+def settle(parts: Parts, config: ml_collections.ConfigDict) -> Parts:
+  """Returns the parts with a configuration in which nothing is 'auto'."""
+  return parts._replace(
+    model=create_model(config.model)[1],
+    description={**parts.description, 'config': _to_json(config)},
+  )
+
+
+def _to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  return json.loads(config.to_json_best_effort())
 
 
 def _default_normalization(model_config: ml_collections.ConfigDict) -> str:
@@ -117,8 +135,9 @@ def create_model(
   The architecture is what a checkpoint stores: everything in `config.model`
   but where the first weights come from and how it is computed.
   """
-  architecture = json.loads(model_config.to_json_best_effort())
+  architecture = _to_json(model_config)
   computation = {key: architecture.pop(key) for key in ('dtype', 'remat')}
+  computation['remat'] = computation['remat'] is True  # Not while 'auto'.
   for key in ('weights', 'frozen_stages'):  # U2-Net has no weights.
     architecture['encoder'].pop(key, None)
   return architecture, models.create_model(architecture, **computation)
@@ -160,12 +179,13 @@ def make_train_step(
   config: ml_collections.ConfigDict, parts: Parts
 ) -> train_step.TrainStep:
   """Returns the jitted training step that `config` describes."""
+  accumulation = config.optimizer.accumulation
   return train_step.make_train_step(
     parts.model,
     parts.optimizer,
     parts.preprocessing,
     frozen_stages=count_frozen(config),
-    accumulation=config.optimizer.accumulation,
+    accumulation=1 if accumulation == AUTO else accumulation,
     ema_decay=config.optimizer.ema_decay,
     deterministic=config.deterministic,
     **parts.loss_options,
@@ -182,5 +202,5 @@ def _create_variables(
   )
   encoder = config.model.encoder
   if encoder.get('weights') and not resumed:
-    variables = imagenet.load_encoder(variables, encoder)
+    variables = imagenet.load_encoder(variables, encoder.to_dict())
   return variables

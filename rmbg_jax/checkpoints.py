@@ -164,10 +164,10 @@ class CheckpointStore(contextlib.AbstractContextManager):
     if has_rate:
       wanted['training']['opt_state'] = _nest(state.opt_state)
     abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, wanted)
-    loading = ocp.options.PyTreeOptions.Loading(partial_load=has_rate)
-    options = ocp.options.PyTreeOptions(loading=loading)
+    context = ocp.Context()
+    context.pytree.loading.partial_load = has_rate
     try:
-      with ocp.Context(pytree_options=options):
+      with context:
         loaded = self._checkpointer.load_checkpointables(step, abstract)
     except (KeyError, ValueError) as error:
       raise errors.UserError(

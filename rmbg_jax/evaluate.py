@@ -11,7 +11,6 @@ docs/evaluation.md says what the columns mean. Needs the extra `eval`.
 
 import dataclasses
 import itertools
-import os
 from collections.abc import (
   Callable,
   Collection,
@@ -25,7 +24,7 @@ from typing import Any
 import tqdm
 from absl import app, flags
 
-from data_pipelines import errors
+from data_pipelines import errors, parallel
 from rmbg_jax import command_line
 from rmbg_jax.evaluation import benchmarks, columns
 
@@ -69,7 +68,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 )
 _PROCESSES = flags.DEFINE_integer(
   'processes',
-  os.cpu_count() or 1,
+  parallel.count_cores(),
   'Processes that score; default: one per core.',
   lower_bound=1,
 )

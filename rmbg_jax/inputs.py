@@ -169,8 +169,9 @@ def _make_device_batches(
   return train_batches, eval_batches
 
 
-def _check_batch_size(batch_size: int, accumulation: int) -> None:
+def _check_batch_size(batch_size: int, accumulation: int | str) -> None:
   devices = jax.device_count()
+  accumulation = 1 if accumulation == 'auto' else accumulation
   if batch_size % (devices * accumulation):
     raise errors.UserError(
       f'config.data.batch_size (={batch_size}) must be a multiple of the '

@@ -21,6 +21,8 @@ from PIL import Image
 
 from data_pipelines import errors
 from data_pipelines import images as images_lib
+from rmbg_jax import out_of_memory
+from rmbg_jax.export import program as program_lib
 from rmbg_jax.prediction import foreground, rendering
 from rmbg_jax.prediction import photos as photos_lib
 from rmbg_jax.prediction import refinement as refinement_lib
@@ -87,18 +89,28 @@ class BackgroundRemover:
     self._size = max(sizes)  # The others are made from it on the device.
     mesh = Mesh(np.asarray(devices), ('data',))
     self._by_image = NamedSharding(mesh, PartitionSpec('data'))
-    self._variables = jax.device_put(
-      loaded.variables, NamedSharding(mesh, PartitionSpec())
+    programs = {
+      size: program_lib.Program(
+        loaded.model,
+        loaded.variables,
+        size=size,
+        platform=jax.default_backend(),
+      )
+      for size in sizes
+    }
+    weights = {
+      key: prepared
+      for program in programs.values()
+      for key, prepared in program.weights.items()
+    }
+    self._weights = jax.device_put(
+      weights, NamedSharding(mesh, PartitionSpec())
     )
 
-    def compute_probs(variables, images):
-      def apply(inputs):
-        # The other outputs are not used, so the compiler drops their heads.
-        logits = loaded.model.apply(variables, inputs, train=False)[-1]
-        return jax.nn.sigmoid(logits)[..., 0]
-
+    def compute_probs(weights, images):
       total = 0.0
       for size in sizes:
+        compute_logits = programs[size].compute_logits
         resized = images
         if size != images.shape[1:3]:
           resized = jax.image.resize(
@@ -107,9 +119,10 @@ class BackgroundRemover:
             'bilinear',
           )
         inputs = loaded.preprocessing.normalize(resized)
-        probs = apply(inputs)
+        probs = jax.nn.sigmoid(compute_logits(weights, inputs)[..., 0])
         if flip:
-          probs = (probs + apply(inputs[:, :, ::-1])[:, :, ::-1]) / 2
+          mirrored = compute_logits(weights, inputs[:, :, ::-1])[:, :, ::-1]
+          probs = (probs + jax.nn.sigmoid(mirrored[..., 0])) / 2
         total += jax.image.resize(probs, images.shape[:3], 'bilinear')
       probs = total / len(sizes)
       return _stretch_range(probs) if stretch else probs
@@ -227,6 +240,7 @@ class BackgroundRemover:
     """Returns probabilities in [0, 1] for up to a batch of resized photos.
 
     Raises:
+      UserError: if the device's memory is used up.
       ValueError: if there are more images than the batch size.
     """
     count = len(batch)
@@ -236,8 +250,13 @@ class BackgroundRemover:
         'the remover was made with.'
       )
     padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
-    padded = jax.device_put(np.pad(batch, padding), self._by_image)
-    return np.asarray(self._compute_probs(self._variables, padded))[:count]
+    height, width = self._size
+    with out_of_memory.naming_remedies(
+      f'It is too little for {self.batch_size} photos at {height}x{width}: '
+      'lower batch_size (--batch_size) or scales (--scales).'
+    ):
+      padded = jax.device_put(np.pad(batch, padding), self._by_image)
+      return np.asarray(self._compute_probs(self._weights, padded))[:count]
 
   def refine(
     self, probs: Float[np.ndarray, 'h w'], photo: photos_lib.Photo

@@ -28,7 +28,6 @@ _AT_LEAST = {
   'optimizer.weight_decay': 0,
   'optimizer.clip_norm': 0,
   'optimizer.encoder_rate': 0,
-  'optimizer.accumulation': 1,
   'train.epochs': 1,
   'train.early_stopping': 0,
   'train.save_every': 0,
@@ -41,6 +40,14 @@ _SHARES = {
   'data.validation_share': '(0, 1)',
   'optimizer.plateau.factor': '(0, 1)',
   'optimizer.ema_decay': '[0, 1)',
+}
+# What it must be, and what may be said instead.
+_OR_AUTO = {
+  'model.remat': (lambda value: isinstance(value, bool), 'True, False'),
+  'optimizer.accumulation': (
+    lambda value: type(value) is int and value >= 1,
+    'at least 1',
+  ),
 }
 _CHOICES = {
   'model.encoder.name': unet.ENCODERS,
@@ -88,6 +95,10 @@ def check_config(config: ConfigDict) -> None:
     value = _find(config, key)
     if value is not None and value not in choices:
       wrong.append((key, repr(value), f'one of {", ".join(choices)}'))
+  for key, (fits, wanted) in _OR_AUTO.items():
+    value = _find(config, key)
+    if value is not None and value != 'auto' and not fits(value):
+      wrong.append((key, value, f"{wanted} or 'auto'"))
   for key, (length, least) in lists.items():
     values = _find(config, key)
     if values is None:

@@ -10,6 +10,8 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rmbg_jax.models import convolution
+
 Tree = Any
 
 
@@ -77,7 +79,25 @@ def create_variables(
 
   # It runs once: compiling it without optimisation takes a third of the time.
   options = {'xla_backend_optimization_level': 0}
-  return jax.jit(init, compiler_options=options)(jax.random.key(seed))
+  with convolution.tracing_shapes():
+    return jax.jit(init, compiler_options=options)(jax.random.key(seed))
+
+
+def init_train_state(
+  variables: Tree,
+  optimizer: optax.GradientTransformation,
+  *,
+  use_ema: bool,
+) -> TrainState:
+  """Returns the state before the first step; see `create_train_state`."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    opt_state=optimizer.init(variables['params']),
+    # Copies: the step reuses every buffer of the state, each once.
+    ema=jax.tree.map(jnp.copy, variables) if use_ema else None,
+  )
 
 
 def create_train_state(
@@ -97,14 +117,7 @@ def create_train_state(
   """
 
   def create(variables):
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'],
-      opt_state=optimizer.init(variables['params']),
-      # Copies: the step reuses every buffer of the state, each once.
-      ema=jax.tree.map(jnp.copy, variables) if use_ema else None,
-    )
+    return init_train_state(variables, optimizer, use_ema=use_ema)
 
   # As NumPy arrays, they may go to devices of several hosts.
   variables = jax.device_get(variables)

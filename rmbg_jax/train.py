@@ -21,6 +21,7 @@ from rmbg_jax import (
   build,
   checkpoints,
   inputs,
+  memory,
   monitor,
   optimizers,
   resume,
@@ -55,20 +56,9 @@ def train_and_evaluate(
   """
   mesh = state.make_mesh()
   is_main = jax.process_index() == 0
-  parts = build.make_parts(config)
+  wanted, parts = config, build.make_parts(config)
   data = parts.data
   on_plateau = config.optimizer.schedule == 'plateau'
-  train_step = build.make_train_step(config, parts)
-  eval_step = validation.make_eval_step(
-    parts.model,
-    parts.preprocessing,
-    deterministic=config.deterministic,
-    **parts.loss_options,
-  )
-  predict_step = validation.make_predict_step(
-    parts.model, parts.preprocessing, mesh
-  )
-
   if is_main:
     print(summary.summarize(parts.model, size=parts.preprocessing.size))
     print(
@@ -82,14 +72,22 @@ def train_and_evaluate(
     monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
   )
   with (
+    memory.naming_keys(config),
     checkpoints.CheckpointStore(workdir, writable=True) as store,
     signals.StopRequest() as stop_request,
   ):
     latest = store.latest_step
     if latest is not None:  # Other settings are refused before anything loads.
       saved = store.read_description(latest)
-      resume.check_compatible(saved, parts.description)
+      config = memory.take_chosen(config, saved['config'])
+      resume.check_compatible(saved, build.settle(parts, config).description)
       position = resume.Position.from_dict(saved['position'])
+    else:
+      config = memory.choose(config, parts, mesh)
+    parts = build.settle(parts, config)
+    chosen = memory.describe(wanted, config)
+    if is_main and chosen:
+      print(chosen)
     train_state = build.create_train_state(
       config, parts, mesh, resumed=latest is not None
     )
@@ -105,6 +103,17 @@ def train_and_evaluate(
         print(
           f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.'
         )
+
+    train_step = build.make_train_step(config, parts)
+    eval_step = validation.make_eval_step(
+      parts.model,
+      parts.preprocessing,
+      deterministic=config.deterministic,
+      **parts.loss_options,
+    )
+    predict_step = validation.make_predict_step(
+      parts.model, parts.preprocessing, mesh
+    )
 
     def save(train_state, position, *, metrics=None):
       description = {**parts.description, 'position': position.to_dict()}

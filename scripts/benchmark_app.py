@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
 
+from data_pipelines import parallel
 from rmbg_jax import command_line
 
 _CHECKPOINT = command_line.define_path(
@@ -123,7 +124,7 @@ def main(argv: list[str]) -> None:
   """Prints the figures."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
+  print(f'{platform.machine()}, {parallel.count_cores()} cores', flush=True)
   measure(_CHECKPOINT.value, _REPEATS.value)
 
 

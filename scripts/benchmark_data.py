@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from configs import default
-from data_pipelines import folder, transforms
+from data_pipelines import folder, parallel, transforms
 from rmbg_jax import command_line
 
 SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
@@ -100,7 +100,7 @@ def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
   Returns:
     (images/s, milliseconds of CPU time per image), as `measure_iterator`.
   """
-  cores = os.cpu_count() or 1
+  cores = parallel.count_cores()
   work = (pairs * -(-images // len(pairs)))[:images]
   shares = [work[index::cores] for index in range(cores)]
   with multiprocessing.get_context('spawn').Pool(cores) as pool:
@@ -308,7 +308,7 @@ def main(argv: list[str]) -> None:
   if _SIDE.value:
     print(json.dumps(measure(_SIDE.value, Path(_DATA.value), _IMAGES.value)))
     return
-  print(f'{platform.machine()}, {os.cpu_count()} cores')
+  print(f'{platform.machine()}, {parallel.count_cores()} cores')
   with tempfile.TemporaryDirectory() as directory:
     root = Path(directory)
     if _SCALE.value:

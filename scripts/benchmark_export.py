@@ -21,6 +21,7 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+from data_pipelines import parallel
 from rmbg_jax import command_line
 
 _CHECKPOINTS = command_line.define_paths(
@@ -131,7 +132,7 @@ def main(argv: list[str]) -> None:
   """Prints the tables."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
+  print(f'{platform.machine()}, {parallel.count_cores()} cores', flush=True)
   for checkpoint in _CHECKPOINTS.value:
     with tempfile.TemporaryDirectory() as name:
       measure(checkpoint, Path(name))

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+from data_pipelines import parallel
 from rmbg_jax import command_line
 
 CASES = ('network', 'folder', 'released', 'start', 'memory')
@@ -248,7 +249,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   repeats = flags.FLAGS.repeats
-  print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
+  print(f'{platform.machine()}, {parallel.count_cores()} cores', flush=True)
   for case in flags.FLAGS.cases:
     with tempfile.TemporaryDirectory() as name:
       folder = Path(name)

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+from data_pipelines import parallel
 from rmbg_jax import command_line
 
 SIDES = ('jax', 'keras', 'torch')
@@ -272,7 +273,7 @@ def main(argv: list[str]) -> None:
     result = measure(_SIDE.value, batch, size, _DTYPE.value, _STEPS.value)
     print(json.dumps(result))
     return
-  print(f'{platform.machine()}, {os.cpu_count()} cores, {_DTYPE.value}')
+  print(f'{platform.machine()}, {parallel.count_cores()} cores, {_DTYPE.value}')
   for case in _CASES.value:
     compare(case, _SIDES.value, _DTYPE.value, _STEPS.value)
 

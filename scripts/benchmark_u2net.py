@@ -10,7 +10,6 @@ normalisation is part of neither. Printed are the medians, and the first call
 here with its compilation.
 """
 
-import os
 import platform
 import statistics
 import sys
@@ -23,6 +22,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data_pipelines import parallel
 from rmbg_jax import command_line
 
 _CHECKPOINT = command_line.define_path(
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
   path = Path(_CHECKPOINT.value)
   if _CHECKPOINT.value in u2net_onnx.PUBLISHED:
     path = u2net_onnx.find_published(_CHECKPOINT.value)
-  print(f'{path.name}, {platform.machine()}, {os.cpu_count()} cores')
+  print(f'{path.name}, {platform.machine()}, {parallel.count_cores()} cores')
   for batch in map(int, _BATCHES.value):
     images = np.random.default_rng(0).normal(
       size=(batch, _SIZE.value, _SIZE.value, 3)

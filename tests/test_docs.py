@@ -34,8 +34,10 @@ PAGES = (
 OTHER_PAGES = (
   'CONTRIBUTING.md',
   'docs/app.md',
+  'docs/model_card.md',
   'docs/scaling.md',
   'docs/u2net.md',
+  'docs/video.md',
 )
 # Pages show what a network does before they say where it comes from.
 FIRST = (
@@ -49,6 +51,12 @@ PYTHON_ELSEWHERE = ('docs/export.md',)
 ELSEWHERE = {
   'python3 scripts/quickstart.py': (
     'test_command_lines.py::test_quickstart_learns'
+  ),
+  'python -m rmbg_jax.predict --input=clip.mp4': (
+    'test_video.py::test_predict_mixes_photos_and_clips'
+  ),
+  'python -m rmbg_jax.predict --watch': (
+    'test_watch.py::test_what_comes_is_done_and_what_came_before'
   ),
   'python -m rmbg_jax.app': (
     'test_app.py::test_ten_uploads_at_once_equal_predict'

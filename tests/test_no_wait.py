@@ -152,7 +152,9 @@ def test_goes_on_with_a_rate_in_the_state(
   with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
     store.save(old, metrics=None, description={})
 
-  optimizer = optimizers.make_optimizer(encoder_rate=encoder_rate, **OPTIONS)
+  optimizer = optimizers.make_optimizer(
+    encoder_rate=encoder_rate, is_frozen=lambda _: not encoder_rate, **OPTIONS
+  )
   blank = state.create_train_state(variables, optimizer, mesh, use_ema=use_ema)
   with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
     restored = store.restore(blank, step=1)

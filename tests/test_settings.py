@@ -35,7 +35,7 @@ def test_the_configurations_are_right(config):
     ('model.encoder.width', 0, 'at least 1, got 0'),
     ('loss.outputs', (1.0,) * 3, '4 numbers, each at least 0'),
     ('loss.outputs', (), r'4 numbers, each at least 0, got \(\)'),
-    ('optimizer.accumulation', 0, 'at least 1, got 0'),
+    ('optimizer.accumulation', 0, "at least 1 or 'auto', got 0"),
     ('optimizer.clip_norm', -1.0, 'at least 0, got -1.0'),
     ('optimizer.ema_decay', 1.0, r'in \[0, 1\), got 1.0'),
     ('optimizer.learning_rate', -1.0, 'at least 0, got -1.0'),

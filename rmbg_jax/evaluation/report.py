@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import shlex
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines import parallel
 from rmbg_jax.evaluation import benchmarks, columns, curves, gallery, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -31,7 +31,7 @@ def describe_run() -> dict[str, Any]:
     'machine': {
       'system': platform.platform(),
       'processor': _name_processor(),
-      'cores': os.cpu_count(),
+      'cores': parallel.count_cores(),
     },
   }
 

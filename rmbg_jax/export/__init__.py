@@ -4,19 +4,20 @@ Every file holds the preprocessing's numbers (built in too), the architecture
 and whatever the checkpoint says of itself.
 """
 
+import importlib
 from pathlib import Path
 
 from data_pipelines import errors
-from rmbg_jax.export import keras_file, onnx_file, stablehlo
 from rmbg_jax.pretrained import load, release
 
 RELEASE = '.safetensors'
 
-# What writes a file of that ending: (path, loaded network).
+# What writes a file of that ending, from (path, loaded network). Imported when
+# it does: a prediction needs `program.py` alone.
 _WRITERS = {
-  '.onnx': onnx_file.save_onnx,
-  '.stablehlo': stablehlo.save_stablehlo,
-  '.h5': keras_file.save_keras,
+  '.onnx': ('onnx_file', 'save_onnx'),
+  '.stablehlo': ('stablehlo', 'save_stablehlo'),
+  '.h5': ('keras_file', 'save_keras'),
 }
 FORMATS = (RELEASE, *_WRITERS)
 
@@ -60,4 +61,6 @@ def save_export(
       path, loaded.variables, description, dtype=dtype or 'float16'
     )
   else:
-    _WRITERS[path.suffix](path, loaded)
+    module, function = _WRITERS[path.suffix]
+    writer = importlib.import_module(f'rmbg_jax.export.{module}')
+    getattr(writer, function)(path, loaded)

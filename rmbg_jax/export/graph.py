@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 from flax import traverse_util
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from data_pipelines.errors import UserError
 from rmbg_jax.models import efficientnet, resnet, u2net, unet
@@ -35,6 +35,7 @@ class Node(NamedTuple):
       () pads a convolution by half of its (dilated) kernel.
     norm: the batch normalisation behind a convolution; '' for none.
     epsilon: of that.
+    accurate: whether the sums of a convolution should be short, to round less.
   """
 
   name: str
@@ -47,6 +48,7 @@ class Node(NamedTuple):
   padding: tuple[tuple[int, int], ...] = ()
   norm: str = ''
   epsilon: float = 0.0
+  accurate: bool = False
 
 
 class Graph:
@@ -80,7 +82,7 @@ class Graph:
   def conv(
     self, x: str, name: str, *, stride: int = 1, dilation: int = 1, **norm: Any
   ) -> str:
-    """Adds a convolution; `norm` and `epsilon` as of `Node`."""
+    """Adds a convolution; `norm`, `epsilon`, `accurate` as of `Node`."""
     size = tuple(-(-side // stride) for side in self.nodes[x].size)
     return self._add(Node(name, 'conv', (x,), size, stride, dilation, **norm))
 
@@ -167,7 +169,7 @@ def fold_conv(
 
 
 def find_padding(
-  node: Node, kernel: Float[np.ndarray, 'kh kw c f']
+  node: Node, kernel: Float[Array | np.ndarray, 'kh kw c f']
 ) -> tuple[tuple[int, int], ...]:
   """Returns ((top, bottom), (left, right)) pixels around a convolution."""
   if node.padding:
@@ -312,7 +314,7 @@ def _walk_u2net(graph: Graph, model: u2net.U2Net) -> tuple[str, ...]:
 def _walk_rsu(graph: Graph, x: str, stage: str, *, height: int) -> str:
   dilations = u2net.rsu_dilations(height)
 
-  def block(x, name, dilation=1):
+  def block(x, name, dilation=1, **options):
     path = f'{stage}/{name}'
     conv = graph.conv(
       x,
@@ -320,6 +322,7 @@ def _walk_rsu(graph: Graph, x: str, stage: str, *, height: int) -> str:
       dilation=dilation,
       norm=f'{path}/bn',
       epsilon=u2net.EPSILON,
+      **options,
     )
     return graph.relu(conv, f'{path}/relu')
 
@@ -335,7 +338,7 @@ def _walk_rsu(graph: Graph, x: str, stage: str, *, height: int) -> str:
     name = f'{stage}/conv{index + 1}d'
     x = graph.resize(x, f'{name}/resize', like=skips[index])
     x = graph.concat([x, skips[index]], f'{name}/concat')
-    x = block(x, f'conv{index + 1}d', dilations[index])
+    x = block(x, f'conv{index + 1}d', dilations[index], accurate=True)
   return graph.add(x, entry, f'{stage}/out')
 
 

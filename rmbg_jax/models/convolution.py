@@ -8,6 +8,9 @@ as matrix products it does not (`scripts/benchmark_train.py` has the effect on
 a training step). Other devices get XLA's own convolution and gradients.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,10 +19,36 @@ from jaxtyping import Array, Float
 
 from rmbg_jax.models import winograd
 
+# What is traced for its shapes alone is traced in fewer operations with this.
+_platform = contextvars.ContextVar('platform', default='')
+
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # With fewer channels, the transforms cost more than the products they save.
 _WINOGRAD_CHANNELS = 64
+
+
+@contextlib.contextmanager
+def tracing_shapes() -> Iterator[None]:
+  """Has convolutions be one operation, whatever the platform.
+
+  For what is traced, but not run: a network for its shapes, or for its first
+  variables.
+  """
+  token = _platform.set('any')
+  try:
+    yield
+  finally:
+    _platform.reset(token)
+
+
+def is_for_cpu(platform: str) -> bool:
+  """Whether to take the algorithms for a CPU.
+
+  Args:
+    platform: 'cpu' or another; '' for the one that JAX runs on.
+  """
+  return (platform or _platform.get() or jax.default_backend()) == 'cpu'
 
 
 def convolve(
@@ -53,23 +82,33 @@ def convolve(
   reach = dilation[0] * (height // 2), dilation[1] * (width // 2)
   same = padding in ('SAME', tuple((side, side) for side in reach))
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
-  on_cpu = (platform or jax.default_backend()) == 'cpu'
   rate = dilation[0]
-  if plain and dilation == (rate, rate) and on_cpu:
-    if _suits_winograd(x, kernel, rate):
+  if plain and dilation == (rate, rate) and is_for_cpu(platform):
+    if choose_winograd(x.shape[1], kernel.shape, x.dtype, rate):
       return winograd.convolve(x, kernel, rate)
     if rate == 1:
       return _convolve_same(x, kernel)
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-def _suits_winograd(x: jax.Array, kernel: jax.Array, rate: int) -> bool:
-  return (
-    kernel.shape[:2] == (3, 3)
-    and min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
-    and x.dtype == jnp.float32
-    and winograd.count_products(x.shape[1], rate) < 3 * x.shape[1]
+def choose_winograd(
+  height: int, shape: tuple[int, ...], dtype: Any, rate: int
+) -> int:
+  """Returns the m of `winograd.py` to convolve by on a CPU, 0 for none.
+
+  Args:
+    height: of the features.
+    shape: of the kernel.
+    dtype: of the computation.
+    rate: of dilation.
+  """
+  suits = (
+    shape[:2] == (3, 3)
+    and min(shape[2:]) >= _WINOGRAD_CHANNELS
+    and dtype == jnp.float32
+    and winograd.count_products(height, rate) < 3 * height
   )
+  return winograd.choose_m(height, rate) if suits else 0
 
 
 def convolve_by_rows(

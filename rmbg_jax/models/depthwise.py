@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rmbg_jax.models import convolution
+
 Padding = str | Sequence[tuple[int, int]]
 
 
@@ -37,7 +39,7 @@ def convolve(
       JAX runs on.
     **options: of `jax.lax.conv_general_dilated`, for other platforms.
   """
-  if (platform or jax.default_backend()) != 'cpu':
+  if not convolution.is_for_cpu(platform):
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
   if isinstance(padding, str):
     padding = jax.lax.padtype_to_pads(

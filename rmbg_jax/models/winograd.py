@@ -15,9 +15,11 @@ results around 1; it is not for 16-bit types.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 # By m: the transforms of input rows, kernel rows and (transposed) output rows,
@@ -65,13 +67,35 @@ def convolve(
   x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c f'], rate: int
 ) -> Float[Array, 'b h w f']:
   """Returns the 'same' convolution with stride 1 and that dilation rate."""
-  m = _choose_m(x.shape[1], rate)
-  _, g, at = _TRANSFORMS[m]
-  b, h, w, c = x.shape
-  f = kernel.shape[3]
+  m = choose_m(x.shape[1], rate)
+  return convolve_transformed(x, transform_kernel(kernel, m), rate)
+
+
+def transform_kernel(
+  kernel: Float[Array | np.ndarray, '3 3 c f'], m: int
+) -> list[Float[Array | np.ndarray, 'c f3']]:
+  """Returns what `convolve_transformed` multiplies with, m + 2 matrices."""
+  _, _, c, f = kernel.shape
+  return [
+    _combine(weights, kernel).swapaxes(0, 1).reshape(c, 3 * f)
+    for weights in _TRANSFORMS[m][1]
+  ]
+
+
+def convolve_transformed(
+  x: Float[Array, 'b h w c'],
+  matrices: Sequence[Float[Array, 'c f3']],
+  rate: int,
+) -> Float[Array, 'b h w f']:
+  """`convolve` by what `transform_kernel` has made of a kernel, with any m."""
+  m = len(matrices) - 2
+  at = _TRANSFORMS[m][2]
+  b, h, w, _ = x.shape
+  f = matrices[0].shape[1] // 3
   rows = []
-  for weights, plane in zip(g, _transform_input(x, rate, m), strict=True):
-    columns = _combine(weights, kernel).swapaxes(0, 1).reshape(c, 3 * f)
+  for columns, plane in zip(
+    matrices, _transform_input(x, rate, m), strict=True
+  ):
     product = jax.lax.dot_general(plane, columns, (((4,), (0,)), ((), ())))
     rows.append(
       sum(
@@ -100,7 +124,7 @@ def _kernel_gradient(
   x: Float[Array, 'b h w c'], dy: Float[Array, 'b h w f'], rate: int
 ) -> Float[Array, '3 3 c f']:
   """The transposed algorithm: one product per transformed row here too."""
-  m = _choose_m(x.shape[1], rate)
+  m = choose_m(x.shape[1], rate)
   _, g, at = _TRANSFORMS[m]
   b, h, w, c = x.shape
   f = dy.shape[3]
@@ -131,11 +155,11 @@ def _kernel_gradient(
 
 def count_products(height: int, rate: int) -> int:
   """Returns the row products that `convolve` takes; 3 x height is plain."""
-  m = _choose_m(height, rate)
+  m = choose_m(height, rate)
   return (m + 2) * _count_tiles(height, rate, m) * rate
 
 
-def _choose_m(height: int, rate: int) -> int:
+def choose_m(height: int, rate: int) -> int:
   """Returns the m with the fewest products, the most exact one on ties."""
   return min(
     sorted(_TRANSFORMS), key=lambda m: (m + 2) * _count_tiles(height, rate, m)
@@ -159,7 +183,7 @@ def _transform_input(
   return [_combine(weights, rows) for weights in _TRANSFORMS[m][0]]
 
 
-def _combine(weights, arrays) -> jax.Array:
+def _combine(weights, arrays) -> Array | np.ndarray:
   """Returns the weighted sum; zeros and ones cost nothing."""
   total = None
   for weight, array in zip(weights, arrays, strict=True):

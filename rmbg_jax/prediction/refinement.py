@@ -3,11 +3,11 @@
 import dataclasses
 import importlib
 import threading
+import types
 
 import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
-from scipy import ndimage
 
 from data_pipelines import errors
 
@@ -83,6 +83,11 @@ class Refinement:
     return alpha
 
 
+def _ndimage() -> types.ModuleType:
+  # A third of a second, which the default method does not wait for.
+  return importlib.import_module('scipy.ndimage')
+
+
 def _enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   resized = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
   return np.clip(np.asarray(resized), 0, 1)
@@ -121,7 +126,7 @@ def _upsample_guided(
 
 def _mean(array: np.ndarray) -> np.ndarray:
   size = (2 * _RADIUS + 1,) * 2 + (1,) * (array.ndim - 2)
-  return ndimage.uniform_filter(array, size, mode='nearest')
+  return _ndimage().uniform_filter(array, size, mode='nearest')
 
 
 def _resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -137,8 +142,12 @@ def _solve_matting(
   size = tuple(max(1, round(side * scale)) for side in photo.size)
   alpha = _enlarge(probs, size)
   margin = max(1, round(max(size) * _BAND))
-  sure = ndimage.binary_erosion(alpha > 0.95, iterations=margin, border_value=1)
-  gone = ndimage.binary_erosion(alpha < 0.05, iterations=margin, border_value=1)
+  sure = _ndimage().binary_erosion(
+    alpha > 0.95, iterations=margin, border_value=1
+  )
+  gone = _ndimage().binary_erosion(
+    alpha < 0.05, iterations=margin, border_value=1
+  )
   if sure.any() and gone.any() and not (sure | gone).all():
     trimap = np.where(sure, 1.0, np.where(gone, 0.0, 0.5))
     small = photo.resize(size, Image.Resampling.BOX) if scale < 1 else photo
@@ -171,16 +180,18 @@ def _find_largest(
   alpha: Float[np.ndarray, 'h w'],
 ) -> Bool[np.ndarray, 'h w']:
   """The largest part whose alpha is nowhere near 0, diagonals connected."""
-  parts, count = ndimage.label(alpha > 0.1, structure=np.ones((3, 3)))
+  parts, count = _ndimage().label(alpha > 0.1, structure=np.ones((3, 3)))
   if count < 2:
     return np.ones(alpha.shape, bool)
   sizes = np.bincount(parts.ravel(), weights=alpha.ravel())
   sizes[0] = 0
   # What is fainter still belongs to the part that it surrounds.
-  _, nearest = ndimage.distance_transform_edt(parts == 0, return_indices=True)
+  _, nearest = _ndimage().distance_transform_edt(
+    parts == 0, return_indices=True
+  )
   return parts[tuple(nearest)] == sizes.argmax()
 
 
 def _find_holes(alpha: Float[np.ndarray, 'h w']) -> Bool[np.ndarray, 'h w']:
   solid = alpha >= 0.5
-  return ndimage.binary_fill_holes(solid) & ~solid
+  return _ndimage().binary_fill_holes(solid) & ~solid

@@ -13,10 +13,10 @@ from flax import traverse_util
 
 from data_pipelines import errors
 from rmbg_jax import models
+from rmbg_jax.models import convolution
 from rmbg_jax.preprocessing import Preprocessing
 from rmbg_jax.pretrained import (
   hub,
-  keras_h5,
   matching,
   release,
   u2net_onnx,
@@ -84,6 +84,8 @@ def load_model(
   if path.suffix == '.safetensors':
     return _load_release(path, dtype)
   if path.suffix in ('.h5', '.hdf5'):
+    from rmbg_jax.pretrained import keras_h5  # H5py is for these alone.
+
     return _load_foreign(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
     return _load_foreign(u2net_onnx.read_model(path), source=path, dtype=dtype)
@@ -205,6 +207,7 @@ def _load_foreign(
 
 def _shapes(model: nn.Module) -> Any:
   """Returns the network's variables as shapes, computing nothing."""
-  return jax.eval_shape(
-    lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-  )
+  with convolution.tracing_shapes():
+    return jax.eval_shape(
+      lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    )
