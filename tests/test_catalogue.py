@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,15 @@ def test_the_table_names_no_folders(found):
   for one in found.values():
     assert f'| {one.name} | {one.origin} |' in table
     assert one.checksum in table
+
+
+def test_the_command_prints_all():
+  result = subprocess.run(
+    [sys.executable, '-m', 'rmbg_jax.predict', '--list_checkpoints'],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  for name in (*release.RELEASED, *u2net_onnx.PUBLISHED):
+    assert f'\n{name}' in f'\n{result.stdout}'
