@@ -97,13 +97,12 @@ def test_the_text_has_all(found):
     assert part in text
 
 
-def test_the_table_names_no_folders(found):
-  table = catalogue.format_table(list(found.values()))
-  assert len(table.splitlines()) == len(found) + 2
-  assert str(ROOT) not in table
+def test_the_page_names_no_folders(found):
+  text = catalogue.format_page(list(found.values()))
+  assert str(ROOT) not in text
   for one in found.values():
-    assert f'| {one.name} | {one.origin} |' in table
-    assert one.checksum in table
+    assert f'**{one.name}** ({one.origin}, ' in text
+    assert one.checksum in text
 
 
 def test_the_command_prints_all():

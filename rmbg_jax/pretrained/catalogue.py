@@ -125,29 +125,23 @@ def format_checkpoint(checkpoint: Checkpoint) -> str:
   )
 
 
-def format_table(checkpoints: Sequence[Checkpoint]) -> str:
-  """Returns what users ask of checkpoints, as a table in Markdown.
+def format_page(checkpoints: Sequence[Checkpoint]) -> str:
+  """Returns what users ask of checkpoints, in Markdown.
 
   Where they are on this machine is left out: others may read it.
   """
-  lines = [
-    '| model | | file | network, input | scores | trained on | terms |',
-    '|---|---|---|---|---|---|---|',
-  ]
+  parts = []
   for one in checkpoints:
     height, width = one.input_size
-    cells = (
-      one.name,
-      one.origin,
-      f'{one.size / 1e6:.1f} MB, {one.checksum}',
-      f'{one.architecture}, {height}x{width}',
-      format_scores(one),
-      format_data(one),
-      one.terms,
-    )
-    cells = [cell.replace('|', '\\|').replace('\n', ' ') for cell in cells]
-    lines.append(f'| {" | ".join(cells)} |')
-  return '\n'.join(lines)
+    parts += [
+      f'**{one.name}** ({one.origin}, {one.size / 1e6:.1f} MB)\n',
+      f'- Network: {one.architecture}, input {height}x{width}',
+      f'- Scores: {format_scores(one)}',
+      f'- Trained on: {format_data(one)}',
+      f'- Terms: {one.terms}',
+      f'- File: {one.checksum}\n',
+    ]
+  return '\n'.join(parts)
 
 
 def format_data(checkpoint: Checkpoint) -> str:

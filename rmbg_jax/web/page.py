@@ -117,7 +117,7 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
     )
     with gr.Accordion('Models, and what may be done with them', open=False):
       models = catalogue.list_checkpoints()
-      gr.Markdown(catalogue.format_table(models), elem_id='models')
+      gr.Markdown(catalogue.format_page(models), elem_id='models')
     _add_interface(service, inputs)
   return page
 
