@@ -37,8 +37,8 @@ elif not Path('requirements.txt').exists():
 os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
 # %% tags=["parameters"]
-# A file of configs/: small.py and lite.py start from the weights that come with
-# the project, full.py is the original's network with its settings.
+# A file of configs/: small.py and lite.py are light networks, full.py is the
+# original's with its settings.
 CONFIG = 'configs/small.py'
 # A folder with Images/ and Masks/ of equal names (docs/datasets.md). Without
 # one, pictures are drawn.
@@ -46,9 +46,10 @@ DATA = ''
 # Checkpoints and logs. On Colab they go to your Drive, which outlives it.
 COLAB = Path('/content').exists()
 WORKDIR = '/content/drive/MyDrive/rmbg/small' if COLAB else 'runs/notebook'
-# Any setting of configs/default.py. To start from ImageNet's weights instead:
-# --config.init_from= --config.model.encoder.weights=imagenet
+# Any setting of configs/default.py. This starts from the weights that come with
+# the project; to start from ImageNet's: --config.model.encoder.weights=imagenet
 OPTIONS = (
+  '--config.init_from=small '
   '--config.data.size=96,96 --config.data.batch_size=8 --config.data.demo.count=40 '
   '--config.train.epochs=2'
 )
