@@ -13,27 +13,38 @@ def make_sheet(
 ) -> Image.Image:
   """Returns rows of images, each fitted into a cell; `columns` side by side.
 
+  A line is no higher than the images in it.
+
   Args:
     rows: at least one; all of the same length.
     cell: height and width of a cell in pixels.
     columns: rows that stand side by side.
   """
   parts = len(rows[0])
-  lines = -(-len(rows) // columns)
+  fitted = [
+    [ImageOps.contain(image, (cell, cell)) for image in row] for row in rows
+  ]
+  lines = [fitted[i : i + columns] for i in range(0, len(fitted), columns)]
+  heights = [
+    max(image.height for row in line for image in row) for line in lines
+  ]
   width = columns * parts * (cell + GAP) + (columns - 1) * 3 * GAP - GAP
-  sheet = Image.new('RGB', (width, lines * (cell + GAP) - GAP), 'white')
-  for index, row in enumerate(rows):
-    line, column = divmod(index, columns)
-    for part, image in enumerate(row):
-      fitted = ImageOps.contain(image, (cell, cell))
-      left = column * (parts * (cell + GAP) + 3 * GAP) + part * (cell + GAP)
-      sheet.paste(
-        fitted,
-        (
-          left + (cell - fitted.width) // 2,
-          line * (cell + GAP) + (cell - fitted.height) // 2,
-        ),
-      )
+  sheet = Image.new(
+    'RGB', (width, sum(heights) + GAP * (len(lines) - 1)), 'white'
+  )
+  top = 0
+  for line, height in zip(lines, heights, strict=True):
+    for column, row in enumerate(line):
+      for part, image in enumerate(row):
+        left = column * (parts * (cell + GAP) + 3 * GAP) + part * (cell + GAP)
+        sheet.paste(
+          image,
+          (
+            left + (cell - image.width) // 2,
+            top + (height - image.height) // 2,
+          ),
+        )
+    top += height + GAP
   return sheet
 
 

@@ -1,16 +1,17 @@
 """Removes the background from photographs with a U-Net in JAX/Flax.
 
-Importing the package starts no device and imports no JAX: the two public
+Importing the package starts no device and imports no JAX: the public
 names are loaded when they are first used.
 """
 
 import importlib
 
 __version__ = '0.1.0'
-__all__ = ['BackgroundRemover', 'load_model']
+__all__ = ['BackgroundRemover', 'list_checkpoints', 'load_model']
 
 _LOCATIONS = {
   'BackgroundRemover': 'rmbg_jax.remover',
+  'list_checkpoints': 'rmbg_jax.pretrained.catalogue',
   'load_model': 'rmbg_jax.pretrained.load',
 }
 

@@ -1,4 +1,4 @@
-"""A page in the browser to cut out photos on, and an interface for scripts.
+"""A page in the browser to cut out photos on, and HTTP calls for programs.
 
 ```bash
 pip install '.[app]'
@@ -67,9 +67,12 @@ def _serve(folder: Path) -> None:
     ),
     folder=folder / 'results',
   )
+  keys = _read_keys(values.api_key_file) if values.api_key_file else ()
   # Imports Gradio: what is wrong with a checkpoint is said before.
+  from rmbg_jax.web import api as api_lib
   from rmbg_jax.web import page as page_lib
 
+  api = api_lib.make_api(service, keys=keys, queue=values.queue)
   page = page_lib.make_page(service)
   page.queue(max_size=values.queue)
   try:
@@ -86,20 +89,46 @@ def _serve(folder: Path) -> None:
       css=page_lib.CSS,
       quiet=True,
       prevent_thread_lock=True,
+      app_kwargs={'routes': api_lib.list_routes(api)},
     )
   except OSError as error:
     port = '' if values.port is None else f' --port={values.port}'
     raise errors.UserError(
       f'--host={values.host}{port}: nothing free there. Pass another --port.'
     ) from error
-  print(f'The page is at {url} (Ctrl-C ends it)', flush=True)
+  print(
+    f'The page is at {url} (Ctrl-C ends it), one HTTP call at {url}api/remove',
+    flush=True,
+  )
   try:
     threading.Event().wait()
   except KeyboardInterrupt:
     raise SystemExit(130) from None
   finally:
     page.close(verbose=False)
+    service.close()
     print('The page is closed.')
+
+
+def _read_keys(path: str) -> tuple[bytes, ...]:
+  """Returns the keys in a file, one a line.
+
+  Raises:
+    UserError: if there is none, or no such file.
+  """
+  try:
+    lines = Path(path).read_bytes().splitlines()
+  except OSError as error:
+    raise errors.UserError(
+      f'--api_key_file={path}: {error.strerror}. Pass a file with a key on '
+      'each line.'
+    ) from error
+  keys = tuple(line.strip() for line in lines if line.strip())
+  if not keys:
+    raise errors.UserError(
+      f'--api_key_file={path}: no key in it. Write one on a line.'
+    )
+  return keys
 
 
 def _define_flags() -> None:
@@ -123,7 +152,13 @@ def _define_flags() -> None:
     'max_files', 20, 'Refuse more photos at once.', lower_bound=1
   )
   flags.DEFINE_integer(
-    'queue', 20, 'Refuse requests when so many are waiting.', lower_bound=1
+    'queue', 64, 'Refuse requests when so many are waiting.', lower_bound=1
+  )
+  command_line.define_path(
+    'api_key_file',
+    '',
+    'A file with keys, one a line: HTTP calls must then have one of them in '
+    'X-Api-Key. The page itself needs none.',
   )
 
 

@@ -88,11 +88,12 @@ def make_optimizer(
   def label(params):
     labels = {
       child: 'frozen' if is_frozen(child) else 'trained'
-      for child in params['encoder']
+      for child in params.get('encoder', ())
     }
-    # One label for a whole encoder: so its state has one shape, old or new.
-    same = len(set(labels.values())) == 1
-    encoder = next(iter(labels.values())) if same else labels
+    encoder = labels
+    if len(set(labels.values())) == 1:
+      # One label for all: the state has the shape that older ones have.
+      (encoder,) = set(labels.values())
     return _by_part(params, encoder, 'trained')
 
   return optax.partition(

@@ -1,4 +1,4 @@
-"""Cuts out photos: a file, a folder, a pattern, a list, or standard input.
+"""Cuts out photos and clips: a file, a folder, a pattern, a list, or stdin.
 
 ```bash
 python -m rmbg_jax.predict --checkpoint=runs/demo --input=PHOTOS --output=OUT
@@ -12,6 +12,8 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ from PIL import Image
 from data_pipelines import errors
 from rmbg_jax import command_line
 from rmbg_jax.prediction import (
+  clips,
+  encoding,
   listing,
   photos,
   pipeline,
   refinement,
   rendering,
   report,
+  video,
+  watching,
 )
 
 _STANDARD = '-'
@@ -55,7 +61,13 @@ _CHECKPOINT = command_line.define_path(
   _RELEASED,
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
   'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
-  '.onnx, or a name: released, u2net, u2netp, u2net_human_seg.',
+  '.onnx, hf://OWNER/NAME[@REVISION][/FILE], or a name that '
+  '--list_checkpoints prints.',
+)
+_LIST = flags.DEFINE_boolean(
+  'list_checkpoints',
+  False,
+  'Print what there is by name, with sizes, scores and terms, and end.',
 )
 _SAVE = flags.DEFINE_list(
   'save', ['mask', 'cutout'], f'What to save, of {", ".join(rendering.KINDS)}.'
@@ -74,6 +86,11 @@ _FOREGROUND = flags.DEFINE_boolean(
 )
 _TRIM = flags.DEFINE_boolean(
   'trim', False, 'Cut cut-outs and composites to the foreground.'
+)
+_TRIMAP_WIDTH = flags.DEFINE_integer(
+  'trimap_width',
+  10,
+  "Pixels by which a trimap's unknown band grows to either side.",
 )
 _REFINE = flags.DEFINE_enum(
   'refine', 'none', refinement.METHODS, "How edges get the photo's size."
@@ -103,13 +120,37 @@ _STRETCH = flags.DEFINE_boolean(
   'authors do. Invents a foreground where there is none.',
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 4, 'Photos in the network together.', lower_bound=1
+  'batch_size', 4, 'Photos or frames in the network together.', lower_bound=1
 )
 _SHARD = flags.DEFINE_string(
   'shard', '', 'i/n: do only every n-th photo from the i-th (from 0) on.'
 )
 _OVERWRITE = flags.DEFINE_boolean(
   'overwrite', False, 'Do photos again whose results are there.'
+)
+_WATCH = flags.DEFINE_boolean(
+  'watch',
+  False,
+  'Go on with what appears in the folder --input, until Ctrl-C.',
+)
+_CLIP_FORMAT = flags.DEFINE_enum(
+  'clip_format',
+  'prores',
+  encoding.FORMATS,
+  'Of cut-out clips: prores (.mov) and vp9 (.webm) have alpha, other kinds are '
+  'H.264 (.mp4); png writes folders of frames for all kinds.',
+)
+_TEMPORAL = flags.DEFINE_float(
+  'temporal',
+  0.0,
+  'Steady the masks of clips over time where the picture stands still: 0 for '
+  'not at all to 1.',
+)
+_FRAMES = flags.DEFINE_boolean(
+  'frames', False, '--input is a folder of numbered frames, which are one clip.'
+)
+_FRAME_RATE = flags.DEFINE_string(
+  'frame_rate', '25', 'Of --frames, per second; 30000/1001 is one too.'
 )
 _MAX_PIXELS = flags.DEFINE_integer(
   'max_pixels', photos.MAX_PIXELS, 'Refuse photos with more.', lower_bound=1
@@ -120,6 +161,9 @@ def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  if _LIST.value:
+    _print_checkpoints()
+    return
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   try:
     if _STANDARD in (_INPUT.value, _OUTPUT.value):
@@ -131,6 +175,13 @@ def main(argv: list[str]) -> None:
     raise SystemExit(_INTERRUPTED) from error
   if failed:
     raise SystemExit(1)
+
+
+def _print_checkpoints() -> None:
+  from rmbg_jax.pretrained import catalogue
+
+  for checkpoint in catalogue.list_checkpoints():
+    print(catalogue.format_checkpoint(checkpoint), end='\n\n')
 
 
 def _predict_standard() -> None:
@@ -169,25 +220,43 @@ def _predict_files() -> bool:
     )
   style, kinds = _make_style()
   options = _make_options()
-  jobs = listing.list_jobs(source)
   task = pipeline.Task(
     output=output,
     kinds=kinds,
     style=style,
     overwrite=_OVERWRITE.value,
     max_pixels=_MAX_PIXELS.value,
+    clip_format=_CLIP_FORMAT.value,
   )
+  session = _Session(task, options, _make_video_options(options))
+  if _WATCH.value:
+    return _watch(Path(source), session)
+  jobs = _list_frames(source) if _FRAMES.value else listing.list_jobs(source)
   task.check_output()
   task.check_photos([job.photo for job in jobs])
   jobs = listing.take_shard(jobs, _SHARD.value)
-  outcome = _run(jobs, task, options)
+  todo = [job for job in jobs if not job.error and task.missing(job)]
+  if todo:
+    # One photo does not go through the network with three empty ones.
+    alone = len(todo) == 1 and not todo[0].is_clip
+    session.load(batch_size=1 if alone else _BATCH_SIZE.value)
+  else:  # That needs no network, but a wrong flag is still one.
+    from rmbg_jax.pretrained import load
+
+    load.check_exists(_CHECKPOINT.value)
+  with (
+    session,
+    tqdm.tqdm(total=len(jobs), unit='file') as progress,
+  ):
+    session.do(jobs, show=lambda _: progress.update())
+  outcome = session.outcome
   entries = outcome.entries
   counts = {
     status: sum(entry.status == status for entry in entries)
     for status in ('done', 'skipped', 'failed')
   }
   print(
-    f'{counts["done"] + counts["skipped"]} of {len(jobs)} photos done'
+    f'{counts["done"] + counts["skipped"]} of {len(jobs)} {_name(jobs)} done'
     + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
     + ': '
     + ', '.join(str(output / kind) for kind in kinds)
@@ -200,19 +269,84 @@ def _predict_files() -> bool:
   for entry in entries:
     if entry.status == 'failed':
       print(f'Failed: {entry.photo}: {entry.error}')
-  _print_others(source)
+  if not _FRAMES.value:
+    _print_others(source)
   left = len(jobs) - len(entries)
   if left and outcome.interrupted:
     print(_GOES_ON)
     raise SystemExit(_INTERRUPTED)
   if left:
     print(
-      f'Stopped with {left} photos left: {outcome.trouble}. Free space; the '
-      'same command goes on.'
+      f'Stopped with {left} {_name(jobs)} left: {outcome.trouble}. Free space; '
+      'the same command goes on.'
     )
   elif outcome.trouble:
     print(f'The report is not whole: {outcome.trouble}.')
   return bool(counts['failed'] or outcome.trouble)
+
+
+def _name(jobs: Sequence[listing.Job]) -> str:
+  """Returns what the jobs are called."""
+  kinds = {job.is_clip for job in jobs}
+  if len(kinds) > 1:
+    return 'photos and clips'
+  return 'clips' if kinds == {True} else 'photos'
+
+
+def _list_frames(source: str) -> list[listing.Job]:
+  """Returns the one clip that a folder of frames is."""
+  folder = Path(source)
+  if not folder.is_dir():
+    raise errors.UserError(
+      f'--input={source}: --frames takes a folder of numbered frames.'
+    )
+  clips.check_support()
+  clips.find_frames(folder)
+  name = Path(folder.resolve().name or 'frames')
+  return [listing.Job(photo=folder, result=name, is_clip=True)]
+
+
+def _watch(folder: Path, session: '_Session') -> bool:
+  """Does what appears in a folder until SIGINT; returns whether any failed."""
+  watching.check_support()
+  if not folder.is_dir() or _FRAMES.value:
+    raise errors.UserError(
+      f'--input={folder}: --watch takes a folder of photos and clips.'
+    )
+  task = session.task
+  task.check_output()
+
+  def list_jobs():
+    try:
+      jobs = listing.list_jobs(str(folder))
+    except errors.MissingFileError:
+      return []  # Nothing yet.
+    jobs = listing.take_shard(jobs, _SHARD.value)
+    jobs = [job for job in jobs if not job.error]
+    if not task.overwrite:
+      return [job for job in jobs if task.missing(job)]
+    return jobs
+
+  def show(entry):
+    error = f': {entry.error}' if entry.error else ''
+    print(f'{entry.status.capitalize()}: {entry.photo}{error}', flush=True)
+
+  session.load(batch_size=_BATCH_SIZE.value)
+  with session:
+    print(f'Watching {folder} (Ctrl-C ends it)', flush=True)
+    watching.watch(
+      folder,
+      list_jobs=list_jobs,
+      do=lambda jobs, put_back: session.do(jobs, show=show, put_back=put_back),
+      stop=session.stop,
+    )
+  outcome = session.outcome
+  statuses = {entry.photo: entry.status for entry in outcome.entries}
+  failed = sum(status == 'failed' for status in statuses.values())
+  print(f'{len(statuses) - failed} done, {failed} failed.')
+  if outcome.trouble:
+    print(f'Stopped: {outcome.trouble}.')
+  return bool(failed or outcome.trouble)
 
 
 def _print_others(source: str) -> None:
@@ -225,6 +359,8 @@ def _print_others(source: str) -> None:
       f'Left out, not photos by their names: {sum(others.values())} files '
       f'({", ".join(counts)})'
     )
+    if not clips.HAS_AV and set(others) & clips.SUFFIXES:
+      print("Clips are done too with PyAV: pip install '.[video]'.")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -242,60 +378,108 @@ class _Outcome:
   trouble: str = ''
 
 
-def _run(
-  jobs: list[listing.Job], task: pipeline.Task, options: dict[str, Any]
-) -> _Outcome:
-  """Does the jobs, with a progress bar and a report, until done or SIGINT."""
-  suffix = _SHARD.value.replace('/', '-of-')
-  name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
-  todo = [job for job in jobs if not job.error and task.missing(job)]
-  if todo:
-    # One photo does not go through the network with three empty ones.
-    batch_size = _BATCH_SIZE.value if len(todo) > 1 else 1
-    remover = _make_remover(options, batch_size=batch_size)
-  else:  # That needs no network, but a wrong flag is still one.
-    from rmbg_jax.pretrained import load
+class _Session:
+  """Does jobs, with a report, until SIGINT. A context.
 
-    load.check_exists(_CHECKPOINT.value)
-  outcome, stop = _Outcome(), threading.Event()
+  Attributes:
+    task: what is done with them.
+    outcome: what became of them.
+    stop: set once no other job is to be begun.
+  """
 
-  def interrupt(*_):
-    outcome.interrupted = True
-    stop.set()
+  def __init__(
+    self,
+    task: pipeline.Task,
+    options: dict[str, Any],
+    video_options: video.Options,
+  ):
+    self.task = task
+    self.outcome = _Outcome()
+    self.stop = threading.Event()
+    self._options = options
+    self._video_options = video_options
+    self._remover = None
 
-  previous = signal.signal(signal.SIGINT, interrupt)
-  written = report.Report(task.output / name)
-  try:
-    with tqdm.tqdm(total=len(jobs), unit='photo') as progress:
+  def load(self, *, batch_size: int) -> None:
+    """Loads the network, before there is anything in the output."""
+    self._remover = _make_remover(self._options, batch_size=batch_size)
 
-      def add_entry(entry):
-        outcome.entries.append(entry)
-        progress.update()
-        try:
-          written.add(entry)
-        except OSError as error:
-          outcome.trouble = str(error)
-          stop.set()
+  def __enter__(self) -> '_Session':
+    self._previous = signal.signal(signal.SIGINT, self._interrupt)
+    suffix = _SHARD.value.replace('/', '-of-')
+    name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
+    self._report = report.Report(self.task.output / name)
+    return self
 
-      waiting = set(todo)
-      for job in jobs:
-        if job.error:
-          add_entry(
-            report.Entry(photo=str(job.photo), status='failed', error=job.error)
-          )
-        elif job not in waiting:
-          add_entry(report.Entry(photo=str(job.photo), status='skipped'))
-      if todo:
-        pipeline.run(remover, todo, task, add_entry=add_entry, stop=stop)
-  finally:
+  def __exit__(self, *exc_info):
+    outcome = self.outcome
     try:
-      written.close()
+      self._report.close()
     except OSError as error:
       outcome.trouble = str(error)
-    signal.signal(signal.SIGINT, previous)
-  if stop.is_set() and not outcome.interrupted:
-    outcome.trouble = outcome.trouble or f'no space is left for {task.output}'
-  return outcome
+    signal.signal(signal.SIGINT, self._previous)
+    if self.stop.is_set() and not outcome.interrupted:
+      outcome.trouble = (
+        outcome.trouble or f'no space is left for {self.task.output}'
+      )
+
+  def _interrupt(self, *_):
+    self.outcome.interrupted = True
+    self.stop.set()
+
+  def do(
+    self,
+    jobs: Sequence[listing.Job],
+    *,
+    show: Callable[[report.Entry], object],
+    put_back: Callable[[str], bool] = lambda _: False,
+  ) -> None:
+    """Does jobs.
+
+    Args:
+      jobs: photos and clips.
+      show: called with what became of each.
+      put_back: asked for what failed; what it takes is not reported.
+    """
+
+    def add_entry(entry):
+      if entry.status == 'failed' and put_back(entry.photo):
+        return
+      self.outcome.entries.append(entry)
+      show(entry)
+      try:
+        self._report.add(entry)
+      except OSError as error:
+        self.outcome.trouble = str(error)
+        self.stop.set()
+
+    todo = {False: [], True: []}
+    for job in jobs:
+      if job.error:
+        add_entry(
+          report.Entry(photo=str(job.photo), status='failed', error=job.error)
+        )
+      elif self.task.missing(job):
+        todo[job.is_clip].append(job)
+      else:
+        add_entry(report.Entry(photo=str(job.photo), status='skipped'))
+    if todo[False]:
+      pipeline.run(
+        self._remover,
+        todo[False],
+        self.task,
+        add_entry=add_entry,
+        stop=self.stop,
+      )
+    if todo[True]:
+      video.run(
+        self._remover,
+        todo[True],
+        self.task,
+        self._video_options,
+        add_entry=add_entry,
+        stop=self.stop,
+      )
 
 
 def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
@@ -305,6 +489,7 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
     background=_BACKGROUND.value,
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
+    trimap_width=_TRIMAP_WIDTH.value,
   )
   kinds = tuple(_SAVE.value)
   style.check_kinds(kinds)
@@ -340,6 +525,24 @@ def _make_options() -> dict[str, Any]:
   }
 
 
+def _make_video_options(options: dict[str, Any]) -> video.Options:
+  """Returns what the flags say of clips, checked."""
+  try:
+    frame_rate = Fraction(_FRAME_RATE.value)
+  except (ValueError, ZeroDivisionError) as error:
+    raise errors.UserError(
+      f'--frame_rate={_FRAME_RATE.value}: pass frames per second, such as 25 '
+      'or 30000/1001.'
+    ) from error
+  path = Path(_CHECKPOINT.value)
+  stamp = path.stat().st_mtime_ns if path.exists() else 0
+  return video.Options(
+    steadiness=_TEMPORAL.value,
+    frame_rate=frame_rate,
+    key=repr((_CHECKPOINT.value, stamp, options)),
+  )
+
+
 def _make_remover(options: dict[str, Any], *, batch_size: int):
   # JAX takes a second to import: what is wrong with the flags is said before.
   from rmbg_jax import remover as remover_lib
@@ -355,7 +558,13 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
 
 def run() -> None:
   """The command line's entry point."""
-  command_line.run(main, __name__, required=['input', 'output'])
+  for name in ('input', 'output'):
+    flags.register_multi_flags_validator(
+      [name, _LIST.name],
+      lambda values, name=name: values[_LIST.name] or values[name] is not None,
+      message=f'Flag --{name} must have a value other than None.',
+    )
+  command_line.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -2,20 +2,23 @@
 
 ```bash
 python scripts/benchmark_predict.py --cases=network,folder,memory
-python scripts/benchmark_predict.py --cases=lite --u2netp=u2netp.onnx
+python scripts/benchmark_predict.py --cases=released --u2netp=u2netp.onnx
 ```
 
 network: the original network at 512x512, one image at a time, here and in
   Keras/TensorFlow with the same weights, in turn; the masks' difference.
 folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
   `rmbg_jax.predict` and by the original notebook's loop.
-lite: the `lite` network at its own size and U2-Net-p in onnxruntime at 320.
+released: the networks whose weights come with the project, at their own size,
+  and U2-Net-p in onnxruntime at 320.
 memory: the peak of a process that does 200 photos, and one that does 2,000,
   with the released weights.
 
-Needs requirements-dev.txt. Weights are random: they do not change the time.
+Needs requirements-dev.txt. The original network's weights are random: they do
+not change the time.
 """
 
+import functools
 import os
 import platform
 import statistics
@@ -38,7 +41,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from data_pipelines import parallel
 from rmbg_jax import command_line
 
-CASES = ('network', 'folder', 'lite', 'memory')
+CASES = ('network', 'folder', 'released', 'memory')
 
 
 def time_in_turn(
@@ -82,29 +85,6 @@ def make_photos(folder: Path, count: int, size: tuple[int, int]) -> None:
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(
       folder / f'{index:05}.jpg', quality=90
     )
-
-
-def save_lite(path: Path) -> tuple[int, int]:
-  """Writes a release of the lite network; returns its input size."""
-  import jax
-
-  from configs import lite
-  from rmbg_jax import build, preprocessing, state
-  from rmbg_jax.pretrained import release
-
-  config = lite.get_config()
-  architecture, model = build.create_model(config.model)
-  variables = state.create_variables(model, seed=0, size=(64, 64))
-  size = tuple(config.data.size)
-  made = preprocessing.make_preprocessing(
-    config.data.normalization or config.model.encoder.dialect, size=size
-  )
-  release.save_release(
-    path,
-    jax.tree.map(np.asarray, variables),
-    {'architecture': architecture, 'preprocessing': made.to_dict()},
-  )
-  return size
 
 
 def run_predict(*flags: str) -> tuple[float, int]:
@@ -205,33 +185,33 @@ def measure_folder(folder: Path) -> None:
   )
 
 
-def measure_lite(folder: Path, u2netp: str, repeats: int) -> None:
-  """Prints the images per second of two small networks."""
+def measure_released(u2netp: str, repeats: int) -> None:
+  """Prints the photos per second of the released networks and U2-Net-p."""
   import onnxruntime
 
-  from rmbg_jax import BackgroundRemover
+  from rmbg_jax import BackgroundRemover, load_model
+  from rmbg_jax.pretrained import release
 
-  size = save_lite(folder / 'lite.safetensors')
-  remover = BackgroundRemover.from_checkpoint(folder / 'lite.safetensors')
-  image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
   session = onnxruntime.InferenceSession(
     u2netp, providers=['CPUExecutionProvider']
   )
   name = session.get_inputs()[0].name
   inputs = np.zeros((1, 3, 320, 320), np.float32)
-  seconds = time_in_turn(
-    {
-      'lite': lambda: remover.predict(image),
-      'U2-Net-p': lambda: session.run(None, {name: inputs}),
-    },
-    repeats,
-  )
-  print(
-    f'lite, {size[0]}x{size[1]}: {1 / seconds["lite"]:.2f} photos/s; U2-Net-p '
-    f'in onnxruntime, 320x320: {1 / seconds["U2-Net-p"]:.2f}, ratio '
-    f'{seconds["U2-Net-p"] / seconds["lite"]:.2f}',
-    flush=True,
-  )
+  calls = {'U2-Net-p': lambda: session.run(None, {name: inputs})}
+  for checkpoint in release.RELEASED:
+    loaded = load_model(checkpoint)
+    remover = BackgroundRemover(loaded)
+    size = loaded.preprocessing.size
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    calls[checkpoint] = functools.partial(remover.predict, image)
+  seconds = time_in_turn(calls, repeats)
+  theirs = seconds.pop('U2-Net-p')
+  for checkpoint, ours in seconds.items():
+    print(
+      f'{checkpoint}: {1 / ours:.2f} photos/s; U2-Net-p in onnxruntime, '
+      f'320x320: {1 / theirs:.2f}, ratio {theirs / ours:.2f}',
+      flush=True,
+    )
 
 
 def measure_memory(folder: Path) -> None:
@@ -261,8 +241,8 @@ def main(argv: list[str]) -> None:
         measure_network(folder, repeats)
       elif case == 'folder':
         measure_folder(folder)
-      elif case == 'lite':
-        measure_lite(folder, flags.FLAGS.u2netp, repeats)
+      elif case == 'released':
+        measure_released(flags.FLAGS.u2netp, repeats)
       else:
         measure_memory(folder)
 
@@ -276,7 +256,7 @@ def _define_flags() -> None:
     message=f'choose from {", ".join(CASES)}.',
   )
   flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
-  command_line.define_path('u2netp', None, 'Path of u2netp.onnx, for lite.')
+  command_line.define_path('u2netp', None, 'Path of u2netp.onnx, for released.')
 
 
 if __name__ == '__main__':

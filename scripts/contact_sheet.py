@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data_pipelines import errors, sheets
 from rmbg_jax import command_line, files
 
+_FORMATS = {'.png': 'PNG', '.jpg': 'JPEG'}
+
 _INPUT = command_line.define_path(
   'input', None, 'Folder of the photos.', required=True
 )
@@ -25,7 +27,7 @@ _RESULTS = command_line.define_path(
   'results', None, 'The --output of a prediction.', required=True
 )
 _OUTPUT = command_line.define_path(
-  'output', None, 'PNG file to write.', required=True
+  'output', None, 'PNG or JPEG file to write.', required=True
 )
 _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
 _COLUMNS = flags.DEFINE_integer(
@@ -46,6 +48,11 @@ def main(argv: list[str]) -> None:
   """Writes the sheet."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  image_format = _FORMATS.get(Path(_OUTPUT.value).suffix.lower())
+  if image_format is None:
+    raise errors.UserError(
+      f'--output={_OUTPUT.value}: must end in {" or ".join(_FORMATS)}.'
+    )
   by_stem = {path.stem: path for path in Path(_INPUT.value).rglob('*.*')}
   cutouts = sorted(Path(_RESULTS.value, 'cutout').rglob('*.png'))
   rows = []
@@ -68,7 +75,7 @@ def main(argv: list[str]) -> None:
     )
   sheet = sheets.make_sheet(rows, cell=_CELL.value, columns=_COLUMNS.value)
   with files.write_atomically(_OUTPUT.value) as partial:
-    sheet.save(partial, 'png')
+    sheet.save(partial, image_format, quality=90)
   print(_OUTPUT.value)
 
 

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
   alphas['truth'] = truth
   columns = [('photo', pixels, on_white(pixels, truth))]
   for name, alpha in alphas.items():
-    grey = np.repeat(np.asarray(rendering.to_mask(alpha))[..., None], 3, axis=2)
+    grey = np.repeat(rendering.to_mask(alpha)[..., None], 3, axis=2)
     clean = foreground.estimate_foreground(pixels, alpha)
     columns.append((name, grey, on_white(clean, alpha)))
   # Where the true alpha is least decided, there is most to see.

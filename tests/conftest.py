@@ -23,6 +23,8 @@ os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
 # enough. A new folder, so that every run of the tests compiles them itself.
 _CACHE = tempfile.TemporaryDirectory(prefix='rmbg_jax_tests_')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _CACHE.name)
+# The small ones too: every process needs the same hundred.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 import jax
 import pytest
@@ -45,6 +47,30 @@ ALLOWED_WARNINGS = (
   'ignore::DeprecationWarning:tensorflow',
   'ignore::DeprecationWarning:tf_keras',
 )
+
+
+# The files that take longest, as each says why, in that order.
+LONGEST = (
+  'test_docs.py',
+  'test_command_lines.py',
+  'test_interruptions.py',
+  'test_distributed.py',
+  'test_training_loop.py',
+  'test_frozen_stages.py',
+  'test_train.py',
+  'test_campaign.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the longest files first; the others stay in their order."""
+  items.sort(
+    key=lambda item: (
+      LONGEST.index(item.path.name)
+      if item.path.name in LONGEST
+      else len(LONGEST)
+    )
+  )
 
 
 def pytest_addoption(parser):

@@ -1,13 +1,15 @@
 """A training small enough for tests, and a step of it."""
 
+import contextlib
 import csv
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from configs import demo
-from rmbg_jax import state
+from rmbg_jax import build, state, validation
 from rmbg_jax.train_step import make_train_step, read_metrics
 
 TINY_OVERRIDES = {
@@ -17,6 +19,7 @@ TINY_OVERRIDES = {
   'data.demo.size': 48,
   'model.encoder.width': 4,
   'model.bridge.filters': 8,
+  'model.bridge.rates': (2,),
   'model.decoder.filters': (8, 8, 8, 8),
   'optimizer.warmup_steps': 2,
   'train.epochs': 2,
@@ -58,6 +61,46 @@ def make_config(data_dir, **overrides):
   return config
 
 
+_PROGRAMS = {}
+
+
+@contextlib.contextmanager
+def sharing_programs():
+  """Has trainings of equal settings share what they trace and compile.
+
+  That is most of the time of a training in this process. What a program
+  computes must not depend on anything but its settings meanwhile.
+  """
+
+  def share(patch, module, name, describe=lambda *settings: settings):
+    make = getattr(module, name)
+
+    def find(*arguments, **options):
+      key = repr((name, describe(*arguments), sorted(options.items())))
+      if key not in _PROGRAMS:
+        _PROGRAMS[key] = make(*arguments, **options)
+      return _PROGRAMS[key]
+
+    patch.setattr(module, name, find)
+
+  with pytest.MonkeyPatch.context() as patch:
+    share(patch, state, 'create_variables')
+    share(patch, validation, 'make_eval_step')
+    share(patch, validation, 'make_predict_step')
+    share(patch, build, 'make_train_step', _describe_train_step)
+    yield
+
+
+def _describe_train_step(config, parts):
+  optimizer = config.optimizer
+  return (
+    *(parts.model, parts.preprocessing, parts.loss_options),
+    *(config.deterministic, build.count_frozen(config)),
+    *(optimizer.weight_decay, optimizer.clip_norm, optimizer.encoder_rate),
+    *(optimizer.accumulation, optimizer.ema_decay),
+  )
+
+
 def read_log(workdir):
   """The rows of a training's CSV log, as text."""
   with (workdir / 'log.csv').open() as file:
@@ -79,7 +122,7 @@ def make_step(
     optimizer,
     preprocessing,
     loss_weights={'bce': 1.0},
-    output_weights=(1.0,) * 4,
+    output_weights=(1.0,) * len(model.decoder_filters),
     **options,
   )
   return step, train_state

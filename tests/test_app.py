@@ -240,6 +240,43 @@ def test_what_cannot_be_done_is_said(client, server, folder, tmp_path):
   assert 'event: error' in answer and 'not uploaded by a user' in answer
 
 
+def test_one_http_call(server, folder, tmp_path):
+  """What docs/app.md shows, on the page's own server."""
+  text = (ROOT / 'docs' / 'app.md').read_text()
+  lines = [line for line in text.splitlines() if line.startswith('curl ')]
+  assert len(lines) == 3
+  shutil.copy(folder / 'photos' / 'b.jpg', tmp_path / 'photo.jpg')
+  for line in lines:
+    command = line.replace('http://127.0.0.1:7860/', server)
+    assert server in command
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+  kinds = {}
+  for name in ('cutout.png', 'mask.webp', 'preview.png'):
+    with Image.open(tmp_path / name) as image:
+      kinds[name] = (image.format, image.mode, image.size)
+  size = (150, 100)
+  assert kinds == {
+    'cutout.png': ('PNG', 'RGBA', size),
+    'mask.webp': ('WEBP', 'RGB', size),
+    'preview.png': ('PNG', 'RGBA', size),
+  }
+
+
+def test_a_client_of_remove_bg(server, folder, tmp_path, monkeypatch):
+  """Only the address is changed."""
+  from removebg import removebg
+
+  monkeypatch.setattr(removebg, 'API_ENDPOINT', f'{server}v1.0/removebg')
+  photo = tmp_path / 'photo.jpg'
+  shutil.copy(folder / 'photos' / 'b.jpg', photo)
+  client = removebg.RemoveBg('any key', str(tmp_path / 'errors.log'))
+  client.remove_background_from_img_file(str(photo), size='auto')
+  with Image.open(f'{photo}_no_bg.png') as cutout:
+    assert (cutout.mode, cutout.size) == ('RGBA', (150, 100))
+    assert cutout.getpixel((30, 30))[3] == 255
+    assert cutout.getpixel((140, 90))[3] == 0
+
+
 _CALL = 'gradio_api/call/remove_background'
 
 
@@ -249,7 +286,8 @@ def _post(server, folder, path):
 
   file = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
   checkpoint = str(folder / 'red.safetensors')
-  data = [[file], 'transparent', '#ffffff', None, 'none', checkpoint]
+  options = ['transparent', '#ffffff', None, 'none', checkpoint, 'cutout']
+  data = [[file], *options]
   return httpx.post(server + _CALL, json={'data': data})
 
 

@@ -33,6 +33,7 @@ def _run(command, *flags):
 
 
 def test_goes_on_with_and_without_the_training(tmp_path):
+  """Slow: each of three parts is a training in a process of its own."""
   data, packed, campaign = (tmp_path / n for n in ('data', 'packed', 'runs'))
   demo.make_demo(data, count=24, size=(48, 48), seed=42)
   code, output = _run(

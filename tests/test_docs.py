@@ -34,8 +34,11 @@ PAGES = (
 OTHER_PAGES = (
   'CONTRIBUTING.md',
   'docs/app.md',
+  'docs/hub.md',
+  'docs/model_card.md',
   'docs/scaling.md',
   'docs/u2net.md',
+  'docs/video.md',
 )
 # Pages show what a network does before they say where it comes from.
 FIRST = (
@@ -49,6 +52,15 @@ PYTHON_ELSEWHERE = ('docs/export.md',)
 ELSEWHERE = {
   'python3 scripts/quickstart.py': (
     'test_command_lines.py::test_quickstart_learns'
+  ),
+  'python -m rmbg_jax.predict --list_checkpoints': (
+    'test_catalogue.py::test_the_command_prints_all'
+  ),
+  'python -m rmbg_jax.predict --input=clip.mp4': (
+    'test_video.py::test_predict_mixes_photos_and_clips'
+  ),
+  'python -m rmbg_jax.predict --watch': (
+    'test_watch.py::test_what_comes_is_done_and_what_came_before'
   ),
   'python -m rmbg_jax.app': (
     'test_app.py::test_ten_uploads_at_once_equal_predict'
@@ -165,7 +177,10 @@ def run(command, world):
 
 
 def test_commands_run(world):
-  """Without TensorFlow and Keras, in the order of the pages."""
+  """Without TensorFlow and Keras, in the order of the pages.
+
+  Slow: every command is a process, and some of them train.
+  """
   done = set()
   for page in PAGES:
     for command in sorted(read_commands(page), key=lambda c: c not in FIRST):
@@ -176,6 +191,8 @@ def test_commands_run(world):
       assert program == 'python', command
       if '--config=' in command:
         arguments += SMALL
+        if '--config.init_from=' not in command:
+          arguments.append('--config.init_from=')
       run([sys.executable, *arguments], world)
     for block in read_blocks(page, 'python'):
       if page not in PYTHON_ELSEWHERE:

@@ -33,6 +33,12 @@ EXACT = {
 }
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _shared_programs():
+  with helpers.sharing_programs():
+    yield
+
+
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   directory = tmp_path_factory.mktemp('data') / 'demo'
@@ -105,11 +111,12 @@ def uninterrupted(tmp_path_factory, data_dir):
 def test_killed_anywhere_and_restarted_equals_uninterrupted(
   uninterrupted, data_dir, tmp_path
 ):
+  """Four processes one after the other: only such can be killed."""
   moments = random.Random(0)
   folder = tmp_path / 'checkpoints'
   # Saving more often changes nothing.
   often = {**EXACT, 'train.save_every': 1}
-  for kill in range(4):
+  for kill in range(3):
     process = _start(tmp_path, data_dir, often)
     if kill % 2:
       # In the middle of saving: as soon as a temporary folder shows.
@@ -135,6 +142,7 @@ def test_killed_anywhere_and_restarted_equals_uninterrupted(
 def test_sigterm_saves_between_epochs_and_goes_on(
   uninterrupted, data_dir, tmp_path
 ):
+  """Slow: four trainings, the last with another number of devices."""
   config = helpers.make_config(data_dir, **EXACT)
 
   def reached(self, step):
@@ -189,7 +197,7 @@ def test_one_ctrl_c_asks_and_two_interrupt():
 
 def test_sigterm_in_validation_stops_after_the_epoch(data_dir, tmp_path):
   config = helpers.make_config(
-    data_dir, **{'data.batch_size': 16, 'train.epochs': 2}
+    data_dir, **{'data.limit': 12, 'train.epochs': 2}
   )
   evaluate = train.validation.evaluate
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What only training, evaluation and development need.
 NOT_FOR_PREDICTION = (
+  'av',
   'cv2',
   'gradio',
   'grain',
@@ -31,6 +32,7 @@ NOT_FOR_PREDICTION = (
   'tensorboardX',
   'tensorflow',
   'tensorflow_datasets',
+  'watchfiles',
 )
 
 

@@ -187,12 +187,12 @@ def test_formats_and_profiles(form):
   style = rendering.Style(format=form, background='white')
   for kind in rendering.KINDS:
     image = _render(kind, style, photo, alpha)
-    lossless = form == 'jpeg' and kind == 'mask'
+    lossless = form == 'jpeg' and kind in ('mask', 'trimap')
     assert image.format == ('PNG' if lossless else form.upper())
     suffix = '.' + image.format.lower().replace('jpeg', 'jpg')
     assert style.suffix(kind) == suffix
     profile = image.info.get('icc_profile')
-    assert profile == (None if kind == 'mask' else PROFILE)
+    assert profile == (None if kind in ('mask', 'trimap') else PROFILE)
     if kind == 'mask':
       # WebP has no grey: three equal channels.
       values = np.asarray(image.convert('L'))

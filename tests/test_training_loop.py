@@ -12,10 +12,16 @@ from PIL import Image
 from tensorboardX.proto import event_pb2
 
 from data_pipelines import demo, errors
-from rmbg_jax import checkpoints, load_model, models, train
+from rmbg_jax import build, checkpoints, load_model, train
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _shared_programs():
+  with helpers.sharing_programs():
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -88,15 +94,11 @@ def test_a_finished_training_stays_as_it_is(workdir, data_dir):
   assert row['epoch'] == 1
 
 
-def test_stops_early(data_dir, tmp_path, capsys):
+def test_stops_early(data_dir, tmp_path, capsys, monkeypatch):
+  scores = dict.fromkeys(('val_loss', 'val_mae', 'val_iou'), 0.5)
+  monkeypatch.setattr(train.validation, 'evaluate', lambda *_, **__: scores)
   config = helpers.make_config(
-    data_dir,
-    **{
-      'train.epochs': 9,
-      'train.early_stopping': 1,
-      'optimizer.learning_rate': 0.0,
-      'model.bn_momentum': 1.0,  # So that validation changes nothing either.
-    },
+    data_dir, **{'train.epochs': 9, 'train.early_stopping': 1}
   )
   row = train.train_and_evaluate(config, tmp_path)
   # The first epoch is the best; the second is no better.
@@ -129,6 +131,18 @@ def test_starts_from_the_weights_of_another_training(
   )
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.latest_step == 2  # A new training, from step 0.
+
+
+def test_what_the_first_weights_have_seen_is_said(workdir, data_dir, tmp_path):
+  config = helpers.make_config(data_dir, init_from=str(workdir))
+  parts = build.make_parts(config)
+  with checkpoints.CheckpointStore(workdir, writable=False) as store:
+    before = store.read_description(store.latest_step)['training_data']
+  assert before
+  parts.description['training_data'] = ['mine']
+  assert build.find_training_data(config, parts) == sorted({'mine', *before})
+  config.init_from = ''
+  assert build.find_training_data(config, parts) == ['mine']
 
 
 def test_starting_points_that_do_not_fit_are_refused(
@@ -221,15 +235,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
   train.train_and_evaluate(config, tmp_path)
   config.train.epochs = 3
   # What an exploding training looks like, at a step of our choice.
-  step = models.UNet.__call__
+  make_step = train.build.make_train_step
 
-  def explode(self, images, **kwargs):
-    outputs = step(self, images, **kwargs)
-    factor = np.inf if kwargs.get('train') else 1.0
-    return tuple(output * factor for output in outputs)
+  def make_exploding(*settings):
+    step = make_step(*settings)
+
+    def explode(*arguments):
+      train_state, metrics = step(*arguments)
+      return train_state, jax.tree.map(lambda value: value * np.inf, metrics)
+
+    return explode
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(models.UNet, '__call__', explode)
+    patch.setattr(train.build, 'make_train_step', make_exploding)
     with pytest.raises(
       errors.DivergedError, match=r'at step 3: .*learning_rate'
     ):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines import errors
-from rmbg_jax.prediction import photos
+from rmbg_jax.prediction import clips, photos
 
 # What a Mac leaves beside each file on a disk of another kind.
 _METADATA_PREFIX = '._'
@@ -33,12 +33,14 @@ class Job:
     photo: its file.
     result: where its results go, relative to the folder of their kind and
       without the ending of the format; never outside of that folder.
+    is_clip: whether it is a moving picture, a file or a folder of frames.
     error: why it cannot be done, where that is known before; then `photo` may
       be a folder of which nobody knows what is in it.
   """
 
   photo: Path
   result: Path
+  is_clip: bool = False
   error: str = ''
 
   def __post_init__(self):
@@ -78,9 +80,10 @@ def list_jobs(source: str) -> list[Job]:
   else:
     raise errors.MissingFileError(f'--input={source}: no such file or folder.')
   if not found and not unreachable:
+    suffixes = photos.SUFFIXES | (clips.SUFFIXES if clips.HAS_AV else set())
     raise errors.MissingFileError(
       f'--input={source}: no photos in it (looked for files ending in '
-      f'{", ".join(sorted(photos.SUFFIXES))}).'
+      f'{", ".join(sorted(suffixes))}).'
     )
   folders = {path for path in found if os.path.isdir(path)}  # noqa: PTH112
   unreachable += [
@@ -90,7 +93,7 @@ def list_jobs(source: str) -> list[Job]:
   found = _drop_repeated([path for path in found if path not in folders])
   results = name_results([_place(path, root) for path in found])
   jobs = [
-    Job(photo=path, result=result)
+    Job(photo=path, result=result, is_clip=clips.is_clip(path))
     for path, result in zip(found, results, strict=True)
   ]
   return sorted(jobs + unreachable, key=lambda job: job.photo)
@@ -279,7 +282,11 @@ def _find_kind(path: Path) -> str:
 
 
 def _is_photo_name(path: Path) -> bool:
-  return path.suffix.lower() in photos.SUFFIXES
+  suffix = path.suffix.lower()
+  # Without PyAV, a folder's clips are counted with what is left out.
+  return suffix in photos.SUFFIXES or (
+    clips.HAS_AV and suffix in clips.SUFFIXES
+  )
 
 
 def _split_pattern(pattern: str) -> Path:

@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import errors, images, parallel
-from rmbg_jax.prediction import listing, photos, rendering, report
+from rmbg_jax.prediction import (
+  encoding,
+  listing,
+  photos,
+  rendering,
+  report,
+)
 
 # Memory that photos may take at once. A single larger one still gets its turn,
 # alone.
@@ -25,7 +31,7 @@ _DEEP_WAITING_BYTES = 16
 _WRITING_BYTES = 46
 
 # No other photo will be written either.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 AddEntry = Callable[[report.Entry], None]
 
@@ -40,6 +46,7 @@ class Task:
     style: of the results.
     overwrite: do results again that are there.
     max_pixels: photos with more are refused.
+    clip_format: of cut-out clips, of `encoding.FORMATS`.
   """
 
   output: Path
@@ -47,6 +54,7 @@ class Task:
   style: rendering.Style
   overwrite: bool = False
   max_pixels: int = photos.MAX_PIXELS
+  clip_format: str = 'prores'
 
   def check_output(self) -> None:
     """Checks that results can be written, making nothing.
@@ -96,12 +104,17 @@ class Task:
             'Pass another --output.'
           )
 
+  def _suffix(self, kind: str, job: listing.Job) -> str:
+    if job.is_clip:
+      return encoding.suffix(kind, self.clip_format)
+    return self.style.suffix(kind)
+
   def missing(self, job: listing.Job) -> dict[str, Path]:
     """Returns the files that are still to be written, by kind."""
     paths = {
       kind: self.output
       / kind
-      / job.result.with_name(job.result.name + self.style.suffix(kind))
+      / job.result.with_name(job.result.name + self._suffix(kind, job))
       for kind in self.kinds
     }
     return {
@@ -294,23 +307,23 @@ def _write(
     foreground=round(float(alpha.mean()), 4),
     notes=read.photo.notes,
     error='; '.join(
-      _describe(error) if len(missing) == 1 else f'{kind}: {_describe(error)}'
+      describe(error) if len(missing) == 1 else f'{kind}: {describe(error)}'
       for kind, error in failed.items()
     ),
   )
   return entry, any(
-    isinstance(error, OSError) and error.errno in _FULL
+    isinstance(error, OSError) and error.errno in FULL
     for error in failed.values()
   )
 
 
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
   # The entry says which photo.
-  text = _describe(error).removeprefix(f'{job.photo}: ')
+  text = describe(error).removeprefix(f'{job.photo}: ')
   return report.Entry(photo=str(job.photo), status='failed', error=text)
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
   """Returns what went wrong; of what nobody foresaw, what kind it is too."""
   if isinstance(error, OSError | ValueError) and str(error):
     text = str(error)

@@ -16,12 +16,25 @@ from data_pipelines import errors, images
 from rmbg_jax import files
 from rmbg_jax.prediction import foreground, photos
 
-KINDS = ('mask', 'cutout', 'side_by_side', 'composite')
+KINDS = (
+  *('mask', 'cutout', 'side_by_side', 'composite', 'foreground', 'trimap'),
+  'overlay',
+)
 FORMATS = ('png', 'webp', 'jpeg')
 
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
 # The longest side in pixels, where the format has one.
 _LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
+# Of these, every value counts: no format may change them.
+_LABELS = ('mask', 'trimap')
+# These have the foreground's own colours.
+_ESTIMATED = {'cutout', 'composite', 'foreground'}
+# Of trimaps: alpha from where on and up to where a pixel is decided.
+_SURE, _GONE = 0.95, 0.05
+# Of overlays: what the background is tinted with, and how much.
+_TINT, _TINT_SHARE = (255, 0, 80), 0.6
+_WIDEST_TRIMAP = 1000
+_SPREAD_SIDE = 256  # Pixels: foregrounds are continued at this size.
 # Blended at once, so that few of their numbers are in memory.
 _ROWS = 128
 
@@ -31,13 +44,16 @@ class Style:
   """How results look.
 
   Attributes:
-    format: of the files; masks are never lossy, so with 'jpeg' they are PNG.
+    format: of the files; masks and trimaps are never lossy, so with 'jpeg' they
+      are PNG.
     quality: of WebP and JPEG, 1 to 100.
     background: of composites: '#rrggbb' or a colour's name, the path of a
       picture, or 'blur' for the photo's own background, blurred.
     estimate_foreground: replace the colours of half-transparent pixels by the
       foreground's own.
     trim: cut cut-outs and composites to the foreground.
+    trimap_width: pixels by which a trimap's unknown band reaches to either side
+      beyond what alpha leaves undecided.
   """
 
   format: str = 'png'
@@ -45,6 +61,7 @@ class Style:
   background: str = ''
   estimate_foreground: bool = True
   trim: bool = False
+  trimap_width: int = 10
 
   def __post_init__(self):
     if self.format not in FORMATS:
@@ -53,6 +70,11 @@ class Style:
       )
     if not 1 <= self.quality <= 100:
       raise errors.UserError(f'--quality={self.quality}: choose 1 to 100.')
+    if not 0 <= self.trimap_width <= _WIDEST_TRIMAP:
+      raise errors.UserError(
+        f'--trimap_width={self.trimap_width}: choose 0 to {_WIDEST_TRIMAP} '
+        'pixels.'
+      )
     self._backdrop()
 
   def suffix(self, kind: str) -> str:
@@ -69,6 +91,11 @@ class Style:
     if unknown or not kinds:
       raise errors.UserError(
         f'--save={",".join(kinds)}: choose from {", ".join(KINDS)}.'
+      )
+    if 'foreground' in kinds and not self.estimate_foreground:
+      raise errors.UserError(
+        '--save=foreground is what --noestimate_foreground leaves out. Pass '
+        'one of them.'
       )
     if self.background:
       jpeg_cutout = 'cutout' in kinds and self.format == 'jpeg'
@@ -113,7 +140,7 @@ class Style:
     """Returns the colours that results of those kinds are made from."""
     deep = photo.deep is not None and self.format == 'png'
     pixels = photo.deep if deep else np.asarray(photo.rgb)
-    if self.estimate_foreground and {'cutout', 'composite'} & set(kinds):
+    if self.estimate_foreground and _ESTIMATED & set(kinds):
       return foreground.estimate_foreground(pixels, alpha)
     return pixels
 
@@ -135,20 +162,34 @@ class Style:
     Raises:
       UserError: if it is too large for its format.
     """
-    profile = photo.icc_profile
-    if kind == 'mask':
-      return self._to_file(to_mask(alpha), kind, None)
-    if kind == 'side_by_side':
-      picture = side_by_side(photo.rgb, alpha)
-      return self._to_file(picture, kind, profile)
-    box = _find_box(alpha) if self.trim else (slice(None), slice(None))
-    if kind == 'composite' or self.format == 'jpeg':
-      pixels = self._compose(photo, alpha, colours)[box]
-    else:
-      pixels = add_opacity(colours[box], alpha[box])
+    profile = None if kind in _LABELS else photo.icc_profile
+    pixels = self.draw(kind, photo, alpha, colours)
     if pixels.dtype == np.uint16:
       return _encode_16_bits(pixels, profile)
     return self._to_file(Image.fromarray(pixels), kind, profile)
+
+  def draw(
+    self,
+    kind: str,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    colours: Shaped[np.ndarray, 'h w 3'],
+  ) -> np.ndarray:
+    """Returns the pixels of one kind: grey, RGB or RGBA; see `encode`."""
+    if kind == 'mask':
+      return to_mask(alpha)
+    if kind == 'side_by_side':
+      return side_by_side(photo.rgb, alpha)
+    if kind == 'trimap':
+      return to_trimap(alpha, width=self.trimap_width)
+    if kind == 'overlay':
+      return overlay(photo.rgb, alpha)
+    if kind == 'foreground':
+      return _spread(colours, alpha)
+    box = _find_box(alpha) if self.trim else (slice(None), slice(None))
+    if kind == 'composite' or self.format == 'jpeg':
+      return self._compose(photo, alpha, colours)[box]
+    return add_opacity(colours[box], alpha[box])
 
   def _compose(self, photo, alpha, colours) -> np.ndarray:
     """Returns the foreground before the new background."""
@@ -174,7 +215,7 @@ class Style:
     return _load_background(self.background)
 
   def _lossless(self, kind: str) -> bool:
-    return self.format == 'png' or (self.format == 'jpeg' and kind == 'mask')
+    return self.format == 'png' or (self.format == 'jpeg' and kind in _LABELS)
 
   def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
     form = 'png' if self._lossless(kind) else self.format
@@ -192,7 +233,7 @@ class Style:
       image.save(file, 'png', compress_level=1, **options)
     elif form == 'webp':
       # Exact keeps the colours behind full transparency.
-      lossless = kind == 'mask'
+      lossless = kind in _LABELS
       image.save(
         file,
         'webp',
@@ -229,17 +270,17 @@ def add_opacity(
   return rgba
 
 
-def to_mask(alpha: Float[np.ndarray, 'h w']) -> Image.Image:
-  """Returns alpha as an 8-bit grey image."""
+def to_mask(alpha: Float[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
+  """Returns alpha in 8 bits."""
   mask = np.empty(alpha.shape, np.uint8)
   for rows in _cut_rows(mask):
     mask[rows] = np.round(alpha[rows] * 255)
-  return Image.fromarray(mask)
+  return mask
 
 
 def side_by_side(
   photo: Image.Image, alpha: Float[np.ndarray, 'h w']
-) -> Image.Image:
+) -> UInt8[np.ndarray, 'h w2 3']:
   """Returns the original project's picture: photo | line | photo x mask."""
   pixels = np.asarray(photo)
   picture = np.full((photo.height, 2 * photo.width + 10, 3), 128, np.uint8)
@@ -248,7 +289,84 @@ def side_by_side(
     picture[rows, photo.width + 10 :] = np.round(
       pixels[rows] * alpha[rows, :, None]
     )
-  return Image.fromarray(picture)
+  return picture
+
+
+def to_trimap(
+  alpha: Float[np.ndarray, 'h w'], *, width: int
+) -> UInt8[np.ndarray, 'h w']:
+  """Returns what is sure: 255 foreground, 0 background, 128 unknown.
+
+  Args:
+    alpha: the foreground's share.
+    width: pixels (of a square) by which the unknown band grows to either side.
+  """
+  trimap = np.full(alpha.shape, 128, np.uint8)
+  for value, sure in ((255, alpha >= _SURE), (0, alpha <= _GONE)):
+    if width:
+      sure = ndimage.minimum_filter(
+        sure.view(np.uint8), 2 * width + 1, mode='nearest'
+      ).view(bool)
+    trimap[sure] = value
+  return trimap
+
+
+def overlay(
+  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Returns the photo with its background tinted, to judge alpha by eye."""
+  pixels = np.asarray(photo)
+  picture = np.empty_like(pixels)
+  for rows in _cut_rows(pixels):
+    share = _TINT_SHARE * (1 - alpha[rows, :, None])
+    tint = np.asarray(_TINT, np.float32)
+    picture[rows] = np.round(pixels[rows] * (1 - share) + tint * share)
+  return picture
+
+
+def _spread(
+  colours: Shaped[np.ndarray, 'h w 3'], alpha: Float[np.ndarray, 'h w']
+) -> Shaped[np.ndarray, 'h w 3']:
+  """Continues the foreground's colours to where there is none.
+
+  Whoever resizes or blurs them, or uses another alpha, gets no old background.
+  """
+  hidden = alpha < 0.5 / 255
+  if not hidden.any() or hidden.all():
+    return colours
+  top = np.iinfo(colours.dtype).max // 255
+  rgba = np.empty((*alpha.shape, 4), np.uint8)
+  for rows in _cut_rows(rgba):
+    rgba[rows, :, :3] = colours[rows] // top
+    rgba[rows, :, 3] = np.ceil(alpha[rows] * 255)
+    rgba[rows, :, 3][hidden[rows]] = 0
+  height, width = alpha.shape
+  scale = min(1, _SPREAD_SIDE / max(height, width))
+  size = max(1, round(width * scale)), max(1, round(height * scale))
+  # Pillow weighs colours by their opacity.
+  small = np.asarray(Image.fromarray(rgba).resize(size, Image.Resampling.BOX))
+  del rgba
+  places = small[..., 3] == 0
+  if places.all():  # Foreground too small to be seen at that size.
+    places = small[..., 3] < small[..., 3].max(initial=1)
+    small = np.broadcast_to(
+      np.append(colours[~hidden].mean(axis=0) // top, 255), small.shape
+    ).astype(np.uint8)
+  nearest = ndimage.distance_transform_edt(
+    places, return_distances=False, return_indices=True
+  )
+  filled = ndimage.gaussian_filter(
+    small[..., :3][tuple(nearest)], (2, 2, 0), mode='nearest'
+  )
+  behind = np.asarray(
+    Image.fromarray(filled).resize((width, height), Image.Resampling.BILINEAR)
+  )
+  result = colours.copy()
+  for rows in _cut_rows(result):
+    result[rows][hidden[rows]] = (
+      behind[rows][hidden[rows]].astype(colours.dtype) * top
+    )
+  return result
 
 
 def _cut_rows(array: np.ndarray) -> Iterator[slice]:

@@ -21,6 +21,7 @@ class Entry:
       which photos share.
     foreground: its mean alpha.
     notes: what of the photo could not be kept.
+    frames: of a clip.
     error: why it failed.
   """
 
@@ -31,6 +32,7 @@ class Entry:
   seconds: float | None = None
   foreground: float | None = None
   notes: tuple[str, ...] = ()
+  frames: int | None = None
   error: str = ''
 
 

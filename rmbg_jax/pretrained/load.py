@@ -15,7 +15,12 @@ from data_pipelines import errors
 from rmbg_jax import models
 from rmbg_jax.models import convolution
 from rmbg_jax.preprocessing import Preprocessing
-from rmbg_jax.pretrained import matching, release, u2net_onnx
+from rmbg_jax.pretrained import (
+  hub,
+  matching,
+  release,
+  u2net_onnx,
+)
 
 # Names the default weights that come with the project.
 RELEASED = 'released'
@@ -23,7 +28,8 @@ _RELEASED_NAMES = (RELEASED, *release.RELEASED)
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
-  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, or one of '
+  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, '
+  'hf://OWNER/NAME[@REVISION][/FILE], or one of '
   f'{", ".join((*_RELEASED_NAMES, *u2net_onnx.PUBLISHED))}'
 )
 
@@ -54,9 +60,10 @@ def load_model(
     path: the working directory of a training, of which the best checkpoint is
       taken (`@latest` or `@STEP` behind it takes another); a release
       `.safetensors`; a Keras `model.h5` of the original project; an `.onnx`
-      file of U2-Net; or a name: 'lite' and 'small', which come with the
-      project, 'released' for the better one, or 'u2net', 'u2netp',
-      'u2net_human_seg', which are downloaded. (`./lite` is a path.)
+      file of U2-Net; one of these three on the Hugging Face hub,
+      `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
+      come with the project, 'released' for the default one, or 'u2net',
+      'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a path.)
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
@@ -68,6 +75,8 @@ def load_model(
     path = release.find_released(name)
   elif name in u2net_onnx.PUBLISHED:
     path = u2net_onnx.find_published(name)
+  elif name.startswith(hub.PREFIX):
+    path = hub.fetch(name)
   check_exists(path)
   path, which = _split_step(Path(path))
   if path.is_dir():
@@ -87,11 +96,16 @@ def check_exists(path: str | os.PathLike) -> None:
   """Checks that there is something at the path, without loading it.
 
   Args:
-    path: as `load_model` takes it; the names are not looked for.
+    path: as `load_model` takes it; the names are not looked for, nor is what
+      is on the hub.
 
   Raises:
     MissingFileError: if there is nothing.
+    UserError: if it is no address on the hub but begins like one.
   """
+  if os.fspath(path).startswith(hub.PREFIX):
+    hub.parse_address(os.fspath(path))
+    return
   if os.fspath(path) in (*_RELEASED_NAMES, *u2net_onnx.PUBLISHED):
     return
   path, _ = _split_step(Path(path))

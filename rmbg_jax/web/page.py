@@ -9,12 +9,15 @@ import gradio as gr
 
 from data_pipelines import errors
 from rmbg_jax.prediction import refinement
+from rmbg_jax.pretrained import catalogue
 from rmbg_jax.web import service as service_lib
 
 TITLE = 'Remove backgrounds'
 
-# Requests that are worked on at once; each uses all cores.
-_LIMITED = {'concurrency_limit': 2, 'concurrency_id': 'photos'}
+_LIMITED = {
+  'concurrency_limit': service_lib.AT_ONCE,
+  'concurrency_id': 'photos',
+}
 # Seconds: how often Gradio looks for old files, and how old they get.
 _DELETE_CACHE = (300, service_lib.KEPT_SECONDS)
 
@@ -35,6 +38,13 @@ _EDGES = {
   'none': 'As the network gives them',
   'guided': "Along the photo's edges",
   'matting': 'Matting (seconds a photo)',
+}
+
+_KINDS = {
+  'cutout': 'Photo cut out',
+  'foreground': 'Colours without transparency',
+  'trimap': 'Trimap',
+  'overlay': 'Overlay, to judge the mask',
 }
 
 # Browsers show transparency as nothing; people know it as squares.
@@ -79,9 +89,18 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
     results = _Results()
 
     def show(
-      photos, background, colour, picture, edges, checkpoint, progress=_PROGRESS
+      photos,
+      background,
+      colour,
+      picture,
+      edges,
+      checkpoint,
+      kind,
+      progress=_PROGRESS,
     ):
-      options = _make_options(background, colour, picture, edges, checkpoint)
+      options = _make_options(
+        background, colour, picture, edges, checkpoint, kind
+      )
       answer = _ask(service, photos, options, progress)
       if answer.failures:
         gr.Warning('Some files could not be used; they are named on the page.')
@@ -96,6 +115,9 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
       api_visibility='private',
       **_LIMITED,
     )
+    with gr.Accordion('Models, and what may be done with them', open=False):
+      models = catalogue.list_checkpoints()
+      gr.Markdown(catalogue.format_page(models), elem_id='models')
     _add_interface(service, inputs)
   return page
 
@@ -214,10 +236,13 @@ def _add_interface(
     picture=None,  # So that clients may leave it out.
     edges='',
     checkpoint='',
+    kind='',
     progress=_PROGRESS,
   ):
     """Cuts out photos; returns the files of results and masks, and a report."""
-    options = _make_options(background, colour, picture, edges, checkpoint)
+    options = _make_options(
+      background, colour, picture, edges, checkpoint, kind
+    )
     answer = _ask(service, photos, options, progress)
     if not answer.results:
       raise gr.Error('\n'.join(answer.failures), print_exception=False)
@@ -272,6 +297,11 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
       label='Checkpoint',
       visible=len(service.checkpoints) > 1,
     )
+    kind = gr.Radio(
+      [(_KINDS[kind], kind) for kind in service_lib.KINDS],
+      value='cutout',
+      label='Result',
+    )
   background.change(
     lambda value: (
       gr.update(visible=value == 'colour'),
@@ -282,16 +312,17 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
     queue=False,
     api_visibility='private',
   )
-  return [background, colour, picture, edges, checkpoint]
+  return [background, colour, picture, edges, checkpoint, kind]
 
 
-def _make_options(background, colour, picture, edges, checkpoint):
+def _make_options(background, colour, picture, edges, checkpoint, kind):
   return service_lib.Options(
     checkpoint=checkpoint,
     background=background,
     colour=colour,
     picture=Path(picture) if picture else None,
     edges=edges,
+    kind=kind,
   )
 
 

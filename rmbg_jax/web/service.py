@@ -10,9 +10,11 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from data_pipelines import errors, images
 from rmbg_jax import remover as remover_lib
@@ -20,6 +22,10 @@ from rmbg_jax.prediction import listing, photos, pipeline, refinement, rendering
 from rmbg_jax.prediction import report as report_lib
 
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
+# What may be asked for; 'cutout' is a composite where there is a background.
+KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
+# Requests that are worked on at once; each uses all cores.
+AT_ONCE = 2
 # How long results are there to be downloaded.
 KEPT_SECONDS = 3600
 
@@ -63,6 +69,7 @@ class Options:
     colour: '#rrggbb', of the background 'colour'.
     picture: an image file, of the background 'picture'.
     edges: one of `refinement.METHODS`.
+    kind: one of `KINDS`; only the first has a background.
   """
 
   checkpoint: str
@@ -70,6 +77,7 @@ class Options:
   colour: str = '#ffffff'
   picture: Path | None = None
   edges: str = 'none'
+  kind: str = 'cutout'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,8 @@ class Result:
   Attributes:
     name: of the photo, as it was uploaded.
     shown: an image file of the photo that browsers can show.
-    image: the cut-out, or the foreground before another background; a PNG.
+    image: the cut-out, the foreground before another background, or what else
+      was asked for; a PNG.
     mask: alpha as an 8-bit grey PNG.
     width: of all of them, in pixels.
     height: of all of them, in pixels.
@@ -114,6 +123,7 @@ class Service:
   Attributes:
     checkpoints: what may be asked for, the default first.
     limits: what a request may ask for.
+    pool: where single requests are worked on.
   """
 
   def __init__(
@@ -138,6 +148,9 @@ class Service:
     self._loading = threading.Lock()
     self._cleaning = threading.Lock()
     self._at_work: set[Path] = set()
+    # Page and single requests together.
+    self._turns = threading.BoundedSemaphore(AT_ONCE)
+    self.pool = futures.ThreadPoolExecutor(AT_ONCE)
     self._load_remover(self.checkpoints[0])
 
   def cut_out(
@@ -165,12 +178,65 @@ class Service:
         f'{self.limits.files} at once. Remove some.'
       )
     style = self._make_style(options)
-    kind = 'composite' if style.background else 'cutout'
+    kind = options.kind
+    if kind not in KINDS:
+      raise errors.UserError(f'kind={kind}: choose one of {", ".join(KINDS)}.')
+    if style.background:
+      if kind != 'cutout':
+        raise errors.UserError(
+          f'background={options.background} changes nothing in {kind}. Choose '
+          'transparent, or the kind cutout.'
+        )
+      kind = 'composite'
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)
     )
-    with self._open_folder() as folder:
+    with self._turns, self._open_folder() as folder:
       return self._work(remover, uploads, folder, style, kind, report_progress)
+
+  def close(self) -> None:
+    """Gives up single requests that were not begun."""
+    self.pool.shutdown(wait=False, cancel_futures=True)
+
+  @contextlib.contextmanager
+  def take_turn(self) -> Iterator[Path]:
+    """Waits until a single request may be worked on.
+
+    Yields:
+      A folder for what must be in a file, removed at the end.
+    """
+    with self._turns:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+        yield Path(folder)
+
+  def read(self, content: bytes, name: str) -> photos.Photo:
+    """Reads an uploaded picture that is held against the limits.
+
+    Raises:
+      UserError: if it is no picture or too large, naming it.
+    """
+    try:
+      return photos.read_photo(content, max_pixels=self.limits.pixels)
+    except errors.UserError as error:
+      text = str(error).removeprefix('The given bytes: ')
+      raise errors.UserError(f'{name}: {text}') from error
+
+  def find_alpha(
+    self,
+    photo: photos.Photo,
+    *,
+    checkpoint: str,
+    refined: refinement.Refinement,
+  ) -> Float[np.ndarray, 'h w']:
+    """Returns the foreground's share in a photo, in [0, 1].
+
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    remover = self._load_remover(checkpoint).with_refinement(refined)
+    probs = remover.predict(remover.resize([photo.seen]))[0]
+    return remover.refine(probs, photo)
 
   def _work(
     self, remover, uploads, folder, style, kind, report_progress

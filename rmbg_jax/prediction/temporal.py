@@ -1,0 +1,63 @@
+"""Steadies a mask over time where the picture does not change."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from scipy import ndimage
+
+# Of the range of colours: a difference by which a mask is taken for another's.
+# Noise of good clips stays well below, what moves is well above.
+_SIGMA = 0.04
+_RADIUS = 2  # Pixels of the network's input that decide together.
+_MOST = 0.95  # Of the frames before; nothing is kept for ever.
+
+
+@dataclasses.dataclass
+class Steadier:
+  """Averages masks over time, as motion-adaptive noise filters do pictures.
+
+  A recursive filter whose weight falls with the difference between the frame
+  and what came before (Dubois and Sabri, IEEE Trans. Communications 1984, less
+  the motion compensation): where the picture stands still, alpha is averaged;
+  where it moves or is cut, alpha is the network's alone. The picture before is
+  averaged by the same weights, so slow movements add up until they count.
+
+  Attributes:
+    strength: 0 for nothing to 1.
+    probs: the last steadied mask; None before the first.
+    guide: the picture that it belongs to, RGB in [0, 1].
+  """
+
+  strength: float
+  probs: Float[np.ndarray, 'h w'] | None = None
+  guide: Float[np.ndarray, 'h w 3'] | None = None
+
+  def steady(
+    self,
+    probs: Float[np.ndarray, 'h w'],
+    seen: UInt8[np.ndarray, 'h w 3'],
+  ) -> Float[np.ndarray, 'h w']:
+    """Returns the mask of the next frame.
+
+    Args:
+      probs: the network's, in [0, 1].
+      seen: what it saw.
+    """
+    if not self.strength:
+      return probs
+    picture = seen.astype(np.float32) / 255
+    if self.probs is None:
+      self.probs, self.guide = probs, picture
+      return probs
+    difference = np.abs(picture - self.guide).max(axis=-1)
+    # The mean of a window, so that noise does not count; its maximum, so that
+    # what moves takes its surroundings along.
+    size = 2 * _RADIUS + 1
+    difference = ndimage.uniform_filter(difference, size, mode='nearest')
+    difference = ndimage.maximum_filter(difference, size, mode='nearest')
+    weight = self.strength * _MOST * np.exp(-((difference / _SIGMA) ** 2))
+    self.probs = (probs + weight * (self.probs - probs)).astype(np.float32)
+    weight = weight[..., None]
+    self.guide = (picture + weight * (self.guide - picture)).astype(np.float32)
+    return self.probs

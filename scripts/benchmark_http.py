@@ -1,0 +1,157 @@
+"""Times one HTTP call beside `predict`, and requests per second of 8 clients.
+
+```bash
+python scripts/benchmark_http.py --checkpoint=u2netp
+```
+
+http: a 1500x1000 JPEG to `/api/remove` of a server in another process, cut-out
+  back.
+predict: the same photo, from its file to the file of its cut-out, in this
+  process.
+
+Both are warm and take turns. With `--rembg` (the command of an installed rembg)
+its server, with the same network, is asked by as many clients, in turns too.
+Needs `pip install '.[app]'`.
+"""
+
+import os
+import platform
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent import futures
+from pathlib import Path
+
+from absl import app, flags
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / 'scripts')]
+os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+
+import benchmark_app
+
+from rmbg_jax import command_line
+
+# `--checkpoint` and `--repeats` are those of benchmark_app.
+_CLIENTS = flags.DEFINE_integer('clients', 8, 'That ask at once.')
+_REMBG = flags.DEFINE_string('rembg', '', 'Such as /path/to/bin/rembg.')
+_ROUNDS = 3
+
+
+def post(url: str, content: bytes) -> bytes:
+  """Returns the answer to a photo."""
+  import httpx
+
+  answer = httpx.post(url, files={'file': ('a.jpg', content)}, timeout=300)
+  answer.raise_for_status()
+  return answer.content
+
+
+def measure_call(url: str, photo: Path, checkpoint: str, calls: int) -> None:
+  """Prints the median seconds of a call and of predict, and their ratio."""
+  from rmbg_jax import BackgroundRemover, runtime
+  from rmbg_jax.prediction import listing, pipeline, rendering
+
+  runtime.start()
+  remover = BackgroundRemover.from_checkpoint(checkpoint)
+  jobs = listing.list_jobs(str(photo))
+  task = pipeline.Task(
+    output=photo.parent / 'out',
+    kinds=('cutout',),
+    style=rendering.Style(),
+    overwrite=True,
+  )
+
+  def ask():
+    return post(url, photo.read_bytes())
+
+  def predict():
+    pipeline.run(
+      remover, jobs, task, add_entry=lambda _: None, stop=threading.Event()
+    )
+    return (photo.parent / 'out/cutout/photo.png').read_bytes()
+
+  if ask() != predict():
+    raise SystemExit('The call and predict disagree.')
+  seconds = {ask: [], predict: []}
+  for _ in range(calls):
+    for function, values in seconds.items():
+      began = time.perf_counter()
+      function()
+      values.append(time.perf_counter() - began)
+  call, plain = (statistics.median(values) for values in seconds.values())
+  print(
+    f'1500x1000, {checkpoint}: {call:.3f} s by HTTP, {plain:.3f} s by predict, '
+    f'ratio {call / plain:.2f}',
+    flush=True,
+  )
+
+
+def measure_rate(url: str, content: bytes, clients: int) -> float:
+  """Returns photos per second that several clients get."""
+  with futures.ThreadPoolExecutor(clients) as pool:
+    began = time.perf_counter()
+    list(pool.map(lambda _: post(url, content), range(2 * clients)))
+    return 2 * clients / (time.perf_counter() - began)
+
+
+def start_rembg(command: str) -> tuple[subprocess.Popen, str]:
+  """Returns rembg's server and the address to ask, once it answers."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  server = subprocess.Popen(
+    [*shlex.split(command), 's', '--host', '127.0.0.1', '--port', str(port)],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  while server.poll() is None:
+    with socket.socket() as probe:
+      if not probe.connect_ex(('127.0.0.1', port)):
+        return server, f'http://127.0.0.1:{port}/api/remove?model=u2netp'
+    time.sleep(0.5)
+  raise SystemExit('rembg did not start.')
+
+
+def main(argv: list[str]) -> None:
+  """Prints the figures."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
+  checkpoint = flags.FLAGS.checkpoint
+  own, url = benchmark_app.start_server(checkpoint)
+  urls, servers = {'this server': f'{url}api/remove'}, [own]
+  try:
+    if _REMBG.value:
+      rembg, urls['rembg s'] = start_rembg(_REMBG.value)
+      servers.append(rembg)
+    with tempfile.TemporaryDirectory() as name:
+      photo = Path(name) / 'photo.jpg'
+      benchmark_app.make_photo(photo)
+      measure_call(urls['this server'], photo, checkpoint, flags.FLAGS.repeats)
+      rates = {name: [] for name in urls}
+      for _ in range(_ROUNDS):
+        for name, address in urls.items():
+          post(address, photo.read_bytes())  # Warm.
+          rates[name].append(
+            measure_rate(address, photo.read_bytes(), _CLIENTS.value)
+          )
+    for name, values in rates.items():
+      print(
+        f'{name}, {_CLIENTS.value} clients: {statistics.median(values):.2f} '
+        'photos/s'
+      )
+  finally:
+    for server in servers:
+      server.send_signal(signal.SIGTERM)
+      server.wait()
+
+
+if __name__ == '__main__':
+  command_line.run(main, __name__)

@@ -1,0 +1,219 @@
+r"""Puts a checkpoint on the Hugging Face hub, with a model card.
+
+```bash
+python scripts/push_to_hub.py --checkpoint=runs/lite --repo=OWNER/NAME \
+  --license=cc-by-4.0
+```
+
+The repository gets `model.safetensors` and `README.md`, whose metadata the hub
+reads. `--output=FOLDER` writes the two there instead, to be looked at. Needs
+`pip install '.[hub]'`, and a token with the right to write in HF_TOKEN.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data_pipelines import errors
+from rmbg_jax import command_line, files
+
+_CHECKPOINT = command_line.define_path(
+  'checkpoint', 'released', 'What to publish, as predict takes it.'
+)
+_REPO = flags.DEFINE_string('repo', '', 'OWNER/NAME on the hub.')
+_LICENSE = flags.DEFINE_string(
+  'license',
+  'other',
+  "Of the weights, one of the hub's identifiers; `other` if none fits.",
+)
+_TERMS = flags.DEFINE_string(
+  'terms', '', 'Of the weights, in a sentence; by default what the file states.'
+)
+_PRIVATE = flags.DEFINE_boolean(
+  'private', False, 'Make the repository private.'
+)
+_UPDATE = flags.DEFINE_boolean(
+  'update', False, 'Add a commit to a repository that is there already.'
+)
+_OUTPUT = command_line.define_path(
+  'output', '', 'Folder to write to instead; it must not be there.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Publishes the checkpoint."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  owner, slash, name = _REPO.value.partition('/')
+  if not (owner and slash and name) or '/' in name:
+    raise errors.UserError(f'--repo={_REPO.value}: pass OWNER/NAME.')
+  from rmbg_jax.pretrained import hub
+
+  hub.import_hub(f'--repo={_REPO.value}')
+  if _OUTPUT.value:
+    output = Path(_OUTPUT.value)
+    if output.exists():
+      raise errors.UserError(f'--output={output} is there. Pass a new folder.')
+    output.mkdir(parents=True)
+    write_release(output)
+    print(output)
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    write_release(Path(folder))
+    print(upload(Path(folder)))
+
+
+def write_release(folder: Path) -> None:
+  """Writes the weights and the card."""
+  from rmbg_jax.pretrained import hub, load, release
+
+  loaded = load.load_model(_CHECKPOINT.value)
+  description = release.describe(
+    loaded.description,
+    loaded.preprocessing,
+    **({'terms': _TERMS.value} if _TERMS.value else {}),
+  )
+  release.save_release(folder / hub.DEFAULT_FILE, loaded.variables, description)
+  card = make_card(description, _REPO.value, _LICENSE.value)
+  with files.write_atomically(folder / 'README.md') as partial:
+    Path(partial).write_text(card, encoding='utf-8')
+
+
+def make_card(
+  description: Mapping[str, Any], repository: str, license_name: str
+) -> str:
+  """Returns the model card, with what the hub reads at its beginning.
+
+  Args:
+    description: of the release.
+    repository: OWNER/NAME.
+    license_name: one of the hub's identifiers.
+  """
+  import huggingface_hub
+
+  scores = description.get('scores', {}).get('all', {})
+  results = [
+    huggingface_hub.EvalResult(
+      task_type='image-segmentation',
+      dataset_type='held-out',
+      dataset_name="the training data's own val rows",
+      metric_type=metric,
+      metric_name=name,
+      metric_value=scores[metric],
+    )
+    for metric, name in (('iou', 'IoU'), ('mae', 'MAE'))
+    if metric in scores
+  ]
+  name = repository.partition('/')[2]
+  data = huggingface_hub.ModelCardData(
+    license=license_name,
+    license_name='see-card' if license_name == 'other' else None,
+    license_link='README.md' if license_name == 'other' else None,
+    library_name='rmbg-u2net-jax',
+    pipeline_tag='image-segmentation',
+    tags=['background-removal', 'matting', 'jax', 'flax'],
+    model_name=name if results else None,
+    eval_results=results or None,
+  )
+  terms = (
+    description.get('terms')
+    or description.get('license')
+    or (license_name if license_name != 'other' else 'Not stated.')
+  )
+  sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
+  height, width = description['preprocessing']['size']
+  table = [
+    f'| {source} | {score.get("images", "")} | {score["mae"]:.3f} | '
+    f'{score["iou"]:.3f} |'
+    for source, score in description.get('scores', {}).items()
+    if {'mae', 'iou'} <= set(score)
+  ]
+  lines = [
+    '---',
+    data.to_yaml(),
+    '---',
+    '',
+    f'# {name}',
+    '',
+    'Removes the background from photographs: a network for '
+    '[RMBG-U2NET for JAX](https://github.com/rmbg-u2net/rmbg-u2net-jax).',
+    '',
+    '```bash',
+    f'python -m rmbg_jax.predict --checkpoint=hf://{repository} \\',
+    '  --input=PHOTOS --output=OUT',
+    '```',
+    '',
+    '## The network',
+    '',
+    f'Input {width}x{height}. In the header of `model.safetensors` are the '
+    'architecture and the preprocessing; no pickle is in it.',
+    '',
+    '```json',
+    json.dumps(description['architecture'], indent=2),
+    '```',
+    '',
+    '## Training data',
+    '',
+    sources,
+    '',
+    '## Terms of the weights',
+    '',
+    terms,
+  ]
+  if table:
+    lines += [
+      '',
+      '## Scores',
+      '',
+      'On rows of the training data that it was not trained on, alpha at the '
+      "photo's own size.",
+      '',
+      '| source | images | MAE | IoU |',
+      '|---|---:|---:|---:|',
+      *table,
+    ]
+  return '\n'.join(lines) + '\n'
+
+
+def upload(folder: Path) -> str:
+  """Uploads the files in one commit; returns the repository's address.
+
+  Raises:
+    UserError: if the hub refuses, and why.
+  """
+  import huggingface_hub
+  import huggingface_hub.errors
+
+  api = huggingface_hub.HfApi()
+  try:
+    if not _UPDATE.value and api.repo_exists(_REPO.value):
+      raise errors.UserError(
+        f'--repo={_REPO.value} is there. Pass --update to add a commit, which '
+        'replaces model.safetensors and README.md.'
+      )
+    url = api.create_repo(
+      _REPO.value, private=_PRIVATE.value, exist_ok=_UPDATE.value
+    )
+    api.upload_folder(
+      repo_id=_REPO.value,
+      folder_path=folder,
+      commit_message='Weights and model card',
+    )
+  except huggingface_hub.errors.HfHubHTTPError as error:
+    (reason, *_) = str(error).strip().splitlines()
+    raise errors.UserError(
+      f'--repo={_REPO.value} cannot be written to ({reason}). Set HF_TOKEN to '
+      'a token that may write there.'
+    ) from error
+  return str(url)
+
+
+if __name__ == '__main__':
+  command_line.run(main, __name__)
