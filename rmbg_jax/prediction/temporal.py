@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import ndimage
 
 # Of the range of colours: a difference by which a mask is taken for another's.
 # Noise of good clips stays well below, what moves is well above.
@@ -46,6 +45,8 @@ class Steadier:
     """
     if not self.strength:
       return probs
+    from scipy import ndimage  # Late, as it takes a third of a second.
+
     picture = seen.astype(np.float32) / 255
     if self.probs is None:
       self.probs, self.guide = probs, picture
