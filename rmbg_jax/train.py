@@ -85,7 +85,6 @@ def train_and_evaluate(
       training_data = saved['training_data']
     else:
       training_data = build.find_training_data(config, parts)
-    else:
       config = memory.choose(config, parts, mesh)
     parts = build.settle(parts, config)
     chosen = memory.describe(wanted, config)
