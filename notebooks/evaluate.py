@@ -37,7 +37,7 @@ os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
 # %% tags=["parameters"]
 # One or several, separated by commas: what the other notebooks take.
-CHECKPOINTS = 'released'
+CHECKPOINTS = 'small'
 # Folders with photos and true masks, or benchmarks as they are published, such
 # as '/content/drive/MyDrive/DUTS-TE'. Without any, pictures are drawn.
 DATA = ''

@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/rmbg-u2net/rmbg-u2net-jax/blob/main/notebooks/remove_background.ipynb)
 #
-# Upload photos, look at the cut-outs, download them.
+# See a photo cut out, then upload your own, look at the results, download them.
 
 # %%
 # On Colab this fetches and installs the project, for a GPU if there is one. In
@@ -34,32 +34,34 @@ elif not Path('requirements.txt').exists():
 # This notebook and the commands that it runs share the GPU.
 os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
+# %%
+from rmbg_jax import BackgroundRemover
+
+remover = BackgroundRemover.from_checkpoint()
+remover.remove('docs/images/photos/astronaut.jpg')
+
+# %% [markdown]
+# Your own photos, with any network: `python -m rmbg_jax.predict
+# --list_checkpoints` says what there is, and under which terms.
+
 # %% tags=["parameters"]
-# What cuts out: 'released' comes with the project; 'u2netp' and 'u2net' are
-# downloaded (their authors' weights, today the better ones for real photos);
-# or a training's folder, such as '/content/drive/MyDrive/rmbg/full', or the
-# model.h5 of the original Keras project.
-CHECKPOINT = 'released'
+# What cuts out: 'small' and 'lite' come with the project; 'u2netp' and 'u2net'
+# are downloaded (their authors' weights); or 'hf://OWNER/NAME' on the Hugging
+# Face hub, a training's folder, such as '/content/drive/MyDrive/rmbg/full', or
+# the model.h5 of the original Keras project.
+CHECKPOINT = 'small'
 PHOTOS = 'runs/photos'
 RESULTS = 'runs/cutouts'
 
 # %%
+# On Colab, choose photos; elsewhere, put them into the folder PHOTOS. Without
+# any, those of the project show how it goes.
+import contextlib
+
 if CHECKPOINT.startswith('/content/drive'):
   from google.colab import drive
 
   drive.mount('/content/drive')
-
-from rmbg_jax import BackgroundRemover
-
-remover = BackgroundRemover.from_checkpoint(CHECKPOINT)
-
-# %%
-# On Colab, choose photos; elsewhere, put them into the folder PHOTOS. Without
-# any, drawn pictures show how it goes.
-import contextlib
-
-from data_pipelines import demo
-
 Path(PHOTOS).mkdir(parents=True, exist_ok=True)
 with contextlib.suppress(ImportError):
   from google.colab import files
@@ -67,10 +69,7 @@ with contextlib.suppress(ImportError):
   with contextlib.chdir(PHOTOS):
     files.upload()
 if not any(Path(PHOTOS).iterdir()):
-  demo.make_demo(Path('runs/demo_photos'), count=4, size=(320, 320), seed=7)
-  PHOTOS = 'runs/demo_photos/Images'
-
-remover.remove(min(Path(PHOTOS).iterdir()))
+  PHOTOS = 'docs/images/photos'
 
 # %% [markdown]
 # All of them: photo, mask and cut-out. What cannot be read is named below and

@@ -11,8 +11,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/rmbg-u2net/rmbg-u2net-jax/blob/main/notebooks/train.ipynb)
 #
-# With the original project's `sample` settings, to see everything run; then
-# with your own.
+# From the weights that come with the project, to your own photos. As it stands it
+# trains on a few small drawn pictures, to see everything run in two minutes on
+# two cores; with `DATA` and without the first line of `OPTIONS` it is for real.
 
 # %%
 # On Colab this fetches and installs the project, for a GPU if there is one. In
@@ -36,18 +37,22 @@ elif not Path('requirements.txt').exists():
 os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
 # %% tags=["parameters"]
-# A file of configs/: sample.py has the settings of the original's first
-# training (1000 images of 16x16 pixels), demo.py learns to see something.
-CONFIG = 'configs/sample.py'
+# A file of configs/: small.py and lite.py are light networks, full.py is the
+# original's with its settings.
+CONFIG = 'configs/small.py'
 # A folder with Images/ and Masks/ of equal names (docs/datasets.md). Without
 # one, pictures are drawn.
 DATA = ''
 # Checkpoints and logs. On Colab they go to your Drive, which outlives it.
 COLAB = Path('/content').exists()
-WORKDIR = '/content/drive/MyDrive/rmbg/sample' if COLAB else 'runs/sample'
-# Any setting of configs/default.py. To start from ImageNet's weights, remove
-# the first.
-OPTIONS = '--config.model.encoder.weights= --config.train.epochs=10'
+WORKDIR = '/content/drive/MyDrive/rmbg/small' if COLAB else 'runs/notebook'
+# Any setting of configs/default.py. This starts from the weights that come with
+# the project; to start from ImageNet's: --config.model.encoder.weights=imagenet
+OPTIONS = (
+  '--config.init_from=small '
+  '--config.data.size=96,96 --config.data.batch_size=8 --config.data.demo.count=40 '
+  '--config.train.epochs=2'
+)
 
 # %%
 if WORKDIR.startswith('/content/drive'):

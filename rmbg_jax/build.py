@@ -192,6 +192,20 @@ def make_train_step(
   )
 
 
+def find_training_data(
+  config: ml_collections.ConfigDict, parts: Parts
+) -> list[str]:
+  """Returns the sources that a new training's network has seen when it ends.
+
+  Those of its data, and of the network that `config.init_from` names.
+  """
+  sources = set(parts.description['training_data'])
+  if config.init_from:
+    before = load.load_model(config.init_from).description
+    sources.update(before.get('training_data') or ())
+  return sorted(sources)
+
+
 def _create_variables(
   config: ml_collections.ConfigDict, parts: Parts, *, resumed: bool
 ) -> Any:

@@ -149,9 +149,11 @@ def _evaluate() -> list[str]:
     (_open_checkpoint, _CHECKPOINT.value),
     (_open_folder, _PREDICTIONS.value),
   ):
-    for path in map(Path, paths):
-      name = path.stem if path.is_file() else path.absolute().name
-      name = _make_unique(name, path, systems.keys())
+    for path in paths:  # Not as a Path: hf://OWNER/NAME is none.
+      name = (
+        Path(path).stem if Path(path).is_file() else Path(path).absolute().name
+      )
+      name = _make_unique(name, Path(path), systems.keys())
       systems[name], predicts[name] = opener(path, data_sets)
   output = Path(_OUTPUT.value)
   results = []
@@ -244,7 +246,7 @@ def _score(
 
 
 def _open_checkpoint(
-  path: Path, data_sets: Sequence[benchmarks.DataSet]
+  path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Returns what is said of a checkpoint, and its predictions of a data set."""
   from rmbg_jax import remover as remover_lib
@@ -281,12 +283,12 @@ def _open_checkpoint(
 
 
 def _open_folder(
-  path: Path, data_sets: Sequence[benchmarks.DataSet]
+  path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Returns what is said of a folder of masks, and those of a data set."""
   from rmbg_jax.evaluation import predictions
 
-  index = predictions.index_masks(path)
+  index = predictions.index_masks(Path(path))
 
   def predict(data_set) -> Iterator[Any]:
     for pair in data_set.pairs:

@@ -237,7 +237,9 @@ def _predict_files() -> bool:
   jobs = listing.take_shard(jobs, _SHARD.value)
   todo = [job for job in jobs if not job.error and task.missing(job)]
   if todo:
-    session.load()
+    # One photo does not go through the network with three empty ones.
+    alone = len(todo) == 1 and not todo[0].is_clip
+    session.load(batch_size=1 if alone else _BATCH_SIZE.value)
   else:  # That needs no network, but a wrong flag is still one.
     from rmbg_jax.pretrained import load
 
@@ -329,7 +331,7 @@ def _watch(folder: Path, session: '_Session') -> bool:
     error = f': {entry.error}' if entry.error else ''
     print(f'{entry.status.capitalize()}: {entry.photo}{error}', flush=True)
 
-  session.load()
+  session.load(batch_size=_BATCH_SIZE.value)
   with session:
     print(f'Watching {folder} (Ctrl-C ends it)', flush=True)
     watching.watch(
@@ -398,9 +400,9 @@ class _Session:
     self._video_options = video_options
     self._remover = None
 
-  def load(self) -> None:
+  def load(self, *, batch_size: int) -> None:
     """Loads the network, before there is anything in the output."""
-    self._remover = _make_remover(self._options, batch_size=_BATCH_SIZE.value)
+    self._remover = _make_remover(self._options, batch_size=batch_size)
 
   def __enter__(self) -> '_Session':
     self._previous = signal.signal(signal.SIGINT, self._interrupt)

@@ -10,8 +10,6 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rmbg_jax.models import convolution
-
 Tree = Any
 
 
@@ -79,8 +77,7 @@ def create_variables(
 
   # It runs once: compiling it without optimisation takes a third of the time.
   options = {'xla_backend_optimization_level': 0}
-  with convolution.tracing_shapes():
-    return jax.jit(init, compiler_options=options)(jax.random.key(seed))
+  return jax.jit(init, compiler_options=options)(jax.random.key(seed))
 
 
 def init_train_state(

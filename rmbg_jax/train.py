@@ -82,7 +82,9 @@ def train_and_evaluate(
       config = memory.take_chosen(config, saved['config'])
       resume.check_compatible(saved, build.settle(parts, config).description)
       position = resume.Position.from_dict(saved['position'])
+      training_data = saved['training_data']
     else:
+      training_data = build.find_training_data(config, parts)
       config = memory.choose(config, parts, mesh)
     parts = build.settle(parts, config)
     chosen = memory.describe(wanted, config)
@@ -116,7 +118,11 @@ def train_and_evaluate(
     )
 
     def save(train_state, position, *, metrics=None):
-      description = {**parts.description, 'position': position.to_dict()}
+      description = {
+        **parts.description,
+        'training_data': training_data,
+        'position': position.to_dict(),
+      }
       store.save(train_state, metrics=metrics, description=description)
 
     reporter = writers.Reporter(

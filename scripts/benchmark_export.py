@@ -4,7 +4,7 @@
 python scripts/benchmark_export.py --checkpoints=released,lite
 ```
 
-One photo at a time, all formats in turn, medians. Needs requirements-dev.txt.
+One photo at a time, all runtimes in turn, medians. Needs requirements-dev.txt.
 """
 
 import os
@@ -48,6 +48,16 @@ def make_onnx_call(path: Path) -> Predict:
   return lambda photos: session.run(['alpha'], {'photos': photos})[0]
 
 
+def make_openvino_call(path: Path) -> Predict:
+  """Returns a function from photos to alpha, in OpenVINO on the CPU."""
+  import openvino
+
+  # By itself, it computes in bfloat16 where the processor can.
+  options = {'INFERENCE_PRECISION_HINT': 'f32'}
+  model = openvino.Core().compile_model(str(path), 'CPU', options)
+  return lambda photos: model({'photos': photos})['alpha'].copy()
+
+
 def make_stablehlo_call(path: Path) -> Predict:
   """Returns a function from photos to alpha, in JAX."""
   import jax
@@ -73,10 +83,12 @@ def make_keras_call(path: Path) -> Predict:
   return predict
 
 
+# What runs it, the file's ending, and how.
 CALLS = {
-  '.onnx': ('onnxruntime', make_onnx_call),
-  '.stablehlo': ('JAX', make_stablehlo_call),
-  '.h5': ('Keras 3, TensorFlow', make_keras_call),
+  'onnxruntime': ('.onnx', make_onnx_call),
+  'OpenVINO': ('.onnx', make_openvino_call),
+  'JAX': ('.stablehlo', make_stablehlo_call),
+  'Keras 3, TensorFlow': ('.h5', make_keras_call),
 }
 
 
@@ -103,7 +115,7 @@ def measure(checkpoint: str, folder: Path) -> None:
   export.save_export(own, loaded)
   calls = {'this project': lambda: remover.predict(photos)}
   rows = {'this project': (export.RELEASE, own, '')}
-  for suffix, (runner, make_call) in CALLS.items():
+  for runner, (suffix, make_call) in CALLS.items():
     path = folder / f'network{suffix}'
     try:
       export.save_export(path, loaded)

@@ -1,7 +1,7 @@
 """Times prediction, each figure beside what it is compared with.
 
 ```bash
-python scripts/benchmark_predict.py --cases=network,folder,start,memory
+python scripts/benchmark_predict.py --cases=network,folder,memory
 python scripts/benchmark_predict.py --cases=released --u2netp=u2netp.onnx
 ```
 
@@ -11,7 +11,6 @@ folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
   `rmbg_jax.predict` and by the original notebook's loop.
 released: the networks whose weights come with the project, at their own size,
   and U2-Net-p in onnxruntime at 320.
-start: one photo in a new process with each of them, the first and second time.
 memory: the peak of a process that does 200 photos, and one that does 2,000,
   with the released weights.
 
@@ -42,7 +41,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from data_pipelines import parallel
 from rmbg_jax import command_line
 
-CASES = ('network', 'folder', 'released', 'start', 'memory')
+CASES = ('network', 'folder', 'released', 'memory')
 
 
 def time_in_turn(
@@ -215,21 +214,6 @@ def measure_released(u2netp: str, repeats: int) -> None:
     )
 
 
-def measure_start(folder: Path) -> None:
-  """Prints the seconds of a new process for one photo."""
-  from rmbg_jax.pretrained import release
-
-  make_photos(folder / 'one', 1, (1500, 1000))
-  for checkpoint in release.RELEASED:
-    for run in ('first', 'second'):
-      seconds, _ = run_predict(
-        f'--input={folder / "one"}',
-        f'--output={folder / checkpoint / run}',
-        f'--checkpoint={checkpoint}',
-      )
-      print(f'start, {checkpoint}, {run} process: {seconds:.1f} s', flush=True)
-
-
 def measure_memory(folder: Path) -> None:
   """Prints the peak memory for few and for many photos."""
   peaks = {}
@@ -259,17 +243,13 @@ def main(argv: list[str]) -> None:
         measure_folder(folder)
       elif case == 'released':
         measure_released(flags.FLAGS.u2netp, repeats)
-      elif case == 'start':
-        measure_start(folder)
       else:
         measure_memory(folder)
 
 
 def _define_flags() -> None:
   # Here, since benchmark_export imports this module and has flags of its own.
-  flags.DEFINE_list(
-    'cases', ['network', 'folder', 'start', 'memory'], ', '.join(CASES)
-  )
+  flags.DEFINE_list('cases', ['network', 'folder', 'memory'], ', '.join(CASES))
   flags.register_validator(
     'cases',
     lambda cases: set(cases) <= set(CASES),

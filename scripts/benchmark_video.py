@@ -4,8 +4,9 @@
 python scripts/benchmark_video.py --rembg=/path/to/bin/rembg
 ```
 
-The same drawn clip of 1280x720 pixels goes through each with U2-Net-p, from its
-file to the finished result, in processes that take turns. Start-up is taken
+The same drawn clip of 1280x720 pixels goes through each, from its file to the
+finished result, in processes that take turns. The others use U2-Net-p, their
+lightest network (`--checkpoint=u2netp` here too). Start-up is taken
 off: the time of a clip of a few frames. rembg has no video files: it gets raw
 frames on its standard input, and writes a PNG for each. backgroundremover
 writes a ProRes file. Needs `pip install '.[video]'`, and what is named.
@@ -32,7 +33,7 @@ from data_pipelines import demo
 from rmbg_jax import command_line
 
 _CHECKPOINT = command_line.define_path(
-  'checkpoint', 'u2netp', 'As `predict` takes it.'
+  'checkpoint', 'released', 'Of `predict`.'
 )
 _FRAMES = flags.DEFINE_integer('frames', 60, 'Of the clip.', lower_bound=20)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed runs of each.')

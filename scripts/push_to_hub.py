@@ -10,12 +10,9 @@ reads. `--output=FOLDER` writes the two there instead, to be looked at. Needs
 `pip install '.[hub]'`, and a token with the right to write in HF_TOKEN.
 """
 
-import json
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags
 
@@ -72,6 +69,7 @@ def main(argv: list[str]) -> None:
 
 def write_release(folder: Path) -> None:
   """Writes the weights and the card."""
+  from rmbg_jax.export import model_card
   from rmbg_jax.pretrained import hub, load, release
 
   loaded = load.load_model(_CHECKPOINT.value)
@@ -81,105 +79,11 @@ def write_release(folder: Path) -> None:
     **({'terms': _TERMS.value} if _TERMS.value else {}),
   )
   release.save_release(folder / hub.DEFAULT_FILE, loaded.variables, description)
-  card = make_card(description, _REPO.value, _LICENSE.value)
+  card = model_card.make_card(
+    description, repository=_REPO.value, license_name=_LICENSE.value
+  )
   with files.write_atomically(folder / 'README.md') as partial:
     Path(partial).write_text(card, encoding='utf-8')
-
-
-def make_card(
-  description: Mapping[str, Any], repository: str, license_name: str
-) -> str:
-  """Returns the model card, with what the hub reads at its beginning.
-
-  Args:
-    description: of the release.
-    repository: OWNER/NAME.
-    license_name: one of the hub's identifiers.
-  """
-  import huggingface_hub
-
-  scores = description.get('scores', {}).get('all', {})
-  results = [
-    huggingface_hub.EvalResult(
-      task_type='image-segmentation',
-      dataset_type='held-out',
-      dataset_name="the training data's own val rows",
-      metric_type=metric,
-      metric_name=name,
-      metric_value=scores[metric],
-    )
-    for metric, name in (('iou', 'IoU'), ('mae', 'MAE'))
-    if metric in scores
-  ]
-  name = repository.partition('/')[2]
-  data = huggingface_hub.ModelCardData(
-    license=license_name,
-    license_name='see-card' if license_name == 'other' else None,
-    license_link='README.md' if license_name == 'other' else None,
-    library_name='rmbg-u2net-jax',
-    pipeline_tag='image-segmentation',
-    tags=['background-removal', 'matting', 'jax', 'flax'],
-    model_name=name if results else None,
-    eval_results=results or None,
-  )
-  terms = (
-    description.get('terms')
-    or description.get('license')
-    or (license_name if license_name != 'other' else 'Not stated.')
-  )
-  sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
-  height, width = description['preprocessing']['size']
-  table = [
-    f'| {source} | {score.get("images", "")} | {score["mae"]:.3f} | '
-    f'{score["iou"]:.3f} |'
-    for source, score in description.get('scores', {}).items()
-    if {'mae', 'iou'} <= set(score)
-  ]
-  lines = [
-    '---',
-    data.to_yaml(),
-    '---',
-    '',
-    f'# {name}',
-    '',
-    'Removes the background from photographs: a network for '
-    '[RMBG-U2NET for JAX](https://github.com/rmbg-u2net/rmbg-u2net-jax).',
-    '',
-    '```bash',
-    f'python -m rmbg_jax.predict --checkpoint=hf://{repository} \\',
-    '  --input=PHOTOS --output=OUT',
-    '```',
-    '',
-    '## The network',
-    '',
-    f'Input {width}x{height}. In the header of `model.safetensors` are the '
-    'architecture and the preprocessing; no pickle is in it.',
-    '',
-    '```json',
-    json.dumps(description['architecture'], indent=2),
-    '```',
-    '',
-    '## Training data',
-    '',
-    sources,
-    '',
-    '## Terms of the weights',
-    '',
-    terms,
-  ]
-  if table:
-    lines += [
-      '',
-      '## Scores',
-      '',
-      'On rows of the training data that it was not trained on, alpha at the '
-      "photo's own size.",
-      '',
-      '| source | images | MAE | IoU |',
-      '|---|---:|---:|---:|',
-      *table,
-    ]
-  return '\n'.join(lines) + '\n'
 
 
 def upload(folder: Path) -> str:
@@ -206,8 +110,12 @@ def upload(folder: Path) -> str:
       folder_path=folder,
       commit_message='Weights and model card',
     )
-  except huggingface_hub.errors.HfHubHTTPError as error:
-    (reason, *_) = str(error).strip().splitlines()
+  except (
+    OSError,
+    huggingface_hub.errors.HTTPError,
+    huggingface_hub.errors.HFValidationError,
+  ) as error:
+    (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
     raise errors.UserError(
       f'--repo={_REPO.value} cannot be written to ({reason}). Set HF_TOKEN to '
       'a token that may write there.'

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from starlette import testclient
 
-from data_pipelines import images
+from data_pipelines import errors, images
+from rmbg_jax import app
 from rmbg_jax.prediction import photos as photos_lib
 from rmbg_jax.prediction import refinement, rendering
 from rmbg_jax.web import api as api_lib
@@ -385,3 +386,15 @@ def test_no_photo_and_no_foreground(client):
 def test_json_errors_are_for_programs(client):
   answer = _ask(client, REMOVE_BG, size='huge')
   assert set(json.loads(answer.text)) == {'errors'}
+
+
+def test_files_of_keys(tmp_path):
+  path = tmp_path / 'keys.txt'
+  path.write_bytes(b'one\r\n\n  two \n')
+  assert app._read_keys(str(path)) == (b'one', b'two')
+  path.write_bytes(b'\n \n')
+  with pytest.raises(errors.UserError, match='no key in it'):
+    app._read_keys(str(path))
+  path.unlink()
+  with pytest.raises(errors.UserError, match='No such file'):
+    app._read_keys(str(path))

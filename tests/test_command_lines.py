@@ -108,6 +108,30 @@ def test_quickstart_is_interrupted_as_by_a_terminal(tmp_path):
   assert 'Traceback' not in output
 
 
+def test_the_quickstart_opens_its_picture_on_a_desktop(monkeypatch, tmp_path):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import quickstart
+
+  started = []
+  monkeypatch.setattr(
+    quickstart.subprocess, 'Popen', lambda command, **_: started.append(command)
+  )
+  monkeypatch.setattr(sys, 'platform', 'linux')
+  for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+    monkeypatch.delenv(name, raising=False)
+  quickstart.open_picture(tmp_path / 'sheet.png')
+  assert not started
+  monkeypatch.setenv('DISPLAY', ':0')
+  quickstart.open_picture(tmp_path / 'sheet.png')
+  assert started == [['xdg-open', str(tmp_path / 'sheet.png')]]
+
+  def fail(*_, **__):
+    raise FileNotFoundError('xdg-open')
+
+  monkeypatch.setattr(quickstart.subprocess, 'Popen', fail)
+  quickstart.open_picture(tmp_path / 'sheet.png')
+
+
 def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'scripts')
   import bootstrap

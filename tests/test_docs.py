@@ -34,6 +34,7 @@ PAGES = (
 OTHER_PAGES = (
   'CONTRIBUTING.md',
   'docs/app.md',
+  'docs/hub.md',
   'docs/model_card.md',
   'docs/scaling.md',
   'docs/u2net.md',
@@ -51,6 +52,9 @@ PYTHON_ELSEWHERE = ('docs/export.md',)
 ELSEWHERE = {
   'python3 scripts/quickstart.py': (
     'test_command_lines.py::test_quickstart_learns'
+  ),
+  'python -m rmbg_jax.predict --list_checkpoints': (
+    'test_catalogue.py::test_the_command_prints_all'
   ),
   'python -m rmbg_jax.predict --input=clip.mp4': (
     'test_video.py::test_predict_mixes_photos_and_clips'

@@ -12,6 +12,7 @@ from huggingface_hub import constants
 
 from data_pipelines import errors
 from rmbg_jax import list_checkpoints, load_model
+from rmbg_jax.export import model_card
 from rmbg_jax.pretrained import hub, load
 from tests import colour_network, hub_server
 
@@ -146,18 +147,21 @@ def test_push_and_predict(server, tmp_path):
   again = _run(server, tmp_path, *push)
   assert 'Pass --update' in again.stderr
   assert 'Traceback' not in again.stderr
-  photos = ROOT / 'docs/images/photos/cat.jpg'
+
+
+def test_predict_by_an_address(server, tmp_path):
   predicted = _run(
     server,
     tmp_path,
     '-m',
     'rmbg_jax.predict',
-    '--checkpoint=hf://me/new',
-    f'--input={photos}',
+    '--checkpoint=hf://me/net',
+    f'--input={ROOT}/docs/images/photos/cat.jpg',
     f'--output={tmp_path / "out"}',
   )
   assert predicted.returncode == 0, predicted.stderr
   assert (tmp_path / 'out/cutout/cat.png').exists()
+  assert 'HTTP Request' not in predicted.stderr
 
 
 def test_without_the_right_to_write(server, tmp_path):
@@ -170,16 +174,16 @@ def test_without_the_right_to_write(server, tmp_path):
   assert 'me/new' not in server.files
 
 
-def test_the_card_of_the_released_weights(tmp_path):
-  output = tmp_path / 'card'
-  subprocess.run(
-    [sys.executable, 'scripts/push_to_hub.py', '--repo=me/small']
-    + [f'--output={output}'],
-    cwd=ROOT,
-    check=True,
+def test_the_card_of_the_released_weights():
+  card = huggingface_hub.ModelCard(
+    model_card.make_card(
+      load_model('small').description,
+      repository='me/small',
+      license_name='other',
+    )
   )
-  card = huggingface_hub.ModelCard.load(output / 'README.md')
   assert card.data.license == 'other'
   values = {r.metric_type: r.metric_value for r in card.data.eval_results}
   assert values == {'iou': 0.8488, 'mae': 0.0438}
   assert 'for research' in card.content
+  assert 'hf://me/small' in card.content

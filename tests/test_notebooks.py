@@ -1,5 +1,7 @@
 """The notebooks, run from top to bottom as Jupyter does."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import nbformat
 import pytest
 from PIL import Image
 
+from tests import helpers
+
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / 'notebooks').glob('*.ipynb'))
 
@@ -16,7 +20,7 @@ NAMES = sorted(path.stem for path in (ROOT / 'notebooks').glob('*.ipynb'))
 @pytest.fixture
 def checkout(tmp_path):
   """A checkout in which notebooks may write."""
-  for name in ('configs', 'data_pipelines', 'rmbg_jax', 'scripts'):
+  for name in ('configs', 'data_pipelines', 'docs', 'rmbg_jax', 'scripts'):
     (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
   (tmp_path / 'requirements.txt').touch()
   (tmp_path / 'notebooks').mkdir()
@@ -63,7 +67,7 @@ def test_remove_background(checkout):
     with Image.open(checkout / f'runs/cutouts/cutout/{name}.png') as cutout:
       assert (cutout.mode, cutout.size) == ('RGBA', size)
   assert (checkout / 'runs/cutouts.zip').exists()
-  # The first photo in the third cell, and the sheet of all.
+  # A photo of the project in the third cell, and the sheet of all.
   assert sum('image/png' in data for data in shown) == 2
 
 
@@ -78,6 +82,7 @@ def test_train_goes_on_after_a_disconnect(checkout):
     _, shown = _execute(
       'train',
       checkout,
+      CONFIG='configs/demo.py',
       WORKDIR='runs/sample',
       OPTIONS=f'{small} --config.train.epochs={epochs}',
     )
@@ -95,9 +100,29 @@ def test_evaluate(checkout):
   (table,) = (
     data['text/markdown'] for data in shown if 'text/markdown' in data
   )
-  assert '| released |' in table
+  assert '| small ' in table
   assert sum('image/png' in data for data in shown) == 1
   assert sum('data:image' in data.get('text/html', '') for data in shown) == 1
+
+
+def test_from_keras(checkout):
+  model = checkout / 'model.h5'
+  release = checkout / 'tiny.safetensors'
+  helpers.save_random_release(release)
+  subprocess.run(
+    [sys.executable, 'scripts/export.py']
+    + [f'--checkpoint={release}', f'--output={model}'],
+    cwd=ROOT,
+    check=True,
+  )
+  photos = checkout / 'photos'
+  photos.mkdir()
+  helpers.make_photo((50, 40)).save(photos / 'a.png')
+  _, shown = _execute(
+    'from_keras', checkout, MODEL=str(model), PHOTOS=str(photos)
+  )
+  assert sum('image/png' in data for data in shown) == 1
+  assert (checkout / 'runs/from_keras/back.h5').exists()
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboardX.proto import event_pb2
 
 from data_pipelines import demo, errors
-from rmbg_jax import checkpoints, load_model, train
+from rmbg_jax import build, checkpoints, load_model, train
 from tests import helpers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +131,18 @@ def test_starts_from_the_weights_of_another_training(
   )
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.latest_step == 2  # A new training, from step 0.
+
+
+def test_what_the_first_weights_have_seen_is_said(workdir, data_dir, tmp_path):
+  config = helpers.make_config(data_dir, init_from=str(workdir))
+  parts = build.make_parts(config)
+  with checkpoints.CheckpointStore(workdir, writable=False) as store:
+    before = store.read_description(store.latest_step)['training_data']
+  assert before
+  parts.description['training_data'] = ['mine']
+  assert build.find_training_data(config, parts) == sorted({'mine', *before})
+  config.init_from = ''
+  assert build.find_training_data(config, parts) == ['mine']
 
 
 def test_starting_points_that_do_not_fit_are_refused(

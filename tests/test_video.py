@@ -114,6 +114,25 @@ def test_transparent_webm_with_sound_encoded_anew(tmp_path):
   assert said['sounds'] == ['opus']
   _assert_boxes(pictures[..., 3])
   np.testing.assert_allclose(pictures[0, 32, 20, :3], [220, 20, 30], atol=8)
+  # What is transparent already stays so.
+  (entry,) = _run(
+    tmp_path / 'out/cutout/clip.webm', tmp_path / 'again', kinds=('cutout',)
+  )
+  assert entry.status == 'done', entry.error
+  _, pictures, _ = clip_files.read_clip(tmp_path / 'again/cutout/clip.mov')
+  _assert_boxes(pictures[..., 3])
+
+
+def test_sounds_that_a_format_does_not_take(tmp_path):
+  source = tmp_path / 'clip.mov'
+  clip_files.save_clip(source, sound='pcm_s16le')
+  _run(source, tmp_path / 'out', kinds=('mask', 'cutout'))
+  for path, sound in (
+    ('cutout/clip.mov', 'pcm_s16le'),
+    ('mask/clip.mp4', 'aac'),
+  ):
+    _, _, said = clip_files.read_clip(tmp_path / 'out' / path)
+    assert said['sounds'] == [sound]
 
 
 def test_png_frames_from_other_colours(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines import errors
 from rmbg_jax.prediction import pipeline, rendering
 from rmbg_jax.web import service as service_lib
 from tests import helpers
@@ -151,3 +152,23 @@ def test_names_of_uploads_are_safe():
   for name in safe:
     assert Path(name).name == name and not name.startswith('.')
     assert len(name.encode()) <= 120 and name.isprintable()
+
+
+def test_other_kinds_than_cutouts(service, tmp_path):
+  photo = tmp_path / 'a.png'
+  helpers.make_photo((40, 30)).save(photo)
+
+  def ask(**options):
+    return service.cut_out(
+      [photo],
+      service_lib.Options(checkpoint='any', **options),
+      report_progress=lambda *_: None,
+    )
+
+  for kind in service_lib.KINDS:
+    (result,) = ask(kind=kind).results
+    assert result.image.parent.name == kind and result.image.exists()
+  with pytest.raises(errors.UserError, match='changes nothing in trimap'):
+    ask(kind='trimap', background='blur')
+  with pytest.raises(errors.UserError, match='kind=gif: choose one of cutout'):
+    ask(kind='gif')

@@ -154,7 +154,7 @@ def name_masks(pairs: Sequence[folder.Pair]) -> dict[str, str]:
   }
 
 
-def describe_checkpoint(path: Path, loaded: Any) -> dict[str, Any]:
+def describe_checkpoint(path: str, loaded: Any) -> dict[str, Any]:
   """Returns what a table says of a checkpoint.
 
   Args:
@@ -168,8 +168,8 @@ def describe_checkpoint(path: Path, loaded: Any) -> dict[str, Any]:
   """
   description = loaded.description
   details = {
-    'checkpoint': str(path),
-    **_hash(path, loaded.variables),
+    'checkpoint': path,
+    **_hash(Path(path), loaded.variables),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
     'training_data': description.get('training_data'),
   }

@@ -32,8 +32,7 @@ def make_conv(*, dtype: Any, use_bias: bool = True) -> LayerFactory:
     use_bias=use_bias,
     padding='SAME',
     dtype=dtype,
-    # Uniform: normal ones take XLA several times as long to compile.
-    kernel_init=nn.initializers.he_uniform(),
+    kernel_init=convolution.init_kernel,
     conv_general_dilated_cls=lambda: convolution.convolve,
   )
 

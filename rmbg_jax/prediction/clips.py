@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,7 +88,8 @@ def is_clip(path: Path) -> bool:
   suffix = path.suffix.lower()
   if suffix in SUFFIXES:
     return True
-  if suffix not in _EITHER or not HAS_AV:
+  # What is a pipe would wait for ever.
+  if suffix not in _EITHER or not HAS_AV or not path.is_file():
     return False
   try:
     if suffix == '.gif':
@@ -265,7 +267,10 @@ def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
   notes = []
   if max(part.bits for part in context.format.components) > 8:
     notes.append('reduced to 8 bits per channel')
-  has_alpha = any(part.is_alpha for part in context.format.components)
+  decoder = _find_alpha_decoder(stream)
+  has_alpha = decoder is not None or any(
+    part.is_alpha for part in context.format.components
+  )
   colour = _find_colour(context)
   if context.colorspace == _UNKNOWN and not context.format.is_rgb:
     notes.append(
@@ -278,7 +283,7 @@ def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
 
   def read_frames():
     end = last = None
-    for frame in container.decode(stream):
+    for frame in _decode(container, stream, decoder):
       if frame.is_corrupt:
         raise errors.UserError(
           f'{path}: a frame is damaged at {float(frame.time or 0):.2f} s. '
@@ -324,6 +329,25 @@ def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
     notes=tuple(notes),
     read=read,
   )
+
+
+def _find_alpha_decoder(stream):
+  """Returns the one that sees a WebM's alpha; None where there is none."""
+  import av
+
+  names = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
+  name = names.get(stream.codec_context.codec.canonical_name)
+  if name is None or stream.metadata.get('alpha_mode') != '1':
+    return None
+  return av.CodecContext.create(name, 'r')
+
+
+def _decode(container, stream, decoder) -> Iterator[Any]:
+  if decoder is None:
+    yield from container.decode(stream)
+    return
+  for packet in container.demux(stream):
+    yield from decoder.decode(packet if packet.size else None)
 
 
 def _find_turns(path: Path, container) -> int:

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import heapq
+import io
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -132,26 +134,36 @@ class PartWriter:
         if exc_info[0] is None:
           self._mux(self._stream.encode(None))
 
-  def add(self, pixels: np.ndarray, *, index: int, start: int) -> None:
-    """Adds a picture, grey, RGB or RGBA.
+  def prepare(self, pixels: np.ndarray) -> Any:
+    """Returns what `add` takes of a picture; for any thread.
 
     Args:
-      pixels: of uint8.
+      pixels: of uint8, grey, RGB or RGBA.
+    """
+    if self._codec is None:
+      file = io.BytesIO()
+      Image.fromarray(pixels).save(file, 'png', compress_level=1)
+      return file.getvalue()
+    return self._to_frame(pixels)
+
+  def add(self, prepared: Any, *, index: int, start: int) -> None:
+    """Adds a picture; one after the other.
+
+    Args:
+      prepared: by `prepare`.
       index: of the frame in the whole clip.
       start: in units of the clip's time base.
     """
     if self._codec is None:
-      path = self._path / f'{index + 1:06}.png'
-      Image.fromarray(pixels).save(path, compress_level=1)
+      (self._path / f'{index + 1:06}.png').write_bytes(prepared)
       return
     if self._container is None:
-      self._open(pixels, start)
-    frame = self._to_frame(pixels)
-    frame.pts = start - self._first
-    frame.time_base = self._clip.time_base
-    self._mux(self._stream.encode(frame))
+      self._open((prepared.height, prepared.width), start)
+    prepared.pts = start - self._first
+    prepared.time_base = self._clip.time_base
+    self._mux(self._stream.encode(prepared))
 
-  def _open(self, pixels: np.ndarray, start: int) -> None:
+  def _open(self, shape: tuple[int, int], start: int) -> None:
     import av
 
     self._first = start
@@ -163,7 +175,7 @@ class PartWriter:
       rate=self._clip.rate.limit_denominator(100_000),
       options=self._codec.options,
     )
-    _describe(self._stream, self._codec, self._clip, pixels.shape[:2])
+    _describe(self._stream, self._codec, self._clip, shape)
 
   def _mux(self, packets) -> None:
     for packet in packets:
@@ -180,10 +192,14 @@ class PartWriter:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
     colour = self._clip.colour
     return frame.reformat(
-      format=self._stream.pix_fmt,
+      format=_find_pixels(self._codec, pixels.shape),
       dst_colorspace=clips.find_scaler(colour.matrix),
       dst_color_range=_find_range(self._codec, colour),
     )
+
+
+def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
+  return codec.pixels[shape[0] % 2 or shape[1] % 2]
 
 
 def _find_range(codec: _Codec, colour: clips.Colour) -> int:
@@ -196,7 +212,7 @@ def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
   """Sets what is the same in all parts and in the whole."""
   height, width = shape
   stream.width, stream.height = width, height
-  stream.pix_fmt = codec.pixels[width % 2 or height % 2]
+  stream.pix_fmt = _find_pixels(codec, shape)
   context = stream.codec_context
   context.time_base = stream.time_base = clip.time_base
   context.sample_aspect_ratio = clip.aspect
@@ -277,7 +293,7 @@ def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
 
 def _read_sound(container, sound, output, codec: _Codec) -> Iterator[tuple]:
   """Returns an iterator of (seconds, packet), as it is or encoded anew."""
-  if sound.codec_context.name in codec.sounds:
+  if sound.codec_context.codec.canonical_name in codec.sounds:
     target = output.add_stream_from_template(sound)
     return _copy_sound(container, sound, target)
   target = output.add_stream(

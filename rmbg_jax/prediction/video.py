@@ -29,6 +29,10 @@ from rmbg_jax.prediction import (
 )
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
+# Memory that frames may take that wait for the network, and that wait to be
+# written; and what a pixel of either takes, about.
+_WAITING_BYTES = 500_000_000
+_PIXEL_BYTES = 16
 _FOLDER = '.parts'  # In the output, while clips are not done.
 
 
@@ -107,6 +111,7 @@ class _Work:
     self._folder = task.output / _FOLDER / job.result
     self._steadier = temporal.Steadier(options.steadiness)
     self._key = ''
+    self._size = remover.batch_size
 
   def run(self) -> report.Entry | None:
     """Returns what became of it; None if it was stopped."""
@@ -205,8 +210,9 @@ class _Work:
 
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""
-    size = self._remover.batch_size
-    part_size = -(-_PART // size) * size
+    # Of large frames fewer than the network takes go through it together.
+    room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
+    self._size = max(1, min(self._remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
     threads = parallel.count_cores()
     with (
@@ -225,12 +231,10 @@ class _Work:
       for _ in itertools.islice(frames, done):
         if self._stop.is_set():
           return None
-      batches = _Batches(self._remover, frames, reader)
+      batches = _Batches(self._remover, frames, self._size, reader)
       while not batches.are_over():
         index = len(states)
-        state = self._do_part(
-          clip, batches, index, done, part_size, pool, progress
-        )
+        state = self._do_part(clip, batches, index, done, pool, progress)
         if state is None:
           return None
         done += len(state['times'])
@@ -249,9 +253,10 @@ class _Work:
     return states
 
   def _do_part(
-    self, clip, batches, index, first, size, pool, progress
+    self, clip, batches, index, first, pool, progress
   ) -> dict[str, Any] | None:
     """Writes a part; returns its state, or None if it was stopped."""
+    part_size = -(-_PART // self._size) * self._size
     times, total = [], 0.0
     pending: deque = deque()
     with contextlib.ExitStack() as stack:
@@ -273,35 +278,36 @@ class _Work:
           frame, future = pending.popleft()
           pictures, foreground = future.result()
           total += foreground
-          for kind, pixels in pictures.items():
+          for kind, picture in pictures.items():
             writers[kind].add(
-              pixels, index=first + len(times), start=frame.start
+              picture, index=first + len(times), start=frame.start
             )
           times.append((frame.start, frame.duration))
           progress.update()
 
-      while len(times) + len(pending) < size and not batches.are_over():
+      while len(times) + len(pending) < part_size and not batches.are_over():
         if self._stop.is_set():
           return None
         frames, resized = batches.take()
         probs = self._remover.predict(resized)
         for frame, one, seen in zip(frames, probs, resized, strict=True):
           steadied = self._steadier.steady(one, seen)
-          pending.append((frame, pool.submit(self._draw, frame, steadied)))
+          drawn = pool.submit(self._draw, frame, steadied, writers)
+          pending.append((frame, drawn))
         # No more than two batches wait to be written.
-        write(2 * self._remover.batch_size)
+        write(2 * self._size)
       write(0)
     return {'key': self._key, 'times': times, 'sum': total}
 
   def _draw(
-    self, frame: clips.Frame, probs: np.ndarray
-  ) -> tuple[dict[str, np.ndarray], float]:
+    self, frame: clips.Frame, probs: np.ndarray, writers
+  ) -> tuple[dict[str, Any], float]:
+    """Returns what the writers take, by kind, and the mean alpha."""
     alpha = self._remover.refine(probs, frame.photo)
-    kinds = tuple(self._missing)
-    colours = self._style.find_colours(frame.photo, alpha, kinds)
+    colours = self._style.find_colours(frame.photo, alpha, tuple(writers))
     pictures = {
-      kind: self._style.draw(kind, frame.photo, alpha, colours)
-      for kind in kinds
+      kind: writer.prepare(self._style.draw(kind, frame.photo, alpha, colours))
+      for kind, writer in writers.items()
     }
     return pictures, float(alpha.mean())
 
@@ -309,9 +315,10 @@ class _Work:
 class _Batches:
   """Reads and resizes the next batch while the network is at work."""
 
-  def __init__(self, remover, frames: Iterator[clips.Frame], reader):
+  def __init__(self, remover, frames: Iterator[clips.Frame], size: int, reader):
     self._remover = remover
     self._frames = frames
+    self._size = size
     self._reader = reader
     self._next = reader.submit(self._read)
 
@@ -330,7 +337,7 @@ class _Batches:
     return batch
 
   def _read(self):
-    frames = list(itertools.islice(self._frames, self._remover.batch_size))
+    frames = list(itertools.islice(self._frames, self._size))
     if not frames:
       return [], None
     return frames, self._remover.resize([frame.photo.seen for frame in frames])

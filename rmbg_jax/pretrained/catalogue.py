@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,25 @@ def format_checkpoint(checkpoint: Checkpoint) -> str:
   return '\n'.join(
     [title, *(f'  {key:<12}{value}' for key, value in lines.items())]
   )
+
+
+def format_page(checkpoints: Sequence[Checkpoint]) -> str:
+  """Returns what users ask of checkpoints, in Markdown.
+
+  Where they are on this machine is left out: others may read it.
+  """
+  parts = []
+  for one in checkpoints:
+    height, width = one.input_size
+    parts += [
+      f'**{one.name}** ({one.origin}, {one.size / 1e6:.1f} MB)\n',
+      f'- Network: {one.architecture}, input {height}x{width}',
+      f'- Scores: {format_scores(one)}',
+      f'- Trained on: {format_data(one)}',
+      f'- Terms: {one.terms}',
+      f'- File: {one.checksum}\n',
+    ]
+  return '\n'.join(parts)
 
 
 def format_data(checkpoint: Checkpoint) -> str:

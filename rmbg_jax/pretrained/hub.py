@@ -105,7 +105,7 @@ def list_cached() -> Iterator[tuple[Address, Path]]:
     return
   try:
     found = huggingface_hub.scan_cache_dir()
-  except huggingface_hub.errors.CacheNotFound:
+  except (huggingface_hub.errors.CacheNotFound, OSError):
     return
   for repository in sorted(found.repos, key=lambda repo: repo.repo_id):
     if repository.repo_type != 'model':

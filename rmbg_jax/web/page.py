@@ -9,6 +9,7 @@ import gradio as gr
 
 from data_pipelines import errors
 from rmbg_jax.prediction import refinement
+from rmbg_jax.pretrained import catalogue
 from rmbg_jax.web import service as service_lib
 
 TITLE = 'Remove backgrounds'
@@ -114,6 +115,9 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
       api_visibility='private',
       **_LIMITED,
     )
+    with gr.Accordion('Models, and what may be done with them', open=False):
+      models = catalogue.list_checkpoints()
+      gr.Markdown(catalogue.format_page(models), elem_id='models')
     _add_interface(service, inputs)
   return page
 

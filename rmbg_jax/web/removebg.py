@@ -40,17 +40,18 @@ _SEEN, _FOUND = 0.05, 0.5
 _WIDEST_MARGIN, _WIDEST_SHARE = 500, 0.5
 _SHOWN_LENGTH = 60  # Characters of a wrong value.
 
-# Nobody counts here.
+# Nobody counts here, but clients may ask for what is left.
+_PLENTY = 1_000_000
 ACCOUNT = {
   'data': {
     'attributes': {
       'credits': {
-        'total': 0,
+        'total': _PLENTY,
         'subscription': 0,
-        'payg': 0,
+        'payg': _PLENTY,
         'enterprise': 0,
       },
-      'api': {'free_calls': 1_000_000, 'sizes': 'all'},
+      'api': {'free_calls': _PLENTY, 'sizes': 'all'},
     }
   }
 }

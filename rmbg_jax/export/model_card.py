@@ -1,0 +1,101 @@
+"""A model card with the metadata that the Hugging Face hub reads."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def make_card(
+  description: Mapping[str, Any], *, repository: str, license_name: str
+) -> str:
+  """Returns the model card, with what the hub reads at its beginning.
+
+  Args:
+    description: of the release.
+    repository: OWNER/NAME.
+    license_name: one of the hub's identifiers.
+  """
+  import huggingface_hub
+
+  scores = description.get('scores', {}).get('all', {})
+  results = [
+    huggingface_hub.EvalResult(
+      task_type='image-segmentation',
+      dataset_type='held-out',
+      dataset_name="the training data's own val rows",
+      metric_type=metric,
+      metric_name=name,
+      metric_value=scores[metric],
+    )
+    for metric, name in (('iou', 'IoU'), ('mae', 'MAE'))
+    if metric in scores
+  ]
+  name = repository.partition('/')[2]
+  data = huggingface_hub.ModelCardData(
+    license=license_name,
+    license_name='see-card' if license_name == 'other' else None,
+    license_link='README.md' if license_name == 'other' else None,
+    library_name='rmbg-u2net-jax',
+    pipeline_tag='image-segmentation',
+    tags=['background-removal', 'matting', 'jax', 'flax'],
+    model_name=name if results else None,
+    eval_results=results or None,
+  )
+  terms = (
+    description.get('terms')
+    or description.get('license')
+    or (license_name if license_name != 'other' else 'Not stated.')
+  )
+  sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
+  height, width = description['preprocessing']['size']
+  table = [
+    f'| {source} | {score.get("images", "")} | {score["mae"]:.3f} | '
+    f'{score["iou"]:.3f} |'
+    for source, score in description.get('scores', {}).items()
+    if {'mae', 'iou'} <= set(score)
+  ]
+  lines = [
+    '---',
+    data.to_yaml(),
+    '---',
+    '',
+    f'# {name}',
+    '',
+    'Removes the background from photographs: a network for '
+    '[RMBG-U2NET for JAX](https://github.com/rmbg-u2net/rmbg-u2net-jax).',
+    '',
+    '```bash',
+    f'python -m rmbg_jax.predict --checkpoint=hf://{repository} \\',
+    '  --input=PHOTOS --output=OUT',
+    '```',
+    '',
+    '## The network',
+    '',
+    f'Input {width}x{height}. In the header of `model.safetensors` are the '
+    'architecture and the preprocessing; no pickle is in it.',
+    '',
+    '```json',
+    json.dumps(description['architecture'], indent=2),
+    '```',
+    '',
+    '## Training data',
+    '',
+    sources,
+    '',
+    '## Terms of the weights',
+    '',
+    terms,
+  ]
+  if table:
+    lines += [
+      '',
+      '## Scores',
+      '',
+      'On rows of the training data that it was not trained on, alpha at the '
+      "photo's own size.",
+      '',
+      '| source | images | MAE | IoU |',
+      '|---|---:|---:|---:|',
+      *table,
+    ]
+  return '\n'.join(lines) + '\n'

@@ -1,0 +1,98 @@
+"""Builds what a release consists of: wheel, sdist, weights, checksums, notes.
+
+```bash
+python scripts/build_release.py --tag=v0.1.0 --output=dist
+```
+
+`.github/workflows/release.yml` runs it for a tag. Needs `pip install build`.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import rmbg_jax
+from data_pipelines import errors
+from rmbg_jax import command_line, files
+
+_TAG = flags.DEFINE_string('tag', None, 'v and the version.', required=True)
+_OUTPUT = command_line.define_path(
+  'output', 'dist', 'Folder to make; it must not be there.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Builds everything."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  check_tag(_TAG.value)
+  output = Path(_OUTPUT.value).resolve()
+  if output.exists():
+    raise errors.UserError(f'--output={output} is there. Pass a new folder.')
+  notes = read_changes(
+    (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8'), rmbg_jax.__version__
+  )
+  subprocess.run(
+    [sys.executable, '-m', 'build', f'--outdir={output}', ROOT],
+    check=True,
+    cwd=ROOT,
+  )
+  for weights in sorted((ROOT / 'rmbg_jax/pretrained/weights').iterdir()):
+    shutil.copy(weights, output)
+  write_checksums(output)
+  with files.write_atomically(output / 'NOTES.md') as partial:
+    Path(partial).write_text(notes, encoding='utf-8')
+  print(*sorted(path.name for path in output.iterdir()), sep='\n')
+
+
+def check_tag(tag: str) -> None:
+  """Checks that a tag names the version of the project.
+
+  Raises:
+    UserError: if not.
+  """
+  expected = f'v{rmbg_jax.__version__}'
+  if tag != expected:
+    raise errors.UserError(
+      f'--tag={tag}: the version in rmbg_jax/__init__.py asks for {expected}. '
+      'Change one of them.'
+    )
+
+
+def read_changes(changelog: str, version: str) -> str:
+  """Returns what a changelog says of a version.
+
+  Raises:
+    UserError: if it has no such heading.
+  """
+  pattern = rf'^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## |\Z)'
+  match = re.search(pattern, changelog, re.M | re.S)
+  if match is None:
+    raise errors.UserError(
+      f'CHANGELOG.md: there is no heading "## [{version}]". Rename '
+      '"## [Unreleased]" to it, with the date.'
+    )
+  return match[1].strip() + '\n'
+
+
+def write_checksums(folder: Path) -> None:
+  """Writes `SHA256SUMS` of a folder, as `sha256sum --check` takes it."""
+  lines = []
+  for path in sorted(folder.iterdir()):
+    with path.open('rb') as file:
+      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    lines.append(f'{digest}  {path.name}\n')
+  with files.write_atomically(folder / 'SHA256SUMS') as partial:
+    Path(partial).write_text(''.join(lines), encoding='utf-8')
+
+
+if __name__ == '__main__':
+  command_line.run(main, __name__)

@@ -1,0 +1,63 @@
+"""Makes a site of the files that are read on GitHub; a hook of mkdocs.yml.
+
+The README becomes the first page, and the Python reference is made from the
+docstrings. Links to what is not in docs/ lead to the repository.
+"""
+
+import re
+from pathlib import Path
+
+from mkdocs.structure import files as files_lib
+
+ROOT = Path(__file__).resolve().parent.parent
+# Where the README is linked to from, and is not the first page.
+_OUTSIDE = re.compile(r'(\]\()(?:\.\./)+([^)]+\))')
+_INSIDE = re.compile(r'(\]\()docs/')
+_LOCAL = re.compile(r'(\]\()(?!https?://|docs/|#)([^)]+\))')
+# Where people look something up; the rest is in docs/design.md.
+REFERENCE = {
+  'Cutting out': ['rmbg_jax.remover.BackgroundRemover'],
+  'What is done to alpha': [
+    'rmbg_jax.prediction.refinement.Refinement',
+  ],
+  'Checkpoints': [
+    'rmbg_jax.pretrained.load.load_model',
+    'rmbg_jax.pretrained.load.LoadedModel',
+    'rmbg_jax.pretrained.catalogue.list_checkpoints',
+    'rmbg_jax.pretrained.catalogue.Checkpoint',
+    'rmbg_jax.pretrained.release.save_release',
+  ],
+  'Preprocessing': ['rmbg_jax.preprocessing.Preprocessing'],
+  'Errors': [
+    'data_pipelines.errors.UserError',
+    'data_pipelines.errors.MissingFileError',
+  ],
+}
+
+
+def on_files(files, config):
+  """Adds the pages that are not files in docs/."""
+  address = f'{config.repo_url.rstrip("/")}/blob/main/'
+  home = (ROOT / 'README.md').read_text(encoding='utf-8')
+  home = _LOCAL.sub(rf'\g<1>{address}\2', home)
+  home = _INSIDE.sub(r'\1', home)
+  home = home.replace(
+    '](images/photos/README.md)', f']({address}docs/images/photos/README.md)'
+  )
+  for name, content in (('index.md', home), ('reference.md', make_reference())):
+    files.append(files_lib.File.generated(config, name, content=content))
+  return files
+
+
+def on_page_markdown(markdown, page, config, files):
+  """Leads links that leave docs/ to the repository."""
+  address = f'{config.repo_url.rstrip("/")}/blob/main/'
+  return _OUTSIDE.sub(rf'\g<1>{address}\2', markdown)
+
+
+def make_reference() -> str:
+  """Returns the page of the Python reference."""
+  parts = ['# Python reference']
+  for title, names in REFERENCE.items():
+    parts += [f'## {title}', *(f'::: {name}' for name in names)]
+  return '\n\n'.join(parts) + '\n'
