@@ -13,7 +13,7 @@
 #
 # From the weights that come with the project, to your own photos. As it stands it
 # trains on a few small drawn pictures, to see everything run in two minutes on
-# two cores; with `DATA` and without the first line of `OPTIONS` it is for real.
+# two cores; with `DATA` and without `QUICK` it is for real.
 
 # %%
 # On Colab this fetches and installs the project, for a GPU if there is one. In
@@ -46,13 +46,11 @@ DATA = ''
 # Checkpoints and logs. On Colab they go to your Drive, which outlives it.
 COLAB = Path('/content').exists()
 WORKDIR = '/content/drive/MyDrive/rmbg/small' if COLAB else 'runs/notebook'
-# Any setting of configs/default.py. This starts from the weights that come with
-# the project; to start from ImageNet's: --config.model.encoder.weights=imagenet
-OPTIONS = (
-  '--config.init_from=small '
-  '--config.data.size=96,96 --config.data.batch_size=8 --config.data.demo.count=40 '
-  '--config.train.epochs=2'
-)
+# Any setting of configs/default.py. OPTIONS starts from the weights that come with
+# the project; from ImageNet's: '--config.model.encoder.weights=imagenet'.
+# QUICK is for seeing everything run: empty it for your own photos.
+OPTIONS = '--config.init_from=small'
+QUICK = '--config.data.size=96,96 --config.data.batch_size=8 --config.data.demo.count=40 --config.model.encoder.frozen_stages=4 --config.train.epochs=2'
 
 # %%
 if WORKDIR.startswith('/content/drive'):
@@ -68,7 +66,7 @@ if not DATA:
 # checkpoint, to the same result.
 
 # %%
-# !{sys.executable} -m rmbg_jax.main --config={CONFIG} --workdir={WORKDIR} {data} {OPTIONS}
+# !{sys.executable} -m rmbg_jax.main --config={CONFIG} --workdir={WORKDIR} {data} {QUICK} {OPTIONS}
 
 # %%
 # !{sys.executable} scripts/plot_history.py {WORKDIR} --output={WORKDIR}/history.png

@@ -83,6 +83,7 @@ def test_train_goes_on_after_a_disconnect(checkout):
       'train',
       checkout,
       CONFIG='configs/demo.py',
+      QUICK='',
       WORKDIR='runs/sample',
       OPTIONS=f'{small} --config.train.epochs={epochs}',
     )
