@@ -17,7 +17,7 @@ GPU that holds all pairs: about 36 epochs of 13,000 pairs (docs/model_card.md).
 
 from ml_collections import ConfigDict
 
-from configs import default, light
+from configs import _light, default
 from data_pipelines.errors import UserError
 
 
@@ -27,10 +27,10 @@ def get_config(variant: str = '') -> ConfigDict:
   config.name = 'lite'
   config.model.bridge.filters = 160
   config.model.decoder.filters = (128, 64, 32, 16)
-  light.set_training(config)
+  _light.set_training(config)
   if variant == 'device':
     config.model.encoder.weights = 'imagenet'
-    light.set_device_training(config)
+    _light.set_device_training(config)
   elif variant:
     raise UserError(f"lite.py:{variant}: the only variant is 'device'.")
   return config

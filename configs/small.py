@@ -15,7 +15,7 @@ GPU that holds all pairs: about 49 epochs of 13,000 pairs (docs/model_card.md).
 
 from ml_collections import ConfigDict
 
-from configs import default, light
+from configs import _light, default
 from data_pipelines.errors import UserError
 
 
@@ -30,10 +30,10 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.bridge.filters = 64
   config.model.bridge.rates = (1, 2, 4)
   config.model.decoder.filters = (64, 48, 32, 16)
-  light.set_training(config)
+  _light.set_training(config)
   if variant == 'device':
     config.model.encoder.weights = 'imagenet'
-    light.set_device_training(config)
+    _light.set_device_training(config)
   elif variant:
     raise UserError(f"small.py:{variant}: the only variant is 'device'.")
   return config

@@ -212,8 +212,8 @@ def test_wrong_settings_are_refused():
     DeviceAugment(max_scale=0.5)
 
 
-def test_the_campaigns_recipe_is_one_for_devices():
-  config = lite.get_config('campaign')
+def test_the_recipe_for_devices_is_one_for_them():
+  config = lite.get_config('device')
   augment = DeviceAugment(
     **config.data.augment,
     max_scale=config.data.device.max_scale,
