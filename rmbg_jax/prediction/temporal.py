@@ -56,7 +56,6 @@ class Steadier:
     # what moves takes its surroundings along.
     size = 2 * _RADIUS + 1
     # A third of a second, which photos do not wait for.
-    from scipy import ndimage
 
     difference = ndimage.uniform_filter(difference, size, mode='nearest')
     difference = ndimage.maximum_filter(difference, size, mode='nearest')
