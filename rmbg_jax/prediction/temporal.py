@@ -55,8 +55,6 @@ class Steadier:
     # The mean of a window, so that noise does not count; its maximum, so that
     # what moves takes its surroundings along.
     size = 2 * _RADIUS + 1
-    # A third of a second, which photos do not wait for.
-
     difference = ndimage.uniform_filter(difference, size, mode='nearest')
     difference = ndimage.maximum_filter(difference, size, mode='nearest')
     weight = self.strength * _MOST * np.exp(-((difference / _SIGMA) ** 2))
