@@ -38,6 +38,7 @@ os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
 
 import benchmark_app
 
+from data_pipelines import parallel
 from rmbg_jax import command_line
 
 # `--checkpoint` and `--repeats` are those of benchmark_app.
@@ -130,7 +131,7 @@ def main(argv: list[str]) -> None:
   """Prints the figures."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
+  print(f'{platform.machine()}, {parallel.count_cores()} cores', flush=True)
   checkpoint = flags.FLAGS.checkpoint
   own, url = benchmark_app.start_server(checkpoint)
   urls, servers = {'this server': f'{url}api/remove'}, [own]

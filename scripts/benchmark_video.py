@@ -12,7 +12,6 @@ frames on its standard input, and writes a PNG for each. backgroundremover
 writes a ProRes file. Needs `pip install '.[video]'`, and what is named.
 """
 
-import os
 import platform
 import shlex
 import statistics
@@ -29,7 +28,7 @@ from absl import app, flags
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data_pipelines import demo
+from data_pipelines import demo, parallel
 from rmbg_jax import command_line
 
 _CHECKPOINT = command_line.define_path(
@@ -120,7 +119,7 @@ def main(argv: list[str]) -> None:
   """Prints frames per second."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  print(f'{platform.machine()}, {os.cpu_count()} cores', flush=True)
+  print(f'{platform.machine()}, {parallel.count_cores()} cores', flush=True)
   with tempfile.TemporaryDirectory() as name:
     programs = make_programs(Path(name))
     for program in programs.values():

@@ -49,16 +49,18 @@ ALLOWED_WARNINGS = (
 )
 
 
-# The files that take longest, as each says why, in that order.
+# The files that take longest, in that order.
 LONGEST = (
   'test_docs.py',
   'test_command_lines.py',
   'test_interruptions.py',
+  'test_export.py',
+  'test_train.py',
   'test_distributed.py',
   'test_training_loop.py',
-  'test_frozen_stages.py',
-  'test_train.py',
   'test_campaign.py',
+  'test_models.py',
+  'test_frozen_stages.py',
 )
 
 

@@ -301,6 +301,8 @@ def to_trimap(
     alpha: the foreground's share.
     width: pixels (of a square) by which the unknown band grows to either side.
   """
+  from scipy import ndimage
+
   trimap = np.full(alpha.shape, 128, np.uint8)
   for value, sure in ((255, alpha >= _SURE), (0, alpha <= _GONE)):
     if width:
@@ -331,6 +333,8 @@ def _spread(
 
   Whoever resizes or blurs them, or uses another alpha, gets no old background.
   """
+  from scipy import ndimage
+
   hidden = alpha < 0.5 / 255
   if not hidden.any() or hidden.all():
     return colours

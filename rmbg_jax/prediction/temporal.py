@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import ndimage
 
 # Of the range of colours: a difference by which a mask is taken for another's.
 # Noise of good clips stays well below, what moves is well above.
@@ -46,6 +45,8 @@ class Steadier:
     """
     if not self.strength:
       return probs
+    from scipy import ndimage  # Late, as it takes a third of a second.
+
     picture = seen.astype(np.float32) / 255
     if self.probs is None:
       self.probs, self.guide = probs, picture
@@ -54,6 +55,9 @@ class Steadier:
     # The mean of a window, so that noise does not count; its maximum, so that
     # what moves takes its surroundings along.
     size = 2 * _RADIUS + 1
+    # A third of a second, which photos do not wait for.
+    from scipy import ndimage
+
     difference = ndimage.uniform_filter(difference, size, mode='nearest')
     difference = ndimage.maximum_filter(difference, size, mode='nearest')
     weight = self.strength * _MOST * np.exp(-((difference / _SIGMA) ** 2))
