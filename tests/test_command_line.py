@@ -173,7 +173,7 @@ def test_names_and_paths_of_configurations():
   assert resolve(['x', '--config=lite']) == ['x', f'--config={lite}']
   assert resolve(['x', '--config', 'lite:device', 'y']) == [
     'x',
-    f'--config={lite}:campaign',
+    f'--config={lite}:device',
     'y',
   ]
   unchanged = ['x', '--config=configs/lite.py:device', '--config.name=lite']
