@@ -23,18 +23,13 @@ import rmbg_jax
 from data_pipelines import errors
 from rmbg_jax import command_line, files
 
-_TAG = flags.DEFINE_string('tag', None, 'v and the version.', required=True)
-_OUTPUT = command_line.define_path(
-  'output', 'dist', 'Folder to make; it must not be there.'
-)
-
 
 def main(argv: list[str]) -> None:
   """Builds everything."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  check_tag(_TAG.value)
-  output = Path(_OUTPUT.value).resolve()
+  check_tag(flags.FLAGS.tag)
+  output = Path(flags.FLAGS.output).resolve()
   if output.exists():
     raise errors.UserError(f'--output={output} is there. Pass a new folder.')
   notes = read_changes(
@@ -94,5 +89,14 @@ def write_checksums(folder: Path) -> None:
     Path(partial).write_text(''.join(lines), encoding='utf-8')
 
 
+def _define_flags() -> None:
+  # Here, since other programs that a process imports have an --output too.
+  flags.DEFINE_string('tag', None, 'v and the version.', required=True)
+  command_line.define_path(
+    'output', 'dist', 'Folder to make; it must not be there.'
+  )
+
+
 if __name__ == '__main__':
+  _define_flags()
   command_line.run(main, __name__)

@@ -43,6 +43,8 @@ ALLOWED_WARNINGS = (
   'ignore:You are saving your model as an HDF5 file:UserWarning',
   # Keras 3 on NumPy 2.
   'ignore:__array__ implementation:DeprecationWarning',
+  # A server in a thread may be at an answer when its test is over.
+  'ignore:unclosed <socket:ResourceWarning',
   # Raised inside TensorFlow and tf_keras themselves.
   'ignore::DeprecationWarning:tensorflow',
   'ignore::DeprecationWarning:tf_keras',

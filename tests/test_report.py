@@ -33,14 +33,21 @@ def test_a_second_run_keeps_the_figures_of_any_name(name, tmp_path):
   }
 
 
+def _add_and_be_killed(path, entry):
+  """Leaves what a run leaves that never comes to close its report."""
+  written = report.Report(path)
+  written.add(entry)
+  written._file.close()
+
+
 @pytest.mark.parametrize('cut', [3, -1, -7])
 def test_two_kills_lose_no_line_but_the_one_they_cut(cut, tmp_path):
   path = tmp_path / 'report.jsonl'
-  report.Report(path).add(_entry('a.jpg', width=1))
+  _add_and_be_killed(path, _entry('a.jpg', width=1))
   whole = path.read_bytes()
   # Perhaps in the middle of a character.
   path.write_bytes(whole + '{"photo": "ü.jpg", "error": "ü"}'.encode()[:cut])
-  report.Report(path).add(_entry('b.jpg', width=2))
+  _add_and_be_killed(path, _entry('b.jpg', width=2))
   with path.open('ab') as file:
     file.write(b'{"photo": "c')
   report.Report(path).close()
