@@ -17,8 +17,9 @@ def get_config() -> ConfigDict:
   config.name = 'default'  # Names the default working directory.
   config.seed = 42
   # Start from the weights (only) of a working directory, a .safetensors file,
-  # a model.h5 or a U2-Net .onnx; 'released' for the ones that come with the
-  # project, 'u2net', 'u2netp' or 'u2net_human_seg' for published ones.
+  # a model.h5 or a U2-Net .onnx; 'small' or 'lite' for the ones that come
+  # with the project ('released' is the default of them), 'u2net', 'u2netp' or
+  # 'u2net_human_seg' for published ones.
   config.init_from = ''
   # Bit for bit the same on a GPU too, at the cost of some speed.
   config.deterministic = False
