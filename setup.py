@@ -7,6 +7,7 @@ other projects have: there they are inside of `rmbg_jax`, and imported so.
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
@@ -15,6 +16,11 @@ from setuptools.command.build_py import build_py
 # An editable installation is the checkout, as it is.
 MOVED = () if 'editable_wheel' in sys.argv else ('configs', 'data_pipelines')
 KEPT = [name for name in ('configs', 'data_pipelines') if name not in MOVED]
+
+
+def _with_rooms(names: Iterable[str]) -> list[str]:
+  """Returns patterns of packages and of the packages in them."""
+  return [pattern for name in names for pattern in (name, f'{name}.*')]
 
 
 class BuildPy(build_py):
@@ -35,8 +41,13 @@ class BuildPy(build_py):
 
 
 setup(
-  packages=find_namespace_packages(include=['rmbg_jax*', *KEPT])
-  + [f'rmbg_jax.{name}' for name in MOVED],
+  packages=[
+    *find_namespace_packages(include=['rmbg_jax*', *_with_rooms(KEPT)]),
+    *(
+      f'rmbg_jax.{package}'
+      for package in find_namespace_packages(include=_with_rooms(MOVED))
+    ),
+  ],
   package_dir={f'rmbg_jax.{name}': name for name in MOVED},
   cmdclass={'build_py': BuildPy},
 )

@@ -94,8 +94,8 @@ def get_config() -> ConfigDict:
   config.data.demo.size = 128  # Pixels.
 
   config.loss = ConfigDict()
-  # Weight of each loss in `rmbg_jax/losses.py`, of each output (coarse to
-  # fine), and of a pair by the kind of its label.
+  # Weight of each loss in `rmbg_jax/training/losses.py`, of each output (coarse
+  # to fine), and of a pair by the kind of its label.
   config.loss.weights = ConfigDict()
   config.loss.weights.bce = 1.0
   config.loss.weights.iou = 0.0

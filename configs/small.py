@@ -16,7 +16,7 @@ GPU that holds all pairs: about 49 epochs of 13,000 pairs (docs/model_card.md).
 from ml_collections import ConfigDict
 
 from configs import _light, default
-from data_pipelines.errors import UserError
+from data_pipelines.io.errors import UserError
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -10,225 +10,74 @@ from 0 to 255. The originals are only read. The same command goes on where it
 was interrupted, and changes nothing where all is done.
 """
 
-import csv
 import dataclasses
-import errno
-import json
-import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tqdm
 from absl import app, flags
-from PIL import Image, ImageOps
 
-from data_pipelines import (
+from data_pipelines import cli
+from data_pipelines.datasets import (
   cod10k,
   combine,
-  errors,
+  directories,
   folder,
-  images,
   p3m,
-  parallel,
   people,
-  trees,
 )
-from rmbg_jax import command_line, files
-
-OPTIONS_NAME = 'prepare.json'
-REJECTED_NAME = 'Rejected.csv'
-NONCAM = 'cod10k-noncam'
-
-Resize = Callable[[tuple[int, int]], tuple[int, int]]
+from data_pipelines.io import errors
+from data_pipelines.tools import prepare as prepare_lib
 
 
-def parse_size(text: str) -> Resize:
-  """Returns what computes a photo's new (height, width) from its own.
-
-  Args:
-    text: '' to keep sizes, '640' for the longest side at most, '512x512' for
-      exactly (height)x(width).
-
-  Raises:
-    UserError: for anything else.
-  """
-  sides = text.lower().split('x') if text else []
-  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
-    raise errors.UserError(
-      f'--size={text}: pass the longest side, such as 640, or HEIGHTxWIDTH, '
-      'such as 512x512.'
-    )
-  if len(sides) == 2:
-    exact = int(sides[0]), int(sides[1])
-    return lambda size: exact
-
-  def shrink(size):
-    if not sides:
-      return size
-    scale = min(1, int(sides[0]) / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-  return shrink
-
-
-def prepare_pair(
-  pair: folder.Pair,
-  *,
-  out: Path,
-  resize: Resize,
-  allow_empty: bool,
-  invert: bool,
-) -> folder.Pair:
-  """Writes a pair's photo and mask, if they are not there yet.
-
-  Args:
-    pair: with the name it is to have.
-    out: folder with `Images/` and `Masks/`.
-    resize: see `parse_size`.
-    allow_empty: whether its mask may be empty.
-    invert: whether its mask is 255 for the background.
-
-  Returns:
-    The pair with the written files.
-
-  Raises:
-    ValueError, FileNotFoundError: if the pair cannot be used.
-    OSError: if it cannot be written.
-  """
-  result = dataclasses.replace(
-    pair,
-    image_path=out / 'Images' / pair.name,
-    mask_path=out / 'Masks' / f'{Path(pair.name).stem}.png',
-  )
-  if _is_done(pair, result):
-    return result
-  own = images.read_size(pair.image_path)
-  size = resize(own)
-  photo, mask = folder.read_pair(
-    pair, allow_empty=allow_empty or invert, reduce_to=size
-  )
-  if invert:
-    mask = ImageOps.invert(mask)
-    if not allow_empty and mask.getextrema()[1] == 0:
-      raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
-  mask = _resize_mask(mask, pair, size)
-  with files.write_atomically(result.image_path) as partial:
-    is_jpeg = result.image_path.suffix == '.jpg'
-    if is_jpeg and size == own and _is_plain_jpeg(pair.image_path):
-      shutil.copyfile(pair.image_path, partial)
-    elif is_jpeg:
-      images.resize_image(photo, size=size).save(partial, 'jpeg', quality=95)
-    else:
-      images.resize_image(photo, size=size).save(partial, 'png')
-  with files.write_atomically(result.mask_path) as partial:
-    mask.save(partial, 'png')
-  return result
-
-
-def _resize_mask(
-  mask: Image.Image, pair: folder.Pair, size: tuple[int, int]
-) -> Image.Image:
-  """Returns the mask at (height, width), if what is left of it is one."""
-  resized = images.resize_image(mask, size=size)
-  least = 2 if pair.label == 'alpha' else 128
-  if mask.getextrema()[1] and resized.getextrema()[1] < least:
-    raise errors.UserError(
-      f'{pair.mask_path}: at {size[1]}x{size[0]} pixels next to nothing is '
-      'left of its foreground. Pass a larger --size, or leave the pair out.'
-    )
-  return resized
-
-
-def prepare(
-  pairs: Sequence[folder.Pair],
-  *,
-  out: Path,
-  size: str,
-  allow_empty: bool,
-  invert: Sequence[str],
-) -> tuple[list[folder.Pair], list[tuple[str, str]]]:
-  """Writes the data set; `Dataset.csv` comes last.
-
-  Args:
-    pairs: with their names and splits.
-    out: the new data set's folder.
-    size: see `parse_size`.
-    allow_empty: whether any mask may be empty; COD10K's NonCAM masks may.
-    invert: the sources whose masks are 255 for the background.
-
-  Returns:
-    (the written pairs, (name, reason) of what could not be used).
-
-  Raises:
-    UserError: if the folder is not for this data set, or nothing is usable.
-    OSError: if it cannot be written, as when the disk is full.
-  """
-  resize = parse_size(size)
-  _check_options(out, {'size': size, 'invert': sorted(invert)})
-
-  def attempt(pair):
-    try:
-      return prepare_pair(
-        pair,
-        out=out,
-        resize=resize,
-        allow_empty=allow_empty or pair.source == NONCAM,
-        invert=pair.source in invert,
-      )
-    except (ValueError, FileNotFoundError) as error:
-      return pair.name, str(error)
-    except OSError as error:
-      if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):
-        raise
-      return pair.name, f'{pair.image_path}: {error.strerror}. Rename it.'
-
-  written, rejected = [], []
-  results = parallel.map_in_order(attempt, pairs)
-  for result in tqdm.tqdm(results, total=len(pairs), unit='pair'):
-    (written if isinstance(result, folder.Pair) else rejected).append(result)
-  if not written:
-    raise errors.UserError(
-      f'None of {len(pairs)} pairs can be used; the first: {rejected[0][1]}'
-    )
-  folder.write_csv(out / folder.CSV_NAME, written)
-  return written, rejected
-
-
-def _check_options(out: Path, options: dict) -> None:
-  """Files of two sizes must not mix in a folder, nor ours with others'."""
-  path = out / OPTIONS_NAME
-  if path.exists():
-    earlier = json.loads(path.read_text())
-    if earlier != options:
-      raise errors.UserError(
-        f'{out} was made with {earlier}, not {options}. Pass another --output.'
-      )
-  elif out.exists() and any(out.iterdir()):
-    raise errors.UserError(
-      f'{out} has files that are not of this command. Pass another --output.'
-    )
-  with files.write_atomically(path) as partial:
-    partial.write_text(json.dumps(options))
-  for stale in out.glob('*/.*.partial'):  # Of a run that was killed.
-    stale.unlink()
-
-
-def _is_done(pair: folder.Pair, result: folder.Pair) -> bool:
+def main(argv: list[str]) -> None:
+  """Makes what the flags describe; exits with 1 if a file was rejected."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  out = Path(flags.FLAGS.output)
+  share = flags.FLAGS.validation_share
+  if share is None:
+    share = combine.SHARES[flags.FLAGS.split]
   try:
-    written = min(path.stat().st_mtime_ns for path in _files_of(result))
-  except FileNotFoundError:
-    return False
-  return max(path.stat().st_mtime_ns for path in _files_of(pair)) <= written
-
-
-def _files_of(pair: folder.Pair) -> tuple[Path, Path]:
-  return pair.image_path, pair.mask_path
-
-
-def _is_plain_jpeg(path: Path) -> bool:
-  with images.opened(path) as image:
-    upright = images.read_orientation(image) == 1
-    return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
+    everything, unwanted, problems = _read_sources()
+    pairs = combine.name_pairs(everything)
+    # Split before COD10K's choice: who is held out does not depend on it.
+    pairs, left_out = combine.SPLITS[flags.FLAGS.split](pairs, share)
+    written, rejected = prepare_lib.prepare(
+      [pair for pair in pairs if pair.image_path not in unwanted],
+      out=out,
+      size=flags.FLAGS.size,
+      allow_empty=flags.FLAGS.allow_empty_masks,
+      invert=flags.FLAGS.invert,
+    )
+    rejected += [('', problem) for problem in problems]
+    prepare_lib.write_rejected(out / prepare_lib.REJECTED_NAME, rejected)
+  except errors.UserError:  # Also of a missing file, which is an OSError too.
+    raise
+  except OSError as error:
+    raise errors.UserError(
+      f'cannot write to {out}: {error}. Make room there and run the same '
+      'command again; it goes on where it stopped.'
+    ) from error
+  empty = sum(pair.source == prepare_lib.NONCAM for pair in written)
+  if empty:
+    print(
+      f'{empty:,} have empty masks: train with '
+      '--config.data.allow_empty_masks=true.'
+    )
+  print(combine.summarize(written))
+  if left_out:
+    examples = ', '.join(pair.image_path.name for pair in left_out[:3])
+    reason = {
+      'original': 'the original project does not use P3M-500-P',
+      'official': 'under the same names they are tested',
+    }[flags.FLAGS.split]
+    print(f'{len(left_out)} left out, as {reason}: {examples}')
+  for _, reason in rejected[:20]:
+    print(f'Rejected: {reason}')
+  if rejected:
+    print(
+      f'{len(rejected)} rejected in all: see {out / prepare_lib.REJECTED_NAME}'
+    )
+    raise SystemExit(1)
 
 
 def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
@@ -255,7 +104,7 @@ def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
         'to be changed. Pass another --output.'
       )
     pairs = read(directory, problems)
-    print('\n'.join(trees.describe_counts(pairs, published)))
+    print('\n'.join(directories.describe_counts(pairs, published)))
     everything += pairs
     if read is cod10k.read_cod10k:
       choice = flags.FLAGS.cod10k_images
@@ -279,66 +128,6 @@ def _read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
   ]
 
 
-def _write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
-  with (
-    files.write_atomically(path) as partial,
-    partial.open(
-      'w', newline='', encoding='utf-8', errors='surrogateescape'
-    ) as file,
-  ):
-    csv.writer(file).writerows([('Image Name', 'Reason'), *rejected])
-
-
-def main(argv: list[str]) -> None:
-  """Makes what the flags describe; exits with 1 if a file was rejected."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  out = Path(flags.FLAGS.output)
-  share = flags.FLAGS.validation_share
-  if share is None:
-    share = combine.SHARES[flags.FLAGS.split]
-  try:
-    everything, unwanted, problems = _read_sources()
-    pairs = combine.name_pairs(everything)
-    # Split before COD10K's choice: who is held out does not depend on it.
-    pairs, left_out = combine.SPLITS[flags.FLAGS.split](pairs, share)
-    written, rejected = prepare(
-      [pair for pair in pairs if pair.image_path not in unwanted],
-      out=out,
-      size=flags.FLAGS.size,
-      allow_empty=flags.FLAGS.allow_empty_masks,
-      invert=flags.FLAGS.invert,
-    )
-    rejected += [('', problem) for problem in problems]
-    _write_rejected(out / REJECTED_NAME, rejected)
-  except errors.UserError:  # Also of a missing file, which is an OSError too.
-    raise
-  except OSError as error:
-    raise errors.UserError(
-      f'cannot write to {out}: {error}. Make room there and run the same '
-      'command again; it goes on where it stopped.'
-    ) from error
-  empty = sum(pair.source == NONCAM for pair in written)
-  if empty:
-    print(
-      f'{empty:,} have empty masks: train with '
-      '--config.data.allow_empty_masks=true.'
-    )
-  print(combine.summarize(written))
-  if left_out:
-    examples = ', '.join(pair.image_path.name for pair in left_out[:3])
-    reason = {
-      'original': 'the original project does not use P3M-500-P',
-      'official': 'under the same names they are tested',
-    }[flags.FLAGS.split]
-    print(f'{len(left_out)} left out, as {reason}: {examples}')
-  for _, reason in rejected[:20]:
-    print(f'Rejected: {reason}')
-  if rejected:
-    print(f'{len(rejected)} rejected in all: see {out / REJECTED_NAME}')
-    raise SystemExit(1)
-
-
 def _define_flags() -> None:
   for name, title in (
     ('p3m', 'P3M-10k'),
@@ -346,8 +135,8 @@ def _define_flags() -> None:
     ('people', 'People Segmentation'),
     ('folder', 'photos and masks of your own'),
   ):
-    command_line.define_path(name, None, f'Folder of {title}.')
-  command_line.define_path(
+    cli.define_path(name, None, f'Folder of {title}.')
+  cli.define_path(
     'output', None, 'Folder to write to.', short='out', required=True
   )
   flags.DEFINE_string(
@@ -384,4 +173,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

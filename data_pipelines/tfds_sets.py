@@ -10,257 +10,35 @@ Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
 the folder layout.
 """
 
-import functools
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-
-import tensorflow_datasets as tfds
 from absl import app, flags
 
-from data_pipelines import cod10k, errors, folder, images, p3m, people
-from rmbg_jax import command_line, files
-
-READERS = {
-  'p3m': p3m.read_p3m,
-  'cod10k': cod10k.read_cod10k,
-  'people': people.read_people,
-  'combined': folder.read_folder,
-}
-
-_TEXTS = ('name', 'category', 'source', 'label', 'split')
-
-
-class RmbgPairs(tfds.core.GeneratorBasedBuilder):
-  """Photos and masks; each data set and their combination is a config."""
-
-  VERSION = tfds.core.Version('1.1.0')
-  RELEASE_NOTES = {
-    '1.1.0': 'The rows of a combined set keep their own splits.',
-  }
-  BUILDER_CONFIGS = [
-    tfds.core.BuilderConfig(name=name, description=f'{name}, as published')
-    for name in ('p3m', 'cod10k', 'people')
-  ] + [
-    tfds.core.BuilderConfig(
-      name='combined', description='the folder layout, as prepare.py makes it'
-    )
-  ]
-  MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    'Put the data set into manual_dir as its publisher ships it, for '
-    '"combined" the folder that data_pipelines.prepare made.'
-  )
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Photographs and masks of what is in their foreground.',
-      features=tfds.features.FeaturesDict(
-        {
-          'image': tfds.features.Image(shape=(None, None, 3)),
-          'mask': tfds.features.Image(shape=(None, None, 1)),
-          **{key: tfds.features.Text() for key in _TEXTS},
-        }
-      ),
-      disable_shuffling=True,  # The loader shuffles; evaluation is in order.
-    )
-
-  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-    pairs = READERS[self.builder_config.name](dl_manager.manual_dir)
-    folder.check_pairs(pairs)
-    folder.report(
-      [str(p.image_path) for p in pairs if not _is_utf_8(p.name)],
-      remedy='TFDS sets take UTF-8 alone; rename these files',
-    )
-    splits: dict[str, list[folder.Pair]] = {}
-    for pair in pairs:
-      split = name_split(pair, self.builder_config.name)
-      splits.setdefault(split, []).append(pair)
-    return {
-      split: self._generate_examples(part) for split, part in splits.items()
-    }
-
-  def _generate_examples(
-    self, pairs: Sequence[folder.Pair]
-  ) -> Iterator[tuple[str, dict[str, str | bytes]]]:
-    for pair in pairs:
-      yield (
-        pair.name,
-        {
-          'image': pair.image_path.read_bytes(),
-          'mask': pair.mask_path.read_bytes(),
-          **{key: getattr(pair, key) for key in _TEXTS},
-        },
-      )
-
-
-class StoredPairs(Sequence):
-  """Pairs of a TFDS split, whose files are read when they are asked for.
-
-  Attributes:
-    records: a random-access data source of encoded pairs.
-    texts: what else a `folder.Pair` has, of each record.
-    stamp: changes when the records do.
-    indices: of the records that belong to it, in order.
-  """
-
-  def __init__(
-    self,
-    records: Sequence,
-    texts: Sequence[Mapping[str, str]],
-    stamp: str,
-    indices: Sequence[int],
-  ):
-    self.records = records
-    self.texts = texts
-    self.stamp = stamp
-    self.indices = indices
-
-  def __len__(self) -> int:
-    """Returns the number of pairs."""
-    return len(self.indices)
-
-  def __getitem__(self, index: int) -> folder.Pair:
-    """Returns a pair; its record is read once, when a file of it is."""
-    place = self.indices[index]
-    read = functools.cache(lambda: self.records[place])
-    texts = self.texts[place]
-    photo, mask = (
-      images.Encoded(
-        f'{texts["name"]} ({kind})',
-        stamp=f'{self.stamp} {place} {key}',
-        read_bytes=lambda key=key: read()[key],
-      )
-      for kind, key in (('photo', 'image'), ('mask', 'mask'))
-    )
-    return folder.Pair(image_path=photo, mask_path=mask, **texts)
-
-  def take(self, indices: Sequence[int]) -> 'StoredPairs':
-    """Returns the pairs at these places."""
-    return StoredPairs(
-      self.records, self.texts, self.stamp, [self.indices[i] for i in indices]
-    )
-
-
-def name_split(pair: folder.Pair, name: str) -> str:
-  """Returns the TFDS split of a pair of a data set of `READERS`.
-
-  That is train, val or test; of a published set, what is not meant to be used
-  beside the rest has a split of its own. A combined set's list has the say.
-  """
-  split = pair.split or 'train'
-  if name == 'combined':
-    return split
-  if pair.source in ('p3m-500-p', 'p3m-500-np'):
-    return pair.source.replace('-', '_')
-  return f'noncam_{split}' if pair.source == 'cod10k-noncam' else split
-
-
-def build(
-  name: str, directory: str | os.PathLike, *, out: str | os.PathLike
-) -> dict[str, int]:
-  """Writes a data set as a TFDS one; a complete one is kept.
-
-  Args:
-    name: of `READERS`.
-    directory: see `RmbgPairs.MANUAL_DOWNLOAD_INSTRUCTIONS`.
-    out: TFDS' `data_dir`.
-
-  Returns:
-    The number of pairs by split.
-  """
-  builder = _make_builder(name, out)
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(manual_dir=Path(directory))
-  )
-  path = _index_path(builder)
-  if not path.exists():
-    # Reading the texts from the records would read all photos at every start.
-    index = {
-      split: [
-        {key: record[key].decode() for key in _TEXTS}
-        for record in _open_records(builder, split)
-      ]
-      for split in builder.info.splits
-    }
-    with files.write_atomically(path) as partial:
-      partial.write_text(json.dumps(index), encoding='utf-8')
-  return {key: split.num_examples for key, split in builder.info.splits.items()}
-
-
-def load(
-  name: str, out: str | os.PathLike, *, splits: Sequence[str]
-) -> dict[str, StoredPairs]:
-  """Returns the pairs of those splits that the data set has.
-
-  Raises:
-    MissingFileError: if it has not been built there.
-  """
-  builder = _make_builder(name, out)
-  path = _index_path(builder)
-  if not (builder.is_prepared() and path.exists()):
-    raise errors.MissingFileError(
-      f'{out}: no TFDS data set {name}. Make it: python -m '
-      f'data_pipelines.tfds_sets --name={name} --data=FOLDER --output={out}'
-    )
-  index = json.loads(path.read_text(encoding='utf-8'))
-  stored = {}
-  for split in splits:
-    if split in index:
-      stored[split] = StoredPairs(
-        _open_records(builder, split),
-        index[split],
-        f'{path} {path.stat().st_mtime_ns} {split}',
-        range(len(index[split])),
-      )
-  return stored
-
-
-def _is_utf_8(name: str) -> bool:
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
-
-
-def _index_path(builder: RmbgPairs) -> Path:
-  return Path(builder.data_dir) / 'pairs.json'
-
-
-def _open_records(builder: RmbgPairs, split: str) -> Sequence:
-  skip = tfds.decode.SkipDecoding()
-  return builder.as_data_source(
-    split=split, decoders={'image': skip, 'mask': skip}
-  )
-
-
-def _make_builder(name: str, out: str | os.PathLike) -> RmbgPairs:
-  return RmbgPairs(
-    config=name, data_dir=os.fspath(out), file_format='array_record'
-  )
+from data_pipelines import cli
+from data_pipelines.datasets import tfds_sets as tfds_sets_lib
 
 
 def main(argv: list[str]) -> None:
   """Builds what the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  counts = build(flags.FLAGS.name, flags.FLAGS.data, out=flags.FLAGS.output)
+  counts = tfds_sets_lib.build(
+    flags.FLAGS.name, flags.FLAGS.data, out=flags.FLAGS.output
+  )
   for split, count in counts.items():
     print(f'{split}: {count:,} pairs')
 
 
 def _define_flags() -> None:
-  flags.DEFINE_enum('name', None, list(READERS), 'Data set.', required=True)
-  command_line.define_path(
+  flags.DEFINE_enum(
+    'name', None, list(tfds_sets_lib.READERS), 'Data set.', required=True
+  )
+  cli.define_path(
     'data', None, 'Folder that it is in.', short='dir', required=True
   )
-  command_line.define_path(
+  cli.define_path(
     'output', None, 'TFDS data_dir to write to.', short='out', required=True
   )
 
 
 if __name__ == '__main__':
   _define_flags()
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

@@ -45,7 +45,7 @@ OUTPUT = 'runs/evaluation'
 OPTIONS = '--metrics=saliency --batch_size=4'
 
 # %%
-from data_pipelines import demo
+from data_pipelines.datasets import demo
 
 if '/content/drive' in CHECKPOINTS + DATA:
   from google.colab import drive

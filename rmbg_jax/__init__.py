@@ -10,9 +10,9 @@ __version__ = '0.1.0'
 __all__ = ['BackgroundRemover', 'list_checkpoints', 'load_model']
 
 _LOCATIONS = {
-  'BackgroundRemover': 'rmbg_jax.remover',
-  'list_checkpoints': 'rmbg_jax.pretrained.catalogue',
-  'load_model': 'rmbg_jax.pretrained.load',
+  'BackgroundRemover': 'rmbg_jax.inference.remover',
+  'list_checkpoints': 'rmbg_jax.weights.catalogue',
+  'load_model': 'rmbg_jax.weights.load',
 }
 
 

@@ -1,7 +1,7 @@
 """A page in the browser to cut out photos on, and HTTP calls for programs.
 
 ```bash
-pip install '.[app]'
+pip install -e '.[app]'
 python -m rmbg_jax.app --checkpoint=runs/lite,released
 ```
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from absl import app, flags
 from PIL import Image
 
-from data_pipelines import errors
-from rmbg_jax import command_line
+from data_pipelines import cli
+from data_pipelines.io import errors
 
 
 def main(argv: list[str]) -> None:
@@ -41,7 +41,7 @@ def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
     raise errors.UserError(
-      "The page needs Gradio: pip install '.[app]' in a checkout."
+      "The page needs Gradio: pip install -e '.[app]' in a checkout."
     )
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')
@@ -50,8 +50,8 @@ def _serve(folder: Path) -> None:
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
   from rmbg_jax import runtime
-  from rmbg_jax.pretrained import u2net_onnx
   from rmbg_jax.web import service as service_lib
+  from rmbg_jax.weights import u2net_onnx
 
   runtime.start()
   # Photos are held against --max_pixels, by name.
@@ -132,7 +132,7 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
 
 
 def _define_flags() -> None:
-  command_line.define_paths(
+  cli.define_paths(
     'checkpoint',
     ['released'],
     'What the page offers, the first as the default; each as predict takes it. '
@@ -154,7 +154,7 @@ def _define_flags() -> None:
   flags.DEFINE_integer(
     'queue', 64, 'Refuse requests when so many are waiting.', lower_bound=1
   )
-  command_line.define_path(
+  cli.define_path(
     'api_key_file',
     '',
     'A file with keys, one a line: HTTP calls must then have one of them in '
@@ -165,7 +165,7 @@ def _define_flags() -> None:
 def run() -> None:
   """The command line's entry point."""
   _define_flags()
-  command_line.run(main, __name__)
+  cli.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -24,29 +24,27 @@ from typing import Any
 import tqdm
 from absl import app, flags
 
-from data_pipelines import errors, parallel
-from rmbg_jax import command_line
+from data_pipelines import cli
+from data_pipelines.io import errors, parallel
 from rmbg_jax.evaluation import benchmarks, columns
 
 # From a data set to its predictions, in the order of its pairs: files, arrays,
 # or what went wrong.
 Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
-_CHECKPOINT = command_line.define_paths(
+_CHECKPOINT = cli.define_paths(
   'checkpoint',
   [],
   "What `predict` takes: a training's working directory, a .safetensors "
   'release, a Keras .h5. Several are put side by side.',
 )
-_PREDICTIONS = command_line.define_paths(
+_PREDICTIONS = cli.define_paths(
   'predictions', [], "Folders of masks with the photos' stems, by anything."
 )
-_DATA = command_line.define_paths(
+_DATA = cli.define_paths(
   'data', [], 'Benchmarks as published, or folders of photos and masks.'
 )
-_OUTPUT = command_line.define_path(
-  'output', 'evaluation', 'Folder for the results.'
-)
+_OUTPUT = cli.define_path('output', 'evaluation', 'Folder for the results.')
 _SPLIT = flags.DEFINE_list(
   'split', [], 'Rows to score on, such as val; default: all but train.'
 )
@@ -75,7 +73,7 @@ _PROCESSES = flags.DEFINE_integer(
 _GALLERY = flags.DEFINE_integer(
   'gallery', 10, 'Worst, median and best images to show; 0: no gallery.'
 )
-_COMPARE = command_line.define_paths(
+_COMPARE = cli.define_paths(
   'compare', [], 'Two results: what differs, instead of an evaluation.'
 )
 _ALLOW = flags.DEFINE_bool(
@@ -90,14 +88,14 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   _check_flags()
-  command_line.check_folder(Path(_OUTPUT.value), 'output')
+  cli.check_folder(Path(_OUTPUT.value), 'output')
   try:
     failed = _compare() if _COMPARE.value else _evaluate()
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
     raise errors.UserError(
-      f"{error}. Evaluation needs more: pip install '.[eval]'"
+      f"{error}. Evaluation needs more: pip install -e '.[eval]'"
     ) from error
   for line in failed[:20]:
     print(f'Failed: {line}')
@@ -249,10 +247,10 @@ def _open_checkpoint(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Returns what is said of a checkpoint, and its predictions of a data set."""
-  from rmbg_jax import remover as remover_lib
   from rmbg_jax import runtime
   from rmbg_jax.evaluation import predictions
-  from rmbg_jax.pretrained import load
+  from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.weights import load
 
   runtime.start()
   details = predictions.describe_checkpoint(path, load.load_model(path))
@@ -314,7 +312,7 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 def run() -> None:
   """The command line's entry point."""
-  command_line.run(main, __name__)
+  cli.run(main, __name__)
 
 
 if __name__ == '__main__':

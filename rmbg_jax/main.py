@@ -8,12 +8,13 @@ from pathlib import Path
 
 from absl import app, flags
 
+from data_pipelines import cli
 from rmbg_jax import command_line
 
 _CONFIG = command_line.define_config(
   'Configuration: the path of a file, or the name of one in configs/.'
 )
-_WORKDIR = command_line.define_path(
+_WORKDIR = cli.define_path(
   'workdir',
   None,
   'Folder for checkpoints, logs and pictures; a training found there is '
@@ -39,7 +40,8 @@ def main(argv: list[str]) -> None:
   # Imported here, so that --help and a wrong flag are answered at once.
   import jax
 
-  from rmbg_jax import runtime, train
+  from rmbg_jax import runtime
+  from rmbg_jax.training import loop
 
   if not _COORDINATOR.value and (_NUM_PROCESSES.value or _PROCESS_ID.value):
     raise app.UsageError(
@@ -54,13 +56,13 @@ def main(argv: list[str]) -> None:
     )
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
   if jax.process_index() == 0:
-    command_line.check_folder(workdir, 'workdir')
-  train.train_and_evaluate(_CONFIG.value, workdir)
+    cli.check_folder(workdir, 'workdir')
+  loop.train_and_evaluate(_CONFIG.value, workdir)
 
 
 def run() -> None:
   """The command line's entry point."""
-  command_line.run(main, __name__, required=['config'])
+  command_line.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -21,9 +21,9 @@ import tqdm
 from absl import app, flags
 from PIL import Image
 
-from data_pipelines import errors
-from rmbg_jax import command_line
-from rmbg_jax.prediction import (
+from data_pipelines import cli
+from data_pipelines.io import errors
+from rmbg_jax.inference import (
   clips,
   encoding,
   listing,
@@ -44,19 +44,19 @@ _ENDINGS = 8  # Of files that are no photos, printed.
 # Memory grows with the square of it.
 _MAX_SCALE = 4
 
-_INPUT = command_line.define_path(
+_INPUT = cli.define_path(
   'input',
   None,
   'A photo, a folder, a pattern such as "photos/**/*.jpg", a .txt file with a '
   'path on each line, or - for standard input.',
 )
-_OUTPUT = command_line.define_path(
+_OUTPUT = cli.define_path(
   'output',
   None,
   'Folder for the results, one sub-folder for each kind; or - for standard '
   'output, with exactly one kind.',
 )
-_CHECKPOINT = command_line.define_path(
+_CHECKPOINT = cli.define_path(
   'checkpoint',
   _RELEASED,
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
@@ -76,7 +76,7 @@ _FORMAT = flags.DEFINE_enum(
   'format', 'png', rendering.FORMATS, 'Of the results; JPEG masks stay PNG.'
 )
 _QUALITY = flags.DEFINE_integer('quality', 95, 'Of WebP and JPEG, 1 to 100.')
-_BACKGROUND = command_line.define_path(
+_BACKGROUND = cli.define_path(
   'background', '', 'For composites: #rrggbb, the path of a picture, or blur.'
 )
 _FOREGROUND = flags.DEFINE_boolean(
@@ -178,7 +178,7 @@ def main(argv: list[str]) -> None:
 
 
 def _print_checkpoints() -> None:
-  from rmbg_jax.pretrained import catalogue
+  from rmbg_jax.weights import catalogue
 
   for checkpoint in catalogue.list_checkpoints():
     print(catalogue.format_checkpoint(checkpoint), end='\n\n')
@@ -241,7 +241,7 @@ def _predict_files() -> bool:
     alone = len(todo) == 1 and not todo[0].is_clip
     session.load(batch_size=1 if alone else _BATCH_SIZE.value)
   else:  # That needs no network, but a wrong flag is still one.
-    from rmbg_jax.pretrained import load
+    from rmbg_jax.weights import load
 
     load.check_exists(_CHECKPOINT.value)
   with (
@@ -360,7 +360,7 @@ def _print_others(source: str) -> None:
       f'({", ".join(counts)})'
     )
     if not clips.HAS_AV and set(others) & clips.SUFFIXES:
-      print("Clips are done too with PyAV: pip install '.[video]'.")
+      print("Clips are done too with PyAV: pip install -e '.[video]'.")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -545,8 +545,8 @@ def _make_video_options(options: dict[str, Any]) -> video.Options:
 
 def _make_remover(options: dict[str, Any], *, batch_size: int):
   # JAX takes a second to import: what is wrong with the flags is said before.
-  from rmbg_jax import remover as remover_lib
   from rmbg_jax import runtime
+  from rmbg_jax.inference import remover as remover_lib
 
   runtime.start()
   return remover_lib.BackgroundRemover.from_checkpoint(
@@ -564,7 +564,7 @@ def run() -> None:
       lambda values, name=name: values[_LIST.name] or values[name] is not None,
       message=f'Flag --{name} must have a value other than None.',
     )
-  command_line.run(main, __name__)
+  cli.run(main, __name__)
 
 
 if __name__ == '__main__':

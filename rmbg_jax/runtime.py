@@ -1,17 +1,17 @@
-"""What a command line sets up before JAX is used."""
+"""Sets JAX up for a command line, and says what to do when memory runs out."""
 
 import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from absl import logging
 
-from data_pipelines import errors
-from rmbg_jax.pretrained import download
+from data_pipelines.io import errors
+from rmbg_jax.weights import download
 
 # As JAX names it to those who listen.
 COMPILATION = '/jax/core/compile/backend_compile_duration'
@@ -68,3 +68,30 @@ def find_trim() -> Callable[[int], int] | None:
   if not sys.platform.startswith('linux'):
     return None
   return getattr(ctypes.CDLL(None), 'malloc_trim', None)
+
+
+def is_exhausted(error: Exception) -> bool:
+  """Whether an error of JAX, or of Python, says that memory is used up."""
+  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+
+
+@contextlib.contextmanager
+def naming_remedies(remedies: str) -> Iterator[None]:
+  """Has an error of used up memory say what to change.
+
+  Args:
+    remedies: what the user can do, in a sentence.
+
+  Raises:
+    UserError: for that error, of any device; others stay what they are.
+  """
+  try:
+    yield
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    if not is_exhausted(error):
+      raise
+    first = str(error).partition('\n')[0] or 'no more memory'
+    raise errors.UserError(
+      f'The memory of the {jax.default_backend().upper()} is used up. '
+      f'{remedies} ({first})'
+    ) from error

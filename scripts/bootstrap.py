@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 11)
+SETUPTOOLS = 'setuptools>=77'  # As in pyproject.toml.
 ACTIVATE = (
   r'.venv\Scripts\activate'
   if sys.platform == 'win32'
@@ -31,6 +32,9 @@ def start(main: Callable[[], None]) -> None:
 
 def prepare(requirements: str) -> Path:
   """Makes `.venv` with the requirements, once, and returns its Python.
+
+  The project itself is installed as it is there (editable), so that scripts
+  find it from any folder.
 
   Args:
     requirements: the name of a requirements file in the project's folder.
@@ -63,10 +67,11 @@ def prepare(requirements: str) -> Path:
         'Ubuntu: apt install python3-venv.'
       ) from error
   print(f'Installing {requirements}', flush=True)
-  run(
-    [python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-    + ['-r', ROOT / requirements]
-  )
+  install = [python, '-m', 'pip', 'install', '--quiet']
+  install.append('--disable-pip-version-check')
+  run([*install, '-r', ROOT / requirements, SETUPTOOLS])
+  # With the setuptools that is there: nothing is fetched for it.
+  run([*install, '--no-deps', '--no-build-isolation', '--editable', ROOT])
   stamp.write_text(wanted)  # Last: an interrupted installation is repeated.
   return python
 
@@ -96,6 +101,9 @@ def run(command: list) -> None:
 
 def _fingerprint() -> str:
   content = b''.join(
-    path.read_bytes() for path in sorted(ROOT.glob('requirements*.txt'))
+    path.read_bytes()
+    for path in (*sorted(ROOT.glob('requirements*.txt')), ROOT / 'setup.py')
+    if path.exists()
   )
-  return hashlib.sha256(content).hexdigest()
+  # An editable installation names the folder.
+  return hashlib.sha256(content + bytes(ROOT)).hexdigest()

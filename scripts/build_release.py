@@ -17,11 +17,10 @@ from pathlib import Path
 from absl import app, flags
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import rmbg_jax
-from data_pipelines import errors
-from rmbg_jax import command_line, files
+from data_pipelines import cli
+from data_pipelines.io import errors, files
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> None:
     check=True,
     cwd=ROOT,
   )
-  for weights in sorted((ROOT / 'rmbg_jax/pretrained/weights').iterdir()):
+  for weights in sorted((ROOT / 'rmbg_jax/weights/released').iterdir()):
     shutil.copy(weights, output)
   write_checksums(output)
   with files.write_atomically(output / 'NOTES.md') as partial:
@@ -92,11 +91,9 @@ def write_checksums(folder: Path) -> None:
 def _define_flags() -> None:
   # Here, since other programs that a process imports have an --output too.
   flags.DEFINE_string('tag', None, 'v and the version.', required=True)
-  command_line.define_path(
-    'output', 'dist', 'Folder to make; it must not be there.'
-  )
+  cli.define_path('output', 'dist', 'Folder to make; it must not be there.')
 
 
 if __name__ == '__main__':
   _define_flags()
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

@@ -22,7 +22,6 @@ import json
 import os
 import signal
 import statistics
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -33,7 +32,6 @@ from typing import Any
 from absl import app, flags
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from rmbg_jax import command_line
 
@@ -76,7 +74,8 @@ def main(argv: list[str]) -> None:
 
 def pack() -> None:
   """Packs a folder of pairs."""
-  from data_pipelines import folder, packing
+  from data_pipelines.datasets import folder
+  from data_pipelines.tools import packing
 
   parts = packing.pack_pairs(
     folder.read_folder(_DATA.value),
@@ -91,10 +90,10 @@ def pack() -> None:
 def train() -> None:
   """Trains a part and writes weights and scores."""
   began = time.monotonic()
-  from data_pipelines import packing
+  from data_pipelines.tools import packing
   from rmbg_jax import runtime
-  from rmbg_jax import train as training
-  from rmbg_jax.pretrained import load, release
+  from rmbg_jax.training import loop as training
+  from rmbg_jax.weights import load, release
 
   runtime.start()
   campaign = Path(_CAMPAIGN.value)
@@ -192,8 +191,9 @@ def _find_start(campaign: Path, workdir: Path, weights: Path) -> str:
   The weights are copied when it starts: they change, and a training that goes
   on wants the settings that it has started with.
   """
-  from data_pipelines import packing
-  from rmbg_jax import checkpoints, files
+  from data_pipelines.io import files
+  from data_pipelines.tools import packing
+  from rmbg_jax.weights import checkpoints
 
   start = campaign / 'start.safetensors'
   if not checkpoints.has_checkpoints(workdir):
@@ -209,7 +209,7 @@ def _has_parts(path: Path) -> bool:
 
 def _read_passes(path: str) -> int:
   """Returns the images that weights say they were trained with."""
-  from rmbg_jax.pretrained import release
+  from rmbg_jax.weights import release
 
   if not path:
     return 0
@@ -231,7 +231,8 @@ def _plan_epochs(
       in it, some steps are timed, which have to be compiled for that.
     began: when the part did, by the monotonic clock.
   """
-  from rmbg_jax import checkpoints, resume
+  from rmbg_jax.training import resume
+  from rmbg_jax.weights import checkpoints
 
   done = 0
   with checkpoints.CheckpointStore(workdir, writable=False) as store:
@@ -272,12 +273,13 @@ def _time_epoch(config: Any) -> float:
   """Times some steps, and returns how many seconds an epoch will take."""
   import jax
 
-  from rmbg_jax import build, state
+  from rmbg_jax.training import setup as setup_lib
+  from rmbg_jax.training import state
 
-  parts = build.make_parts(config)
+  parts = setup_lib.make_parts(config)
   mesh = state.make_mesh()
-  train_state = build.create_train_state(config, parts, mesh, resumed=False)
-  take_step = build.make_train_step(config, parts)
+  train_state = setup_lib.create_train_state(config, parts, mesh, resumed=False)
+  take_step = setup_lib.make_train_step(config, parts)
   seconds = []
   for _ in range(_TIMED_STEPS):
     start = time.monotonic()
@@ -299,7 +301,7 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
   """
   import numpy as np
 
-  from data_pipelines import folder
+  from data_pipelines.datasets import folder
   from rmbg_jax import BackgroundRemover
 
   remover = BackgroundRemover.from_checkpoint(workdir)
@@ -327,4 +329,4 @@ def _score(workdir: Path, config: Any) -> dict[str, dict[str, float]]:
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__)
+  command_line.run(main, __name__, required=())

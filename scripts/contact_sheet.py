@@ -6,27 +6,23 @@ python scripts/contact_sheet.py --input=PHOTOS --results=OUT \
 ```
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 from PIL import Image, ImageOps
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from data_pipelines import errors, sheets
-from rmbg_jax import command_line, files
+from data_pipelines import cli
+from data_pipelines.io import errors, files
+from data_pipelines.tools import sheets
 
 _FORMATS = {'.png': 'PNG', '.jpg': 'JPEG'}
 
-_INPUT = command_line.define_path(
-  'input', None, 'Folder of the photos.', required=True
-)
-_RESULTS = command_line.define_path(
+_INPUT = cli.define_path('input', None, 'Folder of the photos.', required=True)
+_RESULTS = cli.define_path(
   'results', None, 'The --output of a prediction.', required=True
 )
-_OUTPUT = command_line.define_path(
+_OUTPUT = cli.define_path(
   'output', None, 'PNG or JPEG file to write.', required=True
 )
 _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
@@ -80,4 +76,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

@@ -9,21 +9,16 @@ python scripts/export.py --checkpoint=runs/lite --output=lite.onnx
 project. docs/export.md says how to use each.
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from data_pipelines import cli
 
-from rmbg_jax import command_line
-
-_CHECKPOINT = command_line.define_path(
+_CHECKPOINT = cli.define_path(
   'checkpoint', 'released', 'What `load_model` loads.'
 )
-_OUTPUT = command_line.define_path(
-  'output', None, 'The file to write.', required=True
-)
+_OUTPUT = cli.define_path('output', None, 'The file to write.', required=True)
 _DTYPE = flags.DEFINE_enum(
   'dtype',
   None,
@@ -38,16 +33,16 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   from rmbg_jax import export, runtime
-  from rmbg_jax.pretrained import load
+  from rmbg_jax.weights import load
 
   runtime.start()
   output = Path(_OUTPUT.value)
   export.check_request(output, dtype=_DTYPE.value)
-  command_line.check_folder(output.parent, 'output')
+  cli.check_folder(output.parent, 'output')
   loaded = load.load_model(_CHECKPOINT.value)
   export.save_export(output, loaded, dtype=_DTYPE.value)
   print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

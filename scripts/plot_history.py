@@ -8,19 +8,14 @@ Needs Matplotlib (`pip install matplotlib`, or the extra `eval`).
 """
 
 import json
-import sys
 from pathlib import Path
 
 from absl import app
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from data_pipelines import cli
+from data_pipelines.io import errors, files
 
-from data_pipelines import errors
-from rmbg_jax import command_line, files
-
-_OUTPUT = command_line.define_path(
-  'output', 'history.png', 'PNG file to write.'
-)
+_OUTPUT = cli.define_path('output', 'history.png', 'PNG file to write.')
 PANELS = (
   ('Loss', ('loss', 'val_loss')),
   ('Validation IoU', ('val_iou',)),
@@ -60,7 +55,7 @@ def main(argv: list[str]) -> None:
   from matplotlib import pyplot as plt
 
   figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout='constrained')
-  for workdir in map(Path, map(command_line.expand_home, argv[1:])):
+  for workdir in map(Path, map(cli.expand_home, argv[1:])):
     rows = read_log(workdir)
     epochs = [row['epoch'] + 1 for row in rows]
     for (title, keys), axis in zip(PANELS, axes.flat, strict=True):
@@ -77,4 +72,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

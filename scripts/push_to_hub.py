@@ -7,21 +7,18 @@ python scripts/push_to_hub.py --checkpoint=runs/lite --repo=OWNER/NAME \
 
 The repository gets `model.safetensors` and `README.md`, whose metadata the hub
 reads. `--output=FOLDER` writes the two there instead, to be looked at. Needs
-`pip install '.[hub]'`, and a token with the right to write in HF_TOKEN.
+`pip install -e '.[hub]'`, and a token with the right to write in HF_TOKEN.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
 from absl import app, flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from data_pipelines import cli
+from data_pipelines.io import errors, files
 
-from data_pipelines import errors
-from rmbg_jax import command_line, files
-
-_CHECKPOINT = command_line.define_path(
+_CHECKPOINT = cli.define_path(
   'checkpoint', 'released', 'What to publish, as predict takes it.'
 )
 _REPO = flags.DEFINE_string('repo', '', 'OWNER/NAME on the hub.')
@@ -39,7 +36,7 @@ _PRIVATE = flags.DEFINE_boolean(
 _UPDATE = flags.DEFINE_boolean(
   'update', False, 'Add a commit to a repository that is there already.'
 )
-_OUTPUT = command_line.define_path(
+_OUTPUT = cli.define_path(
   'output', '', 'Folder to write to instead; it must not be there.'
 )
 
@@ -51,7 +48,7 @@ def main(argv: list[str]) -> None:
   owner, slash, name = _REPO.value.partition('/')
   if not (owner and slash and name) or '/' in name:
     raise errors.UserError(f'--repo={_REPO.value}: pass OWNER/NAME.')
-  from rmbg_jax.pretrained import hub
+  from rmbg_jax.weights import hub
 
   hub.import_hub(f'--repo={_REPO.value}')
   if _OUTPUT.value:
@@ -70,7 +67,7 @@ def main(argv: list[str]) -> None:
 def write_release(folder: Path) -> None:
   """Writes the weights and the card."""
   from rmbg_jax.export import model_card
-  from rmbg_jax.pretrained import hub, load, release
+  from rmbg_jax.weights import hub, load, release
 
   loaded = load.load_model(_CHECKPOINT.value)
   description = release.describe(
@@ -124,4 +121,4 @@ def upload(folder: Path) -> str:
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

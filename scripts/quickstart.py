@@ -119,7 +119,7 @@ def make_sheet(
   """Puts photos and results on one picture; returns its path."""
   sheet = output / 'sheet.png'
   bootstrap.run(
-    [python, 'scripts/contact_sheet.py', f'--input={photos}']
+    [python, '-m', 'scripts.contact_sheet', f'--input={photos}']
     + [f'--results={output}', f'--output={sheet}']
     + [f'--cell={cell}', f'--columns={columns}']
   )

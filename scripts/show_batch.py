@@ -8,20 +8,16 @@ python scripts/show_batch.py --config=configs/lite.py --config.data.dir=DIR \
 Each pair is a photo, its alpha, and the photo times alpha.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from absl import app, flags
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from data_pipelines import sheets
+from data_pipelines import cli
+from data_pipelines.tools import sheets
 from rmbg_jax import command_line
 
 _CONFIG = command_line.define_config('The configuration of the training.')
-_OUTPUT = command_line.define_path(
+_OUTPUT = cli.define_path(
   'output', 'batch.png', 'PNG file to write.', short='out'
 )
 _COUNT = flags.DEFINE_integer('count', 24, 'Pairs to show.', lower_bound=1)
@@ -32,7 +28,9 @@ def main(argv: list[str]) -> None:
   """Writes the picture."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  from rmbg_jax import files, inputs, runtime
+  from data_pipelines.io import files
+  from rmbg_jax import runtime
+  from rmbg_jax.training import inputs
 
   runtime.start()
   config = _CONFIG.value
@@ -54,4 +52,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__, required=['config'])
+  command_line.run(main, __name__)

@@ -9,7 +9,6 @@ pixels, for a network's answer. Left to right: the photo, then alpha without
 refinement, guided, by matting, the truth. Below, each cut-out before white.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,12 @@ from absl import app
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
-from data_pipelines import demo
-from rmbg_jax import command_line
-from rmbg_jax.prediction import foreground, refinement, rendering
+from data_pipelines import cli
+from data_pipelines.datasets import demo
+from rmbg_jax.inference import foreground, refinement, rendering
 
-_OUTPUT = command_line.define_path(
-  'output', None, 'JPEG file to write.', required=True
-)
+_OUTPUT = cli.define_path('output', None, 'JPEG file to write.', required=True)
 
 SEED = 5
 SIDE, SMALL, CROP = 512, 64, 128  # Pixels.
@@ -77,4 +73,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, __name__)
+  cli.run(main, __name__)

@@ -16,21 +16,21 @@ _INSIDE = re.compile(r'(\]\()docs/')
 _LOCAL = re.compile(r'(\]\()(?!https?://|docs/|#)([^)]+\))')
 # Where people look something up; the rest is in docs/design.md.
 REFERENCE = {
-  'Cutting out': ['rmbg_jax.remover.BackgroundRemover'],
+  'Cutting out': ['rmbg_jax.inference.remover.BackgroundRemover'],
   'What is done to alpha': [
-    'rmbg_jax.prediction.refinement.Refinement',
+    'rmbg_jax.inference.refinement.Refinement',
   ],
   'Checkpoints': [
-    'rmbg_jax.pretrained.load.load_model',
-    'rmbg_jax.pretrained.load.LoadedModel',
-    'rmbg_jax.pretrained.catalogue.list_checkpoints',
-    'rmbg_jax.pretrained.catalogue.Checkpoint',
-    'rmbg_jax.pretrained.release.save_release',
+    'rmbg_jax.weights.load.load_model',
+    'rmbg_jax.weights.load.LoadedModel',
+    'rmbg_jax.weights.catalogue.list_checkpoints',
+    'rmbg_jax.weights.catalogue.Checkpoint',
+    'rmbg_jax.weights.release.save_release',
   ],
-  'Preprocessing': ['rmbg_jax.preprocessing.Preprocessing'],
+  'Preprocessing': ['rmbg_jax.models.preprocessing.Preprocessing'],
   'Errors': [
-    'data_pipelines.errors.UserError',
-    'data_pipelines.errors.MissingFileError',
+    'data_pipelines.io.errors.UserError',
+    'data_pipelines.io.errors.MissingFileError',
   ],
 }
 

@@ -3,6 +3,13 @@
 import importlib.metadata
 import os
 import tempfile
+from pathlib import Path
+
+# Commands of the tests find the project where it is not installed, too.
+ROOT = Path(__file__).resolve().parent.parent
+os.environ['PYTHONPATH'] = os.pathsep.join(
+  filter(None, (str(ROOT), os.environ.get('PYTHONPATH')))
+)
 
 # Before anything imports TensorFlow: no start-up messages, no GPU.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')

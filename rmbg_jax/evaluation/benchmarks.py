@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines import cod10k, errors, folder, p3m, people, saliency
+from data_pipelines.datasets import cod10k, folder, p3m, people, saliency
+from data_pipelines.io import errors
 
 # Folders that a published tree may be unpacked into.
 _DEPTH = 3
@@ -64,7 +65,7 @@ def load_data_sets(
 
   Args:
     directory: P3M-10k (or one of its P3M-500s), COD10K-v3, People
-      Segmentation, a benchmark that `data_pipelines/saliency.py` knows by its
+      Segmentation, a benchmark that `datasets/saliency.py` knows by its
       folder's name, or any folder that `folder.read_folder` reads.
     splits: which rows to take; none: all that are not for training.
 

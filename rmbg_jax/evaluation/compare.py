@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import errors
+from data_pipelines.io import errors
 from rmbg_jax.evaluation import columns, gallery, tables
 from rmbg_jax.evaluation import results as results_lib
 

@@ -9,7 +9,7 @@ matplotlib.use('Agg')  # No screen is needed.
 import numpy as np
 from matplotlib import pyplot as plt
 
-from rmbg_jax import files
+from data_pipelines.io import files
 from rmbg_jax.evaluation import results as results_lib
 
 _THRESHOLDS = np.arange(255, -1, -1) / 255

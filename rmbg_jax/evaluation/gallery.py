@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines import images
+from data_pipelines.io import images
 from rmbg_jax.evaluation import columns, predictions, scoring, tables
 from rmbg_jax.evaluation import results as results_lib
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import folder, images
-from data_pipelines.errors import MissingFileError, UserError
+from data_pipelines.datasets import folder
+from data_pipelines.io import images
+from data_pipelines.io.errors import MissingFileError, UserError
 
 # By the first letter of Pillow's modes.
 _KINDS = {'F': 'floats', 'I': 'wide integers'}
@@ -181,7 +182,7 @@ def describe_checkpoint(path: str, loaded: Any) -> dict[str, Any]:
 
 
 def _open_photo(path: Path) -> Any:
-  from rmbg_jax.prediction import photos
+  from rmbg_jax.inference import photos
 
   try:
     return photos.read_photo(path)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import parallel
+from data_pipelines.io import parallel
 from rmbg_jax.evaluation import benchmarks, columns, curves, gallery, tables
 from rmbg_jax.evaluation import results as results_lib
 

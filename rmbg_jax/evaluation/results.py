@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import errors, folder
-from rmbg_jax import files
+from data_pipelines.datasets import folder
+from data_pipelines.io import errors, files
 from rmbg_jax.evaluation import columns, scoring
 
 RESAMPLES = 1000

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines import folder, images
-from data_pipelines.errors import UserError
-from rmbg_jax import files
+from data_pipelines.datasets import folder
+from data_pipelines.io import files, images
+from data_pipelines.io.errors import UserError
 from rmbg_jax.evaluation import matting, saliency
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rmbg_jax import files
+from data_pipelines.io import files
 from rmbg_jax.evaluation import columns
 from rmbg_jax.evaluation import results as results_lib
 

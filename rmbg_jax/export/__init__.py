@@ -7,8 +7,8 @@ and whatever the checkpoint says of itself.
 import importlib
 from pathlib import Path
 
-from data_pipelines import errors
-from rmbg_jax.pretrained import load, release
+from data_pipelines.io import errors
+from rmbg_jax.weights import load, release
 
 RELEASE = '.safetensors'
 

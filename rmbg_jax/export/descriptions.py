@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rmbg_jax.pretrained import load, release
+from rmbg_jax.weights import load, release
 
 
 def describe(

@@ -16,18 +16,11 @@ import h5py
 import numpy as np
 from flax import traverse_util
 
-from data_pipelines import errors
-from rmbg_jax import files
+from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
-from rmbg_jax.export import graph as graph_lib
-from rmbg_jax.models import unet
-from rmbg_jax.pretrained import (
-  keras_h5,
-  keras_preprocess,
-  load,
-  matching,
-  release,
-)
+from rmbg_jax.models import graph as graph_lib
+from rmbg_jax.models import layers, unet
+from rmbg_jax.weights import keras_h5, keras_preprocess, load, release
 
 # Of the layout; both versions of Keras check that there is one.
 _KERAS_VERSION = '2.15.0'
@@ -216,7 +209,7 @@ class _Model:
     )
 
   def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
-    kernel, bias = self._find(matching.CONV, node.name)
+    kernel, bias = self._find(layers.CONV_KEYS, node.name)
     side = kernel.shape[0]
     padding = 'same'
     if node.stride > 1 and not node.padding:  # Keras pads on other sides.
@@ -255,7 +248,7 @@ class _Model:
       momentum=self._momentum,
       epsilon=node.epsilon,
     )
-    values = self._find(matching.NORM, node.norm)
+    values = self._find(layers.NORM_KEYS, node.norm)
     self.weights[norm] = dict(zip(keras_h5.NORM_PARTS, values, strict=True))
     return norm
 

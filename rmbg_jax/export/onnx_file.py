@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import errors
-from rmbg_jax import files
+from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
-from rmbg_jax.export import graph as graph_lib
-from rmbg_jax.preprocessing import Preprocessing
-from rmbg_jax.pretrained import load, release
+from rmbg_jax.models import graph as graph_lib
+from rmbg_jax.models.preprocessing import Preprocessing
+from rmbg_jax.weights import load, release
 
 # What onnxruntime 1.20 and newer run; 18 has `axes` for Resize.
 _OPSET, _IR_VERSION = 18, 8

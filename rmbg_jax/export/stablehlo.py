@@ -17,10 +17,10 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from rmbg_jax import files
+from data_pipelines.io import files
 from rmbg_jax.export import descriptions
-from rmbg_jax.export import program as program_lib
-from rmbg_jax.pretrained import load
+from rmbg_jax.models import program as program_lib
+from rmbg_jax.weights import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
 

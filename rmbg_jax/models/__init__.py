@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from data_pipelines.errors import UserError
+from data_pipelines.io.errors import UserError
 from rmbg_jax.models import efficientnet, u2net
 from rmbg_jax.models.unet import UNet
 

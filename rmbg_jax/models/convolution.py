@@ -4,7 +4,7 @@
 XLA computes the gradient of a convolution with respect to its kernel as another
 convolution, with batch and channels exchanged. On a CPU that runs at a fraction
 of the speed of the forward pass, after copies that exchange the axes; written
-as matrix products it does not (`scripts/benchmark_train.py` has the effect on
+as matrix products it does not (`scripts/benchmarks/train.py` has the effect on
 a training step). Other devices get XLA's own convolution and gradients.
 """
 

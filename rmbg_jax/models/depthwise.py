@@ -1,7 +1,7 @@
 """Depthwise convolution that is fast on a CPU too, and so are its gradients.
 
 XLA's own runs at a tenth of the speed of the same sum written as shifted
-products on a CPU (`scripts/benchmark_depthwise.py`). Other devices get XLA's.
+products on a CPU (`scripts/benchmarks/depthwise.py`). Other devices get XLA's.
 """
 
 import functools

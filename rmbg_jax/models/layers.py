@@ -18,6 +18,15 @@ from rmbg_jax.models import convolution
 
 # `conv(features, kernel, ...)` and `norm(...)` make a layer.
 LayerFactory = Callable[..., nn.Module]
+# The flat keys of a convolution's and a batch normalisation's variables, with
+# the layer's path in place of {}.
+CONV_KEYS = ('params/{}/kernel', 'params/{}/bias')
+NORM_KEYS = (
+  'params/{}/scale',
+  'params/{}/bias',
+  'batch_stats/{}/mean',
+  'batch_stats/{}/var',
+)
 
 
 def make_conv(*, dtype: Any, use_bias: bool = True) -> LayerFactory:

@@ -17,7 +17,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from data_pipelines.errors import UserError
+from data_pipelines.io.errors import UserError
 from rmbg_jax.models import layers
 
 EPSILON = {'keras': 1.001e-5, 'torchvision': 1e-5}

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from data_pipelines.errors import UserError
+from data_pipelines.io.errors import UserError
 from rmbg_jax.models import bridge, decoder, efficientnet, layers, resnet
 
 # Keras' defaults, which the original uses outside of its ResNet50.

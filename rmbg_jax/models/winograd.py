@@ -5,8 +5,8 @@ F(m, 3) computes m output rows from m + 2 input rows with m + 2 products where
 the definition takes 3m. Along the columns the definition is kept: one matrix
 product with the kernel's three columns side by side, whose results are added
 shifted. In both directions at once there would be fewer multiplications still,
-but more memory traffic than they save (`scripts/benchmark_predict.py` has the
-effect on a prediction, `scripts/benchmark_train.py` on a training step).
+but more memory traffic than they save (`scripts/benchmarks/predict.py` has the
+effect on a prediction, `scripts/benchmarks/train.py` on a training step).
 
 A dilated convolution is the same on every `rate`-th row.
 

@@ -11,19 +11,19 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import fastapi
 import pydantic
-from absl import logging
 from PIL import ImageColor
 from starlette import datastructures, exceptions, requests, responses, routing
 
 import rmbg_jax
-from data_pipelines import errors
-from rmbg_jax.prediction import refinement, rendering
+from data_pipelines.io import errors
+from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import removebg
 from rmbg_jax.web import service as service_lib
 
@@ -252,7 +252,7 @@ class _Door:
       )
       raise removebg.ProblemError(400, code, text) from error
     except OSError as error:
-      logging.exception('A request failed.')
+      logging.getLogger(__name__).exception('A request failed.')
       raise removebg.ProblemError(
         503, 'unavailable', f'The server cannot do it now: {error.strerror}'
       ) from error

@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from data_pipelines import errors
-from rmbg_jax.prediction import refinement
-from rmbg_jax.pretrained import catalogue
+from data_pipelines.io import errors
+from rmbg_jax.inference import refinement
 from rmbg_jax.web import service as service_lib
+from rmbg_jax.weights import catalogue
 
 TITLE = 'Remove backgrounds'
 

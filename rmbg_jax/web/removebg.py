@@ -13,7 +13,7 @@ import pydantic
 from PIL import Image, ImageColor, ImageOps
 from starlette import responses
 
-from rmbg_jax.prediction import foreground, photos, rendering
+from rmbg_jax.inference import foreground, photos, rendering
 
 # Pixels that a result may have, by size; None: as many as the photo.
 _SIZES = {

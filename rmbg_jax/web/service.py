@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines import errors, images
-from rmbg_jax import remover as remover_lib
-from rmbg_jax.prediction import listing, photos, pipeline, refinement, rendering
-from rmbg_jax.prediction import report as report_lib
+from data_pipelines.io import errors, images
+from rmbg_jax.inference import listing, photos, pipeline, refinement, rendering
+from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.inference import report as report_lib
 
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
 # What may be asked for; 'cutout' is a composite where there is a background.

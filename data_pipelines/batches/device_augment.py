@@ -1,0 +1,235 @@
+"""Random changes of pairs that lie in device memory, as one jitted function.
+
+A picture is looked at through a random window: smaller than the picture, it
+enlarges; larger, the picture becomes a small part of another photo, whose own
+foreground has been painted over. So every foreground meets every background.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from data_pipelines.io import errors
+
+_DRAWS = 24  # Random numbers per pair, of which some may be left.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceAugment:
+  """How strongly pairs are changed; 0 (for scales, 1) turns a change off.
+
+  Attributes:
+    flip: probability of a horizontal flip.
+    min_scale: the smallest window's side as a share of the picture's.
+    max_scale: the largest one's, where the background is replaced.
+    rotate: largest rotation in degrees, either way.
+    color: brightness, contrast and saturation are multiplied by up to
+      1 - color to 1 + color.
+    blur: probability of a Gaussian blur.
+    noise: probability of Gaussian noise.
+    jpeg: must be 0: a device does not compress.
+    background: probability that the background is another photo's.
+    max_enlargement: how many times its own resolution a picture may be shown
+      at; 0 for any. One that is too small for that always becomes part of
+      another photo.
+  """
+
+  flip: float = 0.5
+  min_scale: float = 0.7
+  max_scale: float = 1.0
+  rotate: float = 0.0
+  color: float = 0.0
+  blur: float = 0.0
+  noise: float = 0.0
+  jpeg: float = 0.0
+  background: float = 0.0
+  max_enlargement: float = 0.0
+
+  def __post_init__(self):
+    """Checks the ranges."""
+    if not 0 < self.min_scale <= 1 <= self.max_scale:
+      raise errors.UserError(
+        'config.data.augment.min_scale must be in (0, 1] and '
+        'config.data.device.max_scale at least 1, got '
+        f'{self.min_scale} and {self.max_scale}.'
+      )
+    for name in ('flip', 'color', 'blur', 'noise', 'background'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise errors.UserError(
+          f'config.data.augment.{name} must be in [0, 1], got '
+          f'{getattr(self, name)}.'
+        )
+    if self.jpeg:
+      raise errors.UserError(
+        f'config.data.augment.jpeg (={self.jpeg}) needs config.data.loader='
+        "'grain': a device cannot compress pictures. Set it to 0."
+      )
+
+  def __call__(
+    self,
+    pixels: UInt8[Array, 'n h w 4'],
+    index: Int[Array, 'b'],
+    smallest: Float[Array, 'b'],
+    key: jax.Array,
+  ) -> tuple[UInt8[Array, 'b h w 3'], UInt8[Array, 'b h w 1']]:
+    """Returns changed images and alphas, in [0, 255].
+
+    Args:
+      pixels: all pairs, RGB and alpha.
+      index: which of them to change.
+      smallest: the smallest window of each that resolution allows, as a share
+        of the picture's side.
+      key: all that the result depends on besides.
+    """
+    (count,) = index.shape
+    # In one go: XLA takes long to compile many draws.
+    draws = iter(jax.random.uniform(key, (_DRAWS, count)))
+    replaced = (next(draws) < self.background) | (smallest > 1)
+    lowest = jnp.maximum(self.min_scale, smallest)
+    highest = jnp.where(replaced, self.max_scale, 1.0)
+    rgba, inside = self._look(pixels, index, lowest, highest, draws)
+    image = self._change_color(rgba[..., :3], draws)
+    # Beyond its border, a photo repeats its edge, or gives way to the other.
+    replaced = replaced[:, None, None, None]
+    alpha = jnp.where(replaced, rgba[..., 3:] * inside, rgba[..., 3:])
+    if self.background or self.max_enlargement:
+      other = (next(draws) * pixels.shape[0]).astype(jnp.int32)
+      ones = jnp.ones(count)
+      behind, _ = self._look(pixels, other, self.min_scale * ones, ones, draws)
+      behind = self._change_color(_fill(behind), draws)
+      share = alpha / 255
+      pasted = share * image + (1 - share) * behind
+      image = jnp.where(replaced, pasted, image)
+    image = self._degrade(image, draws, jax.random.fold_in(key, 1))
+    return _to_uint8(image), _to_uint8(alpha)
+
+  def _look(self, pixels, index, lowest, highest, draws):
+    """Returns RGBA (b, h, w, 4) through windows, and where the picture is."""
+    height, width = pixels.shape[1:3]
+    # Small windows as often as large ones, as ratios.
+    highest = jnp.maximum(lowest, highest)
+    scale = lowest * (highest / lowest) ** next(draws)
+    free_x = next(draws)
+    # People are mostly cut off by the lower edge: there they stay.
+    free_y = jnp.where(scale > 1, 1.0, next(draws))
+    center_x = scale / 2 + free_x * (1 - scale)
+    center_y = scale / 2 + free_y * (1 - scale)
+    mirror = jnp.where(next(draws) < self.flip, -1, 1)
+    angle = jnp.deg2rad(self.rotate) * (2 * next(draws) - 1)
+    # Offsets from the window's centre, in picture sides.
+    y, x = jnp.meshgrid(
+      (jnp.arange(height) + 0.5) / height - 0.5,
+      (jnp.arange(width) + 0.5) / width - 0.5,
+      indexing='ij',
+    )
+    y, x = y[None], x[None] * mirror[:, None, None]
+    cos, sin = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
+    scale = scale[:, None, None]
+    source_y = center_y[:, None, None] + scale * (cos * y - sin * x)
+    source_x = center_x[:, None, None] + scale * (sin * y + cos * x)
+    inside = (jnp.abs(source_y - 0.5) <= 0.5) & (jnp.abs(source_x - 0.5) <= 0.5)
+    rgba = _sample(
+      pixels, index, source_y * height - 0.5, source_x * width - 0.5
+    )
+    return rgba, inside[..., None].astype(jnp.float32)
+
+  def _change_color(self, image, draws):
+    """Changes brightness, contrast and saturation, in [0, 255]."""
+    if not self.color:
+      return image
+    brightness, contrast, saturation = (
+      1 + self.color * (2 * next(draws)[:, None, None, None] - 1)
+      for _ in range(3)
+    )
+    image = image * brightness
+    mean = jnp.mean(image, axis=(1, 2, 3), keepdims=True)
+    image = mean + contrast * (image - mean)
+    luma = jnp.sum(
+      image * jnp.asarray(_LUMA).reshape(1, 1, 1, 3), axis=-1, keepdims=True
+    )
+    return jnp.clip(luma + saturation * (image - luma), 0, 255)
+
+  def _degrade(self, image, draws, key):
+    """Blurs some images and adds noise to some."""
+    chosen = [next(draws)[:, None, None, None] for _ in range(4)]
+    if self.blur:
+      # What looks alike at different sizes: 0.5 to 2 pixels at 512.
+      unit = min(image.shape[1:3]) / 512
+      sigma = unit * (0.5 + 1.5 * chosen[0])
+      blurred = _blur(image, sigma, reach=int(6 * unit + 1))
+      image = jnp.where(chosen[1] < self.blur, blurred, image)
+    if self.noise:
+      deviation = 2 + 10 * chosen[2]
+      noise = deviation * jax.random.normal(key, image.shape)
+      image = jnp.where(chosen[3] < self.noise, image + noise, image)
+    return image
+
+
+def _to_uint8(values):
+  return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
+
+
+def _sample(pixels, index, y, x):
+  """Returns bilinear samples (b, h, w, c); beyond the border, its pixels."""
+  height, width = pixels.shape[1:3]
+  # In whole 1/256 pixels: XLA may compute a coordinate twice, rounded in two
+  # ways, and the whole part of one would go with the rest of the other.
+  y, x = (jnp.round(256 * at).astype(jnp.int32) for at in (y, x))
+  top, left = y // 256, x // 256
+  down, right = ((at % 256)[..., None] / 256 for at in (y, x))
+
+  def tap(below, beside):
+    row = jnp.clip(top + below, 0, height - 1)
+    column = jnp.clip(left + beside, 0, width - 1)
+    return pixels[index[:, None, None], row, column].astype(jnp.float32)
+
+  upper = tap(0, 0) * (1 - right) + tap(0, 1) * right
+  lower = tap(1, 0) * (1 - right) + tap(1, 1) * right
+  return upper * (1 - down) + lower * down
+
+
+def _fill(rgba: Float[Array, 'b h w 4']) -> Float[Array, 'b h w 3']:
+  """Returns the image with its foreground painted over from around it.
+
+  Gortler et al., "The Lumigraph", SIGGRAPH 1996: known pixels are averaged down
+  a pyramid, and what is unknown is taken from the next coarser level.
+  """
+  known = (rgba[..., 3:] < 1).astype(jnp.float32)
+  levels = [(rgba[..., :3] * known, known)]
+  while all(side % 2 == 0 for side in levels[-1][1].shape[1:3]):
+    levels.append(tuple(_halve(part) for part in levels[-1]))
+  color, known = levels.pop()
+  total = jnp.sum(known, axis=(1, 2), keepdims=True)
+  mean = jnp.sum(color, axis=(1, 2), keepdims=True) / jnp.maximum(total, 1e-6)
+  filled = color + (1 - known) * mean
+  for color, known in reversed(levels):
+    finer = jax.image.resize(filled, color.shape, 'bilinear')
+    filled = color + (1 - known) * finer
+  return filled
+
+
+def _halve(x):
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+def _blur(image, sigma, *, reach):
+  """Gaussian blur; beyond the border, its pixels."""
+  offsets = range(-reach, reach + 1)
+  taps = [
+    jnp.exp(-(d**2) / (2 * jnp.maximum(sigma, 0.05) ** 2)) for d in offsets
+  ]
+  total = sum(taps)
+  for axis in (1, 2):
+    size = image.shape[axis]
+    padding = [(0, 0)] * 4
+    padding[axis] = (reach, reach)
+    padded = jnp.pad(image, padding, mode='edge')
+    image = sum(
+      tap / total * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+      for i, tap in enumerate(taps)
+    )
+  return image

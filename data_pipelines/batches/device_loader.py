@@ -1,0 +1,260 @@
+"""All pairs in device memory: batches that no host's cores can hold up.
+
+The pairs are decoded once, as the Grain loader decodes them, into one uint8
+array; if asked for, a file keeps it for the next time. From then on the host
+only draws the order. A batch depends on the seed, the epoch and its number in
+it alone, so a training resumes exactly. For one host, with any number of
+devices, each of which holds all pairs.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import UInt8
+
+from data_pipelines.batches import transforms
+from data_pipelines.batches.device_augment import DeviceAugment
+from data_pipelines.datasets import folder
+from data_pipelines.io import errors, files, images, parallel
+
+
+class DeviceIterator:
+  """An endless iterator of training batches, on the devices.
+
+  An epoch is floor(pairs / batch size) batches; no batch reaches across
+  epochs. With equal shares each pair occurs at most once in it; otherwise as
+  often as its category's share says, rounded up or down at random.
+  """
+
+  def __init__(
+    self,
+    pairs: Sequence[folder.Pair],
+    *,
+    decode: transforms.Decode,
+    augment: DeviceAugment,
+    shares: Mapping[str, float],
+    batch_size: int,
+    seed: int,
+    cache_dir: str | os.PathLike,
+    mesh: Mesh,
+  ):
+    """Decodes the pairs and puts them on the devices.
+
+    Args:
+      pairs: to train on.
+      decode: reads a pair.
+      augment: changes pairs at random.
+      shares: of each category in an epoch, up to a factor; all 0 for that of
+        the pairs. Categories that are not named get nothing then.
+      batch_size: of the global batch.
+      seed: of order and augmentation.
+      cache_dir: see `load_pixels`.
+      mesh: the devices.
+
+    Raises:
+      UserError: if there are several hosts, fewer pairs than a batch needs,
+        no pair of the wanted categories, or a bad file.
+    """
+    if jax.process_count() > 1:
+      raise errors.UserError(
+        "config.data.loader='device' is for one host, this training has "
+        f"{jax.process_count()}. Use config.data.loader='grain'."
+      )
+    self._steps = len(pairs) // batch_size
+    if not self._steps:
+      raise errors.UserError(
+        f'{len(pairs)} training images are fewer than one batch: lower '
+        f'config.data.batch_size (={batch_size}) or add images.'
+      )
+    self._batch_size = batch_size
+    self._seed = seed
+    self._expected = _expected_counts(
+      pairs, shares, total=self._steps * batch_size
+    )
+    self._next = 0
+    self._order = (-1, np.empty(0, np.int32))
+    on_all = NamedSharding(mesh, PartitionSpec())
+    weights = [decode.label_weights[pair.label] for pair in pairs]
+    self._data = jax.device_put(
+      (
+        load_pixels(pairs, decode=decode, cache_dir=cache_dir),
+        _smallest_windows(pairs, max(decode.size), augment.max_enlargement),
+        np.asarray(weights, np.float32),
+      ),
+      on_all,
+    )
+
+    def make_batch(data, index, step):
+      pixels, smallest, weight = data
+      key = jax.random.fold_in(jax.random.key(seed), step)
+      image, alpha = augment(pixels, index, smallest[index], key)
+      return {'image': image, 'alpha': alpha, 'weight': weight[index]}
+
+    along_batch = NamedSharding(mesh, PartitionSpec('data'))
+    self._make_batch = jax.jit(
+      make_batch,
+      in_shardings=(on_all, along_batch, on_all),
+      out_shardings=along_batch,
+    )
+
+  def __iter__(self) -> Iterator[dict[str, jax.Array]]:
+    """Returns itself."""
+    return self
+
+  def __next__(self) -> dict[str, jax.Array]:
+    """Returns the next batch: as the Grain loader's, on the devices."""
+    epoch, step = divmod(self._next, self._steps)
+    if self._order[0] != epoch:
+      rng = np.random.default_rng([self._seed, epoch])
+      self._order = epoch, _draw_order(self._expected, rng)
+    start = step * self._batch_size
+    index = self._order[1][start : start + self._batch_size]
+    batch = self._make_batch(self._data, index, np.int32(self._next))
+    self._next += 1
+    return batch
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns the position after the last batch, JSON-compatible."""
+    return {'next_batch': self._next}
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes to a position that `get_state` has returned."""
+    self._next = state['next_batch']
+
+
+class EvalBatches:
+  """One pass over pairs in order, each exactly once, to be repeated.
+
+  Batches are NumPy arrays as the Grain loader's, the last one filled with
+  padding of weight 0.
+  """
+
+  def __init__(
+    self,
+    pairs: Sequence[folder.Pair],
+    *,
+    decode: transforms.Decode,
+    batch_size: int,
+    cache_dir: str | os.PathLike,
+  ):
+    """Decodes the pairs; see `load_pixels` for the arguments."""
+    self._pixels = load_pixels(pairs, decode=decode, cache_dir=cache_dir)
+    self._weights = np.asarray(
+      [decode.label_weights[pair.label] for pair in pairs], np.float32
+    )
+    self._batch_size = batch_size
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    """Walks over all pairs."""
+    for start in range(0, len(self._pixels), self._batch_size):
+      part = slice(start, start + self._batch_size)
+      pixels, weight = self._pixels[part], self._weights[part]
+      missing = self._batch_size - len(weight)
+      pixels = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
+      yield {
+        'image': pixels[..., :3],
+        'alpha': pixels[..., 3:],
+        'weight': np.pad(weight, (0, missing)),
+      }
+
+
+def load_pixels(
+  pairs: Sequence[folder.Pair],
+  *,
+  decode: transforms.Decode,
+  cache_dir: str | os.PathLike,
+) -> UInt8[np.ndarray, 'n h w 4']:
+  """Returns all pairs as RGB and alpha, decoded once.
+
+  Args:
+    pairs: to decode.
+    decode: reads a pair.
+    cache_dir: folder for a file of the decoded pairs, which is used as long as
+      no file has changed; '' for none.
+
+  Raises:
+    MissingFileError: if a file is missing.
+    UserError: naming a file that is not as it should be.
+  """
+  shape = (len(pairs), *decode.size, 4)
+  if not cache_dir:
+    pixels = np.empty(shape, np.uint8)
+    _decode_into(pixels, pairs, decode)
+    return pixels
+  path = Path(cache_dir) / f'{_fingerprint(pairs, decode)}.npy'
+  if not path.exists():
+    with files.write_atomically(path) as partial:
+      pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
+      _decode_into(pixels, pairs, decode)
+      pixels.flush()
+  return np.load(path, mmap_mode='r')
+
+
+def _decode_into(pixels, pairs, decode):
+  def decode_one(number):
+    element = decode.map(pairs[number])
+    pixels[number, ..., :3] = element['image']
+    pixels[number, ..., 3:] = element['alpha']
+
+  with futures.ThreadPoolExecutor(parallel.count_cores()) as pool:
+    for _ in pool.map(decode_one, range(len(pairs))):  # Raises what they raise.
+      pass
+
+
+def _fingerprint(pairs, decode):
+  """Changes with the pairs' files and with how they are decoded."""
+  settings = {k: v for k, v in vars(decode).items() if k != 'label_weights'}
+  digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+  for pair in pairs:
+    for path in (pair.image_path, pair.mask_path):
+      if isinstance(path, images.Encoded):
+        digest.update(path.stamp.encode())
+        continue
+      status = path.stat()
+      facts = f'{path} {status.st_size} {status.st_mtime_ns}'
+      digest.update(os.fsencode(facts))  # Names may be of any bytes.
+  return digest.hexdigest()[:16]
+
+
+def _smallest_windows(pairs, size, max_enlargement):
+  """Returns, as shares of the pictures' sides, what may fill the frame."""
+  if not max_enlargement:
+    return np.zeros(len(pairs), np.float32)
+  sides = [max(images.read_size(pair.image_path)) for pair in pairs]
+  return np.float32(size / max_enlargement) / np.asarray(sides, np.float32)
+
+
+def _expected_counts(pairs, shares, *, total):
+  """Returns how often each pair is to occur in an epoch, on average."""
+  wanted = np.asarray([shares.get(pair.category, 0.0) for pair in pairs])
+  if not any(shares.values()):
+    return np.full(len(pairs), total / len(pairs))
+  counts = {c: sum(p.category == c for p in pairs) for c in shares}
+  wanted /= np.asarray([counts.get(pair.category, 1) for pair in pairs])
+  if not wanted.sum():
+    raise errors.UserError(
+      'No pair is of a category that config.data.device.shares names '
+      f'({", ".join(shares)}). Set all of them to 0.'
+    )
+  return wanted * total / wanted.sum()
+
+
+def _draw_order(expected, rng):
+  """Returns a random order of pairs, each as often as expected, or so.
+
+  One uniform offset rounds all running sums: each count is the expectation
+  rounded up or down, and their sum is exact.
+  """
+  order = rng.permutation(len(expected))
+  ends = np.floor(np.cumsum(expected[order]) + rng.random())
+  ends[-1] = total = round(math.fsum(expected))
+  counts = np.diff(np.minimum(ends, total), prepend=0).astype(int)
+  return rng.permutation(np.repeat(order, counts)).astype(np.int32)

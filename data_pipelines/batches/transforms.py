@@ -1,0 +1,210 @@
+"""Decoding and augmentation of single pairs.
+
+An element becomes a dictionary of arrays: `image` (h, w, 3) RGB and `alpha`
+(h, w, 1), both uint8 in [0, 255], so that a quarter of the bytes of float32
+travels to the device (the training step normalises them there), and `weight`,
+a float32 number that says how much the pair counts in the loss.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.batches import effects
+from data_pipelines.datasets import folder
+from data_pipelines.io import errors, images
+
+Element = dict[str, np.ndarray]
+
+
+# Fills the last batch of an evaluation. (Grain drops elements that are None.)
+PADDING = object()
+
+_WHOLE = effects.View()
+
+# Share of its pixels, in each direction, that a crop is at least decoded with,
+# where the file has them. With all, many a JPEG would be decoded at a finer
+# scale, which takes longer.
+_CROP_DETAIL = 0.75
+
+
+class Decode:
+  """Reads a pair's files at a fixed size.
+
+  Attributes:
+    size: (height, width) that photo and mask are stretched to.
+    allow_empty: whether a mask without any foreground is accepted.
+    label_weights: the weight of each kind of label (`folder.LABELS`).
+  """
+
+  def __init__(
+    self,
+    size: tuple[int, int],
+    *,
+    allow_empty: bool,
+    label_weights: Mapping[str, float],
+  ):
+    self.size = size
+    self.allow_empty = allow_empty
+    self.label_weights = dict(label_weights)
+
+  def map(self, element: folder.Pair | object) -> Element:
+    """Returns the decoded pair; raises ValueError naming a bad file.
+
+    `PADDING` becomes zeros with weight 0.
+    """
+    if element is PADDING:
+      return {
+        'image': np.zeros((*self.size, 3), np.uint8),
+        'alpha': np.zeros((*self.size, 1), np.uint8),
+        'weight': np.float32(0),
+      }
+    return self.read(element)
+
+  def read(self, pair: folder.Pair, view: effects.View = _WHOLE) -> Element:
+    """Returns what `view` shows of a pair; raises ValueError as `map`."""
+    # A photo need not be decoded at more than the scale it is wanted at.
+    factor = max(1, _CROP_DETAIL / view.scale)
+    height, width = (math.ceil(side * factor) for side in self.size)
+    photo, mask = folder.read_pair(
+      pair, allow_empty=self.allow_empty, reduce_to=(height, width)
+    )
+    mask = images.reduce_image(mask, size=(height, width))
+    return {
+      'image': effects.look(photo, view, size=self.size),
+      'alpha': effects.look(mask, view, size=self.size)[..., np.newaxis],
+      'weight': np.float32(self.label_weights[pair.label]),
+    }
+
+
+class Augment:
+  """How pairs are changed at random.
+
+  A part of the photo is seen, flipped or turned; then, of the image alone,
+  come colour, blur, noise and JPEG artefacts, in the order in which a photo
+  gets them. Each is off at its default.
+
+  Attributes:
+    flip: probability of a horizontal flip.
+    min_scale: the smallest side of the random crop as a share of the image's
+      side; the crop keeps the aspect and is resized to the size of all. 1 turns
+      it off.
+    rotate: the largest angle in degrees, to either side, of one photo in five;
+      the others stay level, as most are. The crop is made as small as it takes
+      to stay within the image.
+    color: brightness, contrast and saturation are multiplied by up to 1 -
+      color to 1 + color, the hue is turned by up to color / 10 of the circle.
+    blur: probability of a Gaussian blur.
+    noise: probability of Gaussian noise.
+    jpeg: probability of JPEG artefacts.
+    background: probability of another photo's background.
+  """
+
+  def __init__(
+    self,
+    *,
+    flip: float,
+    min_scale: float,
+    rotate: float = 0.0,
+    color: float = 0.0,
+    blur: float = 0.0,
+    noise: float = 0.0,
+    jpeg: float = 0.0,
+    background: float = 0.0,
+  ):
+    self.flip = flip
+    self.min_scale = min_scale
+    self.rotate = rotate
+    self.color = color
+    self.blur = blur
+    self.noise = noise
+    self.jpeg = jpeg
+    self.background = background
+    for name in ('flip', 'color', 'blur', 'noise', 'jpeg', 'background'):
+      _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, '[0, 1]')
+    _check('min_scale', min_scale, 0 < min_scale <= 1, '(0, 1]')
+    _check('rotate', rotate, 0 <= rotate <= 45, '[0, 45]')
+
+  # Every number is drawn whether it is used or not: switching one augmentation
+  # off leaves the others as they were.
+
+  def draw_view(self, rng: np.random.Generator) -> effects.View:
+    """Returns what is to be seen of a pair."""
+    flip = rng.random() < self.flip
+    scale = rng.uniform(self.min_scale, 1)
+    down, right = rng.random(2).tolist()
+    turn = rng.uniform(-1, 1)
+    angle = float(np.sign(turn) * max(0, 5 * abs(turn) - 4)) * self.rotate
+    return effects.View(
+      flip=flip, scale=scale, angle=angle, offset=(down, right)
+    )
+
+  def change_photo(
+    self, image: effects.Photo, rng: np.random.Generator
+  ) -> effects.Photo:
+    """Returns the photo in another light and quality."""
+    brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
+    hue = rng.uniform(-1, 1) * self.color / 10
+    blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)
+    # What looks alike at different sizes: a blur of .5 to 2 pixels at 512.
+    radius = rng.uniform(0.5, 2) * min(image.shape[:2]) / 512
+    deviation = rng.uniform(2, 12)
+    seed = int(rng.integers(2**31))
+    quality = int(rng.integers(30, 90))
+    if self.color:
+      image = effects.change_color(
+        image,
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=hue,
+      )
+    if blur:
+      image = effects.blur(image, radius=radius)
+    if noise:
+      image = effects.add_noise(image, deviation=deviation, seed=seed)
+    if jpeg:
+      image = effects.compress(image, quality=quality)
+    return image
+
+
+class RandomDecode:
+  """Reads a pair and changes it at random; image and alpha move together.
+
+  Attributes:
+    decode: reads it.
+    augment: says how it is changed.
+    pairs: to draw other photos from, for their backgrounds.
+  """
+
+  def __init__(
+    self, decode: Decode, augment: Augment, pairs: Sequence[folder.Pair]
+  ):
+    self.decode = decode
+    self.augment = augment
+    self.pairs = pairs
+
+  def random_map(self, pair: folder.Pair, rng: np.random.Generator) -> Element:
+    """Returns the changed pair; raises ValueError as `Decode.map`."""
+    element = self.decode.read(pair, self.augment.draw_view(rng))
+    image, alpha = element['image'], element['alpha']
+    replace = rng.random() < self.augment.background
+    other = self.pairs[int(rng.integers(len(self.pairs)))]
+    # A photo without foreground would become another, unrelated photo.
+    if replace and alpha.any():
+      image = effects.replace_background(
+        image, alpha, self._read_background(other)
+      )
+    return {**element, 'image': self.augment.change_photo(image, rng)}
+
+  def _read_background(self, pair: folder.Pair) -> effects.Photo:
+    element = self.decode.read(pair)
+    return effects.fill_foreground(element['image'], element['alpha'])
+
+
+def _check(name: str, value: float, valid: bool, span: str) -> None:
+  if not valid:
+    raise errors.UserError(
+      f'config.data.augment.{name}={value} is not in {span}.'
+    )

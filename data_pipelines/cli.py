@@ -1,0 +1,233 @@
+"""What the command lines share, run by `-m` or by an installed command."""
+
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipelines.io import errors
+
+_HELP = ('--help', '--helpshort', '--helpfull')
+_INTERRUPTED = 130  # The shell's exit code for SIGINT.
+# Mended outside of the program, even where the error names no file.
+_SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+# What is defined here is a flag of the module that asks for it.
+flags.disclaim_key_flags()
+
+
+class _PathParser(flags.ArgumentParser):
+  """Takes a path, with `~` for the home folder.
+
+  A shell replaces that in front of a path alone, not behind `--flag=`.
+  """
+
+  def parse(self, argument: str) -> str:
+    return expand_home(argument)
+
+  def flag_type(self) -> str:
+    return 'path'
+
+
+class _PathListParser(flags.ListParser):
+  """Takes paths with commas between."""
+
+  def parse(self, argument: str | list[str]) -> list[str]:
+    return [expand_home(path) for path in super().parse(argument)]
+
+
+def expand_home(path: str) -> str:
+  """Returns a path with `~` or `~user` in front of it replaced.
+
+  Raises:
+    UserError: if there is no such home folder.
+  """
+  expanded = os.path.expanduser(path)  # noqa: PTH111 (Path drops './').
+  if expanded.startswith('~'):
+    raise errors.UserError(
+      f'{path}: there is no such home folder. Pass the whole path, or '
+      f'./{path} for a name that begins with ~.'
+    )
+  return expanded
+
+
+def define_path(
+  name: str,
+  default: str | None,
+  description: str,
+  *,
+  short: str = '',
+  required: bool = False,
+) -> flags.FlagHolder:
+  """Defines a flag that takes a path.
+
+  Args:
+    name: of the flag.
+    default: its value where it is not passed.
+    description: for --help.
+    short: a shorter name that means the same, '' for none.
+    required: whether it must be passed.
+  """
+  holder = flags.DEFINE(
+    _PathParser(), name, default, description, required=required
+  )
+  if short:
+    flags.DEFINE_alias(short, name)
+  return holder
+
+
+def define_paths(
+  name: str, default: list[str], description: str
+) -> flags.FlagHolder:
+  """Defines a flag that takes paths with commas between."""
+  return flags.DEFINE(
+    _PathListParser(),
+    name,
+    default,
+    description,
+    serializer=flags.ListSerializer(','),
+  )
+
+
+def print_any_name() -> None:
+  """Has what the console cannot print escaped: names may be of any bytes."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+
+
+def run(
+  main: Callable[[list[str]], None],
+  module: str,
+  *,
+  required: Sequence[str] = (),
+  parse: Callable[[Sequence[str]], list[str]] = app.parse_flags_with_usage,
+) -> None:
+  """Parses the flags and calls `main`, `reporting` what goes wrong.
+
+  Args:
+    main: gets the arguments that are not flags, after the program's name.
+    module: `__name__` of the module that `main` is in.
+    required: names of the flags that must be passed.
+    parse: sets the flags from a command line and returns what is left of it.
+  """
+  if module != '__main__':
+    # To --help, absl answers with what it knows of the file that was started:
+    # for an installed command, not the module, but a few lines that import it.
+    started = sys.modules['__main__']
+    started.__doc__ = sys.modules[module].__doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+      flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  flags.mark_flags_as_required(required)
+  print_any_name()
+
+  def parse_flags(argv):
+    with _exit_code_of_help(argv):
+      return parse(argv)
+
+  def run_main(argv):
+    try:
+      main(argv)
+    finally:
+      sys.stdout.flush()  # What is wrong with it is said here, not at the end.
+
+  with reporting():
+    app.run(run_main, flags_parser=parse_flags)
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+  """Ends the program with a line for what the user can mend.
+
+  That is a `UserError`, and an `OSError` of a file: the exit code is 1. Ctrl-C
+  is answered by a line too, and by the exit code 130 (a training that SIGTERM
+  has ended: 143). Any other exception is a mistake of the program and keeps its
+  traceback.
+
+  Raises:
+    SystemExit: with the line, or the exit code.
+  """
+  try:
+    yield
+  except errors.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    raise
+  except KeyboardInterrupt:
+    print('Interrupted.', file=sys.stderr)
+    raise SystemExit(_INTERRUPTED) from None
+  except (errors.UserError, OSError) as error:
+    _give_up_closed_output(error)
+    message = _describe(error)
+    if not message:
+      raise
+    raise SystemExit(f'Error: {message}') from error
+
+
+def check_folder(path: Path, flag: str) -> None:
+  """Checks that a folder for results can be written to; leaves nothing there.
+
+  Called before anything is computed for it.
+
+  Args:
+    path: of the folder, which need not be there yet.
+    flag: that names it, for the error.
+
+  Raises:
+    UserError: if it cannot be written to.
+  """
+  made = [folder for folder in (path, *path.parents) if not folder.exists()]
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+    for folder in made:
+      folder.rmdir()
+  except OSError as error:
+    reason = error.strerror
+    if isinstance(error, FileExistsError | NotADirectoryError):
+      reason = 'a file is in the way'
+    raise errors.UserError(
+      f'--{flag}: {path} cannot be written to ({reason}). Pass another folder.'
+    ) from error
+
+
+def _give_up_closed_output(error: Exception) -> None:
+  """Ends the program where its reader has enough, as in `| head`."""
+  if not isinstance(error, BrokenPipeError) or not hasattr(select, 'poll'):
+    return
+  output = select.poll()
+  output.register(sys.stdout, select.POLLERR)
+  if output.poll(0):  # Else it is another pipe.
+    # Python would flush it once more, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(1) from None
+
+
+def _describe(error: Exception) -> str:
+  """Returns what to say of an error, '' for one that the user cannot mend."""
+  if isinstance(error, errors.UserError):
+    return str(error)
+  if error.filename is None and error.errno not in _SYSTEM_ERRORS:
+    return ''
+  reason = error.strerror or str(error)
+  if error.filename is None:
+    return reason
+  return f'{os.fsdecode(error.filename)}: {reason}'
+
+
+@contextlib.contextmanager
+def _exit_code_of_help(argv: Sequence[str]) -> Iterator[None]:
+  """Ends with 0 after --help: absl's 1 is for what went wrong."""
+  try:
+    yield
+  except SystemExit:
+    if set(_HELP).intersection(argv):
+      raise SystemExit(0) from None
+    raise

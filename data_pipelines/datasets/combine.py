@@ -1,0 +1,128 @@
+"""Which pairs of several data sets make one: choice, names, splits."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from data_pipelines.datasets import cod10k, folder
+from data_pipelines.io import images
+
+COD10K_CHOICES = ('cam', 'cam+background', 'all')
+# The usual share of pairs for validation.
+SHARES = {'original': 0.2, 'official': 0.05}
+
+
+def choose_cod10k(pair: folder.Pair, choice: str) -> bool:
+  """Whether a pair belongs to a choice among `COD10K_CHOICES`."""
+  if pair.source != 'cod10k-noncam' or choice == 'all':
+    return True
+  return choice == 'cam+background' and pair.category == cod10k.BACKGROUND
+
+
+def name_pairs(
+  pairs: Iterable[folder.Pair], *, prefixed: bool = True
+) -> list[folder.Pair]:
+  """Returns pairs named CATEGORY_STEM.jpg (or .png), sorted by name.
+
+  Where that is not unique, as of photos that are in two splits, the source and
+  the split are added, and then a number.
+
+  Args:
+    pairs: of all data sets.
+    prefixed: whether names get the category, or else the source, in front.
+  """
+  stems = {}
+  for pair in pairs:
+    prefix = f'{pair.category or pair.source}_' if prefixed else ''
+    stem = pair.image_path.stem
+    if not stem.startswith(prefix):
+      stem = prefix.lstrip('_') + stem
+    # File systems that ignore case must not mix pairs up.
+    stems.setdefault(stem.lower(), []).append((stem, pair))
+  named, taken = [], set()
+  for same in stems.values():
+    for stem, pair in same:
+      if len(same) > 1:
+        stem = f'{stem}_{pair.source}_{pair.split}'.rstrip('_')
+      unique, number = stem, 1
+      while unique.lower() in taken:
+        number += 1
+        unique = f'{stem}_{number}'
+      taken.add(unique.lower())
+      is_jpeg = pair.image_path.suffix.lower() in images.JPEG_SUFFIXES
+      name = unique + ('.jpg' if is_jpeg else '.png')
+      named.append(dataclasses.replace(pair, name=name))
+  return sorted(named, key=lambda pair: pair.name)
+
+
+def split_originally(
+  pairs: Sequence[folder.Pair], share: float
+) -> tuple[list[folder.Pair], list[folder.Pair]]:
+  """Splits at random what the original project trains on: 25,599 pairs.
+
+  That is everything but P3M-500-P, test sets and empty masks included.
+
+  Args:
+    pairs: everything that was published, sorted by name: who is held out must
+      not depend on what is chosen of them later.
+    share: of the pairs, in (0, 1), for validation.
+
+  Returns:
+    (training and validation pairs, pairs left out).
+  """
+  used = [pair for pair in pairs if pair.source != 'p3m-500-p']
+  left_out = [pair for pair in pairs if pair.source == 'p3m-500-p']
+  return folder.assign_splits(used, validation_share=share), left_out
+
+
+def split_officially(
+  pairs: Sequence[folder.Pair], share: float
+) -> tuple[list[folder.Pair], list[folder.Pair]]:
+  """Keeps the published splits; validates where a source has no list for it.
+
+  Args:
+    pairs: sorted by name.
+    share: of the training pairs of a source without validation pairs.
+
+  Returns:
+    (pairs, training pairs left out because the same photo is tested).
+  """
+  tested = {pair.image_path.stem for pair in pairs if pair.split == 'test'}
+  by_source = collections.defaultdict(list)
+  left_out, kept = [], []
+  for pair in pairs:
+    if pair.split != 'test' and pair.image_path.stem in tested:
+      left_out.append(pair)
+    elif pair.split == 'test':
+      kept.append(pair)
+    else:
+      by_source[pair.source].append(pair)
+  for same in by_source.values():
+    if any(pair.split == 'val' for pair in same):
+      kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
+    elif math.ceil(len(same) * share) < len(same):
+      kept += folder.assign_splits(same, validation_share=share)
+    else:
+      kept += same
+  return sorted(kept, key=lambda pair: pair.name), left_out
+
+
+def summarize(pairs: Sequence[folder.Pair]) -> str:
+  """Returns a table of the pairs per source, category and split."""
+  counts = collections.Counter(
+    (pair.source, pair.category, pair.split) for pair in pairs
+  )
+  lines = [f'{"source":15} {"category":12} {"train":>7} {"val":>7} {"test":>7}']
+  for source, category in sorted({key[:2] for key in counts}):
+    numbers = ''.join(
+      f'{counts[source, category, split]:8,}' for split in folder.SPLITS
+    )
+    lines.append(f'{source:15} {category:12}{numbers}')
+  totals = collections.Counter(pair.split for pair in pairs)
+  numbers = ''.join(f'{totals[split]:8,}' for split in folder.SPLITS)
+  lines.append(f'{"all":15} {"":12}{numbers}')
+  return '\n'.join(lines)
+
+
+SPLITS = {'original': split_originally, 'official': split_officially}

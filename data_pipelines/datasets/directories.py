@@ -1,0 +1,121 @@
+"""Finding a published data set's folders and pairing the files in them."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipelines.datasets import folder
+from data_pipelines.io import errors
+
+# Archives are unpacked into a folder of their own name, some twice over.
+_DEPTH = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """Photos and masks of equal stems, in two folders of a published tree.
+
+  Attributes:
+    images: the photos' folder, relative to the tree's root.
+    masks: the masks' folder.
+    source: see `folder.Pair`, as the following.
+    split: of every pair.
+    category: of every pair.
+    label: of every pair.
+    count: the number of pairs that was published.
+  """
+
+  images: str
+  masks: str
+  source: str
+  split: str
+  category: str
+  label: str
+  count: int
+
+
+def read_parts(
+  directory: str | os.PathLike,
+  parts: Sequence[Part],
+  *,
+  expected: str,
+  found: list[str],
+) -> tuple[Path, list[folder.Pair]]:
+  """Reads the parts that are there of a published data set.
+
+  Args:
+    directory: the tree, or a folder that it is somewhere in.
+    parts: of the data set; one is enough.
+    expected: the tree as it is published, for the error.
+    found: collects files without partner.
+
+  Returns:
+    (the tree's root, pairs in the order of the parts, by stem in each).
+
+  Raises:
+    MissingFileError: if there is no such folder.
+    UserError: if it has none of the parts.
+  """
+  root = _find_root(Path(directory), parts, expected)
+  pairs = []
+  for part in parts:
+    image_dir, mask_dir = root / part.images, root / part.masks
+    if image_dir.is_dir() != mask_dir.is_dir():
+      missing = mask_dir if image_dir.is_dir() else image_dir
+      raise errors.UserError(f'{missing} is missing. Expected\n{expected}')
+    if not image_dir.is_dir():
+      continue
+    matched, problems = folder.pair_by_stem(image_dir, mask_dir)
+    found.extend(problems)
+    pairs += [
+      dataclasses.replace(
+        pair,
+        source=part.source,
+        split=part.split,
+        category=part.category,
+        label=part.label,
+      )
+      for pair in matched
+    ]
+  if not pairs:
+    raise errors.UserError(f'{root}: no pair in it. Expected\n{expected}')
+  return root, pairs
+
+
+def describe_counts(
+  pairs: Sequence[folder.Pair], published: dict[tuple[str, str], int]
+) -> list[str]:
+  """Returns a line per source and split: pairs found, of those published."""
+  counts = collections.Counter((pair.source, pair.split) for pair in pairs)
+  lines = []
+  for key in sorted(counts.keys() | published.keys()):
+    line = f'{" ".join(key).strip()}: {counts[key]:,} pairs'
+    if key in published and counts[key] != published[key]:
+      line += f', but {published[key]:,} were published'
+    lines.append(line)
+  return lines
+
+
+def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
+  if not directory.is_dir():
+    raise errors.MissingFileError(f'{directory}: no such folder.')
+  level = [directory]
+  for _ in range(_DEPTH + 1):
+    for candidate in level:
+      if any(
+        (candidate / place).is_dir()
+        for part in parts
+        for place in (part.images, part.masks)
+      ):
+        return candidate
+    level = [
+      entry
+      for candidate in level
+      for entry in sorted(candidate.iterdir())
+      if entry.is_dir()
+    ]
+  raise errors.UserError(
+    f'{directory}: not the tree of this data set. Expected\n{expected}'
+  )

@@ -1,0 +1,149 @@
+"""The benchmarks of salient object detection, as they are handed around.
+
+Nobody ships them alike, so a folder is known by its name and holds photos and
+masks in two folders of usual names, or, as some copies do, photos (.jpg) and
+masks (.png) in one:
+
+```
+ECSSD/{images,ground_truth_mask}     HKU-IS/{imgs,gt}
+DUTS-TE/{DUTS-TE-Image,DUTS-TE-Mask}
+DUT-OMRON/{DUT-OMRON-image,pixelwiseGT-new-PNG}
+PASCAL-S/{Image,GT}                  SOD/{im,gt}
+```
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from data_pipelines.datasets import folder
+from data_pipelines.io import errors, images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+  """A published set.
+
+  Attributes:
+    source: as `folder.Pair` has it.
+    title: its name in papers.
+    count: the number of pairs that was published.
+  """
+
+  source: str
+  title: str
+  count: int
+
+
+BENCHMARKS = (
+  Benchmark(source='ecssd', title='ECSSD', count=1000),
+  Benchmark(source='pascals', title='PASCAL-S', count=850),
+  Benchmark(source='sod', title='SOD', count=300),
+  Benchmark(source='duts-te', title='DUTS-TE', count=5019),
+  Benchmark(source='dut-omron', title='DUT-OMRON', count=5168),
+  Benchmark(source='hku-is', title='HKU-IS', count=4447),
+)
+
+# Letters and digits alone, in lower case.
+_PHOTO_FOLDERS = (
+  *('images', 'image', 'imgs', 'img', 'im'),
+  *('dutsteimage', 'dutomronimage'),
+)
+_MASK_FOLDERS = (
+  *('masks', 'mask', 'gt', 'gts', 'groundtruth', 'groundtruthmask'),
+  *('dutstemask', 'dutomrongt', 'pixelwisegtnewpng'),
+)
+
+
+def find_benchmark(directory: str | os.PathLike) -> Benchmark | None:
+  """Returns the set that a folder's name names, None if it names none."""
+  name = _simplify(Path(directory).resolve().name)
+  for benchmark in BENCHMARKS:
+    if name == _simplify(benchmark.title):
+      return benchmark
+  return None
+
+
+def read_saliency(
+  directory: str | os.PathLike, problems: list[str] | None = None
+) -> list[folder.Pair]:
+  """Reads a benchmark's pairs, sorted by name.
+
+  Args:
+    directory: a folder with the name of a set of `BENCHMARKS`.
+    problems: given, it collects what is wrong with single files, which are
+      left out; otherwise that is an error.
+
+  Returns:
+    Pairs labelled 'gt' of the set's source, all of split 'test'.
+
+  Raises:
+    MissingFileError: if there is no such folder.
+    UserError: for another name or tree, or files without a partner.
+  """
+  directory = Path(directory)
+  if not directory.is_dir():
+    raise errors.MissingFileError(f'{directory}: no such folder.')
+  benchmark = find_benchmark(directory)
+  if benchmark is None:
+    raise errors.UserError(
+      f'{directory}: not named like one of '
+      f'{", ".join(known.title for known in BENCHMARKS)}. Rename the folder, '
+      'or pass a folder with Images/ and Masks/.'
+    )
+  directory = (
+    _find_folder(directory, (_simplify(benchmark.title),)) or directory
+  )
+  photo_dir = _find_folder(directory, _PHOTO_FOLDERS)
+  mask_dir = _find_folder(directory, _MASK_FOLDERS) or photo_dir
+  if photo_dir is None:
+    raise errors.UserError(
+      f'{directory}: no folder of photos in it. Expected the folders '
+      'Image/ and GT/, or Imgs/ with .jpg photos and .png masks.'
+    )
+  if photo_dir == mask_dir:
+    pairs, found = _pair_by_suffix(photo_dir)
+  else:
+    pairs, found = folder.pair_by_stem(photo_dir, mask_dir)
+  folder.report(found, remedy=folder.PAIRING_REMEDY, problems=problems)
+  if not pairs:
+    raise errors.UserError(f'{directory}: no photo has a mask.')
+  return [
+    dataclasses.replace(pair, source=benchmark.source, split='test')
+    for pair in sorted(pairs, key=lambda pair: pair.name)
+  ]
+
+
+def _simplify(name: str) -> str:
+  return ''.join(character for character in name.lower() if character.isalnum())
+
+
+def _find_folder(directory: Path, names: tuple[str, ...]) -> Path | None:
+  """Returns the sub-folder of one of the names, or what it is nested in."""
+  for entry in sorted(directory.iterdir()):
+    if entry.is_dir() and _simplify(entry.name) in names:
+      return _find_folder(entry, names) or entry
+  return None
+
+
+def _pair_by_suffix(directory: Path) -> tuple[list[folder.Pair], list[str]]:
+  """Pairs the .jpg photos of a folder with its .png masks."""
+  found = [file for file in directory.iterdir() if images.is_image_file(file)]
+  photos, masks = (
+    {file.stem: file for file in found if file.suffix.lower() in suffixes}
+    for suffixes in (images.JPEG_SUFFIXES, ('.png',))
+  )
+  pairs = [
+    folder.Pair(
+      name=photos[stem].name,
+      category='',
+      image_path=photos[stem],
+      mask_path=masks[stem],
+    )
+    for stem in photos.keys() & masks.keys()
+  ]
+  problems = [
+    f'{(photos | masks)[stem]} has no partner in its folder'
+    for stem in sorted(photos.keys() ^ masks.keys())
+  ]
+  return pairs, problems

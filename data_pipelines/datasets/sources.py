@@ -1,0 +1,106 @@
+"""From the `config.data` of a training to its pairs."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.datasets import cod10k, combine, demo, folder, p3m, people
+from data_pipelines.io import errors
+
+_READERS = {
+  'folder': folder.read_folder,
+  'p3m': p3m.read_p3m,
+  'cod10k': cod10k.read_cod10k,
+  'people': people.read_people,
+}
+_STORED = ('tfds/p3m', 'tfds/cod10k', 'tfds/people', 'tfds/combined')
+SOURCES = ('demo', *_READERS, *_STORED)
+
+
+def load_pairs(
+  name: str,
+  directory: str | os.PathLike,
+  *,
+  validation_share: float,
+  limit: int,
+  demo_count: int,
+  demo_size: int,
+) -> tuple[Sequence[folder.Pair], Sequence[folder.Pair]]:
+  """Returns the checked training and validation pairs of a data set.
+
+  Of a folder, and of what was stored of one, every row is used.
+
+  Args:
+    name: 'folder' for a folder of photos and masks (see `folder.py`); 'p3m',
+      'cod10k' (its camouflaged photos) or 'people' as published; 'tfds/NAME'
+      for what `tfds_sets.py` made; 'demo' for the embedded set, which is drawn
+      into the directory first. Test pairs are left out.
+    directory: where the data set is.
+    validation_share: for data sets without validation pairs.
+    limit: use only so many pairs, drawn at random, always the same; 0 for all.
+    demo_count: number of pictures of the demo set.
+    demo_size: their height and width in pixels.
+
+  Raises:
+    MissingFileError: if the folder or a file in it is missing.
+    UserError: if the set is not as it should be; the files are named.
+  """
+  if name not in SOURCES:
+    raise errors.UserError(
+      f'Unknown config.data.name {name!r}; choose one of {", ".join(SOURCES)}.'
+    )
+  if not directory:
+    raise errors.UserError(
+      'config.data.dir is not set: pass --config.data.dir=FOLDER, a folder '
+      'with Images/ and Masks/ or a Dataset.csv.'
+    )
+  if name in _STORED:
+    return _load_stored(
+      name.removeprefix('tfds/'),
+      directory,
+      validation_share=validation_share,
+      limit=limit,
+    )
+  if name == 'demo':
+    demo.make_demo(
+      Path(directory), count=demo_count, size=(demo_size, demo_size), seed=42
+    )
+  pairs = _READERS.get(name, folder.read_folder)(directory)
+  if name == 'cod10k':
+    pairs = [pair for pair in pairs if combine.choose_cod10k(pair, 'cam')]
+  pairs = [pair for pair in pairs if pair.split != 'test']
+  pairs = [pairs[index] for index in _draw(len(pairs), limit)]
+  folder.check_pairs(pairs)
+  return folder.split_pairs(pairs, validation_share=validation_share)
+
+
+def _load_stored(
+  name: str,
+  directory: str | os.PathLike,
+  *,
+  validation_share: float,
+  limit: int,
+) -> tuple[Sequence[folder.Pair], Sequence[folder.Pair]]:
+  # Imported here: it takes seconds, and only these sets need it.
+  from data_pipelines.datasets import tfds_sets
+
+  stored = tfds_sets.load(name, directory, splits=('train', 'val'))
+  parts = [stored[split] for split in ('train', 'val') if split in stored]
+  chosen = _draw(sum(map(len, parts)), limit)
+  if len(parts) == 2:
+    border = len(parts[0])
+    training = [index for index in chosen if index < border]
+    validation = [index - border for index in chosen if index >= border]
+  else:
+    shares = folder.permute(len(chosen), validation_share=validation_share)
+    training, validation = ([chosen[i] for i in share] for share in shares)
+  return parts[0].take(training), parts[-1].take(validation)
+
+
+def _draw(count: int, limit: int) -> Sequence[int]:
+  """Returns the sorted indices of `limit` of them, all if it is 0."""
+  if not limit:
+    return range(count)
+  return sorted(np.random.RandomState(42).permutation(count)[:limit].tolist())

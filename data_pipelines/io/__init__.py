@@ -1,0 +1,1 @@
+"""Files, images and errors: what everything else is written with."""

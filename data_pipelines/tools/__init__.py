@@ -1,0 +1,1 @@
+"""What is done to data sets: making, checking, fetching them."""

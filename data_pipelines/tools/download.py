@@ -1,0 +1,108 @@
+"""Fetches the published data sets through their hosts' own clients."""
+
+import dataclasses
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from data_pipelines.datasets import cod10k, folder, p3m, people
+from data_pipelines.io import errors
+
+_INSTALL = "pip install -e '.[download]' in a checkout"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+  """Where a data set is, and on what terms.
+
+  Attributes:
+    place: of the data set, for a person.
+    terms: what is known of them.
+    kaggle: the data set's handle at Kaggle, or ''.
+    drive: the archive's id at Google Drive, or ''.
+    read: its reader.
+    counts: what was published, by source and split.
+  """
+
+  place: str
+  terms: str
+  read: Callable[[Path], list[folder.Pair]]
+  counts: dict[tuple[str, str], int]
+  kaggle: str = ''
+  drive: str = ''
+
+
+DATA_SETS = {
+  'p3m': Published(
+    place='kaggle.com/datasets/rahulbhalley/p3m-10k, a copy',
+    terms=(
+      "Its authors' release agreement, labelled MIT, is in "
+      'github.com/JizhiziLi/P3M: read it there.'
+    ),
+    kaggle='rahulbhalley/p3m-10k',
+    read=p3m.read_p3m,
+    counts=p3m.PUBLISHED,
+  ),
+  'cod10k': Published(
+    place="its authors' Google Drive (github.com/DengPingFan/SINet)",
+    terms='For non-commercial purposes only.',
+    drive='1pVq1rWXCwkMbEZpTt4-yUQ3NsnQd_DNY',
+    read=cod10k.read_cod10k,
+    counts=cod10k.PUBLISHED,
+  ),
+  'people': Published(
+    place='kaggle.com/datasets/nikhilroxtomar/person-segmentation',
+    terms='See that page; this project has not verified its licence.',
+    kaggle='nikhilroxtomar/person-segmentation',
+    read=people.read_people,
+    counts=people.PUBLISHED,
+  ),
+}
+
+
+def download(name: str, out: Path) -> list[folder.Pair]:
+  """Fetches and unpacks a data set, and reads it.
+
+  Args:
+    name: of `DATA_SETS`.
+    out: folder to put it in.
+
+  Returns:
+    Its pairs.
+
+  Raises:
+    UserError: if the client is missing or fails, or what came is not the
+      data set.
+  """
+  published = DATA_SETS[name]
+  out.mkdir(parents=True, exist_ok=True)
+  try:
+    if published.kaggle:
+      import kagglehub
+
+      kagglehub.dataset_download(published.kaggle, output_dir=str(out))
+    else:
+      import gdown
+
+      archive = out / f'{name}.zip'
+      gdown.download(id=published.drive, output=str(archive), resume=True)
+      _unpack(archive, out)
+  except ImportError as error:
+    raise errors.UserError(
+      f'{error}. The clients are extras: {_INSTALL}'
+    ) from error
+  # Whatever a client raises, the remedy is the same.
+  except Exception as error:
+    raise errors.UserError(
+      f'{published.place}: {type(error).__name__}: {error}. If it is a matter '
+      'of credentials or quota, see python -m data_pipelines.download --help, '
+      f'or fetch it in a browser and unpack it into {out}.'
+    ) from error
+  return published.read(out)
+
+
+def _unpack(archive: Path, out: Path) -> None:
+  with zipfile.ZipFile(archive) as file:
+    # extractall keeps members within the folder.
+    file.extractall(out)
+  archive.unlink()

@@ -1,0 +1,308 @@
+"""What there is to know of a pair and of a data set before training on it."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt64
+from PIL import Image
+
+from data_pipelines.datasets import folder
+from data_pipelines.io import images
+from data_pipelines.io.errors import UserError
+
+# Of 128 bits; unrelated photos differ in about half of them.
+NEAR = 4
+# Values of 255 that are neither foreground nor background.
+_BETWEEN = slice(26, 230)
+TROUBLES = ('unreadable', 'size mismatch', 'unclear mask')
+_MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+  """What was found in a pair's files.
+
+  Attributes:
+    pair: the pair, with a split.
+    trouble: why it cannot be used, or ''.
+    kind: of trouble: one of `TROUBLES` or ''.
+    rotated: whether the photo's EXIF tag turns or mirrors it.
+    stored: how the mask's values are stored, such as '0-1' or '16 bits'.
+    largest: the mask's largest value as training reads it, of 255.
+    grey: the share of the mask that is neither fore- nor background.
+    shades: how many values that share has.
+    coverage: the foreground's share of the picture, in [0, 1].
+    border: the mask's mean along the picture's edge, in [0, 1].
+    signature: two halves of a perceptual hash, None of a photo without texture.
+  """
+
+  pair: folder.Pair
+  trouble: str = ''
+  kind: str = ''
+  rotated: bool = False
+  stored: str = ''
+  largest: int = 0
+  grey: float = 0.0
+  shades: int = 0
+  coverage: float = 0.0
+  border: float = 0.0
+  signature: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+  """Something that several pairs have in common.
+
+  Attributes:
+    kind: such as 'empty mask'.
+    wrong: whether training on the set as it is would be wrong.
+    items: a line of text each.
+    facts: of the pairs, for pictures of them.
+  """
+
+  kind: str
+  wrong: bool
+  items: list[str]
+  facts: list[Facts]
+
+
+def inspect_pair(pair: folder.Pair) -> Facts:
+  """Reads a pair's files completely."""
+  try:
+    with images.opened(pair.image_path) as header:
+      rotated = images.read_orientation(header) != 1
+    photo, size = images.open_reduced(pair.image_path, size=(64, 64))
+    with images.named(pair.image_path):
+      grey_photo = images.to_rgb(photo).convert('L')
+    stored = images.open_image(pair.mask_path)
+  except UserError as error:
+    return Facts(pair=pair, trouble=str(error), kind='unreadable')
+  if size != (stored.height, stored.width):
+    reason = (
+      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
+      f'{stored.width}x{stored.height}'
+    )
+    return Facts(pair=pair, trouble=reason, kind='size mismatch')
+  try:
+    values = np.asarray(folder.convert_mask(stored, pair))
+  except UserError as error:
+    return Facts(pair=pair, trouble=str(error), kind='unclear mask')
+  mask = values.astype(np.float32) / 255
+  between = np.bincount(values.ravel(), minlength=256)[_BETWEEN]
+  edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+  return Facts(
+    pair=pair,
+    rotated=rotated,
+    stored=_name_range(images.read_plane(stored)),
+    largest=int(values.max(initial=0)),
+    grey=float(between.sum() / values.size),
+    shades=int(np.count_nonzero(between)),
+    coverage=float(mask.mean()),
+    border=float(np.concatenate(edges).mean()),
+    signature=_compute_signature(grey_photo),
+  )
+
+
+def find_duplicates(
+  signatures: UInt64[np.ndarray, 'n 2'],
+) -> list[tuple[int, int]]:
+  """Returns index pairs (smaller, larger) of pictures that look the same."""
+  found = []
+  for index in range(len(signatures) - 1):
+    different = signatures[index + 1 :] ^ signatures[index]
+    distances = np.bitwise_count(different).sum(axis=1)
+    near = np.nonzero(distances <= NEAR)[0]
+    found += [(index, index + 1 + int(offset)) for offset in near]
+    if len(found) >= _MOST_DUPLICATES:
+      break
+  return found[:_MOST_DUPLICATES]
+
+
+def find_problems(
+  facts: Sequence[Facts], *, allow_empty: bool
+) -> list[Finding]:
+  """Returns what the pairs have that one should know, the worst first."""
+  good = [f for f in facts if not f.trouble]
+  findings = [
+    Finding(
+      kind=kind,
+      wrong=True,
+      items=[f.trouble for f in facts if f.kind == kind],
+      facts=[f for f in facts if f.kind == kind],
+    )
+    for kind in TROUBLES
+  ]
+  findings += _find_ranges(good)
+  findings += _find_same_pictures(good)
+  findings.append(_find_same_names(facts))
+  findings += [
+    _list('empty mask', [f for f in good if not f.largest], not allow_empty),
+    _list('full mask', [f for f in good if f.coverage > 0.995], False),
+    _list(
+      'rotated by EXIF (read upright)', [f for f in good if f.rotated], False
+    ),
+  ]
+  found = [finding for finding in findings if finding.items]
+  return sorted(found, key=lambda finding: not finding.wrong)
+
+
+def describe_sources(facts: Sequence[Facts]) -> dict[str, dict]:
+  """Returns by source: pairs, ranges of stored masks, mean coverage."""
+  described = {}
+  for source, group in _group_by_source([f for f in facts if not f.trouble]):
+    ranges = collections.Counter(f.stored for f in group)
+    described[source] = {
+      'pairs': len(group),
+      'mask ranges': dict(sorted(ranges.items())),
+      'mean coverage': round(float(np.mean([f.coverage for f in group])), 4),
+    }
+  return described
+
+
+def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
+  findings = []
+  for source, group in _group_by_source(facts):
+    full = [f for f in group if f.largest]
+    dim = [f for f in full if f.largest < 128]
+    if dim and len(dim) == len(full):
+      findings.append(
+        Finding(
+          kind='unclear mask range',
+          wrong=True,
+          items=[
+            f'{source or "all"}: none of {len(full)} masks reaches 128 of 255; '
+            f'the largest value is {max(f.largest for f in full)}'
+          ],
+          facts=dim,
+        )
+      )
+    elif dim:
+      findings.append(_list('mask below 128 of 255', dim, False))
+    third = [f for f in group if f.shades == 1 and f.grey > 0.002]
+    if len(third) > len(group) / 2:
+      findings.append(
+        Finding(
+          kind='trimaps, or a third class',
+          wrong=True,
+          items=[
+            f'{source or "all"}: {len(third)} of {len(group)} masks have one '
+            'value that is neither foreground nor background'
+          ],
+          facts=third,
+        )
+      )
+    grey = [f for f in group if f.grey > 0.5]
+    if len(grey) > len(group) / 2:
+      findings.append(
+        Finding(
+          kind='grey masks',
+          wrong=any(f.pair.label != 'alpha' for f in grey),
+          items=[
+            f'{source or "all"}: {len(grey)} of {len(group)} masks are mostly '
+            'neither foreground nor background, as photos are'
+          ],
+          facts=grey,
+        )
+      )
+    around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
+    # One object may touch all edges; not those of a whole source.
+    if len(around) > len(group) / 2:
+      findings.append(
+        Finding(
+          kind='inverted masks',
+          wrong=True,
+          items=[
+            f'{source or "all"}: {len(around)} of {len(group)} masks are '
+            'white at the edges and darker inside; to invert them, use '
+            f'data_pipelines.prepare --folder=DIR --invert={source or "folder"}'
+          ],
+          facts=around,
+        )
+      )
+    if len({f.stored for f in full}) > 1:
+      few = [f for f in group if f.stored == '0-1']
+      findings.append(_list('mask of 0 and 1 among others', few, False))
+  return findings
+
+
+def _find_same_pictures(facts: Sequence[Facts]) -> list[Finding]:
+  textured = [f for f in facts if f.signature is not None]
+  signatures = np.array([f.signature for f in textured], np.uint64)
+  within, across = [], []
+  for first, second in find_duplicates(signatures.reshape(-1, 2)):
+    one, two = textured[first], textured[second]
+    same_split = one.pair.split == two.pair.split
+    (within if same_split else across).append((one, two))
+  return [
+    Finding(
+      kind=f'same picture {where}',
+      wrong=where != 'within a split',
+      items=[
+        f'{one.pair.image_path} ({one.pair.split}) and '
+        f'{two.pair.image_path} ({two.pair.split})'
+        for one, two in couples
+      ],
+      facts=[fact for couple in couples for fact in couple],
+    )
+    for where, couples in (
+      ('across splits', across),
+      ('within a split', within),
+    )
+  ]
+
+
+def _find_same_names(facts: Sequence[Facts]) -> Finding:
+  by_stem = collections.defaultdict(list)
+  for fact in facts:
+    by_stem[fact.pair.name.rpartition('.')[0].lower()].append(fact)
+  same = [group for group in by_stem.values() if len(group) > 1]
+  return Finding(
+    kind='same name but for its case or extension',
+    wrong=False,
+    items=[
+      ' and '.join(f'{f.pair.name} ({f.pair.split})' for f in group)
+      for group in same
+    ],
+    facts=[fact for group in same for fact in group],
+  )
+
+
+def _list(kind: str, facts: list[Facts], wrong: bool) -> Finding:
+  items = [str(f.pair.mask_path) for f in facts]
+  if 'mask' not in kind:
+    items = [str(f.pair.image_path) for f in facts]
+  return Finding(kind=kind, wrong=wrong, items=items, facts=facts)
+
+
+def _group_by_source(
+  facts: Sequence[Facts],
+) -> list[tuple[str, list[Facts]]]:
+  groups = collections.defaultdict(list)
+  for fact in facts:
+    groups[fact.pair.source].append(fact)
+  return sorted(groups.items())
+
+
+def _name_range(plane: images.Plane) -> str:
+  largest = plane.values.max(initial=0)
+  if not largest:
+    return 'empty'
+  if plane.stored not in ('integers', 'wide integers'):
+    return plane.stored
+  if largest == 1:
+    return '0-1'
+  return '0-255' if largest <= 255 else '16 bits'
+
+
+def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:
+  """Whether brightness rises to the right, and downwards, on an 8x8 grid."""
+  if np.asarray(grey).std() < 2:
+    return None
+  halves = []
+  for size, axis in (((8, 9), 1), ((9, 8), 0)):
+    cells = np.asarray(images.resize_image(grey, size=size), int)
+    rises = (np.diff(cells, axis=axis) > 0).ravel()
+    halves.append(int(np.packbits(rises).view('>u8')[0]))
+  return halves[0], halves[1]

@@ -1,0 +1,223 @@
+"""Writes chosen pairs as one data set in the folder layout."""
+
+import csv
+import dataclasses
+import errno
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tqdm
+from PIL import Image, ImageOps
+
+from data_pipelines.datasets import (
+  folder,
+)
+from data_pipelines.io import errors, files, images, parallel
+
+OPTIONS_NAME = 'prepare.json'
+REJECTED_NAME = 'Rejected.csv'
+NONCAM = 'cod10k-noncam'
+
+Resize = Callable[[tuple[int, int]], tuple[int, int]]
+
+
+def parse_size(text: str) -> Resize:
+  """Returns what computes a photo's new (height, width) from its own.
+
+  Args:
+    text: '' to keep sizes, '640' for the longest side at most, '512x512' for
+      exactly (height)x(width).
+
+  Raises:
+    UserError: for anything else.
+  """
+  sides = text.lower().split('x') if text else []
+  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+    raise errors.UserError(
+      f'--size={text}: pass the longest side, such as 640, or HEIGHTxWIDTH, '
+      'such as 512x512.'
+    )
+  if len(sides) == 2:
+    exact = int(sides[0]), int(sides[1])
+    return lambda size: exact
+
+  def shrink(size):
+    if not sides:
+      return size
+    scale = min(1, int(sides[0]) / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+  return shrink
+
+
+def prepare_pair(
+  pair: folder.Pair,
+  *,
+  out: Path,
+  resize: Resize,
+  allow_empty: bool,
+  invert: bool,
+) -> folder.Pair:
+  """Writes a pair's photo and mask, if they are not there yet.
+
+  Args:
+    pair: with the name it is to have.
+    out: folder with `Images/` and `Masks/`.
+    resize: see `parse_size`.
+    allow_empty: whether its mask may be empty.
+    invert: whether its mask is 255 for the background.
+
+  Returns:
+    The pair with the written files.
+
+  Raises:
+    ValueError, FileNotFoundError: if the pair cannot be used.
+    OSError: if it cannot be written.
+  """
+  result = dataclasses.replace(
+    pair,
+    image_path=out / 'Images' / pair.name,
+    mask_path=out / 'Masks' / f'{Path(pair.name).stem}.png',
+  )
+  if _is_done(pair, result):
+    return result
+  own = images.read_size(pair.image_path)
+  size = resize(own)
+  photo, mask = folder.read_pair(
+    pair, allow_empty=allow_empty or invert, reduce_to=size
+  )
+  if invert:
+    mask = ImageOps.invert(mask)
+    if not allow_empty and mask.getextrema()[1] == 0:
+      raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
+  mask = _resize_mask(mask, pair, size)
+  with files.write_atomically(result.image_path) as partial:
+    is_jpeg = result.image_path.suffix == '.jpg'
+    if is_jpeg and size == own and _is_plain_jpeg(pair.image_path):
+      shutil.copyfile(pair.image_path, partial)
+    elif is_jpeg:
+      images.resize_image(photo, size=size).save(partial, 'jpeg', quality=95)
+    else:
+      images.resize_image(photo, size=size).save(partial, 'png')
+  with files.write_atomically(result.mask_path) as partial:
+    mask.save(partial, 'png')
+  return result
+
+
+def _resize_mask(
+  mask: Image.Image, pair: folder.Pair, size: tuple[int, int]
+) -> Image.Image:
+  """Returns the mask at (height, width), if what is left of it is one."""
+  resized = images.resize_image(mask, size=size)
+  least = 2 if pair.label == 'alpha' else 128
+  if mask.getextrema()[1] and resized.getextrema()[1] < least:
+    raise errors.UserError(
+      f'{pair.mask_path}: at {size[1]}x{size[0]} pixels next to nothing is '
+      'left of its foreground. Pass a larger --size, or leave the pair out.'
+    )
+  return resized
+
+
+def prepare(
+  pairs: Sequence[folder.Pair],
+  *,
+  out: Path,
+  size: str,
+  allow_empty: bool,
+  invert: Sequence[str],
+) -> tuple[list[folder.Pair], list[tuple[str, str]]]:
+  """Writes the data set; `Dataset.csv` comes last.
+
+  Args:
+    pairs: with their names and splits.
+    out: the new data set's folder.
+    size: see `parse_size`.
+    allow_empty: whether any mask may be empty; COD10K's NonCAM masks may.
+    invert: the sources whose masks are 255 for the background.
+
+  Returns:
+    (the written pairs, (name, reason) of what could not be used).
+
+  Raises:
+    UserError: if the folder is not for this data set, or nothing is usable.
+    OSError: if it cannot be written, as when the disk is full.
+  """
+  resize = parse_size(size)
+  _check_options(out, {'size': size, 'invert': sorted(invert)})
+
+  def attempt(pair):
+    try:
+      return prepare_pair(
+        pair,
+        out=out,
+        resize=resize,
+        allow_empty=allow_empty or pair.source == NONCAM,
+        invert=pair.source in invert,
+      )
+    except (ValueError, FileNotFoundError) as error:
+      return pair.name, str(error)
+    except OSError as error:
+      if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):
+        raise
+      return pair.name, f'{pair.image_path}: {error.strerror}. Rename it.'
+
+  written, rejected = [], []
+  results = parallel.map_in_order(attempt, pairs)
+  for result in tqdm.tqdm(results, total=len(pairs), unit='pair'):
+    (written if isinstance(result, folder.Pair) else rejected).append(result)
+  if not written:
+    raise errors.UserError(
+      f'None of {len(pairs)} pairs can be used; the first: {rejected[0][1]}'
+    )
+  folder.write_csv(out / folder.CSV_NAME, written)
+  return written, rejected
+
+
+def _check_options(out: Path, options: dict) -> None:
+  """Files of two sizes must not mix in a folder, nor ours with others'."""
+  path = out / OPTIONS_NAME
+  if path.exists():
+    earlier = json.loads(path.read_text())
+    if earlier != options:
+      raise errors.UserError(
+        f'{out} was made with {earlier}, not {options}. Pass another --output.'
+      )
+  elif out.exists() and any(out.iterdir()):
+    raise errors.UserError(
+      f'{out} has files that are not of this command. Pass another --output.'
+    )
+  with files.write_atomically(path) as partial:
+    partial.write_text(json.dumps(options))
+  for stale in out.glob('*/.*.partial'):  # Of a run that was killed.
+    stale.unlink()
+
+
+def _is_done(pair: folder.Pair, result: folder.Pair) -> bool:
+  try:
+    written = min(path.stat().st_mtime_ns for path in _files_of(result))
+  except FileNotFoundError:
+    return False
+  return max(path.stat().st_mtime_ns for path in _files_of(pair)) <= written
+
+
+def _files_of(pair: folder.Pair) -> tuple[Path, Path]:
+  return pair.image_path, pair.mask_path
+
+
+def _is_plain_jpeg(path: Path) -> bool:
+  with images.opened(path) as image:
+    upright = images.read_orientation(image) == 1
+    return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
+
+
+def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
+  """Writes a table of what was left out: names and reasons."""
+  with (
+    files.write_atomically(path) as partial,
+    partial.open(
+      'w', newline='', encoding='utf-8', errors='surrogateescape'
+    ) as file,
+  ):
+    csv.writer(file).writerows([('Image Name', 'Reason'), *rejected])

@@ -1,0 +1,413 @@
+"""Reading moving pictures: video files, GIF, APNG, folders of frames."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.io import errors, images
+from rmbg_jax.inference import photos
+
+SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
+# Of photos and of moving pictures.
+_EITHER = frozenset({'.gif', '.png', '.apng'})
+_PNG_START = 4096  # Bytes that have what says that a PNG moves.
+
+HAS_AV = importlib.util.find_spec('av') is not None
+
+# FFmpeg's numbers: of a matrix that nobody has named, and of the two that are
+# meant then, by height.
+_UNKNOWN, _HD, _SD = 2, 1, 6
+_HD_HEIGHT = 720
+_RGB = 0
+_LIMITED, _FULL = 1, 2
+
+# Seconds, and frames, that a whole clip may be shorter than it says.
+_MISSING_SECONDS, _MISSING_FRAMES = 0.5, 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+  """A picture of a clip.
+
+  Attributes:
+    photo: the picture, upright.
+    start: when it is shown, in units of the clip's time base.
+    duration: how long, 0 if that is not known.
+  """
+
+  photo: photos.Photo
+  start: int
+  duration: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Colour:
+  """How colours are stored, by FFmpeg's numbers."""
+
+  matrix: int = _HD
+  full_range: bool = False
+  primaries: int = _HD
+  transfer: int = _HD
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clip:
+  """A clip that is open.
+
+  Attributes:
+    size: (width, height) in pixels, upright.
+    time_base: seconds of a unit of time.
+    rate: frames per second, on average.
+    aspect: width of a pixel by its height.
+    colour: how it is stored.
+    count: about how many frames there are; None if that is not known.
+    notes: what is not kept.
+    read: yields the frames, once.
+  """
+
+  size: tuple[int, int]
+  time_base: Fraction
+  rate: Fraction
+  aspect: Fraction
+  colour: Colour
+  count: int | None
+  notes: tuple[str, ...]
+  read: Callable[[], Iterator[Frame]]
+
+
+def is_clip(path: Path) -> bool:
+  """Whether a file is a moving picture, by its name or its first bytes."""
+  suffix = path.suffix.lower()
+  if suffix in SUFFIXES:
+    return True
+  # What is a pipe would wait for ever.
+  if suffix not in _EITHER or not HAS_AV or not path.is_file():
+    return False
+  try:
+    if suffix == '.gif':
+      with images.opened(path) as image:
+        return image.is_animated
+    with path.open('rb') as file:
+      return b'acTL' in file.read(_PNG_START).partition(b'IDAT')[0]
+  except (OSError, ValueError):
+    return False  # Reading it as a photo will say what is wrong.
+
+
+def check_support() -> None:
+  """Checks that clips can be read.
+
+  Raises:
+    UserError: if PyAV is not installed.
+  """
+  if not HAS_AV:
+    raise errors.UserError("clips need PyAV (pip install -e '.[video]' or av).")
+
+
+@contextlib.contextmanager
+def opened(
+  path: Path, *, max_pixels: int, frame_rate: Fraction
+) -> Iterator[Clip]:
+  """Opens a clip; what goes wrong with its content is named.
+
+  Args:
+    path: of a file, or a folder of numbered frames.
+    max_pixels: clips with larger frames are refused.
+    frame_rate: of folders.
+
+  Raises:
+    MissingFileError: if there is no such file.
+    UserError: if it is no whole clip.
+  """
+  check_support()
+  if path.is_dir():
+    yield _open_folder(path, max_pixels, frame_rate)
+    return
+  with contextlib.ExitStack() as stack:
+    with named(path):
+      with _open(path) as container:
+        turns = _find_turns(path, container)
+      container = stack.enter_context(_open(path))
+      clip = _open_video(path, container, turns, max_pixels)
+    yield clip
+
+
+def _open(path: Path):
+  import av
+
+  # No network, and no other files.
+  container = av.open(
+    str(path),
+    options={'protocol_whitelist': 'file'},
+    metadata_errors='ignore',
+  )
+  if container.format.name in ('hls', 'concat', 'dash', 'image2'):
+    container.close()
+    raise errors.UserError(f'{path}: a list of files, not a clip.')
+  return container
+
+
+def find_frames(folder: Path) -> list[Path]:
+  """Returns the numbered frames of a folder, in the order of their numbers.
+
+  Raises:
+    UserError: if there is none, or two have the same number.
+  """
+  found = {}
+  for path in sorted(folder.iterdir()):
+    if path.suffix.lower() not in photos.SUFFIXES or path.name.startswith('.'):
+      continue
+    numbers = re.findall(r'\d+', path.stem)
+    if not numbers:
+      continue
+    other = found.setdefault(int(numbers[-1]), path)
+    if other != path:
+      raise errors.UserError(
+        f'--frames: {other} and {path.name} have the same number. Leave one of '
+        'them out.'
+      )
+  if not found:
+    raise errors.MissingFileError(
+      f'--frames: no numbered frames in {folder} (such as 0001.png).'
+    )
+  return [found[number] for number in sorted(found)]
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+  """Names the clip in what goes wrong with its content in the block.
+
+  Raises:
+    MissingFileError: if there is no such file.
+    UserError: if its content cannot be used.
+  """
+  import av
+
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except FileNotFoundError as error:
+    raise errors.MissingFileError(f'{path}: no such file.') from error
+  except av.error.FFmpegError as error:
+    reason = error.strerror or type(error).__name__
+    raise errors.UserError(
+      f'{path}: cannot be read as a clip ({reason}). Replace or remove it.'
+    ) from error
+
+
+def _open_folder(folder: Path, max_pixels: int, rate: Fraction) -> Clip:
+  paths = find_frames(folder)
+  first = photos.read_photo(paths[0], max_pixels=max_pixels)
+
+  def read():
+    for index, path in enumerate(paths):
+      try:
+        photo = photos.read_photo(path, max_pixels=max_pixels)
+      except errors.UserError as error:
+        text = str(error).removeprefix(f'{path}: ')
+        raise errors.UserError(f'{path}: {text}') from error
+      if photo.rgb.size != first.rgb.size:
+        raise errors.UserError(
+          f'{path}: {photo.rgb.width}x{photo.rgb.height} pixels, unlike the '
+          f'{first.rgb.width}x{first.rgb.height} of the first frame.'
+        )
+      yield Frame(
+        photo=dataclasses.replace(photo, deep=None), start=index, duration=1
+      )
+
+  return Clip(
+    size=first.rgb.size,
+    time_base=1 / rate,
+    rate=rate,
+    aspect=Fraction(1),
+    colour=Colour(),
+    count=len(paths),
+    notes=first.notes,
+    read=read,
+  )
+
+
+def _choose_stream(path: Path, container):
+  """Returns the moving pictures; covers of albums are not."""
+  from av.stream import Disposition
+
+  for stream in container.streams.video:
+    if not int(stream.disposition) & int(Disposition.attached_pic):
+      return stream
+  raise errors.UserError(f'{path}: there are no moving pictures in it.')
+
+
+def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
+  stream = _choose_stream(path, container)
+  stream.thread_type = 'AUTO'
+  context = stream.codec_context
+  if context.width * context.height > max_pixels:
+    raise errors.UserError(
+      f'{path}: {context.width}x{context.height} are more pixels than the '
+      f'limit of {max_pixels}. Raise --max_pixels if there is memory for it.'
+    )
+  if not context.width or not context.pix_fmt:
+    raise errors.UserError(
+      f'{path}: cannot be read as a clip (its first frames are missing). '
+      'Replace or remove it.'
+    )
+  rate = stream.average_rate or stream.base_rate or Fraction(25)
+  aspect = stream.sample_aspect_ratio or Fraction(1)
+  size = context.width, context.height
+  seconds = _find_seconds(container, stream)
+  count = stream.frames or (round(seconds * rate) if seconds else None)
+  notes = []
+  if max(part.bits for part in context.format.components) > 8:
+    notes.append('reduced to 8 bits per channel')
+  decoder = _find_alpha_decoder(stream)
+  has_alpha = decoder is not None or any(
+    part.is_alpha for part in context.format.components
+  )
+  colour = _find_colour(context)
+  if context.colorspace == _UNKNOWN and not context.format.is_rgb:
+    notes.append(
+      'the matrix of its colours is not named; guessed by its height'
+    )
+
+  def read():
+    with named(path):
+      yield from read_frames()
+
+  def read_frames():
+    end = last = None
+    for frame in _decode(container, stream, decoder):
+      if frame.is_corrupt:
+        raise errors.UserError(
+          f'{path}: a frame is damaged at {float(frame.time or 0):.2f} s. '
+          'Replace or remove it.'
+        )
+      if (frame.width, frame.height) != size:
+        raise errors.UserError(
+          f'{path}: its pictures change from {size[0]}x{size[1]} to '
+          f'{frame.width}x{frame.height} pixels.'
+        )
+      step = max(1, round(1 / rate / stream.time_base))
+      start = frame.pts
+      if start is None:
+        start = 0 if last is None else last + step
+      elif last is not None and start <= last:
+        start = last + 1  # No encoder takes what goes back in time.
+      duration = int(frame.duration or 0)
+      last, end = start, start + (duration or step)
+      yield Frame(
+        photo=_to_photo(frame, colour, has_alpha, turns),
+        start=start,
+        duration=duration,
+      )
+    if end is None:
+      raise errors.UserError(f'{path}: there is no frame in it.')
+    begin = stream.start_time or 0
+    found = float((end - begin) * stream.time_base)
+    missing = max(_MISSING_SECONDS, _MISSING_FRAMES / rate)
+    if seconds and seconds - found > missing:
+      raise errors.UserError(
+        f'{path}: it ends after {found:.2f} of {seconds:.2f} seconds, so it is '
+        'truncated. Replace or remove it.'
+      )
+
+  turned = turns % 2
+  return Clip(
+    size=size[::-1] if turned else size,
+    time_base=stream.time_base,
+    rate=rate,
+    aspect=1 / aspect if turned else aspect,
+    colour=colour,
+    count=count,
+    notes=tuple(notes),
+    read=read,
+  )
+
+
+def _find_alpha_decoder(stream):
+  """Returns the one that sees a WebM's alpha; None where there is none."""
+  import av
+
+  names = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
+  name = names.get(stream.codec_context.codec.canonical_name)
+  if name is None or stream.metadata.get('alpha_mode') != '1':
+    return None
+  return av.CodecContext.create(name, 'r')
+
+
+def _decode(container, stream, decoder) -> Iterator[Any]:
+  if decoder is None:
+    yield from container.decode(stream)
+    return
+  for packet in container.demux(stream):
+    yield from decoder.decode(packet if packet.size else None)
+
+
+def _find_turns(path: Path, container) -> int:
+  """Returns the quarter turns, counter-clockwise, that make frames upright."""
+  for frame in container.decode(_choose_stream(path, container)):
+    return round(frame.rotation / 90) % 4
+  return 0
+
+
+def _find_seconds(container, stream) -> float | None:
+  """Returns how long the pictures say they are; None if they do not."""
+  if stream.duration:
+    return float(stream.duration * stream.time_base)
+  text = stream.metadata.get('DURATION', '')  # Of Matroska and WebM.
+  if found := re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', text):
+    hours, minutes, seconds = map(float, found.groups())
+    # Counted from the beginning of the file, not of the stream.
+    begin = float((stream.start_time or 0) * stream.time_base)
+    return hours * 3600 + minutes * 60 + seconds - begin
+  # The container's is that of its longest stream.
+  if container.duration and len(container.streams) == 1:
+    return container.duration / 1_000_000
+  return None
+
+
+def _find_colour(context) -> Colour:
+  if context.format.is_rgb or context.format.name.startswith(('pal', 'gray')):
+    return Colour()
+  matrix = context.colorspace
+  if matrix in (_UNKNOWN, _RGB):
+    matrix = _HD if context.height >= _HD_HEIGHT else _SD
+  return Colour(
+    matrix=int(matrix),
+    full_range=context.color_range == _FULL
+    or context.format.name.startswith('yuvj'),
+    primaries=int(context.color_primaries),
+    transfer=int(context.color_trc),
+  )
+
+
+def find_scaler(matrix: int) -> int:
+  """Returns what FFmpeg's scaler calls a matrix (SWS_CS_...)."""
+  return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
+
+
+def _to_photo(frame, colour: Colour, has_alpha: bool, turns: int):
+  options = {}
+  if not frame.format.is_rgb and not frame.format.name.startswith('pal'):
+    options = {
+      'src_colorspace': find_scaler(colour.matrix),
+      'src_color_range': _FULL if colour.full_range else _LIMITED,
+    }
+    if frame.format.name.startswith('gray'):
+      options['src_color_range'] = _FULL
+  form = 'rgba' if has_alpha or frame.format.name.startswith('pal') else 'rgb24'
+  pixels = frame.reformat(format=form, **options).to_ndarray()
+  if turns:
+    pixels = np.rot90(pixels, turns)
+  opacity = None
+  if form == 'rgba' and pixels[..., 3].min() < 255:
+    opacity = Image.fromarray(np.ascontiguousarray(pixels[..., 3]))
+  rgb = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+  return photos.Photo(rgb=rgb, opacity=opacity)

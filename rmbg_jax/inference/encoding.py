@@ -1,0 +1,347 @@
+"""Writing moving pictures in parts, and joining the parts."""
+
+import contextlib
+import dataclasses
+import heapq
+import io
+import itertools
+import shutil
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.io import files
+from rmbg_jax.inference import clips
+
+FORMATS = ('prores', 'vp9', 'png')
+
+_FRAMES = '.frames'  # What the name of a folder of frames ends with.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Codec:
+  """How one kind is encoded.
+
+  Attributes:
+    name: of the encoder.
+    container: the file's format.
+    pixels: their format; that of odd sizes, where 2x2 pixels share colours.
+    options: of the encoder. Frames are in order (no B-frames, no hidden ones),
+      so parts can be joined.
+    sounds: codecs that the container takes as they are.
+    sound: what others become.
+  """
+
+  name: str
+  container: str
+  pixels: tuple[str, str]
+  options: dict[str, str]
+  sounds: tuple[str, ...]
+  sound: str
+
+
+_MP4_SOUNDS = ('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac')
+_H264 = _Codec(
+  name='libx264',
+  container='mp4',
+  pixels=('yuv420p', 'yuv444p'),
+  options={'crf': '16', 'preset': 'veryfast', 'bf': '0'},
+  sounds=_MP4_SOUNDS,
+  sound='aac',
+)
+_PRORES = _Codec(
+  name='prores_aw',  # In a third of the time of `prores_ks`.
+  container='mov',
+  pixels=('yuva444p10le', 'yuva444p10le'),
+  options={'profile': '4'},
+  sounds=('aac', 'mp3', 'ac3', 'alac', 'pcm_s16le', 'pcm_s24le', 'pcm_s16be'),
+  sound='aac',
+)
+_VP9 = _Codec(
+  name='libvpx-vp9',
+  container='webm',
+  pixels=('yuva420p', 'yuva420p'),
+  options={
+    'crf': '20',
+    'b:v': '0',
+    'auto-alt-ref': '0',
+    'lag-in-frames': '0',
+    'deadline': 'realtime',
+    'cpu-used': '6',
+  },
+  sounds=('opus', 'vorbis'),
+  sound='libopus',
+)
+
+
+def _choose(kind: str, form: str) -> _Codec:
+  if kind != 'cutout':
+    return _H264
+  return {'prores': _PRORES, 'vp9': _VP9}[form]
+
+
+def suffix(kind: str, form: str) -> str:
+  """Returns what the name of a kind of result ends with."""
+  return _FRAMES if form == 'png' else f'.{_choose(kind, form).container}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """A part that is written.
+
+  Attributes:
+    path: a file or a folder of frames.
+    times: (start, duration) of each frame, in units of the time base.
+    time_base: of the clip, in seconds.
+  """
+
+  path: Path
+  times: Sequence[tuple[int, int]]
+  time_base: Fraction
+
+
+class PartWriter:
+  """Writes one part of one kind, frame by frame, over what may be there."""
+
+  def __init__(self, kind: str, form: str, clip: clips.Clip, path: Path):
+    """Opens nothing yet: the first frame says the size.
+
+    Args:
+      kind: of result.
+      form: of `FORMATS`.
+      clip: that it is made of.
+      path: of the part, a file or a folder of frames.
+    """
+    self._codec = None if form == 'png' else _choose(kind, form)
+    self._clip = clip
+    self._path = path
+    self._container = self._stream = None
+    self._first = 0
+    if self._codec is None:
+      shutil.rmtree(path, ignore_errors=True)
+      path.mkdir(parents=True)
+
+  def __enter__(self) -> 'PartWriter':
+    return self
+
+  def __exit__(self, *exc_info):
+    if self._container:
+      with self._container:
+        if exc_info[0] is None:
+          self._mux(self._stream.encode(None))
+
+  def prepare(self, pixels: np.ndarray) -> Any:
+    """Returns what `add` takes of a picture; for any thread.
+
+    Args:
+      pixels: of uint8, grey, RGB or RGBA.
+    """
+    if self._codec is None:
+      file = io.BytesIO()
+      Image.fromarray(pixels).save(file, 'png', compress_level=1)
+      return file.getvalue()
+    return self._to_frame(pixels)
+
+  def add(self, prepared: Any, *, index: int, start: int) -> None:
+    """Adds a picture; one after the other.
+
+    Args:
+      prepared: by `prepare`.
+      index: of the frame in the whole clip.
+      start: in units of the clip's time base.
+    """
+    if self._codec is None:
+      (self._path / f'{index + 1:06}.png').write_bytes(prepared)
+      return
+    if self._container is None:
+      self._open((prepared.height, prepared.width), start)
+    prepared.pts = start - self._first
+    prepared.time_base = self._clip.time_base
+    self._mux(self._stream.encode(prepared))
+
+  def _open(self, shape: tuple[int, int], start: int) -> None:
+    import av
+
+    self._first = start
+    self._container = av.open(
+      str(self._path), 'w', format=self._codec.container
+    )
+    self._stream = self._container.add_stream(
+      self._codec.name,
+      rate=self._clip.rate.limit_denominator(100_000),
+      options=self._codec.options,
+    )
+    _describe(self._stream, self._codec, self._clip, shape)
+
+  def _mux(self, packets) -> None:
+    for packet in packets:
+      self._container.mux(packet)
+
+  def _to_frame(self, pixels: np.ndarray):
+    import av
+
+    form = {2: 'gray', 3: 'rgb24'}[pixels.ndim]
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+      form = 'rgba'
+    if form == 'gray':  # Its values stay where black and white are.
+      pixels, form = np.repeat(pixels[..., None], 3, axis=2), 'rgb24'
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
+    colour = self._clip.colour
+    return frame.reformat(
+      format=_find_pixels(self._codec, pixels.shape),
+      dst_colorspace=clips.find_scaler(colour.matrix),
+      dst_color_range=_find_range(self._codec, colour),
+    )
+
+
+def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
+  return codec.pixels[shape[0] % 2 or shape[1] % 2]
+
+
+def _find_range(codec: _Codec, colour: clips.Colour) -> int:
+  # ProRes has no full range.
+  full = colour.full_range and codec is not _PRORES
+  return 2 if full else 1
+
+
+def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
+  """Sets what is the same in all parts and in the whole."""
+  height, width = shape
+  stream.width, stream.height = width, height
+  stream.pix_fmt = _find_pixels(codec, shape)
+  context = stream.codec_context
+  context.time_base = stream.time_base = clip.time_base
+  context.sample_aspect_ratio = clip.aspect
+  context.color_range = _find_range(codec, clip.colour)
+  context.colorspace = clip.colour.matrix
+  context.color_primaries = clip.colour.primaries
+  context.color_trc = clip.colour.transfer
+
+
+def join(
+  kind: str,
+  form: str,
+  parts: Sequence[Part],
+  sound: Path | None,
+  path: Path,
+) -> None:
+  """Writes the result: all parts, and the sound of the clip.
+
+  Args:
+    kind: of result.
+    form: of `FORMATS`.
+    parts: in order.
+    sound: the clip that has it; None for none.
+    path: of the result.
+  """
+  if form == 'png':
+    _join_folders([part.path for part in parts], path)
+    return
+  import av
+
+  codec = _choose(kind, form)
+  with contextlib.ExitStack() as stack:
+    partial = stack.enter_context(files.write_atomically(path))
+    first = stack.enter_context(av.open(str(parts[0].path)))
+    options = {}
+    if codec.container != 'webm':
+      # When the pictures begin is said in these units.
+      base = parts[0].time_base
+      options['movie_timescale'] = str(min(base.denominator, 90_000))
+    output = stack.enter_context(
+      av.open(str(partial), 'w', format=codec.container, options=options)
+    )
+    template = first.streams.video[0]
+    pictures = output.add_stream_from_template(template)
+    if template.sample_aspect_ratio:  # Some containers keep it, not codecs.
+      pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
+    pictures.time_base = parts[0].time_base
+    flows = [_read_parts(parts, pictures)]
+    if sound is not None:
+      with av.open(str(sound)) as source:
+        count = len(source.streams.audio)
+      for index in range(count):  # Each is read for itself.
+        source = stack.enter_context(av.open(str(sound)))
+        flows.append(
+          _read_sound(source, source.streams.audio[index], output, codec)
+        )
+    # By time, or what comes later would wait in memory.
+    for _, packet in heapq.merge(*flows, key=lambda one: one[0]):
+      output.mux(packet)
+
+
+def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
+  """Yields (seconds, packet) of the pictures, at the clip's own times."""
+  import av
+
+  for part in parts:
+    with av.open(str(part.path)) as container:
+      stream = container.streams.video[0]
+      packets = (packet for packet in container.demux(stream) if packet.size)
+      for packet, (start, duration) in zip(packets, part.times, strict=True):
+        packet.stream = pictures
+        packet.time_base = part.time_base
+        packet.pts = packet.dts = start
+        if duration:
+          packet.duration = duration
+        yield float(start * part.time_base), packet
+
+
+def _read_sound(container, sound, output, codec: _Codec) -> Iterator[tuple]:
+  """Returns an iterator of (seconds, packet), as it is or encoded anew."""
+  if sound.codec_context.codec.canonical_name in codec.sounds:
+    target = output.add_stream_from_template(sound)
+    return _copy_sound(container, sound, target)
+  target = output.add_stream(
+    codec.sound, rate=48_000 if codec.sound == 'libopus' else sound.rate
+  )
+  target.layout = sound.layout
+  return _encode_sound(container, sound, target)
+
+
+def _copy_sound(container, sound, target) -> Iterator[tuple]:
+  for packet in container.demux(sound):
+    if packet.size and packet.dts is not None:
+      seconds = float(packet.dts * packet.time_base)
+      packet.stream = target
+      yield seconds, packet
+
+
+def _encode_sound(container, sound, target) -> Iterator[tuple]:
+  import av
+
+  context = target.codec_context
+  resampler = av.AudioResampler(
+    format=context.format, layout=context.layout, rate=context.rate
+  )
+  frames = itertools.chain(
+    (
+      part
+      for frame in container.decode(sound)
+      for part in resampler.resample(frame)
+    ),
+    resampler.resample(None),
+    [None],
+  )
+  for frame in frames:
+    for packet in target.encode(frame):
+      yield float((packet.dts or 0) * packet.time_base), packet
+
+
+def _join_folders(parts: Sequence[Path], path: Path) -> None:
+  """Moves the frames of all parts into one folder, which then gets its name."""
+  gathered = parts[0].with_name('all')
+  gathered.mkdir(exist_ok=True)
+  for part in parts:
+    if part.exists():  # Else it was moved before an interruption.
+      for frame in sorted(part.iterdir()):
+        frame.replace(gathered / frame.name)
+      part.rmdir()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if path.exists():
+    shutil.rmtree(path)
+  gathered.rename(path)

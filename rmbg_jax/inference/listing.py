@@ -1,0 +1,342 @@
+"""Which photos there are to do, and what their results are called."""
+
+import codecs
+import collections
+import dataclasses
+import glob
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data_pipelines.io import errors
+from rmbg_jax.inference import clips, photos
+
+# What a Mac leaves beside each file on a disk of another kind.
+_METADATA_PREFIX = '._'
+
+# The marks at the beginning of a text, the longer ones first.
+_MARKS = (
+  (codecs.BOM_UTF32_LE, 'utf-32'),
+  (codecs.BOM_UTF32_BE, 'utf-32'),
+  (codecs.BOM_UTF16_LE, 'utf-16'),
+  (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """A photo to do.
+
+  Attributes:
+    photo: its file.
+    result: where its results go, relative to the folder of their kind and
+      without the ending of the format; never outside of that folder.
+    is_clip: whether it is a moving picture, a file or a folder of frames.
+    error: why it cannot be done, where that is known before; then `photo` may
+      be a folder of which nobody knows what is in it.
+  """
+
+  photo: Path
+  result: Path
+  is_clip: bool = False
+  error: str = ''
+
+  def __post_init__(self):
+    if self.result.is_absolute() or '..' in self.result.parts:
+      raise ValueError(f'{self.result} may lie outside of its folder.')
+
+
+def list_jobs(source: str) -> list[Job]:
+  """Returns the photos that `--input` names, sorted.
+
+  What of a folder's tree cannot be reached is among them, with its error. What
+  a result is called depends on its photo and `source` alone (and on photos
+  beside it that differ in their endings), not on what else is to be done.
+
+  Args:
+    source: a photo; a folder, whose tree the results mirror; a pattern such as
+      `photos/**/*.jpg`; or a `.txt` file with a path on each line, relative
+      to it.
+
+  Raises:
+    UserError: if it names nothing.
+  """
+  unreachable = []
+  path = Path(source)
+  if path.suffix.lower() == '.txt' and path.is_file():
+    root, found = path.parent, _read_list(path)
+    if not found:
+      raise errors.MissingFileError(
+        f'--input={source}: no photos in it. Write a path on each line.'
+      )
+  elif path.is_dir():
+    root, (found, unreachable) = path, _list_folder(path)
+  elif path.is_file():
+    root, found = path.parent, [path]
+  elif glob.has_magic(source):
+    root, found = _split_pattern(source), _match_pattern(source)
+  else:
+    raise errors.MissingFileError(f'--input={source}: no such file or folder.')
+  if not found and not unreachable:
+    suffixes = photos.SUFFIXES | (clips.SUFFIXES if clips.HAS_AV else set())
+    raise errors.MissingFileError(
+      f'--input={source}: no photos in it (looked for files ending in '
+      f'{", ".join(sorted(suffixes))}).'
+    )
+  folders = {path for path in found if os.path.isdir(path)}  # noqa: PTH112
+  unreachable += [
+    Job(photo=path, result=Path(), error='a folder, where a photo is expected.')
+    for path in folders
+  ]
+  found = _drop_repeated([path for path in found if path not in folders])
+  results = name_results([_place(path, root) for path in found])
+  jobs = [
+    Job(photo=path, result=result, is_clip=clips.is_clip(path))
+    for path, result in zip(found, results, strict=True)
+  ]
+  return sorted(jobs + unreachable, key=lambda job: job.photo)
+
+
+def count_others(source: str) -> collections.Counter[str]:
+  """Returns how many files of a folder are no photos, by their ending.
+
+  That of what is no folder is empty: whoever names files knows them.
+  """
+  if not Path(source).is_dir():
+    return collections.Counter()
+  return collections.Counter(
+    path.suffix.lower() or 'no ending'
+    for path in _walk_files(Path(source), [])
+    if not _is_photo_name(path)
+  )
+
+
+def take_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
+  """Returns this process's part of the jobs.
+
+  Args:
+    jobs: of all processes.
+    shard: 'i/n' with i from 0 to n - 1, or '' for all.
+
+  Raises:
+    UserError: if it is not of that form.
+  """
+  if not shard:
+    return list(jobs)
+  index, _, count = shard.partition('/')
+  if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+    raise errors.UserError(
+      f'--shard={shard}: pass i/n with i from 0 to n - 1, such as 0/4.'
+    )
+  return list(jobs[int(index) :: int(count)])
+
+
+def name_results(relative: Sequence[Path]) -> list[Path]:
+  """Returns each photo's result, without the ending of the format.
+
+  `a.jpg` becomes `a`; where names would meet, also on file systems that do not
+  tell a from A, they keep their extension (`a.jpg`, `a.webp`), so that no
+  result replaces another. Names that are the same even so get a number.
+  """
+  results = [
+    # What would be left of `...jpg` is a folder's name.
+    path if set(path.stem) == {'.'} else path.with_suffix('')
+    for path in relative
+  ]
+  while True:
+    taken = collections.Counter(_fold(result) for result in results)
+    longer = [
+      path if taken[_fold(result)] > 1 else result
+      for path, result in zip(relative, results, strict=True)
+    ]
+    if longer == results:
+      return _number_repeated(results)
+    results = longer
+
+
+def _number_repeated(results: Sequence[Path]) -> list[Path]:
+  taken = {_fold(result) for result in results}
+  seen, numbered = set(), []
+  for result in results:
+    candidate, number = result, 1
+    while _fold(candidate) in seen or (
+      number > 1 and _fold(candidate) in taken
+    ):
+      number += 1
+      candidate = result.with_name(f'{result.name} ({number})')
+    seen.add(_fold(candidate))
+    numbered.append(candidate)
+  return numbered
+
+
+def _fold(path: Path) -> str:
+  """The same for names that some file system takes for one."""
+  return unicodedata.normalize('NFC', path.as_posix()).casefold()
+
+
+def _drop_repeated(found: Sequence[Path]) -> list[Path]:
+  """Keeps the first of the names that each photo has, sorted."""
+  kept = {}
+  for path in found:
+    kept.setdefault(resolve_folder(path), path)
+  return sorted(kept.values())
+
+
+def resolve_folder(path: Path) -> Path:
+  """Returns the path as it is without `..` and without links to folders.
+
+  A link to a file stays one: it has a name of its own.
+  """
+  if path.name in ('', '..'):
+    return Path(os.path.realpath(path))
+  return Path(os.path.realpath(path.parent), path.name)
+
+
+def _place(path: Path, root: Path) -> Path:
+  """Returns where below the folder of a kind a photo's results belong.
+
+  That of photos outside of the root is their whole path, so that it does not
+  depend on what others there are.
+  """
+  if path.is_relative_to(root) and '..' not in path.relative_to(root).parts:
+    return path.relative_to(root)
+  whole, real_root = resolve_folder(path), Path(os.path.realpath(root))
+  if whole.is_relative_to(real_root):
+    return whole.relative_to(real_root)
+  drive = whole.drive.strip('\\/').replace(':', '')  # On Windows.
+  return Path(drive, *whole.parts[1:])
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], list[Job]]:
+  """Returns the photos of a tree, and what of it cannot be reached."""
+  found, unreachable = [], []
+  for path in _walk_files(folder, unreachable):
+    if _is_photo_name(path):
+      found.append(path)
+  return found, [
+    Job(photo=path, result=path.relative_to(folder), error=error)
+    for path, error in unreachable
+  ]
+
+
+def _walk_files(
+  folder: Path, unreachable: list[tuple[Path, str]]
+) -> Iterator[Path]:
+  """Yields the files of a tree.
+
+  Args:
+    folder: the tree.
+    unreachable: gets what may be photos, or hold some, and why not.
+  """
+
+  def add_closed(error: OSError):
+    unreachable.append(
+      (
+        Path(error.filename),
+        f'the folder cannot be read ({error.strerror}), so its photos are not '
+        'done. Allow reading it (chmod u+rx), or leave it out.',
+      )
+    )
+
+  root = os.path.realpath(folder)
+  # rglob and glob would leave out silently what they may not read.
+  for parent, folders, names in os.walk(folder, onerror=add_closed):
+    for path in (Path(parent, name) for name in folders):
+      # What is in the tree is found there, by its own name.
+      if path.is_symlink() and not _is_below(path, root):
+        unreachable.append(
+          (
+            path,
+            'a link to a folder is not followed, so its photos are not done. '
+            'Pass it as --input of its own, or remove it.',
+          )
+        )
+    for path in (Path(parent, name) for name in names):
+      if path.name.startswith(_METADATA_PREFIX):
+        continue
+      kind = _find_kind(path)
+      if kind == 'file':
+        yield path
+      elif _is_photo_name(path) or (kind == _DEAD and not path.suffix):
+        unreachable.append((path, f'{kind}. Mend or remove it.'))
+
+
+_DEAD = 'a link that leads nowhere'
+
+
+def _is_below(path: Path, root: str) -> bool:
+  return Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def _find_kind(path: Path) -> str:
+  """Returns 'file', or what else is there of that name."""
+  try:
+    mode = path.stat().st_mode
+  except PermissionError:
+    return 'file'  # Hidden by its folder: named when its turn comes.
+  except OSError:
+    return _DEAD
+  return 'file' if stat.S_ISREG(mode) else 'not a file that can be read'
+
+
+def _is_photo_name(path: Path) -> bool:
+  suffix = path.suffix.lower()
+  # Without PyAV, a folder's clips are counted with what is left out.
+  return suffix in photos.SUFFIXES or (
+    clips.HAS_AV and suffix in clips.SUFFIXES
+  )
+
+
+def _split_pattern(pattern: str) -> Path:
+  """Returns the folder that a pattern begins with, up to its first magic."""
+  parts = []
+  for part in Path(pattern).parts:
+    if glob.has_magic(part):
+      break
+    parts.append(part)
+  return Path(*parts)
+
+
+def _match_pattern(pattern: str) -> list[Path]:
+  found = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+  return sorted(
+    path
+    for path in found
+    if not os.path.isdir(path)  # noqa: PTH112 (never raises)
+    and not path.name.startswith(_METADATA_PREFIX)
+  )
+
+
+def _read_list(path: Path) -> list[Path]:
+  """Files that are missing are kept: they are named when their turn comes.
+
+  Names are read as the file system has them, whatever their encoding.
+  """
+  content = path.read_bytes()
+  encoding = next((e for mark, e in _MARKS if content.startswith(mark)), None)
+  try:
+    if encoding:
+      text = content.decode(encoding)
+    else:
+      text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+    if '\0' in text:
+      raise ValueError('it has bytes of zero')
+  except ValueError as error:
+    raise errors.UserError(
+      f'--input={path}: not a text ({error}). Save it as UTF-8, with a path on '
+      'each line.'
+    ) from error
+  # Not `splitlines`: names may hold what it takes for ends of lines too.
+  lines = (line.removesuffix('\r') for line in text.split('\n'))
+  return [_find_line(path.parent, line) for line in lines if line.strip()]
+
+
+def _find_line(folder: Path, line: str) -> Path:
+  """Returns the path that a line means; blanks around it may be its name's."""
+  if not os.path.lexists(folder / line):
+    line = line.strip()
+  if line.startswith('~/') and not os.path.lexists(folder / line):
+    line = os.path.expanduser(line)  # noqa: PTH111 (never raises)
+  return folder / line

@@ -1,0 +1,206 @@
+"""Reading photographs of any kind, with all that their files have.
+
+The network sees 8-bit RGB. What is written later has the photo's own bits,
+colours and profile, so these are kept beside it, and what cannot be kept is
+said in words.
+"""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt16
+from PIL import Image, ImageCms
+
+from data_pipelines.io import errors, images
+
+try:  # OpenCV keeps 16-bit colour, which Pillow reduces to 8 bits.
+  import cv2
+except ImportError:
+  cv2 = None
+try:
+  import pillow_heif
+
+  pillow_heif.register_heif_opener()
+except ImportError:
+  pillow_heif = None
+
+# A path, the content of an image file, a PIL image, or an array of uint8 in
+# [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
+ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+HEIC_SUFFIXES = frozenset({'.heic', '.heif', '.hif'})
+SUFFIXES = (
+  images.IMAGE_SUFFIXES
+  | HEIC_SUFFIXES
+  | {'.mpo', '.apng', '.j2k', '.jpx', '.avif'}
+)
+
+# Pixels. Larger photos take gigabytes once decoded.
+MAX_PIXELS = 100_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Photo:
+  """A photograph, upright.
+
+  Attributes:
+    rgb: the colours, 8 bits each.
+    deep: the colours as uint16 (h, w, 3) where the file has 16 bits each.
+    opacity: an 8-bit grey image where the file has transparency.
+    icc_profile: what the colours mean, where it is not sRGB.
+    notes: what of the file is not kept.
+  """
+
+  rgb: Image.Image
+  deep: np.ndarray | None = None
+  opacity: Image.Image | None = None
+  icc_profile: bytes | None = None
+  notes: tuple[str, ...] = ()
+
+  @property
+  def seen(self) -> Image.Image:
+    """What the network is shown: transparent parts are white.
+
+    Editors leave any colours behind transparency, often black.
+    """
+    if self.opacity is None:
+      return self.rgb
+    white = Image.new('RGB', self.rgb.size, 'white')
+    return Image.composite(self.rgb, white, self.opacity)
+
+  def hide_transparent(
+    self, alpha: Float[np.ndarray, 'h w']
+  ) -> Float[np.ndarray, 'h w']:
+    """Returns alpha with what was transparent already left so."""
+    if self.opacity is None:
+      return alpha
+    return alpha * (np.asarray(self.opacity, np.float32) / 255)
+
+
+def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
+  """Reads a photo, upright as its EXIF tag says.
+
+  Args:
+    source: see `ImageLike`.
+    max_pixels: files with more are refused before they are decoded.
+
+  Raises:
+    MissingFileError: if there is no such file.
+    UserError: if it is not a complete image, too large, or an array of another
+      form.
+  """
+  if isinstance(source, np.ndarray):
+    return _convert(_from_array(source))
+  if isinstance(source, Image.Image):
+    return _convert(source)
+  if _is_heic(source) and pillow_heif is None:
+    raise errors.UserError(
+      f'{source}: HEIC photos need pillow-heif (pip install pillow-heif).'
+    )
+  height, width = images.read_size(source)
+  if width * height > max_pixels:
+    raise errors.UserError(
+      f'{width}x{height} are more pixels than the limit of {max_pixels}. '
+      'Reduce the photo, or raise max_pixels if there is memory for it.'
+    )
+  notes = []
+  with images.opened(source) as image:
+    if image.format != 'MPO' and getattr(image, 'is_animated', False):
+      notes.append(f'the first of {image.n_frames} pictures')
+    deep = None
+    if _has_16_bits(image):
+      deep = _read_16_bits(source, images.read_orientation(image))
+      if deep is None:
+        notes.append(
+          'reduced from 16 to 8 bits; pip install opencv-python-headless to '
+          'keep them'
+        )
+    image.load()
+    photo = _convert(image)
+  return dataclasses.replace(photo, deep=deep, notes=(*notes, *photo.notes))
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+  shape_is_right = array.ndim == 2 or (
+    array.ndim == 3 and array.shape[2] in (3, 4)
+  )
+  if array.dtype != np.uint8 or not shape_is_right or not array.size:
+    raise errors.UserError(
+      'Expected an array of uint8 in [0, 255], grey (h, w), RGB (h, w, 3) or '
+      f'RGBA (h, w, 4); got {array.shape} of {array.dtype}.'
+    )
+  return Image.fromarray(array)
+
+
+def _convert(image: Image.Image) -> Photo:
+  """Turns an image upright and separates colours, profile and opacity."""
+  profile = image.info.get('icc_profile')
+  image, opacity = images.split_opacity(images.turn_upright(image))
+  notes = ()
+  # Bytes 16 to 19 of a profile name the colours that it is for.
+  if profile and profile[16:20] != b'RGB ':
+    image, notes = _to_srgb(image, profile)
+    profile = None
+  return Photo(
+    rgb=images.to_rgb(image),
+    opacity=opacity,
+    icc_profile=profile,
+    notes=notes,
+  )
+
+
+def _to_srgb(
+  image: Image.Image, profile: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+  """Converts CMYK or grey by its profile, which RGB cannot carry on."""
+  try:
+    converted = ImageCms.profileToProfile(
+      image,
+      ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+      ImageCms.createProfile('sRGB'),
+      outputMode='RGB',
+    )
+  except (ImageCms.PyCMSError, OSError, ValueError):
+    return image, ('its ICC profile cannot be used and was left out',)
+  return converted, ()
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+  if image.mode.startswith('I;16'):
+    return True
+  if image.format == 'PNG':  # Pillow's decoder is told how the bits lie.
+    return any(';16' in str(tile[3]) for tile in image.tile)
+  if image.format == 'TIFF':
+    return max(image.tag_v2.get(258, (8,))) == 16  # BitsPerSample
+  return False
+
+
+def _read_16_bits(
+  source: str | os.PathLike | bytes, orientation: int
+) -> UInt16[np.ndarray, 'h w 3'] | None:
+  """Returns the upright colours, or None where OpenCV cannot give them."""
+  if cv2 is None:
+    return None
+  content = source if isinstance(source, bytes) else Path(source).read_bytes()
+  array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+  if array is None or array.dtype != np.uint16:
+    return None
+  if array.ndim == 2:
+    array = np.repeat(array[..., None], 3, axis=2)
+  array = array[..., 2::-1]  # From BGR or BGRA.
+  if orientation in (5, 6, 7, 8):
+    array = array.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    array = array[::-1]
+  if orientation in (2, 3, 6, 7):
+    array = array[:, ::-1]
+  return np.ascontiguousarray(array)
+
+
+def _is_heic(source: str | os.PathLike | bytes) -> bool:
+  if isinstance(source, bytes):
+    return source[4:8] == b'ftyp' and source[8:11] in (b'hei', b'hev', b'mif')
+  return Path(source).suffix.lower() in HEIC_SUFFIXES

@@ -1,0 +1,335 @@
+"""Reading, the network and writing, all at once, in bounded memory."""
+
+import collections
+import dataclasses
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.io import errors, images, parallel
+from rmbg_jax.inference import encoding, listing, photos, rendering, report
+
+# Memory that photos may take at once. A single larger one still gets its turn,
+# alone.
+_BYTES_IN_MEMORY = 2_500_000_000
+# What a pixel takes while its photo waits, with 8 and with 16 bits per channel,
+# and what more while its results are made and written (measured, all kinds).
+_WAITING_BYTES = 10
+_DEEP_WAITING_BYTES = 16
+_WRITING_BYTES = 46
+
+# No other photo will be written either.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+AddEntry = Callable[[report.Entry], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+  """What is to be done with every photo.
+
+  Attributes:
+    output: folder with a sub-folder for each kind.
+    kinds: of `rendering.KINDS`.
+    style: of the results.
+    overwrite: do results again that are there.
+    max_pixels: photos with more are refused.
+    clip_format: of cut-out clips, of `encoding.FORMATS`.
+  """
+
+  output: Path
+  kinds: tuple[str, ...]
+  style: rendering.Style
+  overwrite: bool = False
+  max_pixels: int = photos.MAX_PIXELS
+  clip_format: str = 'prores'
+
+  def check_output(self) -> None:
+    """Checks that results can be written, making nothing.
+
+    Raises:
+      UserError: naming what is in the way.
+    """
+    for folder in (self.output, *(self.output / kind for kind in self.kinds)):
+      # What is not there will be made in the nearest parent that is.
+      existing = next(
+        path for path in (folder, *folder.parents) if os.access(path, os.F_OK)
+      )
+      if not existing.is_dir():
+        raise errors.UserError(
+          f'--output={self.output}: {existing} is a file, not a folder. Pass '
+          'another folder.'
+        )
+      if not os.access(existing, os.W_OK | os.X_OK):
+        raise errors.UserError(
+          f'--output={self.output}: no permission to write in {existing}. '
+          'Allow it (chmod u+rwx), or pass another folder.'
+        )
+
+  def check_photos(self, photos_to_do: Iterable[Path]) -> None:
+    """Checks that no result will be among the photos.
+
+    Raises:
+      UserError: naming the photo, and where it is.
+    """
+    real = {
+      os.path.realpath(self.output / kind): self.output / kind
+      for kind in rendering.KINDS
+    }
+    checked = set()
+    for photo in photos_to_do:
+      # A link to a photo may lead there as well as its folder.
+      place = Path(os.path.realpath(photo)) if photo.is_symlink() else photo
+      if place.parent in checked:
+        continue
+      checked.add(place.parent)
+      folder = Path(os.path.realpath(place.parent))
+      for parent in (folder, *folder.parents):
+        if str(parent) in real:
+          raise errors.UserError(
+            f'{photo} is in {real[str(parent)]}, where --output={self.output} '
+            'has its results: they would be taken for photos, or replace them. '
+            'Pass another --output.'
+          )
+
+  def _suffix(self, kind: str, job: listing.Job) -> str:
+    if job.is_clip:
+      return encoding.suffix(kind, self.clip_format)
+    return self.style.suffix(kind)
+
+  def missing(self, job: listing.Job) -> dict[str, Path]:
+    """Returns the files that are still to be written, by kind."""
+    paths = {
+      kind: self.output
+      / kind
+      / job.result.with_name(job.result.name + self._suffix(kind, job))
+      for kind in self.kinds
+    }
+    return {
+      kind: path
+      for kind, path in paths.items()
+      # Unlike `Path.exists`, it answers for names that are too long as well.
+      if self.overwrite or not os.path.exists(path)  # noqa: PTH110
+    }
+
+
+def run(
+  remover,
+  jobs: Sequence[listing.Job],
+  task: Task,
+  *,
+  add_entry: AddEntry,
+  stop: threading.Event,
+) -> None:
+  """Does photos; one's trouble does not touch the others.
+
+  A full disk is everybody's: no other photo is begun then.
+
+  Args:
+    remover: a `BackgroundRemover`; its batch size is used.
+    jobs: the photos.
+    task: what to do with them.
+    add_entry: called, in this thread, with what became of each photo.
+    stop: once set, no other photo is begun; those begun are finished.
+  """
+  threads = parallel.count_cores()
+  with (
+    futures.ThreadPoolExecutor(threads) as readers,
+    futures.ThreadPoolExecutor(threads) as writers,
+  ):
+    flow = _Flow(remover, jobs, task, add_entry, stop, readers, writers)
+    while flow.begin_reading():
+      batch = flow.collect_batch()
+      flow.begin_reading()  # What is read while the network is at work.
+      flow.predict(batch)
+
+
+class _Flow:
+  """The photos on their way. Only the main thread uses it."""
+
+  def __init__(self, remover, jobs, task, add_entry, stop, readers, writers):
+    self._remover = remover
+    self._jobs = collections.deque(jobs)
+    self._task = task
+    self._add_entry = add_entry
+    self._stop = stop
+    self._readers = readers
+    self._writers = writers
+    self._reading: collections.deque = collections.deque()
+    self._writing: collections.deque = collections.deque()
+    self._waiting_bytes = 0  # Of all photos on their way.
+    self._writing_bytes = 0  # What those that are written take in addition.
+
+  def begin_reading(self) -> bool:
+    """Begins to read what there is room for; False when all is done."""
+    depth = 2 * self._remover.batch_size
+    while self._jobs and not self._stop.is_set() and len(self._reading) < depth:
+      job = self._jobs[0]
+      pixels = _count_pixels(job.photo)
+      # Room to write the largest of them must be left.
+      largest = max([pixels, *(pixels for _, pixels, _ in self._reading)])
+      needed = (
+        self._waiting_bytes
+        + pixels * _WAITING_BYTES
+        + max(self._writing_bytes, largest * _WRITING_BYTES)
+      )
+      if self._waiting_bytes and needed > _BYTES_IN_MEMORY:
+        if self._reading or not self._writing:
+          break
+        self._finish(limit=len(self._writing) - 1)
+        continue
+      self._jobs.popleft()
+      self._waiting_bytes += pixels * _WAITING_BYTES
+      future = self._readers.submit(_read, job, self._task, self._remover)
+      self._reading.append((job, pixels, future))
+    if not self._reading:
+      self._finish(limit=0)
+    return bool(self._reading)
+
+  def collect_batch(self) -> list[tuple]:
+    """Waits for photos to be read, a batch of them at most."""
+    batch = []
+    while self._reading and len(batch) < self._remover.batch_size:
+      job, pixels, future = self._reading.popleft()
+      self._waiting_bytes -= pixels * _WAITING_BYTES
+      if error := future.exception():
+        self._add_entry(_failed(job, error))
+        continue
+      read = future.result()
+      self._waiting_bytes += read.waiting_bytes
+      batch.append((job, read))
+    return batch
+
+  def predict(self, batch: list[tuple]) -> None:
+    """Runs the network and leaves the rest to the writers."""
+    if not batch:
+      return
+    probs = self._remover.predict(
+      np.concatenate([read.resized for _, read in batch])
+    )
+    for one in probs:
+      job, read = batch.pop(0)  # Or it would keep what is written.
+      while self._writing and (
+        self._waiting_bytes + self._writing_bytes + read.writing_bytes
+        > _BYTES_IN_MEMORY
+      ):
+        self._finish(limit=len(self._writing) - 1)
+      self._writing_bytes += read.writing_bytes
+      future = self._writers.submit(
+        _write, job, self._task, self._remover, read, one
+      )
+      self._writing.append(
+        (job, read.waiting_bytes, read.writing_bytes, future)
+      )
+    # No more than two batches wait to be written.
+    self._finish(limit=2 * self._remover.batch_size)
+
+  def _finish(self, *, limit: int) -> None:
+    while len(self._writing) > limit:
+      job, waiting_bytes, writing_bytes, future = self._writing.popleft()
+      error = future.exception()
+      self._waiting_bytes -= waiting_bytes
+      self._writing_bytes -= writing_bytes
+      if error:
+        self._add_entry(_failed(job, error))
+        continue
+      entry, is_full = future.result()
+      if is_full:
+        self._stop.set()
+      self._add_entry(entry)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Read:
+  photo: photos.Photo
+  resized: np.ndarray  # (1, h, w, 3), of the network's input size.
+  seconds: float
+
+  @property
+  def waiting_bytes(self) -> int:
+    """What it takes in memory, about."""
+    is_deep = self.photo.deep is not None
+    each = _DEEP_WAITING_BYTES if is_deep else _WAITING_BYTES
+    return each * self.photo.rgb.width * self.photo.rgb.height
+
+  @property
+  def writing_bytes(self) -> int:
+    """What more it takes while its results are made."""
+    return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
+
+
+def _read(job: listing.Job, task: Task, remover) -> _Read:
+  began = time.perf_counter()
+  photo = photos.read_photo(job.photo, max_pixels=task.max_pixels)
+  resized = remover.resize([photo.seen])
+  return _Read(
+    photo=photo, resized=resized, seconds=time.perf_counter() - began
+  )
+
+
+def _write(
+  job: listing.Job, task: Task, remover, read: _Read, probs: np.ndarray
+) -> tuple[report.Entry, bool]:
+  """Writes what is missing, each kind for itself.
+
+  Returns:
+    (what became of the photo, whether the disk is full).
+  """
+  began = time.perf_counter()
+  alpha = remover.refine(probs, read.photo)
+  missing = task.missing(job)
+  colours = task.style.find_colours(read.photo, alpha, tuple(missing))
+  failed = {}
+  for kind, path in missing.items():
+    try:
+      content = task.style.encode(kind, read.photo, alpha, colours)
+      rendering.save(content, path)
+    except Exception as error:  # Whatever it is, it is this file's alone.
+      failed[kind] = error
+  entry = report.Entry(
+    photo=str(job.photo),
+    status='failed' if failed else 'done',
+    width=read.photo.rgb.width,
+    height=read.photo.rgb.height,
+    seconds=round(read.seconds + time.perf_counter() - began, 3),
+    foreground=round(float(alpha.mean()), 4),
+    notes=read.photo.notes,
+    error='; '.join(
+      describe(error) if len(missing) == 1 else f'{kind}: {describe(error)}'
+      for kind, error in failed.items()
+    ),
+  )
+  return entry, any(
+    isinstance(error, OSError) and error.errno in FULL
+    for error in failed.values()
+  )
+
+
+def _failed(job: listing.Job, error: BaseException) -> report.Entry:
+  # The entry says which photo.
+  text = describe(error).removeprefix(f'{job.photo}: ')
+  return report.Entry(photo=str(job.photo), status='failed', error=text)
+
+
+def describe(error: BaseException) -> str:
+  """Returns what went wrong; of what nobody foresaw, what kind it is too."""
+  if isinstance(error, OSError | ValueError) and str(error):
+    text = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+      text += '. Shorten the name of the photo'
+    return text
+  return f'{type(error).__name__}: {error}'.removesuffix(': ')
+
+
+def _count_pixels(path: Path) -> int:
+  try:
+    height, width = images.read_size(path)
+  except Exception:  # Decoders raise anything. Reading it will say why.
+    return 0
+  return height * width

@@ -1,0 +1,197 @@
+"""From the network's small map of probabilities to the photo's alpha."""
+
+import dataclasses
+import importlib
+import threading
+import types
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+
+from data_pipelines.io import errors
+
+METHODS = ('none', 'guided', 'matting')
+
+# Of the guided filter: half a window in pixels of the small map, and the
+# variance of colour, in [0, 1], below which an edge is not followed.
+_RADIUS = 2
+_EPSILON = 1e-4
+
+# Of matting: the longest side in pixels that it runs at, and the share of that
+# by which the unknown band reaches beyond what the network left undecided.
+_MATTING_SIDE = 1024
+_BAND = 0.01
+
+# pymatting's compiled loops must not run in two threads at once.
+_matting_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Refinement:
+  """What is done to alpha after the network.
+
+  Attributes:
+    method: how it gets the photo's size. 'none': bilinear. 'guided': edges
+      follow those of the photo (guided filter, He and Sun, arXiv:1505.00996).
+      'matting': the band around edges is solved for by closed-form matting
+      (Levin et al., TPAMI 2008; needs pymatting).
+    threshold: alpha becomes 1 from here on and 0 below; None leaves it soft.
+    keep_largest: only the largest connected part stays.
+    fill_holes: background that the foreground encloses is filled.
+  """
+
+  method: str = 'none'
+  threshold: float | None = None
+  keep_largest: bool = False
+  fill_holes: bool = False
+
+  def __post_init__(self):
+    if self.method not in METHODS:
+      raise errors.UserError(
+        f'Unknown refinement {self.method!r}; choose one of '
+        f'{", ".join(METHODS)}.'
+      )
+    if self.threshold is not None and not 0 < self.threshold <= 1:
+      raise errors.UserError(
+        f'threshold must be in (0, 1], got {self.threshold}.'
+      )
+    if self.method == 'matting':
+      _load_pymatting()
+
+  def apply(
+    self, probs: Float[np.ndarray, 'h w'], photo: Image.Image
+  ) -> Float[np.ndarray, 'h2 w2']:
+    """Returns alpha in [0, 1] at the RGB photo's size.
+
+    Args:
+      probs: the network's, in [0, 1], at its own size.
+      photo: as the network saw it, at its full size.
+    """
+    if self.method == 'guided':
+      alpha = _upsample_guided(probs, photo)
+    elif self.method == 'matting':
+      alpha = _solve_matting(probs, photo)
+    else:
+      alpha = _enlarge(probs, photo.size)
+    if self.threshold is not None:
+      alpha = (alpha >= self.threshold).astype(np.float32)
+    if self.keep_largest:
+      alpha = alpha * _find_largest(alpha)
+    if self.fill_holes:
+      alpha = np.where(_find_holes(alpha), np.float32(1), alpha)
+    return alpha
+
+
+def _ndimage() -> types.ModuleType:
+  # A third of a second, which the default method does not wait for.
+  return importlib.import_module('scipy.ndimage')
+
+
+def _enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  resized = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
+  return np.clip(np.asarray(resized), 0, 1)
+
+
+def _upsample_guided(
+  probs: Float[np.ndarray, 'h w'], photo: Image.Image
+) -> Float[np.ndarray, 'h2 w2']:
+  """The fast guided filter: alpha as a linear function of colour, locally.
+
+  The function's coefficients are found at the network's resolution and
+  enlarged; the function is then applied to the photo's own colours.
+  """
+  height, width = probs.shape
+  small = photo.resize((width, height), Image.Resampling.BOX)
+  guide = np.asarray(small, np.float32) / 255
+  mean_guide = _mean(guide)
+  mean_probs = _mean(probs)
+  covariance = (
+    _mean(guide * probs[..., None]) - mean_guide * mean_probs[..., None]
+  )
+  outer = guide[..., :, None] * guide[..., None, :]
+  variance = _mean(outer) - mean_guide[..., :, None] * mean_guide[..., None, :]
+  slope = np.linalg.solve(
+    variance + _EPSILON * np.eye(3, dtype=np.float32), covariance[..., None]
+  )[..., 0]
+  offset = mean_probs - (slope * mean_guide).sum(axis=-1)
+  slope, offset = _mean(slope), _mean(offset)
+  alpha = _resize_plane(offset, photo.size)
+  full = np.asarray(photo)
+  for channel in range(3):
+    plane = _resize_plane(slope[..., channel], photo.size)
+    alpha += plane * (full[..., channel] * np.float32(1 / 255))
+  return np.clip(alpha, 0, 1)
+
+
+def _mean(array: np.ndarray) -> np.ndarray:
+  size = (2 * _RADIUS + 1,) * 2 + (1,) * (array.ndim - 2)
+  return _ndimage().uniform_filter(array, size, mode='nearest')
+
+
+def _resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+  return np.array(image.resize(size, Image.Resampling.BILINEAR))
+
+
+def _solve_matting(
+  probs: Float[np.ndarray, 'h w'], photo: Image.Image
+) -> Float[np.ndarray, 'h2 w2']:
+  """Closed-form matting of the undecided band, at a bounded size."""
+  scale = min(1, _MATTING_SIDE / max(photo.size))
+  size = tuple(max(1, round(side * scale)) for side in photo.size)
+  alpha = _enlarge(probs, size)
+  margin = max(1, round(max(size) * _BAND))
+  sure = _ndimage().binary_erosion(
+    alpha > 0.95, iterations=margin, border_value=1
+  )
+  gone = _ndimage().binary_erosion(
+    alpha < 0.05, iterations=margin, border_value=1
+  )
+  if sure.any() and gone.any() and not (sure | gone).all():
+    trimap = np.where(sure, 1.0, np.where(gone, 0.0, 0.5))
+    small = photo.resize(size, Image.Resampling.BOX) if scale < 1 else photo
+    estimate_alpha_cf = _load_pymatting()
+    with _matting_lock:
+      solved = estimate_alpha_cf(np.asarray(small) / 255.0, trimap)
+    alpha = np.clip(solved, 0, 1).astype(np.float32)
+  return alpha if scale == 1 else _upsample_guided(alpha, photo)
+
+
+def _load_pymatting():
+  try:
+    # Compiles itself at the first import after its installation: a minute.
+    module = importlib.import_module('pymatting.alpha.estimate_alpha_cf')
+  except ImportError as error:
+    raise errors.UserError(
+      'The refinement by matting needs pymatting (pip install pymatting).'
+    ) from error
+  except (OSError, RuntimeError) as error:
+    # Numba keeps what it compiles beside pymatting or in the home folder.
+    raise errors.UserError(
+      f'The refinement by matting cannot be compiled ({error}). Where packages '
+      'and the home folder are read-only, set NUMBA_CACHE_DIR to a folder that '
+      'can be written to.'
+    ) from error
+  return module.estimate_alpha_cf
+
+
+def _find_largest(
+  alpha: Float[np.ndarray, 'h w'],
+) -> Bool[np.ndarray, 'h w']:
+  """The largest part whose alpha is nowhere near 0, diagonals connected."""
+  parts, count = _ndimage().label(alpha > 0.1, structure=np.ones((3, 3)))
+  if count < 2:
+    return np.ones(alpha.shape, bool)
+  sizes = np.bincount(parts.ravel(), weights=alpha.ravel())
+  sizes[0] = 0
+  # What is fainter still belongs to the part that it surrounds.
+  _, nearest = _ndimage().distance_transform_edt(
+    parts == 0, return_indices=True
+  )
+  return parts[tuple(nearest)] == sizes.argmax()
+
+
+def _find_holes(alpha: Float[np.ndarray, 'h w']) -> Bool[np.ndarray, 'h w']:
+  solid = alpha >= 0.5
+  return _ndimage().binary_fill_holes(solid) & ~solid

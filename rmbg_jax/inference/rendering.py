@@ -1,0 +1,457 @@
+"""From a photo and its alpha to the pictures that are saved."""
+
+import dataclasses
+import functools
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8, UInt16
+from PIL import Image, ImageColor, ImageOps
+
+from data_pipelines.io import errors, files, images
+from rmbg_jax.inference import foreground, photos
+
+KINDS = (
+  *('mask', 'cutout', 'side_by_side', 'composite', 'foreground', 'trimap'),
+  'overlay',
+)
+FORMATS = ('png', 'webp', 'jpeg')
+
+_SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
+# The longest side in pixels, where the format has one.
+_LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
+# Of these, every value counts: no format may change them.
+_LABELS = ('mask', 'trimap')
+# These have the foreground's own colours.
+_ESTIMATED = {'cutout', 'composite', 'foreground'}
+# Of trimaps: alpha from where on and up to where a pixel is decided.
+_SURE, _GONE = 0.95, 0.05
+# Of overlays: what the background is tinted with, and how much.
+_TINT, _TINT_SHARE = (255, 0, 80), 0.6
+_WIDEST_TRIMAP = 1000
+_SPREAD_SIDE = 256  # Pixels: foregrounds are continued at this size.
+# Blended at once, so that few of their numbers are in memory.
+_ROWS = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Style:
+  """How results look.
+
+  Attributes:
+    format: of the files; masks and trimaps are never lossy, so with 'jpeg' they
+      are PNG.
+    quality: of WebP and JPEG, 1 to 100.
+    background: of composites: '#rrggbb' or a colour's name, the path of a
+      picture, or 'blur' for the photo's own background, blurred.
+    estimate_foreground: replace the colours of half-transparent pixels by the
+      foreground's own.
+    trim: cut cut-outs and composites to the foreground.
+    trimap_width: pixels by which a trimap's unknown band reaches to either side
+      beyond what alpha leaves undecided.
+  """
+
+  format: str = 'png'
+  quality: int = 95
+  background: str = ''
+  estimate_foreground: bool = True
+  trim: bool = False
+  trimap_width: int = 10
+
+  def __post_init__(self):
+    if self.format not in FORMATS:
+      raise errors.UserError(
+        f'--format={self.format}: choose one of {", ".join(FORMATS)}.'
+      )
+    if not 1 <= self.quality <= 100:
+      raise errors.UserError(f'--quality={self.quality}: choose 1 to 100.')
+    if not 0 <= self.trimap_width <= _WIDEST_TRIMAP:
+      raise errors.UserError(
+        f'--trimap_width={self.trimap_width}: choose 0 to {_WIDEST_TRIMAP} '
+        'pixels.'
+      )
+    self._backdrop()
+
+  def suffix(self, kind: str) -> str:
+    """Returns the file name's ending of a kind of result."""
+    return _SUFFIXES['png' if self._lossless(kind) else self.format]
+
+  def check_kinds(self, kinds: tuple[str, ...]) -> None:
+    """Checks that these kinds can be made in this style.
+
+    Raises:
+      UserError: naming the flag to change.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+      raise errors.UserError(
+        f'--save={",".join(kinds)}: choose from {", ".join(KINDS)}.'
+      )
+    if 'foreground' in kinds and not self.estimate_foreground:
+      raise errors.UserError(
+        '--save=foreground is what --noestimate_foreground leaves out. Pass '
+        'one of them.'
+      )
+    if self.background:
+      jpeg_cutout = 'cutout' in kinds and self.format == 'jpeg'
+      if 'composite' not in kinds and not jpeg_cutout:
+        raise errors.UserError(
+          f'--background={self.background} changes nothing in '
+          f'--save={",".join(kinds)}. Add composite (--save=composite), or '
+          'leave out --background.'
+        )
+      return
+    if 'composite' in kinds:
+      raise errors.UserError(
+        '--save=composite needs --background: a colour (#rrggbb), the path of '
+        'a picture, or blur.'
+      )
+    if 'cutout' in kinds and self.format == 'jpeg':
+      raise errors.UserError(
+        'JPEG has no transparency, so cut-outs need a --background (such as '
+        '#ffffff) with --format=jpeg. Or choose png or webp.'
+      )
+
+  def render(
+    self,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    kinds: tuple[str, ...],
+  ) -> dict[str, bytes]:
+    """Returns the encoded files of those kinds of results.
+
+    Raises:
+      UserError: if one is too large for its format.
+    """
+    colours = self.find_colours(photo, alpha, kinds)
+    return {kind: self.encode(kind, photo, alpha, colours) for kind in kinds}
+
+  def find_colours(
+    self,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    kinds: tuple[str, ...],
+  ) -> Shaped[np.ndarray, 'h w 3']:
+    """Returns the colours that results of those kinds are made from."""
+    deep = photo.deep is not None and self.format == 'png'
+    pixels = photo.deep if deep else np.asarray(photo.rgb)
+    if self.estimate_foreground and _ESTIMATED & set(kinds):
+      return foreground.estimate_foreground(pixels, alpha)
+    return pixels
+
+  def encode(
+    self,
+    kind: str,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    colours: Shaped[np.ndarray, 'h w 3'],
+  ) -> bytes:
+    """Returns the encoded file of one kind.
+
+    Args:
+      kind: which.
+      photo: the photo.
+      alpha: its foreground's share.
+      colours: as `find_colours` returns them.
+
+    Raises:
+      UserError: if it is too large for its format.
+    """
+    profile = None if kind in _LABELS else photo.icc_profile
+    pixels = self.draw(kind, photo, alpha, colours)
+    if pixels.dtype == np.uint16:
+      return _encode_16_bits(pixels, profile)
+    return self._to_file(Image.fromarray(pixels), kind, profile)
+
+  def draw(
+    self,
+    kind: str,
+    photo: photos.Photo,
+    alpha: Float[np.ndarray, 'h w'],
+    colours: Shaped[np.ndarray, 'h w 3'],
+  ) -> np.ndarray:
+    """Returns the pixels of one kind: grey, RGB or RGBA; see `encode`."""
+    if kind == 'mask':
+      return to_mask(alpha)
+    if kind == 'side_by_side':
+      return side_by_side(photo.rgb, alpha)
+    if kind == 'trimap':
+      return to_trimap(alpha, width=self.trimap_width)
+    if kind == 'overlay':
+      return overlay(photo.rgb, alpha)
+    if kind == 'foreground':
+      return _spread(colours, alpha)
+    box = _find_box(alpha) if self.trim else (slice(None), slice(None))
+    if kind == 'composite' or self.format == 'jpeg':
+      return self._compose(photo, alpha, colours)[box]
+    return add_opacity(colours[box], alpha[box])
+
+  def _compose(self, photo, alpha, colours) -> np.ndarray:
+    """Returns the foreground before the new background."""
+    scale = np.float32(np.iinfo(colours.dtype).max / 255)
+    if self.background == 'blur':
+      behind = _blur_background(photo.rgb, alpha)
+    elif isinstance(self._backdrop(), Image.Image):
+      behind = ImageOps.fit(self._backdrop(), photo.rgb.size)
+    else:
+      behind = Image.new('RGB', photo.rgb.size, self._backdrop())
+    behind = np.asarray(behind)
+    mixed = np.empty_like(colours)
+    for rows in _cut_rows(colours):
+      weight = alpha[rows, :, None]
+      mixed[rows] = np.round(
+        colours[rows] * weight + behind[rows] * scale * (1 - weight)
+      )
+    return mixed
+
+  def _backdrop(self) -> Image.Image | str | None:
+    if self.background in ('', 'blur'):
+      return None
+    return _load_background(self.background)
+
+  def _lossless(self, kind: str) -> bool:
+    return self.format == 'png' or (self.format == 'jpeg' and kind in _LABELS)
+
+  def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
+    form = 'png' if self._lossless(kind) else self.format
+    longest = _LONGEST_SIDES.get(form, max(image.size))
+    if max(image.size) > longest:
+      raise errors.UserError(
+        f'{image.width}x{image.height} pixels are more than the '
+        f'{longest:,} a side that {form} allows. Choose png (--format=png), or '
+        'reduce the photo.'
+      )
+    file = io.BytesIO()
+    options = {'icc_profile': profile} if profile else {}
+    if form == 'png':
+      # Level 1 takes a third of the default's time for a few more bytes.
+      image.save(file, 'png', compress_level=1, **options)
+    elif form == 'webp':
+      # Exact keeps the colours behind full transparency.
+      lossless = kind in _LABELS
+      image.save(
+        file,
+        'webp',
+        lossless=lossless,
+        quality=20 if lossless else self.quality,
+        exact=True,
+        **options,
+      )
+    else:
+      image.save(file, 'jpeg', quality=self.quality, **options)
+    return file.getvalue()
+
+
+def save(content: bytes, path: Path) -> None:
+  """Writes an encoded result, atomically.
+
+  Raises:
+    OSError: naming the path.
+  """
+  with files.write_atomically(path) as partial:
+    partial.write_bytes(content)
+
+
+def add_opacity(
+  colours: UInt8[np.ndarray, 'h w 3'] | UInt16[np.ndarray, 'h w 3'],
+  alpha: Float[np.ndarray, 'h w'],
+) -> np.ndarray:
+  """Returns RGBA (h, w, 4) in the colours' type and range."""
+  scale = np.float32(np.iinfo(colours.dtype).max)
+  rgba = np.empty((*alpha.shape, 4), colours.dtype)
+  rgba[..., :3] = colours
+  for rows in _cut_rows(rgba):
+    rgba[rows, :, 3] = np.round(alpha[rows] * scale)
+  return rgba
+
+
+def to_mask(alpha: Float[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
+  """Returns alpha in 8 bits."""
+  mask = np.empty(alpha.shape, np.uint8)
+  for rows in _cut_rows(mask):
+    mask[rows] = np.round(alpha[rows] * 255)
+  return mask
+
+
+def side_by_side(
+  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
+) -> UInt8[np.ndarray, 'h w2 3']:
+  """Returns the original project's picture: photo | line | photo x mask."""
+  pixels = np.asarray(photo)
+  picture = np.full((photo.height, 2 * photo.width + 10, 3), 128, np.uint8)
+  picture[:, : photo.width] = pixels
+  for rows in _cut_rows(pixels):
+    picture[rows, photo.width + 10 :] = np.round(
+      pixels[rows] * alpha[rows, :, None]
+    )
+  return picture
+
+
+def to_trimap(
+  alpha: Float[np.ndarray, 'h w'], *, width: int
+) -> UInt8[np.ndarray, 'h w']:
+  """Returns what is sure: 255 foreground, 0 background, 128 unknown.
+
+  Args:
+    alpha: the foreground's share.
+    width: pixels (of a square) by which the unknown band grows to either side.
+  """
+  from scipy import ndimage
+
+  trimap = np.full(alpha.shape, 128, np.uint8)
+  for value, sure in ((255, alpha >= _SURE), (0, alpha <= _GONE)):
+    if width:
+      sure = ndimage.minimum_filter(
+        sure.view(np.uint8), 2 * width + 1, mode='nearest'
+      ).view(bool)
+    trimap[sure] = value
+  return trimap
+
+
+def overlay(
+  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Returns the photo with its background tinted, to judge alpha by eye."""
+  pixels = np.asarray(photo)
+  picture = np.empty_like(pixels)
+  for rows in _cut_rows(pixels):
+    share = _TINT_SHARE * (1 - alpha[rows, :, None])
+    tint = np.asarray(_TINT, np.float32)
+    picture[rows] = np.round(pixels[rows] * (1 - share) + tint * share)
+  return picture
+
+
+def _spread(
+  colours: Shaped[np.ndarray, 'h w 3'], alpha: Float[np.ndarray, 'h w']
+) -> Shaped[np.ndarray, 'h w 3']:
+  """Continues the foreground's colours to where there is none.
+
+  Whoever resizes or blurs them, or uses another alpha, gets no old background.
+  """
+  from scipy import ndimage
+
+  hidden = alpha < 0.5 / 255
+  if not hidden.any() or hidden.all():
+    return colours
+  top = np.iinfo(colours.dtype).max // 255
+  rgba = np.empty((*alpha.shape, 4), np.uint8)
+  for rows in _cut_rows(rgba):
+    rgba[rows, :, :3] = colours[rows] // top
+    rgba[rows, :, 3] = np.ceil(alpha[rows] * 255)
+    rgba[rows, :, 3][hidden[rows]] = 0
+  height, width = alpha.shape
+  scale = min(1, _SPREAD_SIDE / max(height, width))
+  size = max(1, round(width * scale)), max(1, round(height * scale))
+  # Pillow weighs colours by their opacity.
+  small = np.asarray(Image.fromarray(rgba).resize(size, Image.Resampling.BOX))
+  del rgba
+  places = small[..., 3] == 0
+  if places.all():  # Foreground too small to be seen at that size.
+    places = small[..., 3] < small[..., 3].max(initial=1)
+    small = np.broadcast_to(
+      np.append(colours[~hidden].mean(axis=0) // top, 255), small.shape
+    ).astype(np.uint8)
+  nearest = ndimage.distance_transform_edt(
+    places, return_distances=False, return_indices=True
+  )
+  filled = ndimage.gaussian_filter(
+    small[..., :3][tuple(nearest)], (2, 2, 0), mode='nearest'
+  )
+  behind = np.asarray(
+    Image.fromarray(filled).resize((width, height), Image.Resampling.BILINEAR)
+  )
+  result = colours.copy()
+  for rows in _cut_rows(result):
+    result[rows][hidden[rows]] = (
+      behind[rows][hidden[rows]].astype(colours.dtype) * top
+    )
+  return result
+
+
+def _cut_rows(array: np.ndarray) -> Iterator[slice]:
+  """Yields parts of the rows, one after the other."""
+  for start in range(0, len(array), _ROWS):
+    yield slice(start, start + _ROWS)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_background(background: str) -> Image.Image | str:
+  """Returns a colour as it is, or the picture at a path.
+
+  Raises:
+    UserError: if it is neither.
+  """
+  try:
+    ImageColor.getrgb(background)
+    return background
+  except ValueError:
+    pass
+  if not os.path.exists(background):  # noqa: PTH110 (a str from a flag)
+    raise errors.UserError(
+      f'--background={background}: neither a colour such as #ffffff, nor a '
+      'file, nor blur.'
+    )
+  return images.to_rgb(images.open_image(background))
+
+
+def _blur_background(
+  photo: Image.Image, alpha: Float[np.ndarray, 'h w']
+) -> Image.Image:
+  """Blurs what is behind, without the foreground bleeding into it.
+
+  The background alone is averaged: colours times its share, blurred, over the
+  share, blurred. At a quarter of the size, since the result is smooth.
+  """
+  from scipy import ndimage  # A third of a second, for this style alone.
+
+  size = tuple(max(1, side // 4) for side in photo.size)
+  sigma = max(size) * 0.015
+  small = np.asarray(photo.resize(size, Image.Resampling.BOX), np.float32)
+  share = Image.fromarray(1 - alpha).resize(size, Image.Resampling.BOX)
+  share = np.clip(np.asarray(share), 1e-3, 1)
+  blurred_share = ndimage.gaussian_filter(share, sigma)
+  planes = [
+    ndimage.gaussian_filter(small[..., channel] * share, sigma) / blurred_share
+    for channel in range(3)
+  ]
+  pixels = np.clip(np.dstack(planes), 0, 255).astype(np.uint8)
+  return Image.fromarray(pixels).resize(photo.size, Image.Resampling.BILINEAR)
+
+
+def _find_box(alpha: Float[np.ndarray, 'h w']) -> tuple[slice, slice]:
+  """Rows and columns with anything to see in 8 bits; all if there is none."""
+  visible = alpha >= 0.5 / 255
+  rows, columns = (np.flatnonzero(visible.any(axis=axis)) for axis in (1, 0))
+  if not rows.size:
+    return slice(None), slice(None)
+  return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _encode_16_bits(
+  colours: UInt16[np.ndarray, 'h w c'], profile: bytes | None
+) -> bytes:
+  """Returns a PNG of 16 bits per channel, RGB or RGBA."""
+  import cv2  # Present where photos have 16 bits: see `photos.py`.
+
+  order = [2, 1, 0, 3][: colours.shape[2]]
+  _, encoded = cv2.imencode(
+    '.png',
+    np.ascontiguousarray(colours[..., order]),
+    [cv2.IMWRITE_PNG_COMPRESSION, 1],
+  )
+  content = encoded.tobytes()
+  if not profile:
+    return content
+  # OpenCV writes no profile: its chunk goes behind the header's.
+  header_end = 8 + 25
+  data = b'iCCP' + b'ICC Profile\0\0' + zlib.compress(profile)
+  chunk = (
+    (len(data) - 4).to_bytes(4, 'big')
+    + data
+    + zlib.crc32(data).to_bytes(4, 'big')
+  )
+  return content[:header_end] + chunk + content[header_end:]

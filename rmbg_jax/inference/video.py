@@ -1,0 +1,342 @@
+"""Cutting out clips: in parts, so that what is done stays done."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from data_pipelines.io import errors, files, parallel
+from rmbg_jax.inference import (
+  clips,
+  encoding,
+  listing,
+  pipeline,
+  report,
+  temporal,
+)
+
+_PART = 120  # Frames, at least: what an interruption costs at most.
+# Memory that frames may take that wait for the network, and that wait to be
+# written; and what a pixel of either takes, about.
+_WAITING_BYTES = 500_000_000
+_PIXEL_BYTES = 16
+_FOLDER = '.parts'  # In the output, while clips are not done.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How clips are done, beside what a `Task` says.
+
+  Attributes:
+    steadiness: of masks over time, 0 to 1; see `temporal.Steadier`.
+    frame_rate: of folders of frames, per second.
+    key: what else results depend on, such as the checkpoint; parts of another
+      are not used.
+  """
+
+  steadiness: float = 0.0
+  frame_rate: Fraction = Fraction(25)
+  key: str = ''
+
+  def __post_init__(self):
+    if not 0 <= self.steadiness <= 1:
+      raise errors.UserError(f'--temporal={self.steadiness}: choose 0 to 1.')
+    if not 0 < self.frame_rate <= 1000:
+      raise errors.UserError(
+        f'--frame_rate={self.frame_rate}: pass frames per second, such as 25.'
+      )
+
+
+def run(
+  remover,
+  jobs: Sequence[listing.Job],
+  task: pipeline.Task,
+  options: Options,
+  *,
+  add_entry: pipeline.AddEntry,
+  stop: threading.Event,
+) -> None:
+  """Does clips, one after the other, as `pipeline.run` does photos.
+
+  Args:
+    remover: a `BackgroundRemover`; its batch size is used.
+    jobs: the clips.
+    task: what to do with them.
+    options: see there.
+    add_entry: called, in this thread, with what became of each clip.
+    stop: once set, the part at work is given up; those before are kept.
+  """
+  for job in jobs:
+    if stop.is_set():
+      return
+    work = _Work(remover, job, task, options, stop)
+    try:
+      entry = work.run()
+    except Exception as error:  # Whatever it is, it is this clip's alone.
+      text = pipeline.describe(error).removeprefix(f'{job.photo}: ')
+      entry = report.Entry(photo=str(job.photo), status='failed', error=text)
+      if isinstance(error, errors.UserError):
+        work.clear()  # Of a clip that is broken, no part is of use.
+      if isinstance(error, OSError) and error.errno in pipeline.FULL:
+        stop.set()
+    if entry:
+      add_entry(entry)
+
+
+class _Work:
+  """A clip that is being done."""
+
+  def __init__(self, remover, job, task, options, stop):
+    self._remover = remover
+    self._job = job
+    self._task = task
+    self._options = options
+    self._stop = stop
+    # All frames of a clip have one size, and videos formats of their own.
+    self._style = dataclasses.replace(task.style, format='png', trim=False)
+    self._missing = task.missing(job)
+    self._folder = task.output / _FOLDER / job.result
+    self._steadier = temporal.Steadier(options.steadiness)
+    self._key = ''
+    self._size = remover.batch_size
+
+  def run(self) -> report.Entry | None:
+    """Returns what became of it; None if it was stopped."""
+    began = time.perf_counter()
+    job, options = self._job, self._options
+    with clips.opened(
+      job.photo,
+      max_pixels=self._task.max_pixels,
+      frame_rate=options.frame_rate,
+    ) as clip:
+      states = self._restore()
+      if not (states and states[-1]['is_last']):
+        states = self._do_parts(clip, states)
+      if states is None:
+        return None
+      sound = None if job.photo.is_dir() else job.photo
+      for kind, path in self._missing.items():
+        parts = [
+          encoding.Part(
+            path=self._find_part(index, kind),
+            times=[(start, length) for start, length in state['times']],
+            time_base=clip.time_base,
+          )
+          for index, state in enumerate(states)
+        ]
+        encoding.join(kind, self._task.clip_format, parts, sound, path)
+    self.clear()
+    count = sum(len(state['times']) for state in states)
+    notes = clip.notes
+    if self._task.style.trim:
+      notes = (*notes, 'not trimmed: all frames of a clip have one size')
+    return report.Entry(
+      photo=str(job.photo),
+      status='done',
+      width=clip.size[0],
+      height=clip.size[1],
+      seconds=round(time.perf_counter() - began, 3),
+      foreground=round(sum(state['sum'] for state in states) / count, 4),
+      notes=notes,
+      frames=count,
+    )
+
+  def clear(self) -> None:
+    """Removes all parts."""
+    shutil.rmtree(self._folder, ignore_errors=True)
+    for parent in self._folder.parents:  # Those that are empty now.
+      if parent == self._task.output:
+        break
+      with contextlib.suppress(OSError):
+        parent.rmdir()
+
+  def _restore(self) -> list[dict[str, Any]]:
+    """Returns the states of the parts that are done; removes others."""
+    states = []
+    self._key = self._make_key()
+    for index in itertools.count():
+      try:
+        state = json.loads(self._find_state(index, '.json').read_text())
+      except (OSError, ValueError):
+        break
+      if state['key'] != self._key:
+        break
+      states.append(state)
+    if not states:
+      shutil.rmtree(self._folder, ignore_errors=True)
+      self._folder.mkdir(parents=True)
+    elif self._options.steadiness:
+      with np.load(self._find_state(len(states) - 1, '.npz')) as arrays:
+        self._steadier.probs, self._steadier.guide = (
+          arrays['probs'],
+          arrays['guide'],
+        )
+    return states
+
+  def _make_key(self) -> str:
+    path = self._job.photo
+    files_of_clip = clips.find_frames(path) if path.is_dir() else [path]
+    stamps = [
+      (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns)
+      for file in files_of_clip
+    ]
+    kinds = sorted(self._missing)
+    return repr(
+      (
+        *(stamps, kinds, self._style, self._task.clip_format, self._options),
+        self._remover.batch_size,
+      )
+    )
+
+  def _find_state(self, index: int, suffix: str) -> Path:
+    return self._folder / f'{index:05}{suffix}'
+
+  def _find_part(self, index: int, kind: str) -> Path:
+    suffix = encoding.suffix(kind, self._task.clip_format)
+    return self._folder / f'{index:05}.{kind}{suffix}'
+
+  def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
+    """Does what is left and returns all states; None if it was stopped."""
+    # Of large frames fewer than the network takes go through it together.
+    room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
+    self._size = max(1, min(self._remover.batch_size, room // 2))
+    done = sum(len(state['times']) for state in states)
+    threads = parallel.count_cores()
+    with (
+      contextlib.closing(clip.read()) as frames,
+      futures.ThreadPoolExecutor(1) as reader,
+      futures.ThreadPoolExecutor(threads) as pool,
+      tqdm.tqdm(
+        total=clip.count,
+        initial=done,
+        unit='frame',
+        desc=self._job.photo.name,
+        leave=False,
+      ) as progress,
+    ):
+      # What was done is decoded once more: seeking is not exact in all formats.
+      for _ in itertools.islice(frames, done):
+        if self._stop.is_set():
+          return None
+      batches = _Batches(self._remover, frames, self._size, reader)
+      while not batches.are_over():
+        index = len(states)
+        state = self._do_part(clip, batches, index, done, pool, progress)
+        if state is None:
+          return None
+        done += len(state['times'])
+        state['is_last'] = batches.are_over()
+        if self._options.steadiness:
+          np.savez(
+            self._find_state(index, '.npz'),
+            probs=self._steadier.probs,
+            guide=self._steadier.guide,
+          )
+        with files.write_atomically(
+          self._find_state(index, '.json')
+        ) as partial:
+          partial.write_text(json.dumps(state))
+        states.append(state)
+    return states
+
+  def _do_part(
+    self, clip, batches, index, first, pool, progress
+  ) -> dict[str, Any] | None:
+    """Writes a part; returns its state, or None if it was stopped."""
+    part_size = -(-_PART // self._size) * self._size
+    times, total = [], 0.0
+    pending: deque = deque()
+    with contextlib.ExitStack() as stack:
+      writers = {
+        kind: stack.enter_context(
+          encoding.PartWriter(
+            kind,
+            self._task.clip_format,
+            clip,
+            self._find_part(index, kind),
+          )
+        )
+        for kind in self._missing
+      }
+
+      def write(limit):
+        nonlocal total
+        while len(pending) > limit:
+          frame, future = pending.popleft()
+          pictures, foreground = future.result()
+          total += foreground
+          for kind, picture in pictures.items():
+            writers[kind].add(
+              picture, index=first + len(times), start=frame.start
+            )
+          times.append((frame.start, frame.duration))
+          progress.update()
+
+      while len(times) + len(pending) < part_size and not batches.are_over():
+        if self._stop.is_set():
+          return None
+        frames, resized = batches.take()
+        probs = self._remover.predict(resized)
+        for frame, one, seen in zip(frames, probs, resized, strict=True):
+          steadied = self._steadier.steady(one, seen)
+          drawn = pool.submit(self._draw, frame, steadied, writers)
+          pending.append((frame, drawn))
+        # No more than two batches wait to be written.
+        write(2 * self._size)
+      write(0)
+    return {'key': self._key, 'times': times, 'sum': total}
+
+  def _draw(
+    self, frame: clips.Frame, probs: np.ndarray, writers
+  ) -> tuple[dict[str, Any], float]:
+    """Returns what the writers take, by kind, and the mean alpha."""
+    alpha = self._remover.refine(probs, frame.photo)
+    colours = self._style.find_colours(frame.photo, alpha, tuple(writers))
+    pictures = {
+      kind: writer.prepare(self._style.draw(kind, frame.photo, alpha, colours))
+      for kind, writer in writers.items()
+    }
+    return pictures, float(alpha.mean())
+
+
+class _Batches:
+  """Reads and resizes the next batch while the network is at work."""
+
+  def __init__(self, remover, frames: Iterator[clips.Frame], size: int, reader):
+    self._remover = remover
+    self._frames = frames
+    self._size = size
+    self._reader = reader
+    self._next = reader.submit(self._read)
+
+  def are_over(self) -> bool:
+    """Whether there are no more frames; waits until that is known.
+
+    Raises:
+      UserError: if the clip is damaged there.
+    """
+    return not self._next.result()[0]
+
+  def take(self) -> tuple[list[clips.Frame], np.ndarray]:
+    """Returns frames, a batch at most, and what the network sees of them."""
+    batch = self._next.result()
+    self._next = self._reader.submit(self._read)
+    return batch
+
+  def _read(self):
+    frames = list(itertools.islice(self._frames, self._size))
+    if not frames:
+      return [], None
+    return frames, self._remover.resize([frame.photo.seen for frame in frames])

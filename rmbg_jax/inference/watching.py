@@ -1,0 +1,117 @@
+"""Noticing files that appear in a folder, once they are complete."""
+
+import importlib.util
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data_pipelines.io import errors
+from rmbg_jax.inference import listing
+
+_TICK = 500  # Milliseconds between two looks at what is not complete yet.
+# Seconds without a change after which a file is tried, and after which what
+# cannot be read is believed to be broken, not half written.
+_SETTLED = 1.0
+_GIVEN_UP = 30.0
+
+Stamp = tuple[int, int]
+
+
+def check_support() -> None:
+  """Checks that folders can be watched.
+
+  Raises:
+    UserError: if watchfiles is not installed.
+  """
+  if importlib.util.find_spec('watchfiles') is None:
+    raise errors.UserError(
+      "--watch needs watchfiles (pip install -e '.[watch]' or watchfiles)."
+    )
+
+
+def watch(
+  folder: Path,
+  *,
+  list_jobs: Callable[[], Sequence[listing.Job]],
+  do: Callable[[Sequence[listing.Job], Callable[[str], bool]], None],
+  stop: threading.Event,
+) -> None:
+  """Does what is in a folder and what appears there, until stopped.
+
+  Args:
+    folder: with its sub-folders.
+    list_jobs: returns what is to be done of what is there.
+    do: does jobs. What fails has to be asked for by its path: where the answer
+      is True, it may still be incomplete, and is tried again.
+    stop: ends it once set.
+  """
+  import watchfiles
+
+  queue = _Queue()
+  is_first = True
+  for changes in watchfiles.watch(
+    folder,
+    watch_filter=None,
+    stop_event=stop,
+    rust_timeout=_TICK,
+    yield_on_timeout=True,
+    raise_interrupt=False,
+  ):
+    # Listed after the watching has begun: nothing comes in between.
+    if changes or queue.is_waiting or is_first:
+      is_first = False
+      if ready := queue.update(list_jobs()):
+        do(ready, queue.put_back)
+    if stop.is_set():
+      return
+
+
+class _Queue:
+  """What is not done yet, and since when it has not changed."""
+
+  def __init__(self):
+    self._seen: dict[Path, tuple[Stamp, float]] = {}
+    self._tried: dict[Path, Stamp] = {}  # What is not tried again as it is.
+    self._again: dict[Path, float] = {}  # What is, and when.
+
+  @property
+  def is_waiting(self) -> bool:
+    """Whether something has to be looked at again without a change."""
+    return bool(self._seen)
+
+  def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
+    """Returns which jobs are ready, once for each state of their file."""
+    now, before = time.monotonic(), self._seen
+    self._seen, ready = {}, []
+    for job in jobs:
+      path = job.photo
+      try:
+        stat = path.stat()
+      except OSError:
+        continue  # Gone again.
+      stamp = stat.st_size, stat.st_mtime_ns
+      if self._tried.get(path) == stamp:
+        continue
+      known, since = before.get(path, (stamp, now))
+      if known != stamp:
+        since = now
+        self._again.pop(path, None)
+      self._seen[path] = stamp, since
+      if now - since >= _SETTLED and now >= self._again.get(path, 0):
+        ready.append(job)
+    for job in ready:
+      self._tried[job.photo] = self._seen[job.photo][0]
+    return ready
+
+  def put_back(self, photo: str) -> bool:
+    """Whether what failed may be half written, so that it is tried again."""
+    path, now = Path(photo), time.monotonic()
+    _, since = self._seen.get(path, (None, 0.0))
+    # The last try is at the end; whatever it says is true then.
+    if path in self._again or now - since >= _GIVEN_UP:
+      self._again.pop(path, None)
+      return False
+    self._again[path] = since + _GIVEN_UP
+    self._tried.pop(path, None)
+    return True

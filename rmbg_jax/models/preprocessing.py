@@ -1,0 +1,127 @@
+"""How a photo becomes the network's input: part of every checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from data_pipelines.io import errors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+  """The input size and the normalisation that a network was trained with.
+
+  Attributes:
+    size: (height, width) in pixels that photos are stretched to.
+    channels: 'rgb' or 'bgr', the order the network expects.
+    scale: pixel values in [0, 255] are divided by it first; 'maximum' for the
+      largest value of each image ...
+    mean: ... then this is subtracted, one value per channel in that order ...
+    std: ... and then divided by this.
+  """
+
+  size: tuple[int, int]
+  channels: str
+  scale: float | Literal['maximum']
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+
+  def normalize(
+    self, images: UInt8[Array, '... h w 3'] | Float[Array, '... h w 3']
+  ) -> Float[Array, '... h w 3']:
+    """Returns the network's float32 input for RGB images in [0, 255]."""
+    if self.channels == 'bgr':
+      images = images[..., ::-1]
+    shape = (1,) * (images.ndim - 1) + (3,)
+    mean = jnp.asarray(self.mean, jnp.float32).reshape(shape)
+    std = jnp.asarray(self.std, jnp.float32).reshape(shape)
+    images = images.astype(jnp.float32)
+    scale = self.scale
+    if scale == 'maximum':  # At least 1: a black image stays black.
+      brightest = jnp.max(images, axis=(-3, -2, -1), keepdims=True)
+      scale = jnp.maximum(brightest, 1.0)
+    # One multiplication and one addition per pixel.
+    return images * (1 / (scale * std)) - mean / std
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns a JSON-compatible description; `from_dict` reads it."""
+    return {
+      key: list(value) if isinstance(value, tuple) else value
+      for key, value in dataclasses.asdict(self).items()
+    }
+
+  @classmethod
+  def from_dict(cls, description: Mapping[str, Any]) -> 'Preprocessing':
+    """Rebuilds the preprocessing from `to_dict`'s description."""
+    return cls(
+      **{
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in description.items()
+      }
+    )
+
+
+# By name: those that the published ImageNet weights were trained with, under
+# the names of the encoder or its dialects; that of U2-Net's authors; and the
+# one of the original project, which feeds BGR / 255 to an encoder trained on
+# something else.
+_NORMALIZATIONS = {
+  'keras': {
+    'channels': 'bgr',
+    'scale': 1.0,
+    'mean': (103.939, 116.779, 123.68),
+    'std': (1.0, 1.0, 1.0),
+  },
+  'torchvision': {
+    'channels': 'rgb',
+    'scale': 255.0,
+    'mean': (0.485, 0.456, 0.406),
+    'std': (0.229, 0.224, 0.225),
+  },
+  'efficientnet': {
+    'channels': 'rgb',
+    'scale': 1.0,
+    'mean': (127.0, 127.0, 127.0),
+    'std': (128.0, 128.0, 128.0),
+  },
+  'u2net': {
+    'channels': 'rgb',
+    'scale': 'maximum',
+    'mean': (0.485, 0.456, 0.406),
+    'std': (0.229, 0.224, 0.225),
+  },
+  'original': {
+    'channels': 'bgr',
+    'scale': 255.0,
+    'mean': (0.0, 0.0, 0.0),
+    'std': (1.0, 1.0, 1.0),
+  },
+}
+
+
+def make_preprocessing(
+  normalization: str, *, size: tuple[int, int]
+) -> Preprocessing:
+  """Returns the preprocessing of that name for an input size in pixels.
+
+  Args:
+    normalization: 'keras', 'torchvision', 'efficientnet', 'u2net' or
+      'original'.
+    size: (height, width), each a multiple of 16.
+
+  Raises:
+    UserError: for an unknown name or a size the network cannot take.
+  """
+  if normalization not in _NORMALIZATIONS:
+    raise errors.UserError(
+      f'Unknown normalization {normalization!r}; choose one of '
+      f'{sorted(_NORMALIZATIONS)}.'
+    )
+  if len(size) != 2 or any(side < 16 or side % 16 for side in size):
+    raise errors.UserError(
+      f'config.data.size must be (height, width), multiples of 16; got {size}.'
+    )
+  return Preprocessing(size=tuple(size), **_NORMALIZATIONS[normalization])

@@ -1,0 +1,1 @@
+"""Trains a network: from a configuration to checkpoints and logs."""

@@ -1,0 +1,176 @@
+"""From a configuration to the batches of a training."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import ml_collections
+
+from data_pipelines.batches import device_augment, device_loader, transforms
+from data_pipelines.datasets import folder, sources
+from data_pipelines.io import errors
+from rmbg_jax.training import state
+
+LOADERS = ('grain', 'device')
+
+
+class BatchIterator(Protocol):
+  """An endless iterator of this process's part of the training batches."""
+
+  def __next__(self) -> dict[str, Any]:
+    """Returns the next batch."""
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns where it stands after the last batch, JSON-compatible."""
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes to a position that `get_state` has returned."""
+
+
+class Inputs(NamedTuple):
+  """What a training reads.
+
+  Attributes:
+    training: the pairs to train on.
+    validation: the pairs to validate on.
+    train_batches: what is trained on.
+    eval_batches: one pass over the validation pairs, to be walked repeatedly.
+    steps_per_epoch: training steps per epoch.
+  """
+
+  training: list[folder.Pair]
+  validation: list[folder.Pair]
+  train_batches: BatchIterator
+  eval_batches: Iterable[dict[str, Any]]
+  steps_per_epoch: int
+
+
+def make_inputs(
+  config: ml_collections.ConfigDict, *, size: tuple[int, int]
+) -> Inputs:
+  """Returns what the configuration says to read, at (height, width).
+
+  Raises:
+    MissingFileError: if the data is not there.
+    UserError: if it, or the configuration, is not as it should be.
+  """
+  data = config.data
+  if data.loader not in LOADERS:
+    raise errors.UserError(
+      f'Unknown config.data.loader {data.loader!r}; choose one of '
+      f'{", ".join(LOADERS)}.'
+    )
+  _check_batch_size(data.batch_size, config.optimizer.accumulation)
+  training, validation = sources.load_pairs(
+    data.name,
+    data.dir,
+    validation_share=data.validation_share,
+    limit=data.limit,
+    demo_count=data.demo.count,
+    demo_size=data.demo.size,
+  )
+  make_batches = {'grain': _make_grain_batches, 'device': _make_device_batches}
+  train_batches, eval_batches = make_batches[data.loader](
+    config,
+    training,
+    validation,
+    decode=transforms.Decode(
+      size,
+      allow_empty=data.allow_empty_masks,
+      label_weights=dict(config.loss.labels),
+    ),
+    # In validation, all labels count alike.
+    decode_evaluated=transforms.Decode(
+      size,
+      allow_empty=data.allow_empty_masks,
+      label_weights=dict.fromkeys(folder.LABELS, 1.0),
+    ),
+  )
+  return Inputs(
+    training,
+    validation,
+    train_batches,
+    eval_batches,
+    len(training) // data.batch_size,
+  )
+
+
+def describe(data: Inputs) -> dict[str, Any]:
+  """Returns how many pairs there are, and a digest of their names.
+
+  With other pairs, or another split, order and validation are others too.
+  """
+  parts = {'training': data.training, 'validation': data.validation}
+  names = [[pair.name for pair in pairs] for pairs in parts.values()]
+  digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+  return {**{k: len(v) for k, v in parts.items()}, 'names': digest[:16]}
+
+
+def _make_grain_batches(
+  config, training, validation, *, decode, decode_evaluated
+):
+  # Imported here: the other loader works without Grain.
+  from data_pipelines.batches import loader
+
+  data = config.data
+  shared = {
+    'batch_size': data.batch_size,
+    'read_options': loader.make_read_options(
+      threads=data.threads, buffer=data.buffer
+    ),
+    'sharding': loader.Sharding(
+      index=jax.process_index(), count=jax.process_count()
+    ),
+  }
+  train_batches = loader.make_train_iterator(
+    training,
+    decode=decode,
+    augment=transforms.Augment(**data.augment),
+    seed=config.seed,
+    **shared,
+  )
+  eval_batches = loader.make_eval_batches(
+    validation, decode=decode_evaluated, **shared
+  )
+  return train_batches, eval_batches
+
+
+def _make_device_batches(
+  config, training, validation, *, decode, decode_evaluated
+):
+  data = config.data
+  shared = {
+    'batch_size': data.batch_size,
+    'cache_dir': data.device.cache_dir,
+  }
+  train_batches = device_loader.DeviceIterator(
+    training,
+    decode=decode,
+    augment=device_augment.DeviceAugment(
+      **data.augment,
+      max_scale=data.device.max_scale,
+      max_enlargement=data.device.max_enlargement,
+    ),
+    shares=dict(data.device.shares),
+    seed=config.seed,
+    mesh=state.make_mesh(),
+    **shared,
+  )
+  eval_batches = device_loader.EvalBatches(
+    validation, decode=decode_evaluated, **shared
+  )
+  return train_batches, eval_batches
+
+
+def _check_batch_size(batch_size: int, accumulation: int | str) -> None:
+  devices = jax.device_count()
+  accumulation = 1 if accumulation == 'auto' else accumulation
+  if batch_size % (devices * accumulation):
+    raise errors.UserError(
+      f'config.data.batch_size (={batch_size}) must be a multiple of the '
+      f'number of devices (={devices}) times config.optimizer.accumulation '
+      f'(={accumulation}). Change one of them, or hide devices, for example '
+      'with CUDA_VISIBLE_DEVICES.'
+    )

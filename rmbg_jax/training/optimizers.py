@@ -1,0 +1,157 @@
+"""Optimisers and learning rates, from Optax."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data_pipelines.io import errors
+
+# The learning rate by step, computed on the host: to ask the device for a
+# number means to wait for what it is computing.
+Schedule = Callable[[int], float]
+
+# 'plateau' is a constant rate that `monitor.py` lowers between epochs.
+SCHEDULES = ('constant', 'cosine', 'plateau')
+
+
+def make_schedule(
+  schedule: str,
+  *,
+  learning_rate: float,
+  warmup_steps: int,
+  total_steps: int,
+) -> Schedule:
+  """Returns the learning rate as a function of the step.
+
+  Args:
+    schedule: 'constant', 'plateau', or 'cosine' (down to 0 at the last step).
+    learning_rate: the highest rate.
+    warmup_steps: steps of linear increase before it (`check_config` has it 0
+      with 'plateau').
+    total_steps: length of the training.
+
+  Raises:
+    UserError: for an unknown schedule.
+  """
+  if schedule not in SCHEDULES:
+    raise errors.UserError(
+      f'Unknown config.optimizer.schedule {schedule!r}; choose one of '
+      f'{", ".join(SCHEDULES)}.'
+    )
+
+  def compute_rate(step):
+    if step < warmup_steps:
+      return learning_rate * step / warmup_steps
+    if schedule != 'cosine':
+      return learning_rate
+    share = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return learning_rate * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+  return compute_rate
+
+
+def make_optimizer(
+  *,
+  weight_decay: float,
+  clip_norm: float,
+  encoder_rate: float,
+  is_frozen: Callable[[str], bool] = lambda child: False,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns Adam, with what else is asked for.
+
+  The learning rate is an argument of each `update`, `learning_rate`.
+
+  Args:
+    weight_decay: of AdamW, for kernels: a bias, or what a normalisation
+      multiplies with and adds, is not drawn to 0. 0 for Adam.
+    clip_norm: largest global norm of a gradient, 0 for none.
+    encoder_rate: the encoder's learning rate as a share of the others'.
+    is_frozen: whether a child of the encoder, by its name, does not move; then
+      nothing is kept for it.
+  """
+  # All parts are always there, so that switching one on or off leaves the
+  # optimiser's state loadable.
+  trained = optax.chain(
+    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    optax.chain(
+      _scale_by_adam(), _decay_kernels(weight_decay), _scale_by_rate()
+    ),
+    optax.masked(
+      optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
+    ),
+  )
+
+  def label(params):
+    labels = {
+      child: 'frozen' if is_frozen(child) else 'trained'
+      for child in params.get('encoder', ())
+    }
+    encoder = labels
+    if len(set(labels.values())) == 1:
+      # One label for all: the state has the shape that older ones have.
+      (encoder,) = set(labels.values())
+    return _by_part(params, encoder, 'trained')
+
+  return optax.partition(
+    {'trained': trained, 'frozen': optax.set_to_zero()}, label
+  )
+
+
+def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
+  """Returns the step down the gradient, by the rate that `update` gets."""
+
+  def update(updates, state, params=None, *, learning_rate):
+    del params
+    return jax.tree.map(lambda u: -learning_rate * u, updates), state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _scale_by_adam() -> optax.GradientTransformation:
+  """Returns Adam as Keras computes it.
+
+  Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015,
+  arXiv:1412.6980, in the order of the last paragraph of section 2: epsilon is
+  added before the second moment's bias is corrected, so that it counts for
+  more in the first steps than in Optax, which adds it afterwards.
+  """
+  b1, b2, epsilon = 0.9, 0.999, 1e-7
+
+  def update(gradients, state, params=None):
+    del params
+    count = optax.safe_increment(state.count)
+    mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+    nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+    correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+    updates = jax.tree.map(
+      lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu
+    )
+    return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _decay_kernels(rate: float) -> optax.GradientTransformation:
+  """Returns AdamW's decay, of parameters with two dimensions and more.
+
+  Optax's own with a mask has a state of another shape than without, and older
+  checkpoints would not load.
+  """
+
+  def update(updates, params):
+    return jax.tree.map(
+      lambda change, value: change + rate * value if value.ndim > 1 else change,
+      updates,
+      params,
+    )
+
+  return optax.stateless(update)
+
+
+def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:
+  """Returns one value for the encoder and another for all other parts."""
+  return {part: encoder if part == 'encoder' else rest for part in params}

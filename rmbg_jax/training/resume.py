@@ -1,0 +1,167 @@
+"""Saves where a training stands, and goes on with it where that may be done."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from data_pipelines.io import errors
+from rmbg_jax.training.monitor import MonitorState
+from rmbg_jax.training.state import TrainState
+from rmbg_jax.weights import checkpoints
+
+# Settings that may change between two parts of a training: how long it lasts
+# and what it shows, how fast data is read, and what is kept or computed again.
+CHANGEABLE = (
+  'config.name',
+  'config.model.remat',
+  'config.train',
+  'config.data.dir',
+  'config.data.threads',
+  'config.data.buffer',
+  'config.data.device.cache_dir',
+)
+# What checkpoints that do not name a setting were made with.
+_BEFORE = {
+  'architecture.encoder.name': 'resnet50',
+  'config.model.encoder.name': 'resnet50',
+  'config.model.encoder.frozen_stages': 0,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Position:
+  """A point in a training, as its checkpoint stores it.
+
+  Attributes:
+    epoch: the epoch that comes next or is under way, from 0.
+    step: steps of it that are done.
+    loss: sum of their losses.
+    iterator: state of the data iterator after the last batch used, None at
+      the very beginning.
+    monitor: state of the epoch monitor.
+  """
+
+  epoch: int = 0
+  step: int = 0
+  loss: float = 0.0
+  iterator: dict[str, Any] | None = None
+  monitor: MonitorState
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns a JSON-compatible description; `from_dict` reads it."""
+    return dataclasses.asdict(self) | {'monitor': self.monitor.to_dict()}
+
+  @classmethod
+  def from_dict(cls, description: Mapping[str, Any]) -> 'Position':
+    """Rebuilds the position from `to_dict`'s description."""
+    monitor = MonitorState.from_dict(description['monitor'])
+    return cls(**{**description, 'monitor': monitor})
+
+
+def check_compatible(
+  saved: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+  """Refuses to go on with a checkpoint under other settings.
+
+  Args:
+    saved: the checkpoint's description.
+    wanted: that of the configuration.
+
+  Raises:
+    UserError: listing every setting that differs and may not.
+  """
+  differences = [
+    f'{path}: {old} in the checkpoint, {new} in the configuration'
+    for key in ('architecture', 'preprocessing', 'config', 'data')
+    for path, old, new in _differences(saved.get(key), wanted.get(key), key)
+    if not path.startswith(CHANGEABLE)
+  ]
+  if differences:
+    raise errors.UserError(
+      'The working directory holds a training with other settings or data:\n  '
+      + '\n  '.join(differences)
+      + '\nPass these as they were, or another --workdir (with '
+      '--config.init_from=THIS_WORKDIR to start from its weights).'
+    )
+
+
+def _differences(
+  saved: Any, wanted: Any, path: str
+) -> Iterator[tuple[str, Any, Any]]:
+  if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+    for key in sorted(saved.keys() | wanted.keys()):
+      yield from _differences(saved.get(key), wanted.get(key), f'{path}.{key}')
+  elif (_BEFORE.get(path) if saved is None else saved) != wanted:
+    yield path, saved, wanted
+
+
+def save_state(
+  store: checkpoints.CheckpointStore,
+  state: TrainState,
+  *,
+  metrics: Mapping[str, float] | None,
+  description: Mapping[str, Any],
+) -> None:
+  """Starts saving a state under its step; see `CheckpointStore.save`."""
+  store.save(
+    _to_trees(state),
+    step=int(state.step),
+    metrics=metrics,
+    description=description,
+  )
+
+
+def restore_state(
+  store: checkpoints.CheckpointStore, state: TrainState, *, step: int
+) -> TrainState:
+  """Returns the saved state, laid out over the devices as `state` is.
+
+  Raises:
+    UserError: if the checkpoint is of another network or optimiser.
+  """
+  wanted = _to_trees(state)
+  has_rate = _has_rate(store.read_structure(step)['training'])
+  if has_rate:
+    wanted['training']['opt_state'] = _nest(state.opt_state)
+  loaded = store.restore(wanted, step=step, partial=has_rate)
+  model, training = loaded['model'], loaded['training']
+  if has_rate:
+    training['opt_state'] = jax.tree.unflatten(
+      jax.tree.structure(state.opt_state),
+      jax.tree.leaves(training['opt_state']),
+    )
+  if state.ema is not None:
+    return state.replace(ema=model, **training)
+  return state.replace(**model, **training)
+
+
+def _to_trees(state: TrainState) -> dict[str, Any]:
+  """Returns what prediction needs ('model') and the rest ('training')."""
+  training = {'step': state.step, 'opt_state': state.opt_state}
+  if state.ema is not None:
+    training |= {'params': state.params, 'batch_stats': state.batch_stats}
+  return {'model': state.eval_variables, 'training': training}
+
+
+def _has_rate(saved: Any) -> bool:
+  """Whether the learning rate is in a checkpoint's optimiser state.
+
+  Older ones have it there, by `optax.inject_hyperparams`, which puts it around
+  everything else.
+  """
+  return any(
+    getattr(key, 'key', None) == 'hyperparams'
+    for path, _ in jax.tree_util.tree_leaves_with_path(saved)
+    for key in path
+  )
+
+
+def _nest(opt_state: Any) -> Any:
+  """Returns the state nested as it is there, without the learning rate."""
+  trained = opt_state.inner_states['trained']
+  nested = trained._replace(inner_state={'inner_state': trained.inner_state})
+  return opt_state._replace(
+    inner_states={**opt_state.inner_states, 'trained': nested}
+  )

@@ -1,0 +1,220 @@
+"""From a configuration to what a training is made of."""
+
+import json
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from rmbg_jax import models
+from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
+from rmbg_jax.training import (
+  inputs,
+  losses,
+  monitor,
+  optimizers,
+  settings,
+  state,
+)
+from rmbg_jax.training import step as step_lib
+from rmbg_jax.weights import imagenet, load
+
+# For `model.remat` and `optimizer.accumulation`: what the device's memory asks
+# for (`memory.py`).
+AUTO = 'auto'
+
+
+class Parts(NamedTuple):
+  """What the loop works with.
+
+  Attributes:
+    model: the network.
+    preprocessing: of its input.
+    data: what is read.
+    optimizer: of the network's parameters.
+    schedule: the learning rate by step; with a plateau, the first one.
+    loss_options: the keyword arguments `loss_weights` and `output_weights` of
+      the steps.
+    monitor_settings: when the rate falls and when the training ends.
+    description: what every checkpoint says of itself but the position.
+  """
+
+  model: nn.Module
+  preprocessing: Preprocessing
+  data: inputs.Inputs
+  optimizer: optax.GradientTransformation
+  schedule: optimizers.Schedule
+  loss_options: dict[str, Any]
+  monitor_settings: monitor.MonitorSettings
+  description: dict[str, Any]
+
+
+def make_parts(config: ml_collections.ConfigDict) -> Parts:
+  """Returns the parts of the training that `config` describes.
+
+  What is 'auto' is left open: `settle` takes what was chosen.
+
+  Raises:
+    FileNotFoundError: if the data is not there.
+    ValueError: if it, or the configuration, is not as it should be.
+  """
+  settings.check_config(config)
+  architecture, model = create_model(config.model)
+  preprocessing = make_preprocessing(
+    config.data.normalization or _default_normalization(config.model),
+    size=tuple(config.data.size),
+  )
+  loss_options = {
+    'loss_weights': dict(config.loss.weights),
+    'output_weights': tuple(config.loss.outputs),
+  }
+  losses.check_weights(*loss_options.values())
+  monitor_settings = monitor.MonitorSettings(
+    **config.optimizer.plateau, stop_patience=config.train.early_stopping
+  )
+  data = inputs.make_inputs(config, size=preprocessing.size)
+  schedule = optimizers.make_schedule(
+    config.optimizer.schedule,
+    learning_rate=config.optimizer.learning_rate,
+    warmup_steps=config.optimizer.warmup_steps,
+    total_steps=config.train.epochs * data.steps_per_epoch,
+  )
+  optimizer = optimizers.make_optimizer(
+    weight_decay=config.optimizer.weight_decay,
+    clip_norm=config.optimizer.clip_norm,
+    encoder_rate=config.optimizer.encoder_rate,
+    is_frozen=lambda child: model.find_stage(child) <= count_frozen(config),
+  )
+  sources = {pair.source or config.data.name for pair in data.training}
+  description = {
+    'architecture': architecture,
+    'preprocessing': preprocessing.to_dict(),
+    'config': _to_json(config),
+    'training_data': sorted(sources),
+    'data': inputs.describe(data),
+  }
+  return Parts(
+    model,
+    preprocessing,
+    data,
+    optimizer,
+    schedule,
+    loss_options,
+    monitor_settings,
+    description,
+  )
+
+
+def settle(parts: Parts, config: ml_collections.ConfigDict) -> Parts:
+  """Returns the parts with a configuration in which nothing is 'auto'."""
+  return parts._replace(
+    model=create_model(config.model)[1],
+    description={**parts.description, 'config': _to_json(config)},
+  )
+
+
+def _to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  return json.loads(config.to_json_best_effort())
+
+
+def _default_normalization(model_config: ml_collections.ConfigDict) -> str:
+  """Returns what the published weights of the encoder were trained with."""
+  encoder = model_config.encoder
+  if encoder.get('name', '').startswith('efficientnet'):
+    return 'efficientnet'
+  return encoder.get('dialect', model_config.name)
+
+
+def create_model(
+  model_config: ml_collections.ConfigDict,
+) -> tuple[dict[str, Any], nn.Module]:
+  """Returns the architecture that `config.model` describes, and the network.
+
+  The architecture is what a checkpoint stores: everything in `config.model`
+  but where the first weights come from and how it is computed.
+  """
+  architecture = _to_json(model_config)
+  computation = {key: architecture.pop(key) for key in ('dtype', 'remat')}
+  computation['remat'] = computation['remat'] is True  # Not while 'auto'.
+  for key in ('weights', 'frozen_stages'):  # U2-Net has no weights.
+    architecture['encoder'].pop(key, None)
+  return architecture, models.create_model(architecture, **computation)
+
+
+def count_frozen(config: ml_collections.ConfigDict) -> int:
+  """Returns how many of the encoder's stages do not move."""
+  if config.optimizer.encoder_rate == 0:
+    return models.ENCODER_STAGES[
+      config.model.encoder.get('name', config.model.name)
+    ]
+  return config.model.encoder.frozen_stages
+
+
+def create_train_state(
+  config: ml_collections.ConfigDict, parts: Parts, mesh: Mesh, *, resumed: bool
+) -> state.TrainState:
+  """Returns the state before the first step, replicated over the mesh.
+
+  Args:
+    config: says where the first weights come from.
+    parts: of the same configuration.
+    mesh: the devices.
+    resumed: whether a checkpoint will replace all numbers, so that any do.
+
+  Raises:
+    FileNotFoundError: if weights are missing.
+    ValueError: if they do not fit the network.
+  """
+  return state.create_train_state(
+    _create_variables(config, parts, resumed=resumed),
+    parts.optimizer,
+    mesh,
+    use_ema=config.optimizer.ema_decay > 0,
+  )
+
+
+def make_train_step(
+  config: ml_collections.ConfigDict, parts: Parts
+) -> step_lib.TrainStep:
+  """Returns the jitted training step that `config` describes."""
+  accumulation = config.optimizer.accumulation
+  return step_lib.make_train_step(
+    parts.model,
+    parts.optimizer,
+    parts.preprocessing,
+    frozen_stages=count_frozen(config),
+    accumulation=1 if accumulation == AUTO else accumulation,
+    ema_decay=config.optimizer.ema_decay,
+    deterministic=config.deterministic,
+    **parts.loss_options,
+  )
+
+
+def find_training_data(
+  config: ml_collections.ConfigDict, parts: Parts
+) -> list[str]:
+  """Returns the sources that a new training's network has seen when it ends.
+
+  Those of its data, and of the network that `config.init_from` names.
+  """
+  sources = set(parts.description['training_data'])
+  if config.init_from:
+    before = load.load_model(config.init_from).description
+    sources.update(before.get('training_data') or ())
+  return sorted(sources)
+
+
+def _create_variables(
+  config: ml_collections.ConfigDict, parts: Parts, *, resumed: bool
+) -> Any:
+  if config.init_from and not resumed:
+    return load.load_variables(config.init_from, parts.model)
+  variables = state.create_variables(
+    parts.model, seed=config.seed, size=parts.preprocessing.size
+  )
+  encoder = config.model.encoder
+  if encoder.get('weights') and not resumed:
+    variables = imagenet.load_encoder(variables, encoder.to_dict())
+  return variables

@@ -1,0 +1,82 @@
+"""Validation in training: every image once, at the network's resolution."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rmbg_jax.models.preprocessing import Preprocessing
+from rmbg_jax.training import losses, metrics, state
+
+Batch = dict[str, jax.Array]
+EvalStep = Callable[[Any, Batch], dict[str, metrics.Mean]]
+PredictStep = Callable[[Any, Batch], tuple[jax.Array, ...]]
+
+
+def make_eval_step(
+  model: nn.Module,
+  preprocessing: Preprocessing,
+  *,
+  loss_weights: Mapping[str, float],
+  output_weights: Sequence[float],
+  deterministic: bool = False,
+) -> EvalStep:
+  """Returns the jitted step: variables and a batch in, metric states out.
+
+  The batch is as the loader makes it; pairs of weight 0 are padding, and the
+  others count alike. The metrics are those of the last output, the loss is the
+  training's. If `deterministic`, a GPU gives the same bits every time.
+  """
+
+  def eval_step(variables, batch):
+    outputs = model.apply(
+      variables, preprocessing.normalize(batch['image']), train=False
+    )
+    alpha = batch['alpha'].astype(jnp.float32) / 255
+    probs = jax.nn.sigmoid(outputs[-1])
+    values = {
+      'val_loss': losses.compute_loss(
+        outputs, alpha, weights=loss_weights, output_weights=output_weights
+      ),
+      'val_mae': metrics.compute_mae(probs, alpha),
+      'val_iou': metrics.compute_iou(probs, alpha),
+    }
+    valid = (batch['weight'] > 0).astype(jnp.float32)
+    return {
+      key: metrics.Mean.from_values(value, valid)
+      for key, value in values.items()
+    }
+
+  return jax.jit(
+    eval_step, compiler_options=state.compiler_options(deterministic)
+  )
+
+
+def make_predict_step(
+  model: nn.Module, preprocessing: Preprocessing, mesh: Mesh
+) -> PredictStep:
+  """Returns the jitted step to probabilities (b, h, w, 1) of all outputs.
+
+  Every process gets those of the whole batch.
+  """
+
+  def predict_step(variables, batch):
+    outputs = model.apply(
+      variables, preprocessing.normalize(batch['image']), train=False
+    )
+    return tuple(jax.nn.sigmoid(logits) for logits in outputs)
+
+  return jax.jit(predict_step, out_shardings=state.replicated(mesh))
+
+
+def evaluate(
+  eval_step: EvalStep, variables: Any, batches: Iterable[Any], *, mesh: Mesh
+) -> dict[str, float]:
+  """Returns the means over all images of `val_loss`, `val_mae`, `val_iou`."""
+  states = [
+    eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
+  ]
+  return metrics.merge_all(states)

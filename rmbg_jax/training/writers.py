@@ -1,0 +1,149 @@
+"""What a training leaves behind to look at: logs and pictures."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from data_pipelines.io import files
+
+
+class Reporter:
+  """A row per epoch as CSV, JSON lines, TensorBoard and text, and pictures.
+
+  The CSV and the JSON lines are whole on disk after every row. Rows that an
+  earlier run wrote are kept, but for those of epochs that are to be repeated.
+  """
+
+  def __init__(
+    self, workdir: Path, *, first_epoch: int, tensorboard: bool, active: bool
+  ):
+    """Reads what is there.
+
+    Args:
+      workdir: of the training.
+      first_epoch: the first that is to be written.
+      tensorboard: whether to write for TensorBoard.
+      active: whether to write at all; of several processes, one does.
+    """
+    self._workdir = workdir
+    self._active = active
+    self._rows: list[dict[str, Any]] = []
+    jsonl = workdir / 'log.jsonl'
+    if first_epoch and jsonl.exists():
+      rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+      self._rows = [row for row in rows if row['epoch'] < first_epoch]
+    self._board = None
+    if active and tensorboard:
+      import tensorboardX  # Needed by nothing else.
+
+      # What an interrupted run wrote of epochs to be repeated is hidden.
+      self._board = tensorboardX.SummaryWriter(
+        str(workdir / 'tensorboard'), purge_step=first_epoch
+      )
+
+  @property
+  def last(self) -> dict[str, Any]:
+    """The last row, {} if there is none."""
+    return dict(self._rows[-1]) if self._rows else {}
+
+  def write(self, row: Mapping[str, int | float]) -> None:
+    """Adds an epoch's row; all rows have the same columns."""
+    self._rows.append(dict(row))
+    if not self._active:
+      return
+    print(
+      f'Epoch {row["epoch"] + 1}: loss {row["loss"]:.4f}, '
+      f'val_loss {row["val_loss"]:.4f}, MAE {row["val_mae"]:.4f}, '
+      f'IoU {row["val_iou"]:.4f}, learning rate {row["learning_rate"]:.2g}, '
+      f'{row["images_per_second"]:.1f} images/s, {row["seconds"]:.0f} s'
+    )
+    with (
+      files.write_atomically(self._workdir / 'log.jsonl') as partial,
+      partial.open('w', encoding='utf-8') as file,
+    ):
+      file.writelines(json.dumps(row) + '\n' for row in self._rows)
+    with (
+      files.write_atomically(self._workdir / 'log.csv') as partial,
+      partial.open('w', newline='', encoding='utf-8') as file,
+    ):
+      writer = csv.DictWriter(file, list(row))
+      writer.writeheader()
+      writer.writerows(self._rows)
+    if self._board:
+      for key, value in row.items():
+        self._board.add_scalar(key, value, row['epoch'])
+      self._board.flush()
+
+  def write_grid(self, epoch: int, grid: UInt8[np.ndarray, 'h w 3']) -> None:
+    """Writes an epoch's picture."""
+    if not self._active:
+      return
+    path = self._workdir / 'pictures' / f'epoch_{epoch:04d}.png'
+    with files.write_atomically(path) as partial:
+      Image.fromarray(grid).save(partial, format='png')
+    if self._board:
+      self._board.add_image('validation', grid, epoch, dataformats='HWC')
+
+  def close(self) -> None:
+    """Ends the TensorBoard file."""
+    if self._board:
+      self._board.close()
+
+
+class Profiler:
+  """Records a range of steps with `jax.profiler` into `WORKDIR/profile`."""
+
+  def __init__(self, workdir: Path, steps: Sequence[int], *, active: bool):
+    """Takes the first and last step to record, from 1; (0, 0) for none.
+
+    Of several processes, one is active.
+    """
+    self._directory = str(workdir / 'profile')
+    self._first, self._last = steps if active else (0, 0)
+    self._running = False
+
+  def before(self, step: int) -> None:
+    """To be called before a step is dispatched."""
+    if self._first <= step <= self._last and not self._running:
+      jax.profiler.start_trace(self._directory)
+      self._running = True
+
+  def after(self, step: int, results: Any) -> None:
+    """To be called with a step's results, which the last one waits for."""
+    if self._running and step >= self._last:
+      jax.block_until_ready(results)
+      self.close()
+
+  def close(self) -> None:
+    """Ends the recording, if one is under way."""
+    if self._running:
+      jax.profiler.stop_trace()
+      self._running = False
+
+
+def make_grid(
+  images: UInt8[np.ndarray, 'b h w 3'],
+  alpha: UInt8[np.ndarray, 'b h w 1'],
+  outputs: Sequence[Float[np.ndarray, 'b h w 1']],
+) -> UInt8[np.ndarray, 'h2 w2 3']:
+  """Returns a picture with a row per image: photo, truth, each output.
+
+  Args:
+    images: RGB in [0, 255].
+    alpha: the truth in [0, 255].
+    outputs: probabilities in [0, 1], coarse to fine.
+  """
+  columns = [images, np.repeat(alpha, 3, axis=-1)]
+  for probs in outputs:
+    grey = np.round(np.asarray(probs) * 255).astype(np.uint8)
+    columns.append(np.repeat(grey, 3, axis=-1))
+  return np.concatenate(
+    [np.concatenate(list(column), axis=0) for column in columns], axis=1
+  )

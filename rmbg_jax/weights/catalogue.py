@@ -1,0 +1,241 @@
+"""What checkpoints there are by name, and what may be done with each.
+
+Nothing is downloaded for it, and no network is loaded.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from data_pipelines.io import errors
+from rmbg_jax.weights import download, hub, release, u2net_onnx
+
+_NOT_STATED = 'none stated'
+# Of the pictures that the shipped weights were trained on, as their publishers
+# state them; docs/model_card.md says who they are.
+_DATA_TERMS = {
+  'butterfly': 'MIT',
+  'caltech101': 'CC BY 4.0 by its publisher',
+  'ccp': 'Apache-2.0, citation asked',
+  'davis': 'CC BY-NC 4.0 by its publisher',
+  'eg1800': 'Apache-2.0 for the repository; photos from Flickr',
+  'feralcats': '"Public Domain"',
+  'imagenet1000': "ImageNet's terms: non-commercial research",
+  'pets128': 'CC BY-SA 4.0 by its publisher',
+}
+_LICENSE = f'{u2net_onnx.LICENSE}; cite {u2net_onnx.CITATION}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+  """A network that can be asked for by name.
+
+  Attributes:
+    name: what `--checkpoint` and `load_model` take.
+    origin: 'shipped', 'cached' or 'downloadable'.
+    location: the file's path, or the address that it is downloaded from.
+    size: of the file in bytes.
+    checksum: 'sha256:HEX' or 'md5:HEX'.
+    architecture: of the network, in words.
+    parameters: how many numbers it has, batch statistics included.
+    input_size: (height, width) in pixels that photos are stretched to.
+    training_data: the terms of each source; empty if nothing is stated.
+    terms: of the weights.
+    scores: of each set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
+      nothing was measured.
+  """
+
+  name: str
+  origin: str
+  location: str
+  size: int
+  checksum: str
+  architecture: str
+  parameters: int
+  input_size: tuple[int, int]
+  training_data: Mapping[str, str]
+  terms: str
+  scores: Mapping[str, Mapping[str, float]]
+
+
+# Of the files in `u2net_onnx.PUBLISHED`: bytes, parameters, data, scores.
+_U2NETS = {
+  'u2net': (175_997_641, 44_009_869, {'DUTS-TR': _NOT_STATED}, {}),
+  'u2netp': (
+    4_574_861,
+    1_131_181,
+    {'DUTS-TR': _NOT_STATED},
+    # As its authors stretch masks; docs/model_card.md.
+    {'val': {'iou': 0.757, 'mae': 0.083}},
+  ),
+  'u2net_human_seg': (
+    175_997_641,
+    44_009_869,
+    {'Supervisely Person': _NOT_STATED},
+    {},
+  ),
+}
+
+
+def list_checkpoints() -> list[Checkpoint]:
+  """Returns what can be asked for by name.
+
+  First those that come with the project, the default before all; then those
+  that are published elsewhere; then the releases in the cache of the hub.
+  """
+  found = []
+  for name in release.RELEASED:
+    path = release.find_released(name)
+    found.append(_describe_release(path, name=name, origin='shipped'))
+  found += [_describe_u2net(name) for name in u2net_onnx.PUBLISHED]
+  for address, path in hub.list_cached():
+    try:
+      described = _describe_release(path, name=str(address), origin='cached')
+    except errors.UserError:  # Most files there are of other projects.
+      continue
+    found.append(described)
+  return found
+
+
+def format_checkpoint(checkpoint: Checkpoint) -> str:
+  """Returns all that is known of a checkpoint, as lines of text."""
+  height, width = checkpoint.input_size
+  lines = {
+    'from': f'{checkpoint.origin}, {checkpoint.location}',
+    'file': f'{checkpoint.size / 1e6:.1f} MB, {checkpoint.checksum}',
+    'network': (
+      f'{checkpoint.architecture}; {checkpoint.parameters / 1e6:.1f} M '
+      f'parameters, input {height}x{width}'
+    ),
+    'trained on': format_data(checkpoint),
+    'terms': checkpoint.terms,
+    'scores': format_scores(checkpoint),
+  }
+  is_default = checkpoint.name == release.RELEASED[0]
+  title = checkpoint.name + (' (the default)' if is_default else '')
+  return '\n'.join(
+    [title, *(f'  {key:<12}{value}' for key, value in lines.items())]
+  )
+
+
+def format_page(checkpoints: Sequence[Checkpoint]) -> str:
+  """Returns what users ask of checkpoints, in Markdown.
+
+  Where they are on this machine is left out: others may read it.
+  """
+  parts = []
+  for one in checkpoints:
+    height, width = one.input_size
+    parts += [
+      f'**{one.name}** ({one.origin}, {one.size / 1e6:.1f} MB)\n',
+      f'- Network: {one.architecture}, input {height}x{width}',
+      f'- Scores: {format_scores(one)}',
+      f'- Trained on: {format_data(one)}',
+      f'- Terms: {one.terms}',
+      f'- File: {one.checksum}\n',
+    ]
+  return '\n'.join(parts)
+
+
+def format_data(checkpoint: Checkpoint) -> str:
+  """Returns the training data with their terms, in words."""
+  sources = [
+    f'{name} ({terms})' for name, terms in checkpoint.training_data.items()
+  ]
+  return ', '.join(sources) or 'not stated'
+
+
+def format_scores(checkpoint: Checkpoint) -> str:
+  """Returns the scores, in words."""
+  parts = [
+    f'{name}: IoU {score["iou"]:.3f}, MAE {score["mae"]:.3f}'
+    for name, score in checkpoint.scores.items()
+  ]
+  return '; '.join(parts) or 'not measured'
+
+
+def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
+  """Describes a release file by its header.
+
+  Raises:
+    UserError: if it is not a release file of this project.
+  """
+  description, parameters = _read_header(path)
+  scores = description.get('scores', {})
+  return Checkpoint(
+    name=name,
+    origin=origin,
+    location=str(path),
+    size=path.stat().st_size,
+    checksum=f'sha256:{_hash(path)}',
+    architecture=_describe_architecture(description['architecture']),
+    parameters=parameters,
+    input_size=tuple(description['preprocessing']['size']),
+    training_data={
+      source: _DATA_TERMS.get(source, _NOT_STATED)
+      for source in description.get('training_data') or ()
+    },
+    terms=description.get('terms')
+    or description.get('license')
+    or 'not stated: ask whoever made the file',
+    # `all` are the rows of the training's own data that it was not trained on.
+    scores={'val': {key: float(scores['all'][key]) for key in ('iou', 'mae')}}
+    if 'all' in scores
+    else {},
+  )
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+  """Returns the description and the number of parameters."""
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      description = json.loads((file.metadata() or {})[release.DESCRIPTION])
+      shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+  except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+    raise errors.UserError(f'{path}: not a release ({error}).') from error
+  if not set(release.REQUIRED) <= set(description):
+    raise errors.UserError(f'{path}: the header does not describe a network.')
+  return description, sum(math.prod(shape) for shape in shapes)
+
+
+def _describe_u2net(name: str) -> Checkpoint:
+  url, checksum = u2net_onnx.PUBLISHED[name]
+  size, parameters, data, scores = _U2NETS[name]
+  present = download.is_present(url)
+  return Checkpoint(
+    name=name,
+    origin='cached' if present else 'downloadable',
+    location=os.fspath(download.local_path(url)) if present else url,
+    size=size,
+    checksum=checksum,
+    architecture='U2-Net-p' if name == 'u2netp' else 'U2-Net',
+    parameters=parameters,
+    input_size=(320, 320),
+    training_data=data,
+    terms=_LICENSE,
+    scores=scores,
+  )
+
+
+def _describe_architecture(architecture: Mapping[str, Any]) -> str:
+  if architecture['name'] != 'unet':
+    return architecture['name']
+  encoder = architecture['encoder']
+  # The name came with the second kind of encoder.
+  filters = '-'.join(map(str, architecture['decoder']['filters']))
+  return (
+    f'U-Net, encoder {encoder.get("name", "resnet50")}, bridge '
+    f'{architecture["bridge"]["filters"]}, decoder {filters}'
+  )
+
+
+def _hash(path: Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

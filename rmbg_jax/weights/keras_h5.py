@@ -1,0 +1,237 @@
+"""Reading Keras HDF5 files, with h5py alone.
+
+Three layouts hold the original network or its encoder:
+
+* a full model saved by Keras 2 (weight names end in `:0`; `a + b` is a
+  `TFOpLambda` node whose second input hides among the keyword arguments),
+* a full model saved by Keras 3,
+* weights only, as `save_weights` and the publisher of the ImageNet weights
+  write them, without a graph.
+
+`keras_graph.py` finds the layers. Files of `rmbg_jax/export/keras_file.py` have
+a layer `preprocess` before the network (`keras_preprocess.py`) and describe
+themselves.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data_pipelines.io import errors
+from rmbg_jax.models import layers
+from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
+from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
+
+# What Keras calls the weights of `layers.CONV_KEYS` and `layers.NORM_KEYS`.
+CONV_PARTS = ('kernel', 'bias')
+NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+# The last stage and the classifier, which the encoder does without.
+_IGNORED_PREFIXES = ('conv5_', 'predictions')
+_DEFAULT_SIZE = (512, 512)  # The original's, where the file does not say.
+_DEFAULT_MOMENTUM = 0.99  # Keras'.
+
+
+def read_model(path: Path) -> matching.ForeignModel:
+  """Reads a file that holds the whole original network, at any widths.
+
+  Raises:
+    MissingFileError: if there is no such file.
+    UserError: if the file is not HDF5, or not of such a network.
+  """
+  tensors, attributes = _read_file(path)
+  stage_sizes = _count_blocks(tensors)
+  if not stage_sizes:
+    raise errors.UserError(
+      f'{path}: no ResNet50 encoder found (no layer conv1_conv and '
+      'conv2_block1_1_conv). Only models of the original project load.'
+    )
+  preprocess = [
+    tensors.pop(f'{keras_preprocess.LAYER}/{part}', None) for part in CONV_PARTS
+  ]
+  convs = {
+    name.removesuffix('/kernel'): tensor.shape
+    for name, tensor in tensors.items()
+    if name.endswith('/kernel')
+  }
+  encoder_out = f'conv{len(stage_sizes) + 1}_block{stage_sizes[-1]}_out'
+  size, rates, momentum = _DEFAULT_SIZE, (3, 6, 9), _DEFAULT_MOMENTUM
+  try:
+    if 'model_config' not in attributes:
+      layers = keras_graph.find_by_rank(tensors, convs)
+    else:
+      graph = keras_graph.Graph(attributes['model_config']['config'])
+      layers, rates = keras_graph.find_by_graph(graph, encoder_out)
+      size = graph.input_size() or _DEFAULT_SIZE
+      momentum = graph.option(layers['bridge/bn_out'], 'momentum')
+  except LookupError as error:
+    raise errors.UserError(
+      f'{path}: not the original network ({error.args[0]}). If this file holds '
+      'only ImageNet weights, pass it as --config.model.encoder.weights.'
+    ) from error
+  # Without biases the encoder is torchvision's: only an exported file has that.
+  dialect = 'keras' if 'conv1_conv/bias' in tensors else 'torchvision'
+  names = _encoder_names(stage_sizes, prefix='encoder/', dialect=dialect)
+  for ours, theirs in layers.items():
+    is_norm = ours.rpartition('/')[2].startswith('bn')
+    names |= _norm_names(ours, theirs) if is_norm else _conv_names(ours, theirs)
+  architecture = {
+    'name': 'unet',
+    'encoder': {
+      'dialect': dialect,
+      'stage_sizes': list(stage_sizes),
+      'width': tensors['conv1_conv/kernel'].shape[-1],
+    },
+    'bridge': {
+      'filters': convs[layers['bridge/conv_out']][-1],
+      'rates': list(rates),
+    },
+    'decoder': {
+      'filters': [
+        convs[layers[f'decoder{index + 1}/residual/conv1']][-1]
+        for index in range(keras_graph.BLOCKS)
+      ]
+    },
+    'bn_momentum': momentum,
+  }
+  description = attributes.get(release.DESCRIPTION, {})
+  description.pop('interface', None)  # Of the file, not of the network.
+  try:
+    preprocessing = _find_preprocessing(
+      preprocess, description.get('preprocessing'), size=size
+    )
+  except ValueError as error:
+    raise errors.UserError(f'{path}: {error}') from error
+  return matching.ForeignModel(
+    architecture, preprocessing, tensors, names, description
+  )
+
+
+def load_encoder(
+  encoder: Any, path: Path, *, stage_sizes: tuple[int, ...]
+) -> Any:
+  """Returns an encoder's variables with the file's weights.
+
+  Args:
+    encoder: `params` and `batch_stats` of a `ResNetEncoder` in the keras
+      dialect, for their shapes.
+    path: weights of `keras.applications.ResNet50`, with or without its top.
+    stage_sizes: of the encoder.
+
+  Raises:
+    UserError: if the file does not hold exactly these weights.
+  """
+  tensors, _ = _read_file(path)
+  names = _encoder_names(stage_sizes, prefix='', dialect='keras')
+  return matching.assign(encoder, tensors, names, source=str(path))
+
+
+def encoder_layer_name(path: str) -> str:
+  """Returns `keras.applications.ResNet50`'s name of an encoder's layer.
+
+  Args:
+    path: such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
+  """
+  block, _, part = path.rpartition('/')
+  kind, number = re.fullmatch(r'([a-z]+)(\d*)', part).groups()
+  if not block:
+    block, number = ('pool' if kind == 'pool' else 'conv') + number, ''
+  return '_'.join(filter(None, (block, number, kind)))
+
+
+def _read_file(
+  path: Path,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the weights by `layer/part`, and what is said of the network."""
+  if not path.exists():
+    raise errors.MissingFileError(f'{path}: no such file.')
+  tensors = {}
+
+  def visit(name, node):
+    if not isinstance(node, h5py.Dataset):
+      return
+    # .../layer/part:0, below groups that depend on the layout.
+    *_, layer, part = name.split('/')
+    if not layer.startswith(_IGNORED_PREFIXES):
+      tensors[f'{layer}/{part.removesuffix(":0")}'] = node[()]
+
+  try:
+    with h5py.File(path) as file:
+      attributes = {
+        key: json.loads(file.attrs[key])
+        for key in ('model_config', release.DESCRIPTION)
+        if key in file.attrs
+      }
+      if '_layer_checkpoint_dependencies' in file or 'layers' in file:
+        raise errors.UserError(
+          f'{path}: this is the .weights.h5 layout of Keras 3, which does not '
+          'say which layer is which. Save the whole model: model.save(NAME.h5).'
+        )
+      # A full model keeps its optimiser beside the weights.
+      file.get('model_weights', file).visititems(visit)
+  except OSError as error:
+    raise errors.UserError(
+      f'{path}: cannot be read as HDF5 ({error}). Download or save it again.'
+    ) from error
+  return tensors, attributes
+
+
+def _count_blocks(tensors: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+  """Returns the stage sizes of the encoder, () if it is not there."""
+  blocks: dict[int, int] = {}
+  for name in tensors:
+    if match := re.fullmatch(r'conv([2-4])_block(\d+)_1_conv/kernel', name):
+      stage, block = int(match[1]), int(match[2])
+      blocks[stage] = max(blocks.get(stage, 0), block)
+  if 'conv1_conv/kernel' not in tensors or sorted(blocks) != [2, 3, 4]:
+    return ()
+  return tuple(blocks[stage] for stage in sorted(blocks))
+
+
+def _encoder_names(
+  stage_sizes: tuple[int, ...], *, prefix: str, dialect: str
+) -> dict[str, str]:
+  """Keras calls `conv2_block1/conv0` `conv2_block1_0_conv`."""
+  names = {}
+  for conv, norm in matching.encoder_layers(stage_sizes):
+    convs = _conv_names(prefix + conv, encoder_layer_name(conv))
+    if dialect == 'torchvision':
+      del convs[layers.CONV_KEYS[1].format(prefix + conv)]
+    names |= convs | _norm_names(prefix + norm, encoder_layer_name(norm))
+  return names
+
+
+def _conv_names(ours: str, theirs: str) -> dict[str, str]:
+  return {
+    key.format(ours): f'{theirs}/{part}'
+    for key, part in zip(layers.CONV_KEYS, CONV_PARTS, strict=True)
+  }
+
+
+def _norm_names(ours: str, theirs: str) -> dict[str, str]:
+  return {
+    key.format(ours): f'{theirs}/{part}'
+    for key, part in zip(layers.NORM_KEYS, NORM_PARTS, strict=True)
+  }
+
+
+def _find_preprocessing(
+  layer: list[np.ndarray | None],
+  stated: dict[str, Any] | None,
+  *,
+  size: tuple[int, int],
+) -> Preprocessing:
+  """Returns that of the layer `preprocess`, or the original's without one."""
+  if layer[0] is None:  # The original feeds BGR / 255 to the network.
+    return make_preprocessing('original', size=size)
+  if stated:
+    preprocessing = Preprocessing.from_dict({**stated, 'size': list(size)})
+    expected = keras_preprocess.make_layer(preprocessing)
+    if all(map(np.array_equal, layer, expected)):
+      return preprocessing
+  # Keras saved the file again, without what it had said of itself.
+  return keras_preprocess.read_layer(*layer, size=size)

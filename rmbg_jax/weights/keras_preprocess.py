@@ -1,0 +1,66 @@
+"""The layer `preprocess` of exported Keras files.
+
+Whoever uses the original project's model feeds it BGR / 255. A fixed 1x1
+convolution behind the input turns that into what the network was trained with.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from data_pipelines.io import errors
+from rmbg_jax.models.preprocessing import Preprocessing
+
+LAYER = 'preprocess'
+
+
+def make_layer(
+  preprocessing: Preprocessing,
+) -> tuple[Float[np.ndarray, '1 1 3 3'], Float[np.ndarray, '3']]:
+  """Returns the kernel and the bias of the layer, float32.
+
+  Raises:
+    UserError: if no convolution does this preprocessing.
+  """
+  if preprocessing.scale == 'maximum':
+    raise errors.UserError(
+      "The preprocessing divides by each image's maximum, which no layer of "
+      'the Keras file does. Export to .onnx or .stablehlo.'
+    )
+  std = np.asarray(preprocessing.std)
+  kernel = np.diag(255 / (preprocessing.scale * std))
+  if preprocessing.channels == 'rgb':
+    kernel = kernel[::-1]  # Row i is of input channel i: blue comes first.
+  bias = -np.asarray(preprocessing.mean) / std
+  return kernel[None, None].astype(np.float32), bias.astype(np.float32)
+
+
+def read_layer(
+  kernel: np.ndarray, bias: np.ndarray, *, size: tuple[int, int]
+) -> Preprocessing:
+  """Returns the preprocessing that a layer does, with a scale of 255.
+
+  Args:
+    kernel: as of `make_layer`, from a file.
+    bias: as of `make_layer`, from a file.
+    size: (height, width) of the input in pixels.
+
+  Raises:
+    UserError: if the layer mixes colours.
+  """
+  matrix = kernel.reshape(-1, 3).astype(np.float64)
+  channels = 'bgr'
+  if matrix[0, 0] == 0:
+    channels, matrix = 'rgb', matrix[::-1]
+  gain = np.diag(matrix)
+  if matrix.shape != (3, 3) or np.any(matrix != np.diag(gain)) or not all(gain):
+    raise errors.UserError(
+      f'The layer {LAYER} mixes colours: its kernel is {matrix.tolist()}. It '
+      'must stay as it was exported; freeze it when training.'
+    )
+  return Preprocessing(
+    size=size,
+    channels=channels,
+    scale=255.0,
+    mean=tuple((-bias / gain).tolist()),
+    std=tuple((1 / gain).tolist()),
+  )

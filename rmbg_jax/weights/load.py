@@ -1,0 +1,208 @@
+"""One way to load a trained network, whatever it is stored as."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from data_pipelines.io import errors
+from rmbg_jax import models
+from rmbg_jax.models import convolution
+from rmbg_jax.models.preprocessing import Preprocessing
+from rmbg_jax.weights import hub, matching, release, u2net_onnx
+
+# Names the default weights that come with the project.
+RELEASED = 'released'
+_RELEASED_NAMES = (RELEASED, *release.RELEASED)
+
+_KINDS = (
+  "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
+  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, '
+  'hf://OWNER/NAME[@REVISION][/FILE], or one of '
+  f'{", ".join((*_RELEASED_NAMES, *u2net_onnx.PUBLISHED))}'
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+  """A network that is ready to be applied.
+
+  Attributes:
+    model: the network; `model.apply(variables, images)` gives logits.
+    variables: `params` and `batch_stats`, float32 NumPy arrays.
+    preprocessing: what the network expects of an image.
+    description: what the file says of itself.
+  """
+
+  model: nn.Module
+  variables: Any
+  preprocessing: Preprocessing
+  description: Mapping[str, Any]
+
+
+def load_model(
+  path: str | os.PathLike, *, dtype: str = 'float32'
+) -> LoadedModel:
+  """Loads a network with its weights and its preprocessing.
+
+  Args:
+    path: the working directory of a training, of which the best checkpoint is
+      taken (`@latest` or `@STEP` behind it takes another); a release
+      `.safetensors`; a Keras `model.h5` of the original project; an `.onnx`
+      file of U2-Net; one of these three on the Hugging Face hub,
+      `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
+      come with the project, 'released' for the default one, or 'u2net',
+      'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a path.)
+    dtype: of the computation, 'float32' or 'bfloat16'.
+
+  Raises:
+    MissingFileError: if there is nothing at the path.
+    UserError: if it is none of these, or damaged.
+  """
+  name = os.fspath(path)
+  if name in _RELEASED_NAMES:
+    path = release.find_released(name)
+  elif name in u2net_onnx.PUBLISHED:
+    path = u2net_onnx.find_published(name)
+  elif name.startswith(hub.PREFIX):
+    path = hub.fetch(name)
+  check_exists(path)
+  path, which = _split_step(Path(path))
+  if path.is_dir():
+    return _load_workdir(path, which, dtype)
+  if path.suffix == '.safetensors':
+    return _load_release(path, dtype)
+  if path.suffix in ('.h5', '.hdf5'):
+    from rmbg_jax.weights import keras_h5  # H5py is for these alone.
+
+    return _load_foreign(keras_h5.read_model(path), source=path, dtype=dtype)
+  if path.suffix == '.onnx':
+    return _load_foreign(u2net_onnx.read_model(path), source=path, dtype=dtype)
+  raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
+
+
+def check_exists(path: str | os.PathLike) -> None:
+  """Checks that there is something at the path, without loading it.
+
+  Args:
+    path: as `load_model` takes it; the names are not looked for, nor is what
+      is on the hub.
+
+  Raises:
+    MissingFileError: if there is nothing.
+    UserError: if it is no address on the hub but begins like one.
+  """
+  if os.fspath(path).startswith(hub.PREFIX):
+    hub.parse_address(os.fspath(path))
+    return
+  if os.fspath(path) in (*_RELEASED_NAMES, *u2net_onnx.PUBLISHED):
+    return
+  path, _ = _split_step(Path(path))
+  if not path.exists():
+    raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
+
+
+def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
+  """Returns another network's weights for this one, to start a training from.
+
+  Args:
+    path: as `load_model` takes it.
+    model: the network that is to be trained.
+
+  Returns:
+    `params` and `batch_stats`, float32 NumPy arrays.
+
+  Raises:
+    MissingFileError: if there is nothing at the path.
+    UserError: listing what does not fit, by name.
+  """
+  loaded = load_model(path)
+  folded = getattr(loaded.model, 'freeze_norm', False)
+  if folded and not getattr(model, 'freeze_norm', True):
+    raise errors.UserError(
+      f'{path}: the batch normalisations are folded into the convolutions, and '
+      'new batch statistics would undo what the weights have learnt. Set '
+      'config.model.freeze_norm=True.'
+    )
+  flat = traverse_util.flatten_dict(loaded.variables, sep='/')
+  shapes = _shapes(model)
+  names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
+  return matching.assign(shapes, flat, names, source=str(path))
+
+
+def _split_step(path: Path) -> tuple[Path, str]:
+  """Splits `WORKDIR@STEP`; a folder whose own name has an @ stays whole."""
+  name, separator, which = path.name.rpartition('@')
+  if not separator or path.exists():
+    return path, 'best'
+  return path.with_name(name), which
+
+
+def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
+  # Orbax takes a second to import, and only training checkpoints need it.
+  from rmbg_jax.weights import checkpoints
+
+  if not checkpoints.has_checkpoints(path):
+    raise errors.MissingFileError(
+      f"{path}: no checkpoints here. Pass a training's working directory."
+    )
+  with checkpoints.CheckpointStore(path, writable=False) as store:
+    kept = {str(step): step for step in store.steps}
+    kept['latest'] = store.latest_step
+    # A training that was stopped before its first evaluation has no best one.
+    kept['best'] = store.best_step or store.latest_step
+    if which not in kept:
+      raise errors.MissingFileError(
+        f'{path}@{which}: no such checkpoint. There are {", ".join(kept)}.'
+      )
+    step = kept[which]
+    description = store.read_description(step)
+    model = models.create_model(description['architecture'], dtype=dtype)
+    variables = store.restore_model(_shapes(model), step=step)
+  return LoadedModel(
+    model=model,
+    variables=variables,
+    preprocessing=Preprocessing.from_dict(description['preprocessing']),
+    description={**description, 'step': step},
+  )
+
+
+def _load_release(path: Path, dtype: str) -> LoadedModel:
+  tensors, description = release.read_release(path)
+  model = models.create_model(description['architecture'], dtype=dtype)
+  shapes = _shapes(model)
+  names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
+  return LoadedModel(
+    model=model,
+    variables=matching.assign(shapes, tensors, names, source=str(path)),
+    preprocessing=Preprocessing.from_dict(description['preprocessing']),
+    description=description,
+  )
+
+
+def _load_foreign(
+  foreign: matching.ForeignModel, *, source: Path, dtype: str
+) -> LoadedModel:
+  model = models.create_model(foreign.architecture, dtype=dtype)
+  return LoadedModel(
+    model=model,
+    variables=matching.assign(
+      _shapes(model), foreign.tensors, foreign.names, source=str(source)
+    ),
+    preprocessing=foreign.preprocessing,
+    description={**foreign.description, 'architecture': foreign.architecture},
+  )
+
+
+def _shapes(model: nn.Module) -> Any:
+  """Returns the network's variables as shapes, computing nothing."""
+  with convolution.tracing_shapes():
+    return jax.eval_shape(
+      lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    )

@@ -1,0 +1,106 @@
+"""Putting foreign tensors into a network's variables, complete or not at all.
+
+Variables are addressed by flat keys such as
+`params/encoder/conv2_block1/conv1/kernel`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from data_pipelines.io import errors
+from rmbg_jax.models import resnet
+from rmbg_jax.models.preprocessing import Preprocessing
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignModel:
+  """What a file of another framework holds, in this project's terms.
+
+  Attributes:
+    architecture: for `models.create_model`.
+    preprocessing: what the network expects of an image.
+    tensors: the weights by the file's names.
+    names: the file's name of each flat key of the network's variables.
+    description: what the file says of itself.
+  """
+
+  architecture: dict[str, Any]
+  preprocessing: Preprocessing
+  tensors: dict[str, np.ndarray]
+  names: dict[str, str]
+  description: dict[str, Any]
+
+
+def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:
+  """Returns (convolution, its normalisation) for every pair in the encoder.
+
+  Paths are relative to the encoder, such as `conv2_block1/conv0`; number 0 is
+  the shortcut, which only a stage's first block has.
+  """
+  layers = [('conv1', 'bn1')]
+  for block in resnet.block_names(stage_sizes):
+    first = 0 if block.endswith('block1') else 1
+    layers += [
+      (f'{block}/conv{index}', f'{block}/bn{index}')
+      for index in range(first, 4)
+    ]
+  return layers
+
+
+def assign(
+  variables: Any, tensors: Tensors, names: Mapping[str, str], *, source: str
+) -> Any:
+  """Returns the tensors in the structure of the variables.
+
+  Args:
+    variables: nested `params` and `batch_stats`, for their shapes.
+    tensors: the foreign tensors by their own names, in this project's layout
+      (convolution kernels h, w, in, out).
+    names: the foreign name of each flat key.
+    source: the file, for the error.
+
+  Raises:
+    UserError: listing by name all tensors that are missing, unexpected or of
+      another shape.
+  """
+  flat = traverse_util.flatten_dict(variables, sep='/')
+  problems = [
+    f'missing: {foreign}'
+    for foreign in sorted(set(names.values()) - set(tensors))
+  ]
+  problems += [
+    f'missing: {key} (has no counterpart)'
+    for key in sorted(set(flat) - set(names))
+  ]
+  problems += [
+    f'unexpected: {foreign}'
+    for foreign in sorted(set(tensors) - set(names.values()))
+  ]
+  for key, foreign in names.items():
+    if key not in flat:
+      problems.append(f'unexpected: {foreign} (the network has no {key})')
+    elif foreign in tensors and tensors[foreign].shape != flat[key].shape:
+      problems.append(
+        f'shape: {foreign} is {tensors[foreign].shape} in the file, '
+        f'{flat[key].shape} in the network'
+      )
+  if problems:
+    shown = '\n  '.join(problems[:40])
+    more = f'\n  and {len(problems) - 40} more' if len(problems) > 40 else ''
+    raise errors.UserError(
+      f'{source}: the weights do not fit the network:\n  {shown}{more}\n'
+      'Use the configuration that the weights were made for.'
+    )
+  return traverse_util.unflatten_dict(
+    {
+      key: np.asarray(tensors[foreign], np.float32)
+      for key, foreign in names.items()
+    },
+    sep='/',
+  )

@@ -1,0 +1,121 @@
+"""Release files: one `.safetensors` that alone rebuilds the network.
+
+The tensors are the flat `params/...` and `batch_stats/...`; the header has a
+JSON description with the architecture, the preprocessing and whatever else the
+releaser states (data, scores, licence). There is no pickle in it.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from data_pipelines.io import errors, files
+from rmbg_jax.models.preprocessing import Preprocessing
+
+# The metadata in which every file of the project describes itself, in JSON.
+DESCRIPTION = 'rmbg_jax'
+REQUIRED = ('architecture', 'preprocessing')
+# The weights that come with the project; the first is the default.
+RELEASED = ('small', 'lite')
+
+
+def find_released(name: str) -> Path:
+  """Returns the path of weights that come with the project.
+
+  Args:
+    name: one of `RELEASED`, or 'released' for the default.
+  """
+  stem = RELEASED[0] if name == 'released' else name
+  return Path(__file__).parent / 'released' / f'{stem}.safetensors'
+
+
+def save_release(
+  path: Path,
+  variables: Any,
+  description: Mapping[str, Any],
+  *,
+  dtype: str = 'float16',
+) -> None:
+  """Writes a release file, atomically.
+
+  Args:
+    path: ending in `.safetensors`.
+    variables: `params` and `batch_stats`.
+    description: JSON-compatible, with `architecture` and `preprocessing`.
+    dtype: of the stored parameters. Batch statistics stay float32: a variance
+      can be beyond float16, and they are few.
+  """
+  flat = traverse_util.flatten_dict(variables, sep='/')
+  tensors = {
+    key: np.ascontiguousarray(
+      value, dtype if key.startswith('params/') else np.float32
+    )
+    for key, value in flat.items()
+  }
+  with files.write_atomically(path) as partial:
+    # `save_file` would make a file that only its owner may read.
+    metadata = {DESCRIPTION: json.dumps(dict(description))}
+    partial.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
+
+
+def describe(
+  description: Mapping[str, Any],
+  preprocessing: Preprocessing,
+  **statements: Any,
+) -> dict[str, Any]:
+  """Returns what a release of a loaded network says of itself.
+
+  Args:
+    description: as the network was loaded with.
+    preprocessing: of the network.
+    **statements: whatever else is to be said (data, scores, terms), JSON-
+      compatible.
+  """
+  kept = {
+    **copy.deepcopy(dict(description)),
+    'preprocessing': preprocessing.to_dict(),
+    **statements,
+  }
+  # Of use to the training alone, on the machine that it ran on.
+  for key in ('position', 'data'):
+    kept.pop(key, None)
+  if 'config' in kept:
+    config = kept['config']
+    config['init_from'] = config['data']['dir'] = ''
+    config['data']['device']['cache_dir'] = ''
+    encoder = config['model']['encoder']
+    if encoder.get('weights'):  # Folders are nobody else's business.
+      encoder['weights'] = Path(encoder['weights']).name
+  return kept
+
+
+def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the flat tensors and the description.
+
+  Raises:
+    UserError: if it is not a release file of this project.
+  """
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
+      tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+  except safetensors.SafetensorError as error:
+    raise errors.UserError(
+      f'{path}: not a readable .safetensors file ({error}).'
+    ) from error
+  description = json.loads(metadata.get(DESCRIPTION, '{}'))
+  missing = [key for key in REQUIRED if key not in description]
+  if missing:
+    raise errors.UserError(
+      f'{path}: the header does not state {" and ".join(missing)}, so this is '
+      'not a release of this project. ImageNet weights for the encoder go to '
+      '--config.model.encoder.weights.'
+    )
+  return tensors, description

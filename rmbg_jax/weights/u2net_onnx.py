@@ -1,0 +1,269 @@
+"""Reading U2-Net and U2-Net-p from ONNX files, the published ones by name.
+
+PyTorch's exporter writes the convolutions in the order in which the authors'
+code runs them, and gives most weights no name but a number. So convolutions are
+matched by their rank; their number, dilations and shapes must all fit.
+
+The published files have the batch normalisations folded into the convolutions.
+They become normalisations that change nothing, which training must leave so
+(`freeze_norm`).
+"""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.io import errors
+from rmbg_jax.models import u2net
+from rmbg_jax.models.preprocessing import make_preprocessing
+from rmbg_jax.weights import download, matching, release
+
+# As converted by rembg; its release lists the MD5 of its files.
+_RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
+PUBLISHED = {
+  'u2net': (
+    f'{_RELEASE}u2net.onnx',
+    'md5:60024c5c889badc19c04ad937298a77b',
+  ),
+  'u2netp': (
+    f'{_RELEASE}u2netp.onnx',
+    'md5:8e83ca70e441ab06c318d82300c84806',
+  ),
+  'u2net_human_seg': (
+    f'{_RELEASE}u2net_human_seg.onnx',
+    'md5:c09ddc2e0104f800e3e1bb4652583d1f',
+  ),
+}
+LICENSE = 'Apache-2.0'
+CITATION = (
+  'Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient '
+  'Object Detection", Pattern Recognition 2020, '
+  'doi 10.1016/j.patcog.2020.107404'
+)
+
+_DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
+
+
+def find_published(name: str) -> Path:
+  """Returns the local copy of a published file, downloading it at need.
+
+  Args:
+    name: a key of `PUBLISHED`.
+
+  Raises:
+    MissingFileError: if it cannot be downloaded.
+    UserError: if the download is damaged, or `onnx` is not installed.
+  """
+  _import_onnx(name)  # Before 176 MB are fetched in vain.
+  url, checksum = PUBLISHED[name]
+  return download.fetch(
+    url, checksum=checksum, flag='--checkpoint or --config.init_from'
+  )
+
+
+def list_present() -> list[str]:
+  """Returns the published names that load without a download."""
+  if importlib.util.find_spec('onnx') is None:
+    return []
+  return [
+    name for name, (url, _) in PUBLISHED.items() if download.is_present(url)
+  ]
+
+
+def read_model(path: Path) -> matching.ForeignModel:
+  """Reads a U2-Net of any widths.
+
+  The published weights are described by their licence and citation, which are
+  shown as well.
+
+  Raises:
+    UserError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
+      installed.
+  """
+  graph = _read_graph(path)
+  layers = _name_convs(graph.convs, path)
+  tensors, names, widths = {}, {}, {}
+
+  def add(keys, parts):
+    tensors.update(parts)
+    names.update(zip(keys, parts, strict=True))
+
+  for name, conv in layers.items():
+    # PyTorch keeps convolution kernels as (out, in, h, w).
+    kernel = graph.tensors[conv.weight].transpose(2, 3, 1, 0)
+    filters = widths[name] = kernel.shape[-1]
+    bias = graph.tensors.get(conv.bias, np.zeros(filters))
+    is_block = '/' in name
+    add(
+      [
+        key.format(f'{name}/conv' if is_block else name)
+        for key in layers.CONV_KEYS
+      ],
+      {conv.weight: kernel, conv.bias or f'{conv.weight} (no bias)': bias},
+    )
+    if is_block:
+      add(
+        [key.format(f'{name}/bn') for key in layers.NORM_KEYS],
+        _norm_parts(conv, graph.tensors, filters),
+      )
+  architecture = {
+    'name': 'u2net',
+    'encoder': _widths(widths, [f'encoder/stage{i}' for i in range(1, 7)]),
+    'decoder': _widths(widths, [f'decoder{i}' for i in range(1, 6)]),
+    'freeze_norm': not any(conv.norm for conv in graph.convs),
+  }
+  preprocessing = make_preprocessing('u2net', size=graph.size)
+  return matching.ForeignModel(
+    architecture, preprocessing, tensors, names, _describe(path)
+  )
+
+
+class _Conv(NamedTuple):
+  """A convolution of the file, and the normalisation behind it, if any."""
+
+  weight: str
+  bias: str
+  dilation: int
+  norm: tuple[str, ...]
+  epsilon: float
+
+
+class _Graph(NamedTuple):
+  """What is needed of an ONNX file."""
+
+  convs: list[_Conv]
+  tensors: Mapping[str, np.ndarray]
+  size: tuple[int, int]
+
+
+def _read_graph(path: Path) -> _Graph:
+  onnx = _import_onnx(str(path))
+  from google.protobuf.message import DecodeError
+
+  try:
+    model = onnx.load(path)
+  except DecodeError as error:
+    raise errors.UserError(
+      f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
+    ) from error
+  if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
+    raise errors.UserError(
+      f'{path}: an export of this project, for other programs. Load the '
+      'checkpoint that it was made from.'
+    )
+  graph = model.graph
+  tensors = {
+    tensor.name: onnx.numpy_helper.to_array(tensor)
+    for tensor in graph.initializer
+  }
+  norms = {
+    node.input[0]: node
+    for node in graph.node
+    if node.op_type == 'BatchNormalization'
+  }
+  convs = []
+  for node in graph.node:
+    if node.op_type != 'Conv':
+      continue
+    norm = norms.get(node.output[0])
+    convs.append(
+      _Conv(
+        weight=node.input[1],
+        bias=node.input[2] if len(node.input) > 2 else '',
+        dilation=_attribute(node, 'dilations', [1])[0],
+        norm=tuple(norm.input[1:]) if norm else (),
+        epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
+      )
+    )
+  missing = [conv.weight for conv in convs if conv.weight not in tensors]
+  if missing:
+    raise errors.UserError(
+      f'{path}: the file does not hold the weights {", ".join(missing[:5])}. '
+      'Export the network with its parameters.'
+    )
+  shape = graph.input[0].type.tensor_type.shape.dim
+  size = tuple(side.dim_value for side in shape[2:4])
+  return _Graph(convs, tensors, size if all(size) else _DEFAULT_SIZE)
+
+
+def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
+  """Returns the convolutions by this project's names, in their order."""
+  expected = [*u2net.block_dilations().items()]
+  expected += [(name, 1) for name in u2net.HEADS]
+  if len(convs) != len(expected):
+    raise errors.UserError(
+      f'{path}: not a U2-Net: it has {len(convs)} convolutions instead of '
+      f'{len(expected)}.'
+    )
+  for (name, dilation), conv in zip(expected, convs, strict=True):
+    if conv.dilation != dilation:
+      raise errors.UserError(
+        f'{path}: not a U2-Net: the convolution of {conv.weight}, by its rank '
+        f'{name}, has dilation {conv.dilation} instead of {dilation}.'
+      )
+  return {name: conv for (name, _), conv in zip(expected, convs, strict=True)}
+
+
+def _norm_parts(
+  conv: _Conv, tensors: Mapping[str, np.ndarray], filters: int
+) -> dict[str, np.ndarray]:
+  """Returns scale, bias, mean and variance of what follows a convolution."""
+  if not conv.norm:  # Folded: one that changes nothing.
+    values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)
+    return {
+      f'{conv.weight} (folded {part})': np.full(filters, value, np.float32)
+      for part, value in zip(
+        ('scale', 'bias', 'mean', 'variance'), values, strict=True
+      )
+    }
+  parts = {name: tensors[name] for name in conv.norm}
+  # Only the sum of the two is used.
+  parts[conv.norm[3]] = parts[conv.norm[3]] + (conv.epsilon - u2net.EPSILON)
+  return parts
+
+
+def _widths(
+  widths: Mapping[str, int], stages: list[str]
+) -> dict[str, list[int]]:
+  return {
+    'mid': [widths[f'{stage}/conv1'] for stage in stages],
+    'filters': [widths[f'{stage}/conv_in'] for stage in stages],
+  }
+
+
+def _describe(path: Path) -> dict[str, Any]:
+  with path.open('rb') as file:
+    digest = 'md5:' + hashlib.file_digest(file, 'md5').hexdigest()
+  for name, (url, checksum) in PUBLISHED.items():
+    if digest == checksum:
+      print(f'Weights {name}: {LICENSE}, {CITATION}.', file=sys.stderr)
+      return {
+        'name': name,
+        'source': url,
+        'license': LICENSE,
+        'citation': CITATION,
+      }
+  return {}
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+  """Returns a node's attribute: a list of whole numbers, or a number."""
+  for attribute in node.attribute:
+    if attribute.name == name:
+      return list(attribute.ints) or attribute.f
+  return default
+
+
+def _import_onnx(name: str) -> Any:
+  try:
+    import onnx
+  except ImportError as error:
+    raise errors.UserError(
+      f'{name}: reading ONNX files needs the onnx package (pip install onnx).'
+    ) from error
+  return onnx

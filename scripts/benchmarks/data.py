@@ -1,0 +1,322 @@
+"""Times reading data: the loader, bare decoding, and the original's pipeline.
+
+```bash
+python -m scripts.benchmarks.data                     # throughput and memory
+python -m scripts.benchmarks.data --scale=25599       # preparing and checking
+```
+
+Needs requirements-dev.txt. Photos of about 1000x1000 pixels become 512x512 in
+batches of 16. Every side runs in processes of its own, in turn, `--rounds`
+times; printed are the medians of images per second. The original's pipeline is
+tf.data with OpenCV through `numpy_function`: as the original writes it, one
+image after the other, and with parallel calls, which it does not use.
+
+With `--scale`, trees of tiny pairs with the publishers' names are prepared to a
+set of so many, checked and evaluated, and a tenth of it for comparison.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from configs import default
+from data_pipelines import cli
+from data_pipelines.batches import transforms
+from data_pipelines.datasets import folder
+from data_pipelines.io import parallel
+from scripts.benchmarks import common
+
+SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
+SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
+PUBLISHED = 25_599
+
+_IMAGES = flags.DEFINE_integer('images', 320, 'Per timing.')
+_FILES = flags.DEFINE_integer('files', 64, 'Photos to make.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timings of each side.')
+_SCALE = flags.DEFINE_integer('scale', 0, 'Tiny pairs to prepare; 0 for none.')
+_SIDE = flags.DEFINE_enum(
+  'side', None, [*SIDES, 'memory', 'all'], 'Measure one, here.'
+)
+_DATA = cli.define_path('data', None, 'Folder of pairs, for --side.')
+
+
+def make_pairs(root: Path, count: int) -> None:
+  """Writes textured JPEGs and soft masks, 960 to 1060 pixels a side."""
+  rng = np.random.default_rng(0)
+  for part in ('Images', 'Masks'):
+    (root / part).mkdir(parents=True)
+  for index in range(count):
+    width, height = rng.integers(960, 1061, 2).tolist()
+    photo = np.zeros((height, width, 3))
+    for cells, share in ((6, 0.5), (40, 0.3), (250, 0.2)):
+      coarse = rng.integers(0, 256, (cells, cells, 3), np.uint8)
+      enlarged = Image.fromarray(coarse).resize((width, height))
+      photo += share * np.asarray(enlarged)
+    photo += rng.normal(0, 4, photo.shape)
+    y, x = np.mgrid[:height, :width]
+    inside = 300 + 40 * np.sin(np.arctan2(y - 500, x - 500) * 30)
+    alpha = np.clip((inside - np.hypot(y - 500, x - 500)) / 12 + 0.5, 0, 1)
+    name = f'p_{index:08x}'
+    Image.fromarray(np.clip(photo, 0, 255).astype(np.uint8)).save(
+      root / f'Images/{name}.jpg', quality=90
+    )
+    Image.fromarray((alpha * 255).astype(np.uint8)).save(
+      root / f'Masks/{name}.png'
+    )
+
+
+def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
+  """Returns the function that both the loader and the bare side call."""
+  return transforms.Decode(
+    size, allow_empty=True, label_weights=dict.fromkeys(folder.LABELS, 1.0)
+  )
+
+
+def _decode_all(pairs: list[folder.Pair]) -> float:
+  decode = make_decode()
+  began = time.process_time()
+  for pair in pairs:
+    decode.map(pair)
+  return time.process_time() - began
+
+
+def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
+  """Measures one process per core without any pipeline.
+
+  Returns:
+    (images/s, milliseconds of CPU time per image), as `measure_iterator`.
+  """
+  cores = parallel.count_cores()
+  work = (pairs * -(-images // len(pairs)))[:images]
+  shares = [work[index::cores] for index in range(cores)]
+  with multiprocessing.get_context('spawn').Pool(cores) as pool:
+    pool.map(_decode_all, [pairs[:1]] * cores, chunksize=1)  # Imports.
+    began = time.perf_counter()
+    busy = sum(pool.map(_decode_all, shares, chunksize=1))
+    return images / (time.perf_counter() - began), busy / images * 1000
+
+
+def make_batches(pairs, batch: int, augment: transforms.Augment):
+  """Returns the training loader at its default threads and buffer."""
+  from data_pipelines.batches import loader
+
+  return loader.make_train_iterator(
+    pairs,
+    decode=make_decode(),
+    augment=augment,
+    batch_size=batch,
+    seed=0,
+    read_options=loader.make_read_options(threads=0, buffer=0),
+    sharding=loader.Sharding(),
+  )
+
+
+def measure_iterator(batches, batch: int, images: int) -> tuple[float, float]:
+  """Measures this process after the buffer has been emptied once."""
+  for _ in range(6):
+    next(batches)
+  began, busy = time.perf_counter(), time.process_time()
+  for _ in range(images // batch):
+    next(batches)
+  count = images // batch * batch
+  busy = time.process_time() - busy
+  return count / (time.perf_counter() - began), busy / count * 1000
+
+
+def make_original(pairs, parallel: bool):
+  """Returns the original's pipeline, with its ranges put right."""
+  import cv2
+  import tensorflow as tf
+
+  height, width = SIZE
+
+  def read(image_path, mask_path):
+    photo = cv2.imread(image_path.decode(), cv2.IMREAD_COLOR)
+    photo = cv2.resize(photo, (width, height)) / 255.0
+    mask = cv2.imread(mask_path.decode(), cv2.IMREAD_GRAYSCALE)
+    mask = cv2.resize(mask, (width, height)) / 255.0
+    return photo.astype(np.float32), mask.astype(np.float32)[..., None]
+
+  def preprocess(image_path, mask_path):
+    photo, mask = tf.numpy_function(
+      read, [image_path, mask_path], [tf.float32, tf.float32]
+    )
+    photo.set_shape([height, width, 3])
+    mask.set_shape([height, width, 1])
+    return photo, mask
+
+  paths = (
+    [str(pair.image_path) for pair in pairs],
+    [str(pair.mask_path) for pair in pairs],
+  )
+  calls = tf.data.AUTOTUNE if parallel else None
+  dataset = tf.data.Dataset.from_tensor_slices(paths).repeat()
+  dataset = dataset.map(preprocess, num_parallel_calls=calls)
+  return iter(dataset.batch(BATCH).prefetch(2))
+
+
+def measure(side: str, root: Path, images: int) -> dict[str, float]:
+  """Measures one side in this process."""
+  pairs = folder.read_folder(root)
+  off = transforms.Augment(flip=0.0, min_scale=1.0)
+  on = transforms.Augment(**default.get_config().data.augment)
+  if side == 'bare':
+    measured = measure_bare(pairs, images)
+  elif side in ('loader', 'augmented'):
+    batches = make_batches(pairs, BATCH, on if side == 'augmented' else off)
+    measured = measure_iterator(batches, BATCH, images)
+  elif side == 'memory':
+    batches = make_batches(pairs * MEMORY_BATCH, MEMORY_BATCH, on)
+    measured = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
+  else:
+    batches = make_original(pairs, side == 'original_parallel')
+    measured = measure_iterator(batches, BATCH, images)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  return {'speed': measured[0], 'cpu_ms': measured[1], 'peak_mb': peak}
+
+
+def run_side(side: str, root: Path, images: int) -> dict[str, float]:
+  """Measures in a process of its own."""
+  return common.read_result(
+    common.run_side(
+      __spec__.name, f'--side={side}', f'--data={root}', f'--images={images}'
+    )
+  )
+
+
+def compare(root: Path, images: int, rounds: int) -> None:
+  """Prints throughput of all sides, their ratios, and the loader's memory."""
+  results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+  for _ in range(rounds):
+    for side in SIDES:
+      results[side].append(run_side(side, root, images))
+  medians = {}
+  for side in SIDES:
+    speeds = [result['speed'] for result in results[side]]
+    medians[side] = statistics.median(speeds)
+    busy = statistics.median(result['cpu_ms'] for result in results[side])
+    print(
+      f'{side:18} {medians[side]:7.1f} images/s, {busy:.1f} ms of CPU each '
+      f'({", ".join(f"{speed:.1f}" for speed in speeds)})'
+    )
+  for side, other in (
+    ('loader', 'bare'),
+    ('augmented', 'bare'),
+    ('loader', 'original'),
+    ('loader', 'original_parallel'),
+  ):
+    ratio = medians[side] / medians[other]
+    print(f'{side} / {other}: {ratio:.2f}')
+  memory = run_side('memory', root, images)
+  print(
+    f'peak memory, batch {MEMORY_BATCH}, augmented: {memory["peak_mb"]:.0f} MB'
+  )
+
+
+def make_published(root: Path, count: int) -> None:
+  """Writes the three published trees, with P3M-500-P besides the count."""
+  from scripts.references import published_sets
+
+  def share(published):
+    return round(published * count / PUBLISHED)
+
+  published_sets.make_p3m(root / 'p3m', train=share(9421), test=share(500))
+  published_sets.make_cod10k(
+    root / 'cod10k',
+    cam=(share(3040), share(2026)),
+    noncam=(share(2960), share(1974)),
+  )
+  published_sets.make_people(root / 'people', train=share(5110), val=share(568))
+
+
+def evaluate(root: Path) -> None:
+  """Walks all pairs once, as an evaluation does, and counts pictures."""
+  from data_pipelines.batches import loader
+
+  pairs = folder.read_folder(root)
+  batches = loader.make_eval_batches(
+    pairs,
+    decode=make_decode((32, 32)),
+    batch_size=64,
+    read_options=loader.make_read_options(threads=0, buffer=0),
+    sharding=loader.Sharding(),
+  )
+  seen = [
+    hashlib.sha256(image.tobytes()).digest()
+    for batch in batches
+    for image in batch['image'][batch['weight'] > 0]
+  ]
+  print(
+    f'{len(pairs):,} pairs, {len(seen):,} evaluated, {len(set(seen)):,} '
+    'different pictures among them'
+  )
+
+
+def measure_scale(root: Path, count: int) -> None:
+  """Prints time and memory of preparing, checking and evaluating."""
+  make_published(root, count)
+  sources = [f'--{name}={root / name}' for name in ('p3m', 'cod10k', 'people')]
+  out = root / 'out'
+  module = [sys.executable, '-m']
+  for name, command in (
+    (
+      'prepare',
+      [*module, 'data_pipelines.prepare', *sources, f'--output={out}']
+      + ['--cod10k_images=all', '--split=original'],
+    ),
+    (
+      'check',
+      [*module, 'data_pipelines.check', str(out), '--allow_empty_masks'],
+    ),
+    ('evaluate', [*module, __spec__.name, '--side=all', f'--data={out}']),
+  ):
+    began = time.perf_counter()
+    process = subprocess.Popen(
+      command,
+      cwd=common.ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+    )
+    text = process.stdout.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    print(
+      f'{name}: {time.perf_counter() - began:.0f} s, peak '
+      f'{usage.ru_maxrss / 1024:.0f} MB, exit code {process.returncode}'
+    )
+    print('\n'.join(f'  {line}' for line in text.splitlines()), flush=True)
+
+
+def main(argv: list[str]) -> None:
+  """Prints the comparison."""
+  common.begin(argv)
+  if _SIDE.value == 'all':
+    evaluate(Path(_DATA.value))
+    return
+  if _SIDE.value:
+    print(json.dumps(measure(_SIDE.value, Path(_DATA.value), _IMAGES.value)))
+    return
+  with tempfile.TemporaryDirectory() as directory:
+    root = Path(directory)
+    if _SCALE.value:
+      for count in (_SCALE.value // 10, _SCALE.value):
+        measure_scale(root / str(count), count)
+    else:
+      make_pairs(root, _FILES.value)
+      compare(root, _IMAGES.value, _ROUNDS.value)
+
+
+if __name__ == '__main__':
+  cli.run(main, __name__)

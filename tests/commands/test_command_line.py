@@ -1,0 +1,227 @@
+"""What all command lines share: messages, exit codes, paths, names."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import app, flags
+
+from data_pipelines import cli
+from data_pipelines.io import errors, files
+from rmbg_jax import command_line
+
+ROOT = Path(__file__).resolve().parents[2]
+# They run before anything is installed.
+STANDARD_LIBRARY_ALONE = ('quickstart.py', 'test.py')
+PROGRAMS = [
+  path
+  for folder in ('rmbg_jax', 'data_pipelines', 'scripts')
+  for path in sorted((ROOT / folder).rglob('*.py'))
+  if "__name__ == '__main__'" in path.read_text()
+  and path.name not in STANDARD_LIBRARY_ALONE
+]
+
+
+def _run(main, monkeypatch):
+  """Runs a program without a command line."""
+  monkeypatch.setattr(app, 'run', lambda main, flags_parser: main([]))
+  cli.run(main, '__main__')
+
+
+def _raise(error):
+  def main(argv):
+    raise error
+
+  return main
+
+
+@pytest.mark.parametrize(
+  ('error', 'message'),
+  [
+    (errors.UserError('--x=1: pass 2.'), '--x=1: pass 2.'),
+    (errors.MissingFileError('a: missing.'), 'a: missing.'),
+    (errors.DivergedError('Not finite.'), 'Not finite.'),
+    (PermissionError(13, 'Permission denied', 'a/b'), 'a/b: Permission denied'),
+    (FileNotFoundError(2, 'No such file', b'a\xff'), 'a\udcff: No such file'),
+    (OSError(errno.ENOSPC, 'No space left'), 'No space left'),
+    (OSError(errno.EDQUOT, 'Quota exceeded'), 'Quota exceeded'),
+  ],
+)
+def test_what_the_user_can_mend_is_one_line(error, message, monkeypatch):
+  with pytest.raises(SystemExit) as stopped:
+    _run(_raise(error), monkeypatch)
+  assert stopped.value.code == f'Error: {message}'
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    ValueError('shapes do not match'),
+    TypeError('not iterable'),
+    KeyError('key'),
+    FloatingPointError('overflow'),
+    OSError('no file is named'),
+  ],
+)
+def test_a_mistake_of_the_program_keeps_its_traceback(error, monkeypatch):
+  with pytest.raises(type(error)) as raised:
+    _run(_raise(error), monkeypatch)
+  assert raised.value is error
+
+
+def test_interrupted_is_a_line_and_130(monkeypatch, capsys):
+  with pytest.raises(SystemExit) as stopped:
+    _run(_raise(KeyboardInterrupt()), monkeypatch)
+  assert stopped.value.code == 130
+  assert capsys.readouterr().err == 'Interrupted.\n'
+
+
+def test_a_training_that_was_stopped_says_so_with_the_signals_code(
+  monkeypatch, capsys
+):
+  with pytest.raises(SystemExit) as stopped:
+    _run(_raise(errors.Stopped('Stopped, and saved.', 15)), monkeypatch)
+  assert stopped.value.code == 143
+  assert capsys.readouterr().err == 'Stopped, and saved.\n'
+
+
+def test_a_reader_that_has_enough_is_no_failure_to_report(tmp_path):
+  """As of `| head`; what was still to be written is given up."""
+  code = (
+    'import os, sys\n'
+    'from data_pipelines import cli\n'
+    'reader, writer = os.pipe()\n'
+    'os.close(reader)\n'
+    'os.dup2(writer, 1)\n'
+    'cli.run(lambda argv: print("x" * 9), "__main__")\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert (result.returncode, result.stderr) == (1, '')
+
+
+@pytest.mark.parametrize('program', PROGRAMS, ids=lambda path: path.name)
+def test_every_program_goes_through_the_same_runner(program):
+  text = program.read_text()
+  start = text[text.index("__name__ == '__main__'") :]
+  runner = 'command_line' if 'define_config(' in text else 'cli'
+  assert f' {runner}.run(main, __name__' in text
+  assert f' {runner}.run(' in start or '  run()' in start
+  assert 'argparse' not in text
+  assert 'app.run(' not in text
+  # The same names for the same things.
+  for other in ("'out',", "'photos',", "'dir',", "'destination',"):
+    assert f'define_path(\n    {other}' not in text
+    assert f'DEFINE_string({other}' not in text
+    assert f'DEFINE_string(\n    {other}' not in text
+
+
+def test_help_of_a_tool_shows_its_flags():
+  result = subprocess.run(
+    [sys.executable, '-m', 'data_pipelines.tools', '--help'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0
+  assert '--output:' in result.stdout and '--data:' in result.stdout
+
+
+@pytest.fixture
+def paths():
+  """Flags of paths, and what they take."""
+  cli.define_path('test_path', '', 'One.', short='test_short')
+  cli.define_paths('test_paths', [], 'Several.')
+  yield flags.FLAGS
+  for name in ('test_path', 'test_short', 'test_paths'):
+    delattr(flags.FLAGS, name)
+
+
+def test_the_home_folder_in_paths(paths, monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  paths['test_path'].parse('~/x')
+  assert paths.test_path == paths.test_short == f'{tmp_path}/x'
+  paths['test_short'].parse('a/~b')
+  assert paths.test_path == 'a/~b'
+  paths['test_paths'].parse('~,b,~/c')
+  assert paths.test_paths == [str(tmp_path), 'b', f'{tmp_path}/c']
+  with pytest.raises(flags.IllegalFlagValueError, match='./~no_such_user/x'):
+    paths['test_path'].parse('~no_such_user/x')
+
+
+def test_the_home_folder_in_a_configuration(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'own.py').write_text(
+    'from configs import default\ndef get_config():\n'
+    "  config = default.get_config()\n  config.data.dir = '~/data'\n"
+    '  return config\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-m', 'rmbg_jax.main', '--config=~/own.py'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert f'{tmp_path}/data: no such data folder' in result.stderr
+
+
+def test_names_and_paths_of_configurations():
+  resolve = command_line.resolve_names
+  lite = str(command_line.CONFIGS / 'lite.py')
+  assert resolve(['x', '--config=lite']) == ['x', f'--config={lite}']
+  assert resolve(['x', '--config', 'lite:device', 'y']) == [
+    'x',
+    f'--config={lite}:device',
+    'y',
+  ]
+  unchanged = ['x', '--config=configs/lite.py:device', '--config.name=lite']
+  assert resolve(unchanged) == unchanged
+  with pytest.raises(errors.UserError, match='--config=light.*one of .*lite'):
+    resolve(['x', '--config=light'])
+
+
+def test_a_project_with_configs_of_its_own(tmp_path):
+  """Names mean this project's; its own files see its own."""
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs/__init__.py').touch()
+  (tmp_path / 'configs/default.py').write_text("raise SystemExit('theirs')")
+  (tmp_path / 'own.py').write_text('from configs import default')
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+
+  def run(config):
+    return subprocess.run(
+      [sys.executable, '-m', 'rmbg_jax.main', f'--config={config}']
+      + ['--config.data.dir=absent'],
+      cwd=tmp_path,
+      env=environment,
+      capture_output=True,
+      text=True,
+    ).stderr
+
+  assert 'Error: absent: no such data folder' in run('lite')
+  assert 'theirs' in run('own.py')
+
+
+def test_a_folder_for_results_is_tried_and_left_as_it_was(tmp_path):
+  cli.check_folder(tmp_path / 'a/b', 'output')
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'file').touch()
+  for path in (tmp_path / 'file', tmp_path / 'file/a'):
+    with pytest.raises(errors.UserError) as error:
+      cli.check_folder(path, 'output')
+    assert str(error.value).startswith(f'--output: {path} cannot be written to')
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+  def fill(path):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  path = tmp_path / 'file'
+  with pytest.raises(OSError) as error, files.write_atomically(path) as partial:
+    fill(partial)
+  assert error.value.filename == str(path)
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,260 @@
+"""The commands of the README in processes of their own, as a user runs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from rmbg_jax.models.preprocessing import make_preprocessing
+from rmbg_jax.training import setup
+from tests.support import helpers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(*command, check=True):
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  result = subprocess.run(
+    [sys.executable, *map(str, command)],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  if check:
+    assert result.returncode == 0, result.stdout + result.stderr
+  return result
+
+
+def test_quickstart_learns(tmp_path):
+  """All of it, but for installing; on fresh pictures IoU >= .85.
+
+  Slow: a network has to learn, and is compiled with all optimisations, as it is
+  for a user.
+  """
+  output, workdir = tmp_path / 'out', tmp_path / 'run'
+  arguments = (
+    'scripts/quickstart.py',
+    '--no-install',
+    '--no-open',
+    f'--output={output}',
+    f'--workdir={workdir}',
+    f'--config.data.dir={tmp_path / "data"}',
+    '--config.data.batch_size=8',  # Enough for the threshold.
+    '--config.train.epochs=4',
+  )
+  first = _run(*arguments)
+  import numpy as np
+  from PIL import Image
+
+  for folder in (output, output / 'demo'):
+    assert f'Look at {folder / "sheet.png"}' in first.stdout
+    assert (folder / 'sheet.png').exists()
+  photos = sorted((ROOT / 'docs/images/photos').glob('*.jpg'))
+  for photo in photos:  # There is something to see on each.
+    alpha = np.asarray(Image.open(output / f'mask/{photo.stem}.png')) / 255
+    assert 0.02 < alpha.mean() < 0.9
+  scores = []
+  for truth in sorted((output / 'demo/pictures/Masks').iterdir()):
+    true = np.asarray(Image.open(truth)) > 127
+    predicted = np.asarray(Image.open(output / 'demo/mask' / truth.name)) > 127
+    scores.append((true & predicted).sum() / (true | predicted).sum())
+    assert (output / 'demo/cutout' / truth.name).exists()
+  assert len(scores) == 12
+  assert np.mean(scores) >= 0.85, scores
+  log = (workdir / 'log.csv').read_text()
+  assert float(log.splitlines()[-1].split(',')[5]) >= 0.85
+  # Again: nothing is trained anew.
+  second = _run(*arguments)
+  assert second.stdout.count('Look at') == 2
+  assert (workdir / 'log.csv').read_text() == log
+
+
+def test_quickstart_is_interrupted_as_by_a_terminal(tmp_path):
+  """Ctrl-C reaches all its processes; the training saves before it ends.
+
+  Slow: the photographs are cut out before there is a training to interrupt.
+  """
+  workdir = tmp_path / 'run'
+  overrides = {
+    **helpers.TINY_OVERRIDES,
+    'data.dir': tmp_path / 'data',
+    'train.epochs': 10_000,
+  }
+  process = subprocess.Popen(
+    [sys.executable, 'scripts/quickstart.py', '--no-install', '--no-open']
+    + [f'--output={tmp_path / "out"}', f'--workdir={workdir}']
+    + [f'--config.{key}={value}' for key, value in overrides.items()],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
+  )
+  while not (workdir / 'log.csv').exists() and process.poll() is None:
+    time.sleep(0.05)
+  os.killpg(process.pid, signal.SIGINT)
+  output, _ = process.communicate()
+  assert process.returncode == 130, output
+  assert 'and saved.' in output
+  assert output.endswith('run the same command again.\n')
+  assert 'Traceback' not in output
+
+
+def test_the_quickstart_opens_its_picture_on_a_desktop(monkeypatch, tmp_path):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import quickstart
+
+  started = []
+  monkeypatch.setattr(
+    quickstart.subprocess, 'Popen', lambda command, **_: started.append(command)
+  )
+  monkeypatch.setattr(sys, 'platform', 'linux')
+  for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+    monkeypatch.delenv(name, raising=False)
+  quickstart.open_picture(tmp_path / 'sheet.png')
+  assert not started
+  monkeypatch.setenv('DISPLAY', ':0')
+  quickstart.open_picture(tmp_path / 'sheet.png')
+  assert started == [['xdg-open', str(tmp_path / 'sheet.png')]]
+
+  def fail(*_, **__):
+    raise FileNotFoundError('xdg-open')
+
+  monkeypatch.setattr(quickstart.subprocess, 'Popen', fail)
+  quickstart.open_picture(tmp_path / 'sheet.png')
+
+
+def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  def create(folder, **_):
+    python.parent.mkdir(parents=True)
+    python.touch()
+    raise KeyboardInterrupt
+
+  python = tmp_path / '.venv/bin/python'
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  monkeypatch.setattr(venv, 'create', create)
+  with pytest.raises(SystemExit) as stopped:
+    bootstrap.start(lambda: bootstrap.prepare('requirements.txt'))
+  assert stopped.value.code == 130
+  assert not python.exists()
+
+
+CONFIGS = sorted(
+  path.stem
+  for path in Path(configs.__file__).parent.glob('*.py')
+  if 'def get_config(' in path.read_text()
+)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_loads(name):
+  module = __import__(f'configs.{name}', fromlist=['get_config'])
+  config = module.get_config()
+  assert isinstance(config, ConfigDict)
+  assert config.name == name
+  assert f'--config=configs/{name}.py' in module.__doc__
+  architecture, model = setup.create_model(config.model)
+  assert architecture['name'] in ('unet', 'u2net')
+  assert 'weights' not in architecture.get('encoder', {})
+  make_preprocessing(
+    config.data.normalization or setup._default_normalization(config.model),
+    size=tuple(config.data.size),
+  )
+  if 'width' in architecture['encoder']:  # A ResNet50.
+    assert set(helpers.TINY_OVERRIDES) <= set(_flatten(config))
+
+
+def _flatten(config, prefix=''):
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from _flatten(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key
+
+
+@pytest.mark.parametrize(
+  ('setting', 'hint'),
+  [
+    ('--config.data.batchsize=4', 'Did you mean "batch_size"'),
+    ('--config.optimzer.learning_rate=1', 'Did you mean "optimizer"'),
+    ('--config.train.xyz=1', 'configs/default.py has all'),
+    ('--config.name.x=3', 'a value has no settings'),
+  ],
+)
+@pytest.mark.parametrize(
+  'program',
+  [('-m', 'rmbg_jax.main'), ('scripts/show_batch.py',)],
+)
+def test_a_wrong_key_is_named_in_one_line(program, setting, hint):
+  result = _run(*program, '--config=demo', setting, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith(f'Error: {setting}: ')
+  assert hint in line
+
+
+def test_an_absent_configuration_is_named():
+  for overrides in ((), ('--config.name=x',)):
+    result = _run(
+      '-m', 'rmbg_jax.main', '--config=absent.py', *overrides, check=False
+    )
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('Error: --config: ')
+    assert "'absent.py'" in line
+
+
+def test_help_is_no_failure():
+  result = _run('-m', 'rmbg_jax.main', '--help')
+  assert '--config:' in result.stdout
+  assert '--workdir:' in result.stdout
+
+
+def test_errors_are_one_line():
+  result = _run(
+    '-m',
+    'rmbg_jax.main',
+    '--config=configs/lite.py',
+    '--config.data.dir=/absent',
+    check=False,
+  )
+  assert result.returncode == 1
+  assert 'Error: /absent: no such data folder' in result.stderr
+  assert 'Traceback' not in result.stderr
+  result = _run('scripts/export.py', '--output=network.bin', check=False)
+  assert result.returncode == 1
+  assert 'must end in .safetensors' in result.stderr
+  assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize(
+  ('script', 'missing', 'remedy'),
+  [
+    ('plot_history', 'matplotlib', 'pip install matplotlib'),
+    ('show_batch', 'ml_collections', "pip install -e '.[train]'"),
+  ],
+)
+def test_scripts_say_what_they_need(script, missing, remedy):
+  code = (
+    f'import runpy, sys; sys.modules[{missing!r}] = None; '
+    f"runpy.run_path('scripts/{script}.py', run_name='__main__')"
+  )
+  result = _run('-c', code, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('Error: ') and remedy in line
+
+
+def test_style():
+  for command in (('check',), ('format', '--check')):
+    _run('-m', 'ruff', *command, '.')

@@ -1,0 +1,124 @@
+"""The four tools, as a user runs them."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.datasets import combine, folder
+from data_pipelines.io import images
+from scripts.references import published_sets
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def directory(tmp_path):
+  """Pairs whose photos and masks can be told to belong together."""
+  published_sets.make_people(tmp_path / 'mine', train=5, val=0)
+  return tmp_path / 'mine'
+
+
+def _run(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'data_pipelines.tools', *map(str, arguments)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+def _contents(directory):
+  return {
+    (pair.image_path.read_bytes(), pair.mask_path.read_bytes())
+    for pair in folder.read_folder(directory)
+  }
+
+
+def test_rename_keeps_pairs_together(directory):
+  before = _contents(directory)
+  assert len(before) == 5
+  result = _run('rename', f'--data={directory}', '--category=human')
+  assert result.stdout == 'rename: 5 pairs\n', result.stderr
+  assert _contents(directory) == before
+  names = [pair.name for pair in folder.read_folder(directory)]
+  assert names == [f'human_{number:05d}.jpg' for number in range(1, 6)]
+  again = _run('rename', f'--data={directory}', '--category=human')
+  assert again.returncode == 0
+  assert _contents(directory) == before
+
+
+def test_create_csv_has_rows(directory):
+  _run('rename', f'--data={directory}', '--category=human')
+  assert _run('create_csv', f'--data={directory}').returncode == 0
+  with (directory / 'Dataset.csv').open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 5
+  assert rows[0]['Image Name'] == 'human_00001.jpg'
+  assert rows[0]['Category'] == 'human'
+  assert rows[0]['Image Path'] == 'images/human_00001.jpg'
+  assert rows[0]['Mask Path'] == 'masks/human_00001.png'
+  assert len(folder.read_folder(directory)) == 5
+  for tool in ('create_csv', 'rename'):
+    refused = _run(tool, f'--data={directory}', '--category=x')
+    assert refused.returncode == 1
+    assert 'Dataset.csv exists already' in refused.stderr
+    assert 'Traceback' not in refused.stderr
+
+
+def test_resize_and_plot(directory, tmp_path):
+  result = _run(
+    'resize',
+    f'--data={directory}',
+    '--size=16x24',
+    f'--output={tmp_path / "small"}',
+  )
+  assert result.stdout == 'resize: 5 pairs\n', result.stderr
+  resized = folder.read_folder(tmp_path / 'small')
+  assert [p.name for p in resized] == [
+    p.name for p in folder.read_folder(directory)
+  ]
+  assert {images.read_size(p.image_path) for p in resized} == {(16, 24)}
+  picture = tmp_path / 'pairs.png'
+  result = _run(
+    'plot', f'--data={directory}', f'--output={picture}', '--count=4'
+  )
+  assert result.stdout == 'plot: 4 pairs\n', result.stderr
+  values = np.asarray(Image.open(picture))
+  assert values.shape[1] > 6 * 200 and values.std() > 10
+
+
+def test_misuse_is_explained(directory):
+  unknown = _run('fly', f'--data={directory}')
+  assert unknown.returncode
+  assert 'rename, resize, create_csv, plot' in unknown.stderr
+  assert (
+    'rename needs --category' in _run('rename', f'--data={directory}').stderr
+  )
+  absent = _run('create_csv', '--data=/absent')
+  assert absent.returncode == 1
+  assert 'Error: /absent: no such data folder' in absent.stderr
+
+
+def test_equal_stems_get_names_of_their_own(tmp_path):
+  pairs = [
+    folder.Pair(
+      name=f'{place}/x.jpg',
+      category='',
+      image_path=tmp_path / place / stem,
+      mask_path=tmp_path / place / 'x.png',
+      source='mine',
+    )
+    for place, stem in (('a', 'x.jpg'), ('b', 'X.jpeg'), ('c', 'x.tif'))
+  ]
+  names = [pair.name for pair in combine.name_pairs(pairs)]
+  assert len({name.lower().rpartition('.')[0] for name in names}) == 3
+  assert [Path(name).suffix for name in sorted(names)] == [
+    '.jpg',
+    '.jpg',
+    '.png',
+  ]

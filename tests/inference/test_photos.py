@@ -1,0 +1,167 @@
+"""Photos of every kind, with their bits, colours and profiles."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from rmbg_jax.inference import photos
+
+cv2 = pytest.importorskip('cv2')
+
+
+def _pixels(shape=(6, 9), seed=0, dtype=np.uint8):
+  high = np.iinfo(dtype).max
+  return np.random.default_rng(seed).integers(0, high, (*shape, 3), dtype, True)
+
+
+def _encode(image, form, **options):
+  file = io.BytesIO()
+  image.save(file, form, **options)
+  return file.getvalue()
+
+
+def test_lossless_formats_keep_the_pixels():
+  pixels = _pixels()
+  image = Image.fromarray(pixels)
+  for form, options in (
+    ('png', {}),
+    ('bmp', {}),
+    ('tiff', {}),
+    ('webp', {'lossless': True}),
+  ):
+    photo = photos.read_photo(_encode(image, form, **options))
+    np.testing.assert_array_equal(np.asarray(photo.rgb), pixels)
+    assert photo.deep is None and photo.opacity is None and not photo.notes
+
+
+@pytest.mark.parametrize('form', ['jpeg', 'avif', 'heif', 'gif'])
+def test_lossy_formats_are_near(form):
+  smooth = np.linspace(60, 200, 64 * 48 * 3).reshape(48, 64, 3).astype(np.uint8)
+  pytest.importorskip('pillow_heif')
+  photo = photos.read_photo(_encode(Image.fromarray(smooth), form))
+  assert photo.rgb.size == (64, 48)
+  difference = np.abs(np.asarray(photo.rgb, int) - smooth)
+  assert difference.mean() < 8
+
+
+def test_heic_without_its_library_names_it(monkeypatch, tmp_path):
+  monkeypatch.setattr(photos, 'pillow_heif', None)
+  with pytest.raises(ValueError, match='pip install pillow-heif'):
+    photos.read_photo(tmp_path / 'photo.heic')
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_all_orientations_at_8_and_16_bits(orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  pixels = _pixels()
+  image = Image.fromarray(pixels)
+  content = _encode(image, 'png', exif=exif)
+  upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+  expected = np.asarray(upright, np.uint16)
+  photo = photos.read_photo(content)
+  np.testing.assert_array_equal(np.asarray(photo.rgb), expected)
+  # The same picture with 16 bits: its header says so, the tag comes along.
+  deep = _add_exif(_encode_16(pixels.astype(np.uint16) * 257), exif)
+  photo = photos.read_photo(deep)
+  np.testing.assert_array_equal(photo.deep, expected * 257)
+  assert photo.rgb.size == upright.size
+
+
+def _encode_16(pixels, form='.png'):
+  return cv2.imencode(form, np.ascontiguousarray(pixels[..., ::-1]))[
+    1
+  ].tobytes()
+
+
+def _add_exif(png, exif):
+  """Moves the eXIf chunk that Pillow writes into another PNG."""
+  donor = _encode(Image.new('RGB', (1, 1)), 'png', exif=exif)
+  start = donor.index(b'eXIf') - 4
+  length = int.from_bytes(donor[start : start + 4], 'big') + 12
+  return png[:33] + donor[start : start + length] + png[33:]
+
+
+@pytest.mark.parametrize('form', ['.png', '.tiff'])
+def test_16_bits_are_kept(form):
+  pixels = _pixels(dtype=np.uint16)
+  photo = photos.read_photo(_encode_16(pixels, form))
+  np.testing.assert_array_equal(photo.deep, pixels)
+  rgb = np.asarray(photo.rgb, int)
+  np.testing.assert_allclose(rgb, pixels / 257, atol=1)
+
+
+def test_16_bits_without_opencv_are_reduced_and_it_is_said(monkeypatch):
+  monkeypatch.setattr(photos, 'cv2', None)
+  photo = photos.read_photo(_encode_16(_pixels(dtype=np.uint16)))
+  assert photo.deep is None
+  assert 'reduced from 16 to 8 bits' in photo.notes[0]
+
+
+def test_grey_of_16_bits():
+  grey = np.linspace(0, 65535, 54).reshape(6, 9).astype(np.uint16)
+  photo = photos.read_photo(_encode(Image.fromarray(grey), 'png'))
+  np.testing.assert_array_equal(photo.deep[..., 1], grey)
+  assert photo.rgb.getextrema()[0] == (0, 255)
+
+
+def test_transparency_is_kept_beside_the_colours():
+  rgba = np.dstack([_pixels(), np.full((6, 9), 255, np.uint8)])
+  assert (
+    photos.read_photo(_encode(Image.fromarray(rgba), 'png')).opacity is None
+  )
+  rgba[:3, :, 3] = 0
+  photo = photos.read_photo(_encode(Image.fromarray(rgba), 'png'))
+  np.testing.assert_array_equal(np.asarray(photo.opacity), rgba[..., 3])
+  np.testing.assert_array_equal(np.asarray(photo.rgb), rgba[..., :3])
+  seen = np.asarray(photo.seen)
+  assert (seen[:3] == 255).all()
+  np.testing.assert_array_equal(seen[3:], rgba[3:, :, :3])
+
+
+@pytest.mark.parametrize(
+  'mode', ['1', 'L', 'LA', 'P', 'CMYK', 'I', 'F', 'YCbCr']
+)
+def test_other_modes(mode):
+  image = Image.fromarray(_pixels()).convert('L').convert(mode)
+  form = {'F': 'tiff', 'I': 'tiff', 'CMYK': 'jpeg', 'YCbCr': 'jpeg'}
+  photo = photos.read_photo(_encode(image, form.get(mode, 'png')))
+  assert (photo.rgb.mode, photo.rgb.size) == ('RGB', (9, 6))
+
+
+def test_profiles_of_rgb_are_kept_and_others_converted():
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  image = Image.fromarray(_pixels())
+  photo = photos.read_photo(_encode(image, 'png', icc_profile=profile))
+  assert photo.icc_profile == profile
+  lab = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()
+  photo = photos.read_photo(_encode(image, 'png', icc_profile=lab))
+  assert photo.icc_profile is None
+  assert 'ICC profile cannot be used' in photo.notes[0]
+
+
+def test_the_first_picture_of_an_animation():
+  frames = [Image.new('RGB', (9, 6), colour) for colour in ('red', 'blue')]
+  content = _encode(frames[0], 'gif', save_all=True, append_images=frames[1:])
+  photo = photos.read_photo(content)
+  assert photo.rgb.getpixel((0, 0))[0] > 200
+  assert photo.notes == ('the first of 2 pictures',)
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path):
+  path = tmp_path / 'large.png'
+  Image.new('1', (3000, 2000)).save(path)
+  with pytest.raises(
+    ValueError, match='3000x2000 are more pixels than .* 1000'
+  ):
+    photos.read_photo(path, max_pixels=1000)
+
+
+@pytest.mark.parametrize('form', ['jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp'])
+def test_truncated_files_are_refused(form):
+  content = _encode(Image.fromarray(_pixels((60, 80))), form)
+  for tenth in range(10):
+    with pytest.raises(ValueError, match='cannot be read as an image'):
+      photos.read_photo(content[: len(content) * tenth // 10])

@@ -1,0 +1,460 @@
+"""The command line of prediction: files in, files out, nothing lost."""
+
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl.flags import FLAGS
+from absl.testing import flagsaver
+from PIL import Image
+
+from data_pipelines import cli
+from rmbg_jax import BackgroundRemover, predict
+from rmbg_jax.inference import report
+from tests.support import helpers
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  path = tmp_path_factory.mktemp('release') / 'random.safetensors'
+  helpers.save_random_release(path)
+  return path
+
+
+@pytest.fixture(autouse=True)
+def _restored_limit():
+  """Pillow's limit, which predictions lift, is there again for other tests."""
+  limit = Image.MAX_IMAGE_PIXELS
+  yield
+  Image.MAX_IMAGE_PIXELS = limit
+
+
+def _run(source, output, weights, **flags):
+  flags = {'input': str(source), 'output': str(output), **flags}
+  flags.setdefault('checkpoint', str(weights))
+  with flagsaver.flagsaver(**flags), cli.reporting():
+    for name in ('input', 'output', 'checkpoint'):
+      FLAGS[name].parse(flags[name])
+    predict.main(['predict'])
+
+
+def _read_report(output):
+  return (output / 'report.jsonl').read_text(encoding='utf-8').splitlines()
+
+
+def test_a_folder_is_done_and_a_broken_one_named(checkpoint, tmp_path, capsys):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  (source / 'sub dir').mkdir(parents=True)
+  helpers.make_photo((40, 24)).save(source / 'a.jpg')
+  helpers.make_photo((30, 50)).save(source / 'a.png')
+  helpers.make_photo((20, 20)).save(source / 'sub dir' / 'ü.webp')
+  (source / 'broken.jpg').write_bytes(b'\xff\xd8\xff')
+  (source / 'notes.txt').touch()
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask', 'cutout', 'side_by_side'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert '3 of 4 photos done' in text
+  assert 'Failed: ' in text and 'broken.jpg: cannot be read' in text
+  for kind, mode in (
+    ('mask', 'L'),
+    ('cutout', 'RGBA'),
+    ('side_by_side', 'RGB'),
+  ):
+    found = sorted(
+      path.relative_to(output / kind).as_posix()
+      for path in (output / kind).rglob('*')
+      if path.is_file()
+    )
+    assert found == ['a.jpg.png', 'a.png.png', 'sub dir/ü.png']
+    with Image.open(output / kind / 'a.jpg.png') as image:
+      width = 40 * 2 + 10 if kind == 'side_by_side' else 40
+      assert (image.mode, image.size) == (mode, (width, 24))
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  (source / 'closed').mkdir(parents=True)
+  helpers.make_photo((40, 24)).save(source / 'a.jpg')
+  scan = os.scandir
+
+  def refuse(path):
+    if str(path) == str(source / 'closed'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert '1 of 2 photos done' in text
+  assert f'Failed: {source / "closed"}: the folder cannot be read' in text
+  lines = {
+    line['photo']: line for line in map(json.loads, _read_report(output))
+  }
+  assert lines[str(source / 'closed')]['status'] == 'failed'
+  assert lines[str(source / 'a.jpg')]['status'] == 'done'
+
+
+def test_failures_name_the_photo_once_and_the_remedy(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source = tmp_path / 'photos'
+  source.mkdir()
+  helpers.make_photo((40, 24)).save(source / 'large.png')
+  (source / 'fake.jpg').write_text('no picture')
+  helpers.make_photo((4, 4)).save(source / 'closed.png')
+  open_image = Image.open
+
+  def refuse(path, *args, **options):
+    # Permissions do not hold for root.
+    if str(path).endswith('closed.png'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return open_image(path, *args, **options)
+
+  monkeypatch.setattr(Image, 'open', refuse)
+  with pytest.raises(SystemExit):
+    _run(source, tmp_path / 'out', checkpoint, max_pixels=100)
+  text = capsys.readouterr().out
+  assert f'{source}/closed.png: no permission to read it. Allow it' in text
+  assert (
+    f'Failed: {source}/fake.jpg: cannot be read as an image (not in a known '
+    'format). Replace or remove it.\n'
+  ) in text
+  assert (
+    f'{source}/large.png: 40x24 are more pixels than the limit of 100.'
+    in (text)
+  )
+
+
+def _make_two_photos(tmp_path):
+  source = tmp_path / 'photos'
+  source.mkdir()
+  for name in ('a', 'b'):
+    helpers.make_photo((40, 24)).save(source / f'{name}.jpg')
+  return source
+
+
+def test_an_output_that_is_not_a_number_is_a_failure(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = _make_two_photos(tmp_path), tmp_path / 'out'
+  predict_batch = BackgroundRemover.predict
+
+  def break_first(self, batch):
+    probs = predict_batch(self, batch).copy()
+    probs[0, 0, 0] = np.nan
+    return probs
+
+  monkeypatch.setattr(BackgroundRemover, 'predict', break_first)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  assert f"{source}/a.jpg: the network's output is not a number" in text
+  assert [path.name for path in (output / 'mask').iterdir()] == ['b.png']
+  assert '": NaN' not in ''.join(_read_report(output))
+
+
+def test_a_single_photo_and_the_default_kinds(checkpoint, tmp_path):
+  path = tmp_path / 'photo.jpg'
+  helpers.make_photo((40, 24)).save(path)
+  _run(path, tmp_path / 'out', checkpoint)
+  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+    'cutout',
+    'mask',
+    'report.jsonl',
+  ]
+  expected = BackgroundRemover.from_checkpoint(checkpoint).alpha(path)
+  with Image.open(tmp_path / 'out/mask/photo.png') as mask:
+    np.testing.assert_array_equal(np.asarray(mask), np.round(expected * 255))
+
+
+def test_a_full_disk_is_an_error_of_that_photo(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = _make_two_photos(tmp_path), tmp_path / 'out'
+  write = pathlib.Path.write_bytes
+
+  def fail(self, content):
+    write(self, content)
+    if 'b.png' in self.name:
+      raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', fail)
+  with pytest.raises(SystemExit):
+    _run(source, output, checkpoint, save=['mask'])
+  assert 'b.jpg: [Errno 28]' in capsys.readouterr().out
+  # Nothing half-written is left.
+  assert [p.name for p in (output / 'mask').iterdir()] == ['a.png']
+
+
+def test_a_full_disk_ends_the_run_and_says_how_much_is_done(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for index in range(30):
+    helpers.make_photo((4, 4)).save(source / f'{index:02}.png')
+  add = report.Report.add
+
+  def fail(self, entry):
+    if '03' in entry.photo:
+      raise OSError(28, 'No space left on device', str(output))
+    add(self, entry)
+
+  monkeypatch.setattr(report.Report, 'add', fail)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 1
+  text = capsys.readouterr().out
+  done = len(list((output / 'mask').iterdir()))
+  assert 0 < done < 30 and f'{done} of 30 photos done' in text
+  assert f'Stopped with {30 - done} photos left: [Errno 28]' in text
+  assert str(output) in text.partition('Stopped')[2]
+
+
+def test_names_that_are_not_utf_8(checkpoint, tmp_path, monkeypatch):
+  source = tmp_path / 'photos'
+  source.mkdir()
+  good, bad = (
+    source / os.fsdecode(name) for name in (b'caf\xe9.png', b'\xff.png')
+  )
+  helpers.make_photo((4, 4)).save(good)
+  bad.write_bytes(b'no picture')
+  (source / 'raw.nef').touch()
+  monkeypatch.setenv('HOME', str(tmp_path))
+  console = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
+  monkeypatch.setattr(sys, 'stdout', console)
+  cli.print_any_name()
+  for _ in range(2):
+    with pytest.raises(SystemExit) as exit_info:
+      _run(source, '~/out', checkpoint, save=['mask'])
+    assert exit_info.value.code == 1
+  console.seek(0)
+  text = console.buffer.getvalue().decode('cp1252')
+  assert 'photos/\\udcff.png: cannot be read' in text
+  assert 'not photos by their names: 1 files (.nef: 1)' in text
+  output = tmp_path / 'out'
+  assert (output / 'mask' / good.name).exists()
+  lines = {
+    line['photo']: line for line in map(json.loads, _read_report(output))
+  }
+  assert lines[str(good)]['width'] == 4 and lines[str(bad)]['error']
+
+
+def test_a_second_run_does_what_is_missing(checkpoint, tmp_path, capsys):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for name in 'abc':
+    helpers.make_photo((40, 24)).save(source / f'{name}.jpg')
+  _run(source, output, checkpoint, save=['mask'])
+  first = [json.loads(line) for line in _read_report(output)]
+  assert [line['status'] for line in first] == ['done'] * 3
+  assert {line['width'] for line in first} == {40}
+  assert all(0 <= line['foreground'] <= 1 for line in first)
+  (output / 'mask/b.png').unlink()
+  kept = (output / 'mask/a.png').stat().st_mtime_ns
+  capsys.readouterr()
+  _run(source, output, checkpoint, save=['mask'])
+  text = capsys.readouterr().out
+  assert '3 of 3 photos done (2 of them before)' in text
+  assert 'left as it is' in text and '--overwrite' in text
+  assert (output / 'mask/a.png').stat().st_mtime_ns == kept
+  assert (output / 'mask/b.png').exists()
+  second = {
+    pathlib.Path(line['photo']).name: line
+    for line in map(json.loads, _read_report(output))
+  }
+  assert {name: line['status'] for name, line in second.items()} == {
+    'a.jpg': 'skipped',
+    'b.jpg': 'done',
+    'c.jpg': 'skipped',
+  }
+  # What the first run found out is still there.
+  assert second['a.jpg']['foreground'] == first[0]['foreground']
+  _run(source, output, checkpoint, save=['mask'], overwrite=True)
+  assert (output / 'mask/a.png').stat().st_mtime_ns > kept
+
+
+def test_shards_share_a_folder(checkpoint, tmp_path):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for index in range(5):
+    helpers.make_photo((20, 20)).save(source / f'{index}.png')
+  helpers.make_photo((20, 20)).save(source / '0.jpg')
+  for shard, expected in (('0/2', 3), ('1/2', 6)):
+    _run(source, output, checkpoint, save=['mask'], shard=shard)
+    assert len(list((output / 'mask').iterdir())) == expected
+  assert (output / 'mask/0.jpg.png').exists()
+  assert (output / 'report-1-of-2.jsonl').exists()
+
+
+def test_standard_input_and_output(checkpoint, tmp_path):
+  file = io.BytesIO()
+  helpers.make_photo((40, 24)).save(file, 'jpeg')
+  command = [
+    sys.executable,
+    '-m',
+    'rmbg_jax.predict',
+    '--input=-',
+    '--output=-',
+  ]
+  done = subprocess.run(
+    [*command, f'--checkpoint={checkpoint}', '--save=cutout', '--format=webp'],
+    input=file.getvalue(),
+    capture_output=True,
+    check=True,
+  )
+  with Image.open(io.BytesIO(done.stdout)) as image:
+    assert (image.format, image.mode, image.size) == ('WEBP', 'RGBA', (40, 24))
+
+
+def test_an_interrupted_run_ends_cleanly_and_goes_on(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for index in range(30):
+    helpers.make_photo((20, 20), index).save(source / f'{index:02}.png')
+  predict_batch = BackgroundRemover.predict
+
+  def interrupt(self, batch):
+    os.kill(os.getpid(), signal.SIGINT)
+    return predict_batch(self, batch)
+
+  monkeypatch.setattr(BackgroundRemover, 'predict', interrupt)
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, checkpoint, save=['mask'])
+  assert exit_info.value.code == 130
+  assert 'Interrupted.' in capsys.readouterr().out
+  done = {path.name for path in (output / 'mask').iterdir()}
+  assert 0 < len(done) < 30
+  assert len(_read_report(output)) == len(done)
+  monkeypatch.undo()
+  _run(source, output, checkpoint, save=['mask'])
+  assert len(list((output / 'mask').iterdir())) == 30
+  assert len(_read_report(output)) == 30
+
+
+def test_ctrl_c_while_the_network_is_loaded(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(BackgroundRemover, 'from_checkpoint', interrupt)
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  with pytest.raises(SystemExit) as exit_info:
+    _run(tmp_path / 'photo.png', tmp_path / 'out', checkpoint)
+  assert exit_info.value.code == 130
+  assert 'Interrupted. The same command' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ({'save': ['mask', 'matte']}, '--save=mask,matte: choose from mask'),
+    ({'input': 'absent'}, '--input=absent: no such file or folder'),
+    ({'checkpoint': 'absent'}, 'absent: no such checkpoint'),
+    ({'save': ['composite']}, '--save=composite needs --background'),
+    ({'format': 'jpeg'}, 'JPEG has no transparency'),
+    ({'background': 'blur'}, 'changes nothing in --save=mask,cutout. Add comp'),
+    ({'background': 'nowhere.png'}, '--background=nowhere.png: neither'),
+    ({'shard': '2/2'}, '--shard=2/2: pass i/n'),
+    ({'scales': ['0', 'big']}, '--scales=0,big: pass numbers above 0'),
+    ({'scales': ['99']}, '--scales=99: pass .* at most 4'),
+    ({'scales': ['-1']}, '--scales=-1: pass numbers above 0'),
+    ({'scales': []}, '--scales=: pass numbers'),
+    ({'threshold': 2.0}, 'threshold must be in'),
+    ({'input': ''}, '--input= is empty'),
+    ({'output': ''}, '--output= is empty'),
+    ({'input': '~/absent'}, '--input=/.*[^~]/absent: no such file'),
+    ({'checkpoint': '~/absent'}, '/absent: no such checkpoint'),
+    ({'output': '-'}, 'pass --input=- and --output=- together'),
+    ({'input': '-', 'output': '-'}, 'exactly one kind'),
+  ],
+)
+def test_wrong_flags(flags, message, checkpoint, tmp_path):
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  with pytest.raises(SystemExit, match=message):
+    _run(
+      flags.pop('input', tmp_path / 'photo.png'),
+      flags.pop('output', tmp_path / 'out'),
+      checkpoint,
+      **flags,
+    )
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ({'checkpoint': 'absent'}, 'absent: no such checkpoint'),
+    ({'scales': ['0']}, '--scales=0: pass'),
+    ({'threshold': 7.0}, 'threshold must be in'),
+  ],
+)
+def test_wrong_flags_where_all_is_done_before(flags, message, tmp_path):
+  helpers.make_photo((4, 4)).save(tmp_path / 'photo.png')
+  (tmp_path / 'out/mask').mkdir(parents=True)
+  (tmp_path / 'out/mask/photo.png').touch()
+  flags = {'checkpoint': 'released', 'save': ['mask'], **flags}
+  with pytest.raises(SystemExit, match=message):
+    _run(tmp_path / 'photo.png', tmp_path / 'out', None, **flags)
+  assert not (tmp_path / 'out/report.jsonl').exists()
+
+
+def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
+  source, output = tmp_path / 'photo.png', tmp_path / 'out'
+  helpers.make_photo((4, 4)).save(source)
+
+  def check(folder, message):
+    # Said before the checkpoint, which is not there, is loaded.
+    with pytest.raises(SystemExit, match=f'--output={folder}: {message}'):
+      _run(source, folder, 'absent', save=['mask'])
+
+  output.touch()
+  check(output, f'{output} is a file')
+  check(output / 'deeper', f'{output} is a file')
+  output.unlink()
+  output.mkdir()
+  (output / 'mask').touch()
+  check(output, f'{output}/mask is a file')
+  (output / 'mask').unlink()
+  # Permissions do not hold for root.
+  access = os.access
+  monkeypatch.setattr(
+    os,
+    'access',
+    lambda path, mode: not mode & os.W_OK and access(path, mode),
+  )
+  check(output / 'deeper', f'no permission to write in {output}')
+
+
+def test_input_that_is_a_folder_of_results(tmp_path):
+  photo = tmp_path / 'cutout' / 'a.png'
+  photo.parent.mkdir()
+  helpers.make_photo((4, 4)).save(photo)
+  path = tmp_path / 'list.txt'
+  path.write_text('cutout/a.png\n', encoding='utf-8')
+  for source in (photo, photo.parent, tmp_path / 'c*' / '*', path):
+    # Said before the checkpoint, which is not there, is loaded.
+    with pytest.raises(SystemExit, match=f'is in {photo.parent}, where'):
+      _run(source, tmp_path, 'absent', overwrite=True)
+
+
+def test_output_inside_input_and_an_empty_folder(checkpoint, tmp_path):
+  with pytest.raises(SystemExit, match='is inside --input'):
+    _run(tmp_path, tmp_path / 'out', checkpoint)
+  with pytest.raises(SystemExit, match='no photos in it'):
+    _run(tmp_path, tmp_path.parent / 'out', checkpoint)

@@ -1,0 +1,159 @@
+"""Folders that are watched: what appears is done, once it is complete."""
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from absl.flags import FLAGS
+from absl.testing import flagsaver
+from PIL import Image
+
+from data_pipelines import cli
+from rmbg_jax import predict
+from rmbg_jax.inference import listing, watching
+from tests.support import clip_files, helpers
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+  monkeypatch.setattr(watching, '_SETTLED', 0.2)
+  monkeypatch.setattr(watching, '_TICK', 50)
+  limit = Image.MAX_IMAGE_PIXELS
+  yield
+  Image.MAX_IMAGE_PIXELS = limit
+
+
+def _wait(condition):
+  end = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+
+
+def _run(source, output, act):
+  """Watches while `act` runs in a thread; SIGINT follows."""
+
+  def act_and_end():
+    try:
+      act()
+    finally:
+      os.kill(os.getpid(), signal.SIGINT)
+
+  flags = {'input': str(source), 'output': str(output), 'watch': True}
+  thread = threading.Thread(target=act_and_end)
+  with flagsaver.flagsaver(save=['mask'], **flags), cli.reporting():
+    for name in ('input', 'output'):
+      FLAGS[name].parse(flags[name])
+    thread.start()
+    try:
+      predict.main(['predict'])
+    finally:
+      thread.join()
+
+
+def _read_report(output):
+  lines = (output / 'report.jsonl').read_text().splitlines()
+  return {Path(line['photo']).name: line for line in map(json.loads, lines)}
+
+
+def test_what_comes_is_done_and_what_came_before(tmp_path, monkeypatch, capsys):
+  remover = clip_files.Remover()
+  monkeypatch.setattr(predict, '_make_remover', lambda *_, **__: remover)
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  source.mkdir()
+  clip_files.draw(0).save(source / 'before.png')
+  content = io.BytesIO()
+  helpers.make_photo((80, 60)).save(content, 'png')
+  content = content.getvalue()
+
+  def act():
+    _wait((output / 'mask/before.png').exists)
+    # Written slowly, then renamed, then in a new folder.
+    with (source / 'slow.png').open('wb') as file:
+      file.write(content[: len(content) // 2])
+      file.flush()
+      time.sleep(0.6)  # Longer than what counts as settled.
+      file.write(content[len(content) // 2 :])
+    (source / 'b.part').write_bytes(content)
+    (source / 'b.part').rename(source / 'b.png')
+    (source / 'new/deep').mkdir(parents=True)
+    clip_files.draw(1).save(source / 'new/deep/c.jpg')
+    for name in ('slow', 'b', 'new/deep/c'):
+      _wait((output / f'mask/{name}.png').exists)
+
+  _run(source, output, act)
+  assert {line['status'] for line in _read_report(output).values()} == {'done'}
+  said = capsys.readouterr().out
+  assert 'Watching' in said and '4 done, 0 failed.' in said
+  # What came while it was down is done at the next start, alone.
+  clip_files.draw(2).save(source / 'meanwhile.png')
+  count = remover.count
+  _run(source, output, lambda: _wait((output / 'mask/meanwhile.png').exists))
+  assert remover.count == count + 1
+  assert len(_read_report(output)) == 5
+
+
+def test_broken_files_are_named_once_and_tried_again_when_they_change(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(watching, '_GIVEN_UP', 0.5)
+  remover = clip_files.Remover()
+  monkeypatch.setattr(predict, '_make_remover', lambda *_, **__: remover)
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  source.mkdir()
+  report = output / 'report.jsonl'
+
+  def act():
+    _wait(report.exists)
+    (source / 'a.png').write_bytes(b'no picture')
+    _wait(lambda: 'failed' in report.read_text())
+    time.sleep(0.5)
+    assert report.read_text().count('failed') == 1
+    clip_files.draw(0).save(source / 'a.png')
+    _wait((output / 'mask/a.png').exists)
+
+  _run(source, output, act)
+  assert _read_report(output)['a.png']['status'] == 'done'
+  said = capsys.readouterr().out
+  assert said.count('Failed: ') == 1 and '1 done, 0 failed.' in said
+
+
+def test_a_file_that_grows_is_not_ready(tmp_path, monkeypatch):
+  clock = [0.0]
+  monkeypatch.setattr(time, 'monotonic', lambda: clock[0])
+  path = tmp_path / 'a.png'
+  path.write_bytes(b'1')
+  job = listing.Job(photo=path, result=Path('a'))
+  queue = watching._Queue()
+  assert queue.update([job]) == [] and queue.is_waiting
+  for clock[0] in (0.15, 0.3, 0.45):
+    path.write_bytes(path.read_bytes() + b'1')
+    assert queue.update([job]) == []
+  clock[0] = 0.7
+  assert queue.update([job]) == [job]
+  assert queue.update([job]) == []  # Once.
+  path.unlink()
+  assert queue.update([job]) == [] and not queue.is_waiting
+
+
+@pytest.mark.parametrize('missing', [False, True])
+def test_misuse(missing, tmp_path, monkeypatch):
+  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
+  message = '--watch takes a folder'
+  if missing:
+    monkeypatch.setattr(watching.importlib.util, 'find_spec', lambda _: None)
+    message = 'pip install'
+  flags = {'input': str(tmp_path / 'a.png'), 'output': str(tmp_path / 'out')}
+  with (
+    pytest.raises(SystemExit, match=message),
+    flagsaver.flagsaver(watch=True, **flags),
+    cli.reporting(),
+  ):
+    for name in flags:
+      FLAGS[name].parse(flags[name])
+    predict.main(['predict'])

@@ -1,0 +1,48 @@
+"""The picture of what a training sees."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(tmp_path, *flags):
+  return subprocess.run(
+    [sys.executable, 'scripts/show_batch.py', '--config=configs/demo.py']
+    + [f'--config.data.dir={tmp_path / "data"}', '--config.data.demo.count=12']
+    + [*flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_show_batch(tmp_path):
+  out = tmp_path / 'batch.png'
+  result = _run(
+    tmp_path,
+    '--config.data.batch_size=4',
+    '--config.data.augment.color=0.5',
+    '--count=6',
+    '--cell=96',
+    f'--output={out}',
+  )
+  assert result.returncode == 0, result.stderr
+  picture = np.asarray(Image.open(out))
+  # Two lines of three pairs, each a photo, alpha and cut-out.
+  assert picture.shape[0] == 2 * 100 - 4
+  assert picture.shape[1] > 9 * 96
+  photo, alpha, cut = (picture[:96, 100 * k : 100 * k + 96] for k in range(3))
+  assert (alpha[..., 0] == alpha[..., 1]).all()
+  solid = alpha[..., 0] == 255
+  assert solid.any()
+  np.testing.assert_array_equal(cut[solid], photo[solid])
+  assert not cut[alpha[..., 0] == 0].any()
+  wrong = _run(tmp_path, '--config.data.augment.jpeg=2.0')
+  assert wrong.returncode == 1
+  assert 'Error: config.data.augment.jpeg=2.0' in wrong.stderr
+  assert 'Traceback' not in wrong.stderr

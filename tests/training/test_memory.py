@@ -1,0 +1,195 @@
+"""What fits a device's memory, and what is said where nothing does."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import full
+from data_pipelines.datasets import demo
+from data_pipelines.io import errors
+from rmbg_jax import runtime
+from rmbg_jax.training import loop, memory, settings, setup, state
+from rmbg_jax.weights import checkpoints
+from tests.support import helpers
+
+
+def _search(needs, *, limit, remats=(False, True), counts=(1, 2, 4, 8)):
+  """`needs` by (remat, accumulation); what was tried, too."""
+  tried = []
+
+  def measure(remat, accumulation):
+    tried.append((remat, accumulation))
+    return needs(remat, accumulation)
+
+  found, _ = memory.search(
+    measure, remats=remats, counts=list(counts), limit=limit
+  )
+  return found, tried
+
+
+def test_takes_the_first_that_fits():
+  def needs(remat, accumulation):
+    return 10 + (90 if remat else 900) // accumulation
+
+  assert _search(needs, limit=2000) == ((False, 1), [(False, 1)])
+  assert _search(needs, limit=100)[0] == (True, 1)
+  # Two parts cannot be enough, so they are not compiled.
+  found, tried = _search(needs, limit=35)
+  assert (found, tried) == (
+    (True, 4),
+    [(False, 1), (True, 1), (True, 4)],
+  )
+  assert _search(needs, limit=22)[0] == (True, 8)
+  assert _search(needs, limit=9)[0] is None
+  assert _search(needs, limit=100, counts=(2,))[0] == (True, 2)
+  assert _search(needs, limit=300, remats=(False,))[0] == (False, 4)
+
+
+def test_a_compiler_may_run_out_of_memory_itself():
+  found, tried = _search(
+    lambda remat, accumulation: 5 if accumulation > 2 else None, limit=10
+  )
+  assert found == (True, 4)
+  assert len(tried) == 4
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('data') / 'demo'
+  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
+  return directory
+
+
+def _make_config(data_dir, **changes):
+  return helpers.make_config(
+    data_dir,
+    **{
+      'model.remat': 'auto',
+      'optimizer.accumulation': 'auto',
+      'train.epochs': 1,
+      **changes,
+    },
+  )
+
+
+def test_the_choice_is_printed_saved_and_kept(
+  tmp_path, data_dir, monkeypatch, capsys
+):
+  config = _make_config(data_dir)
+  parts, mesh = setup.make_parts(config), state.make_mesh()
+
+  def measure(accumulation):
+    tried = _make_config(data_dir, **{'optimizer.accumulation': accumulation})
+    return memory.measure_step(tried, parts, mesh)
+
+  whole, half = measure(1), measure(2)
+  assert half < whole
+  pretended = int((whole + half) / 2 / 0.9)
+  monkeypatch.setattr(memory, 'find_available', lambda: pretended)
+  workdir = tmp_path / 'run'
+  loop.train_and_evaluate(config, workdir)
+  said = 'config.model.remat=False, config.optimizer.accumulation=2'
+  assert said in capsys.readouterr().out
+  with checkpoints.CheckpointStore(workdir, writable=False) as store:
+    saved = store.read_description(store.latest_step)['config']
+  assert saved['optimizer']['accumulation'] == 2
+  assert saved['model']['remat'] is False
+  # Where there is more memory, a training goes on as it began.
+  monkeypatch.setattr(memory, 'find_available', lambda: 10 * whole)
+  loop.train_and_evaluate(config, workdir)
+  assert said in capsys.readouterr().out
+  fixed = _make_config(data_dir, **{'optimizer.accumulation': 1})
+  with pytest.raises(errors.UserError, match='accumulation: 2 in the checkp'):
+    loop.train_and_evaluate(fixed, workdir)
+
+
+def test_what_cannot_fit_names_the_keys(data_dir, monkeypatch):
+  config = _make_config(data_dir)
+  parts = setup.make_parts(config)
+  monkeypatch.setattr(memory, 'find_available', lambda: 1000)
+  monkeypatch.setattr(memory, 'measure_step', lambda *_: 5_000_000_000)
+  with pytest.raises(
+    errors.UserError, match=r'batch_size=8 at 32x32 takes 5\.0 GB'
+  ) as raised:
+    memory.choose(config, parts, state.make_mesh())
+  for key in ('model.dtype', 'data.batch_size', 'data.size'):
+    assert f'config.{key}' in str(raised.value)
+
+
+def test_nothing_is_measured_where_the_memory_is_not_known(
+  data_dir, monkeypatch
+):
+  monkeypatch.setattr(memory, 'find_available', lambda: None)
+  monkeypatch.delattr(memory, 'measure_step')
+  config = _make_config(data_dir)
+  parts, mesh = setup.make_parts(config), state.make_mesh()
+  chosen = memory.choose(config, parts, mesh)
+  assert (chosen.model.remat, chosen.optimizer.accumulation) == (False, 1)
+  assert config.model.remat == 'auto'
+  fixed = _make_config(
+    data_dir, **{'model.remat': True, 'optimizer.accumulation': 2}
+  )
+  assert memory.choose(fixed, parts, mesh).optimizer.accumulation == 2
+
+
+def test_full_leaves_it_to_the_device():
+  config = full.get_config()
+  settings.check_config(config)
+  assert config.model.remat == config.optimizer.accumulation == 'auto'
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'),
+  [
+    ('model.remat', 'yes'),
+    ('model.remat', 1),
+    ('optimizer.accumulation', 'most'),
+    ('optimizer.accumulation', True),
+    ('optimizer.accumulation', 1.5),
+  ],
+)
+def test_other_values_are_refused(key, value):
+  config = helpers.make_config('', **{key: value})
+  with pytest.raises(errors.UserError, match=f"{key} must be .* or 'auto'"):
+    settings.check_config(config)
+
+
+def _exhaust(*_):
+  raise jax.errors.JaxRuntimeError(
+    'RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.\nmore'
+  )
+
+
+def test_a_training_out_of_memory_names_the_keys(
+  tmp_path, data_dir, monkeypatch
+):
+  monkeypatch.setattr(setup, 'make_train_step', lambda *_: _exhaust)
+  with pytest.raises(errors.UserError, match='allocating 17179869184') as error:
+    loop.train_and_evaluate(helpers.make_config(data_dir), tmp_path)
+  assert '--config.optimizer.accumulation=auto' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_other_errors_of_a_device_stay_what_they_are():
+  with (
+    pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'),
+    runtime.naming_remedies('Nothing.'),
+  ):
+    raise jax.errors.JaxRuntimeError('INTERNAL: a mistake')
+  with (
+    pytest.raises(errors.UserError, match='used up'),
+    runtime.naming_remedies('Nothing.'),
+  ):
+    raise MemoryError
+
+
+def test_a_prediction_out_of_memory_names_the_flags(tmp_path, monkeypatch):
+  from rmbg_jax.inference import remover as remover_lib
+  from tests.support import colour_network
+
+  path = tmp_path / 'network.safetensors'
+  colour_network.save_release(path, (2, 1))
+  remover = remover_lib.BackgroundRemover.from_checkpoint(path)
+  monkeypatch.setattr(remover, '_compute_probs', _exhaust)
+  with pytest.raises(errors.UserError, match='--batch_size'):
+    remover.predict(np.zeros((1, 64, 64, 3), np.uint8))

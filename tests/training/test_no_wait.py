@@ -1,0 +1,167 @@
+"""Training does not wait: for a rate, for a loss, for another program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rmbg_jax.training import (
+  inputs,
+  loop,
+  optimizers,
+  resume,
+  signals,
+  state,
+  writers,
+)
+from rmbg_jax.training import step as step_lib
+from rmbg_jax.training.resume import MonitorState, Position
+from rmbg_jax.weights import checkpoints
+
+OPTIONS = {'weight_decay': 0.1, 'clip_norm': 1.0}
+
+
+def _make_params():
+  return {'encoder': {'w': jnp.ones((2, 3))}, 'head': jnp.full(4, 2.0)}
+
+
+class _Batches:
+  """An endless loader of small arrays."""
+
+  def __next__(self):
+    return {'image': np.ones((4, 4), np.float32)}
+
+  def get_state(self):
+    return {}
+
+  def set_state(self, state):
+    pass
+
+
+def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
+  tmp_path, monkeypatch
+):
+  mesh, events, traces = state.make_mesh(), [], []
+
+  @jax.jit
+  def compute(train_state, batch, learning_rate):
+    traces.append(learning_rate)
+    loss = jnp.mean(batch['image']) * learning_rate
+    return train_state.replace(step=train_state.step + 1), jnp.stack(
+      [loss] * len(step_lib.METRICS)
+    )
+
+  def take_step(*arguments):
+    events.append('step')
+    return compute(*arguments)
+
+  def read(array):
+    events.append('read')
+    return np.asarray(array)
+
+  monkeypatch.setattr(jax, 'device_get', read)
+  start = state.TrainState(
+    step=state.put_scalar(0.0, mesh), params={}, batch_stats={}, opt_state=()
+  )
+  # Whatever is not put there or read explicitly is an error.
+  with jax.transfer_guard('disallow'):
+    _, position, report = loop._train_epoch(
+      take_step,
+      start,
+      inputs.Inputs([], [], _Batches(), [], steps_per_epoch=4),
+      Position(epoch=2, monitor=MonitorState(learning_rate=1.0)),
+      mesh=mesh,
+      stop_request=signals.StopRequest(),
+      save=lambda *_: None,
+      save_every=0,
+      profiler=writers.Profiler(tmp_path, (0, 0), active=False),
+      progress={'disable': True},
+      schedule=lambda step: step / 2,
+      val_loss=0.5,
+    )
+  # One small transfer a step.
+  assert events == ['step', 'step'] + ['read', 'step'] * 2 + ['read'] * 2
+  assert len(traces) == 1, 'another rate compiled another program'
+  assert position.loss == (8 + 9 + 10 + 11) / 2
+  assert report['grad_norm'] == 11 / 2
+
+
+@pytest.mark.parametrize('schedule', optimizers.SCHEDULES)
+def test_a_schedule_computes_on_the_host(schedule):
+  rates = optimizers.make_schedule(
+    schedule, learning_rate=1e-3, warmup_steps=10, total_steps=50
+  )
+  ours = [rates(step) for step in range(60)]
+  assert all(isinstance(rate, float) for rate in ours)
+  rest = (
+    optax.cosine_decay_schedule(1e-3, 40)
+    if schedule == 'cosine'
+    else optax.constant_schedule(1e-3)
+  )
+  expected = optax.join_schedules(
+    [optax.linear_schedule(0.0, 1e-3, 10), rest], [10]
+  )
+  np.testing.assert_allclose(
+    ours, [expected(step) for step in range(60)], rtol=1e-5, atol=1e-10
+  )
+
+
+def _make_optimizer_with_rate(learning_rate, encoder_rate):
+  """The optimiser as it was when the rate was a part of its state."""
+
+  def build(learning_rate):
+    return optax.chain(
+      optax.clip_by_global_norm(OPTIONS['clip_norm']),
+      optax.chain(
+        optimizers._scale_by_adam(),
+        optimizers._decay_kernels(OPTIONS['weight_decay']),
+        optax.scale_by_learning_rate(learning_rate),
+      ),
+      optax.masked(
+        optax.scale(encoder_rate),
+        lambda params: optimizers._by_part(params, True, False),
+      ),
+    )
+
+  frozen = 'frozen' if encoder_rate == 0 else 'trained'
+  return optax.partition(
+    {
+      'trained': optax.inject_hyperparams(build)(learning_rate=learning_rate),
+      'frozen': optax.set_to_zero(),
+    },
+    lambda params: optimizers._by_part(params, frozen, 'trained'),
+  )
+
+
+@pytest.mark.parametrize('encoder_rate', [0.0, 0.5])
+@pytest.mark.parametrize('rate', [0.1, optax.constant_schedule(0.1)])
+@pytest.mark.parametrize('use_ema', [False, True])
+def test_goes_on_with_a_rate_in_the_state(
+  tmp_path, rate, encoder_rate, use_ema
+):
+  mesh = state.make_mesh()
+  variables = {'params': _make_params(), 'batch_stats': {'m': jnp.zeros(2)}}
+  gradient = jax.tree.map(lambda p: p / 3, variables['params'])
+
+  old_optimizer = _make_optimizer_with_rate(rate, encoder_rate)
+  old = state.create_train_state(
+    variables, old_optimizer, mesh, use_ema=use_ema
+  )
+  _, opt_state = old_optimizer.update(gradient, old.opt_state, old.params)
+  old = old.replace(step=old.step + 1, opt_state=opt_state)
+  with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
+    resume.save_state(store, old, metrics=None, description={})
+
+  optimizer = optimizers.make_optimizer(
+    encoder_rate=encoder_rate, is_frozen=lambda _: not encoder_rate, **OPTIONS
+  )
+  blank = state.create_train_state(variables, optimizer, mesh, use_ema=use_ema)
+  with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
+    restored = resume.restore_state(store, blank, step=1)
+  assert jax.tree.structure(restored) == jax.tree.structure(blank)
+  expected, _ = old_optimizer.update(gradient, old.opt_state, old.params)
+  updates, _ = optimizer.update(
+    gradient, restored.opt_state, restored.params, learning_rate=0.1
+  )
+  jax.tree.map(np.testing.assert_array_equal, updates, expected)

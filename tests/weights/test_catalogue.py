@@ -1,0 +1,117 @@
+"""What is said of the checkpoints that there are by name."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rmbg_jax import list_checkpoints, load_model
+from rmbg_jax.weights import catalogue, download, hub, release, u2net_onnx
+from tests.support import colour_network
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def found(monkeypatch, tmp_path):
+  """All of them by name; nothing is in a cache."""
+  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(hub, 'list_cached', lambda: iter(()))
+  return {one.name: one for one in list_checkpoints()}
+
+
+def test_all_names_and_where_they_come_from(found):
+  assert list(found) == [*release.RELEASED, *u2net_onnx.PUBLISHED]
+  assert {found[name].origin for name in release.RELEASED} == {'shipped'}
+  for name in u2net_onnx.PUBLISHED:
+    assert found[name].origin == 'downloadable'
+    assert found[name].location.startswith('https://')
+
+
+@pytest.mark.parametrize('name', release.RELEASED)
+def test_it_is_what_the_file_and_the_model_card_say(found, name):
+  one, path = found[name], release.find_released(name)
+  description = load_model(name).description
+  assert one.size == path.stat().st_size
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  assert one.checksum == f'sha256:{digest}'
+  assert one.terms == description['terms']
+  assert list(one.training_data) == description['training_data']
+  assert one.scores['val']['iou'] == description['scores']['all']['iou']
+  rows = {
+    line.split('|')[1].strip().removesuffix(' (p)'): line
+    for line in (ROOT / 'docs/model_card.md').read_text().splitlines()
+    if line.startswith('| ') and line.count('|') == 4
+  }
+  for source, terms in one.training_data.items():
+    assert terms == 'none stated' or terms in rows[source], source
+    for stated in ('CC ', 'MIT', 'Apache', 'non-commercial', 'Public'):
+      assert (stated in rows[source]) == (stated in terms), source
+
+
+def test_the_published_ones_are_what_the_documentation_says(found):
+  text = (ROOT / 'docs/u2net.md').read_text()
+  for name in u2net_onnx.PUBLISHED:
+    one = found[name]
+    megabytes = f'{one.size / 1e6:.1f}'.removesuffix('.0')
+    row = f'| `{name}` | {one.parameters:,} | {megabytes} MB |'
+    assert row in text
+  card = (ROOT / 'docs/model_card.md').read_text()
+  for value in found['u2netp'].scores['val'].values():
+    assert f'| {value:.3f} |'.replace('0.', '.') in card
+
+
+def test_what_is_downloaded_is_in_the_cache(found, tmp_path):
+  (tmp_path / 'u2netp.onnx').touch()
+  again = {one.name: one for one in list_checkpoints()}
+  assert again['u2netp'].origin == 'cached'
+  assert again['u2netp'].location == str(tmp_path / 'u2netp.onnx')
+
+
+def test_releases_of_others_in_the_cache_of_the_hub(
+  found, monkeypatch, tmp_path
+):
+  mine, other = tmp_path / 'a.safetensors', tmp_path / 'b.safetensors'
+  colour_network.save_release(mine, (2, 1))
+  other.write_bytes(b'of another project')
+  cached = [
+    (hub.Address('me/net', 'c0', path.name), path) for path in (mine, other)
+  ]
+  monkeypatch.setattr(hub, 'list_cached', lambda: iter(cached))
+  one = list_checkpoints()[-1]
+  assert one.name == 'hf://me/net@c0/a.safetensors'
+  assert (one.origin, one.location) == ('cached', str(mine))
+  assert one.terms.startswith('not stated')
+  text = catalogue.format_checkpoint(one)
+  assert 'not measured' in text
+  json.dumps(one.scores)
+
+
+def test_the_text_has_all(found):
+  text = catalogue.format_checkpoint(found['small'])
+  assert text.startswith('small (the default)\n')
+  for part in ('7.8 MB', 'sha256:', '288x288', 'CC BY-NC', 'IoU 0.849'):
+    assert part in text
+
+
+def test_the_page_names_no_folders(found):
+  text = catalogue.format_page(list(found.values()))
+  assert str(ROOT) not in text
+  for one in found.values():
+    assert f'**{one.name}** ({one.origin}, ' in text
+    assert one.checksum in text
+
+
+def test_the_command_prints_all():
+  result = subprocess.run(
+    [sys.executable, '-m', 'rmbg_jax.predict', '--list_checkpoints'],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  for name in (*release.RELEASED, *u2net_onnx.PUBLISHED):
+    assert f'\n{name}' in f'\n{result.stdout}'

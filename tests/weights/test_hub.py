@@ -1,0 +1,189 @@
+"""Checkpoints on the hub, for which a server of the test's own stands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+from data_pipelines.io import errors
+from rmbg_jax import list_checkpoints, load_model
+from rmbg_jax.export import model_card
+from rmbg_jax.weights import hub, load
+from tests.support import colour_network, hub_server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+  """The hub, with a network in me/net, and an empty cache."""
+  path = tmp_path / 'net.safetensors'
+  colour_network.save_release(path, (2, 1))
+  server = hub_server.Hub()
+  content = path.read_bytes()
+  server.files['me/net'] = {
+    'model.safetensors': content,
+    'nets/other.safetensors': content,
+    'model.pth': b'a pickle',
+  }
+  monkeypatch.setattr(constants, 'ENDPOINT', server.endpoint)
+  template = f'{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}'
+  monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+  monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True)
+  huggingface_hub.close_session()
+  yield server
+  server.close()
+  huggingface_hub.close_session()
+
+
+@pytest.mark.parametrize(
+  ('text', 'parts'),
+  [
+    ('hf://me/net', ('me/net', None, 'model.safetensors')),
+    ('hf://me/net@v1', ('me/net', 'v1', 'model.safetensors')),
+    ('hf://me/net/a/b.h5', ('me/net', None, 'a/b.h5')),
+    ('hf://me/net@refs%2Fpr%2F1/x.onnx', ('me/net', 'refs/pr/1', 'x.onnx')),
+  ],
+)
+def test_addresses(text, parts):
+  address = hub.parse_address(text)
+  assert address == parts
+  assert hub.parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize('text', ['hf://', 'hf://net', 'hf:///net', 'hf://a/'])
+def test_what_is_no_address_is_refused(text):
+  with pytest.raises(errors.UserError, match='Pass hf://OWNER/NAME'):
+    load.check_exists(text)
+
+
+def test_loads_once_and_then_without_a_network(server, monkeypatch):
+  for text in (
+    'hf://me/net',
+    'hf://me/net@refs%2Fpr%2F1/nets/other.safetensors',
+  ):
+    loaded = load_model(text)
+    assert loaded.description['architecture']['name']
+  load_model('hf://me/net')
+  assert len(server.downloads) == 1  # The content is the same.
+  listed = {one.name: one for one in list_checkpoints()}
+  cached = f'hf://me/net@{hub_server.COMMIT}/model.safetensors'
+  assert listed[cached].origin == 'cached'
+  server.close()
+  load_model('hf://me/net')
+  load_model(cached)  # As it is listed.
+  monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+  load_model('hf://me/net')
+  with pytest.raises(errors.MissingFileError, match='no copy is in its cache'):
+    load_model('hf://me/net/absent.safetensors')
+
+
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [
+    ('hf://me/absent', 'no such repository'),
+    ('hf://me/net@v2', 'no such revision'),
+    ('hf://me/net/absent.safetensors', 'no absent.safetensors'),
+    ('hf://me/net..x', 'Cannot have -- or ..'),
+  ],
+)
+def test_what_is_not_there_is_said_in_a_line(server, text, reason):
+  with pytest.raises(errors.MissingFileError, match=reason) as caught:
+    load_model(text)
+  assert '\n' not in str(caught.value)
+  assert str(caught.value).startswith(text)
+
+
+def test_no_pickle_is_fetched(server):
+  with pytest.raises(errors.UserError, match='may run code'):
+    load_model('hf://me/net/model.pth')
+  assert not server.downloads
+
+
+def test_other_content_than_stated_is_refused(server):
+  server.lying = True
+  with pytest.raises(errors.UserError, match='does not have the checksum'):
+    load_model('hf://me/net')
+
+
+def _run(server, tmp_path, *command, token='hf_token'):
+  return subprocess.run(
+    [sys.executable, *map(str, command)],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'HF_ENDPOINT': server.endpoint,
+      'HF_HOME': str(tmp_path / 'home'),
+      'HF_TOKEN': token,
+      'HF_HUB_DISABLE_XET': '1',
+    },
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_push_and_predict(server, tmp_path):
+  push = (
+    'scripts/push_to_hub.py',
+    f'--checkpoint={tmp_path / "net.safetensors"}',
+    '--repo=me/new',
+    '--license=cc-by-4.0',
+  )
+  pushed = _run(server, tmp_path, *push)
+  assert pushed.returncode == 0, pushed.stderr
+  card = huggingface_hub.ModelCard(server.files['me/new']['README.md'].decode())
+  assert card.data.license == 'cc-by-4.0'
+  assert card.data.pipeline_tag == 'image-segmentation'
+  assert 'jax' in card.data.tags
+  loaded = load_model('hf://me/new')
+  expected = load_model(tmp_path / 'net.safetensors')
+  np.testing.assert_equal(loaded.variables, expected.variables)
+  again = _run(server, tmp_path, *push)
+  assert 'Pass --update' in again.stderr
+  assert 'Traceback' not in again.stderr
+
+
+def test_predict_by_an_address(server, tmp_path):
+  predicted = _run(
+    server,
+    tmp_path,
+    '-m',
+    'rmbg_jax.predict',
+    '--checkpoint=hf://me/net',
+    f'--input={ROOT}/docs/images/photos/cat.jpg',
+    f'--output={tmp_path / "out"}',
+  )
+  assert predicted.returncode == 0, predicted.stderr
+  assert (tmp_path / 'out/cutout/cat.png').exists()
+  assert 'HTTP Request' not in predicted.stderr
+
+
+def test_without_the_right_to_write(server, tmp_path):
+  refused = _run(
+    server, tmp_path, 'scripts/push_to_hub.py', '--repo=me/new', token='x'
+  )
+  assert refused.returncode == 1
+  (line,) = refused.stderr.splitlines()[-1:]
+  assert line.startswith('Error: --repo=me/new cannot be written to')
+  assert 'me/new' not in server.files
+
+
+def test_the_card_of_the_released_weights():
+  card = huggingface_hub.ModelCard(
+    model_card.make_card(
+      load_model('small').description,
+      repository='me/small',
+      license_name='other',
+    )
+  )
+  assert card.data.license == 'other'
+  values = {r.metric_type: r.metric_value for r in card.data.eval_results}
+  assert values == {'iou': 0.8488, 'mae': 0.0438}
+  assert 'for research' in card.content
+  assert 'hf://me/small' in card.content

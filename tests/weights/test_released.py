@@ -1,0 +1,67 @@
+"""The weights that come with the project, and what is said of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import lite, small
+from rmbg_jax import BackgroundRemover, load_model
+from rmbg_jax.training import setup
+from rmbg_jax.weights import load, release
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {'small': small, 'lite': lite}
+
+
+def test_there_is_a_default():
+  assert release.find_released('released').stem == release.RELEASED[0]
+  assert set(CONFIGS) == set(release.RELEASED)
+  sizes = [release.find_released(n).stat().st_size for n in release.RELEASED]
+  assert sum(sizes) < 40e6
+
+
+@pytest.mark.parametrize('name', release.RELEASED)
+def test_the_file_says_what_the_model_card_says(name):
+  description = load_model(name).description
+  card = (ROOT / 'docs' / 'model_card.md').read_text()
+  _, _, card = card.partition(f'\n## `{name}`\n')
+  own, _, _ = card.partition('\n## ')
+  for source, score in description['scores'].items():
+    mae, iou = (f'{score[key]:.3f}'.lstrip('0') for key in ('mae', 'iou'))
+    assert f'| {source} | {score["images"]} | {mae} | {iou} |' in own
+  assert f'{description["image_passes"]:,} image passes' in own
+  for source in description['training_data']:
+    assert f'\n| {source} ' in card
+  assert 'for research' in description['terms']
+  assert f'--config=configs/{name}.py:device' in description['training_command']
+  # Nothing of the machine that they were trained on.
+  assert '/tmp' not in str(description)
+
+
+@pytest.mark.parametrize('name', release.RELEASED)
+def test_they_fit_their_configuration(name):
+  config = CONFIGS[name].get_config('device')
+  _, model = setup.create_model(config.model)
+  loaded = load_model(name)
+  assert loaded.preprocessing.size == tuple(config.data.size)
+  load.load_variables(name, model)
+
+
+@pytest.mark.parametrize('name', release.RELEASED)
+def test_they_cut_out_what_stands_before_a_background(name, rng):
+  """A disc of another colour, anywhere: random weights would not find it."""
+  remover = BackgroundRemover.from_checkpoint(name)
+  y, x = np.mgrid[:200, :240]
+  for _ in range(3):
+    center = rng.uniform(80, 120, 2)
+    inside = (y - center[0]) ** 2 + (x - center[1]) ** 2 < 60**2
+    photo = np.where(
+      inside[..., None], rng.integers(150, 250, 3), rng.integers(0, 90, 3)
+    )
+    noise = rng.normal(0, 4, photo.shape)
+    photo = np.clip(photo + noise, 0, 255).astype(np.uint8)
+    alpha = remover.alpha(Image.fromarray(photo))
+    found = alpha > 0.5
+    assert (found & inside).sum() / (found | inside).sum() > 0.9
