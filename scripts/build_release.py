@@ -16,11 +16,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-ROOT = Path(__file__).resolve().parent.parent
-
 import rmbg_jax
 from data_pipelines import cli
 from data_pipelines.io import errors, files
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: list[str]) -> None:

@@ -31,10 +31,9 @@ from typing import Any
 
 from absl import app, flags
 
-ROOT = Path(__file__).resolve().parent.parent
-
 from rmbg_jax import command_line
 
+ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
 _TIMED_STEPS = 8
 # To compile, to read, and to score, where that has not been timed.

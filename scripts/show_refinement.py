@@ -9,13 +9,9 @@ pixels, for a network's answer. Left to right: the photo, then alpha without
 refinement, guided, by matting, the truth. Below, each cut-out before white.
 """
 
-from pathlib import Path
-
 import numpy as np
 from absl import app
 from PIL import Image, ImageDraw
-
-ROOT = Path(__file__).resolve().parent.parent
 
 from data_pipelines import cli
 from data_pipelines.datasets import demo

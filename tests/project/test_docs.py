@@ -77,6 +77,7 @@ SETUP = (
   'python3 scripts/test.py',
   '.venv/bin/ruff',
   'bash .ci/run',
+  'pre-commit install',
 )
 # Appended to configurations: a network and a data set for seconds.
 SMALL = (
