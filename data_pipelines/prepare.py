@@ -10,7 +10,6 @@ from 0 to 255. The originals are only read. The same command goes on where it
 was interrupted, and changes nothing where all is done.
 """
 
-import dataclasses
 from pathlib import Path
 
 from absl import app, flags
@@ -91,7 +90,7 @@ def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
     (flags.FLAGS.p3m, p3m.read_p3m, p3m.PUBLISHED),
     (flags.FLAGS.cod10k, cod10k.read_cod10k, cod10k.PUBLISHED),
     (flags.FLAGS.people, people.read_people, people.PUBLISHED),
-    (flags.FLAGS.folder, _read_own, {}),
+    (flags.FLAGS.folder, prepare_lib.read_own, {}),
   )
   everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()
@@ -119,13 +118,6 @@ def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
       'Pass at least one of --p3m, --cod10k, --people, --folder.'
     )
   return everything, unwanted, problems
-
-
-def _read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
-  return [
-    dataclasses.replace(pair, source=pair.source or 'folder')
-    for pair in folder.read_folder(directory, problems)
-  ]
 
 
 def _define_flags() -> None:

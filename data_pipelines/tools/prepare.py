@@ -212,6 +212,14 @@ def _is_plain_jpeg(path: Path) -> bool:
     return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
 
 
+def read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
+  """Returns a folder's pairs; those without a source are of 'folder'."""
+  return [
+    dataclasses.replace(pair, source=pair.source or 'folder')
+    for pair in folder.read_folder(directory, problems)
+  ]
+
+
 def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
   """Writes a table of what was left out: names and reasons."""
   with (

@@ -19,7 +19,8 @@ from flax import traverse_util
 from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
 from rmbg_jax.models import graph as graph_lib
-from rmbg_jax.models import layers, unet
+from rmbg_jax.models import layers as layers_lib
+from rmbg_jax.models import unet
 from rmbg_jax.weights import keras_h5, keras_preprocess, load, release
 
 # Of the layout; both versions of Keras check that there is one.
@@ -209,7 +210,7 @@ class _Model:
     )
 
   def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
-    kernel, bias = self._find(layers.CONV_KEYS, node.name)
+    kernel, bias = self._find(layers_lib.CONV_KEYS, node.name)
     side = kernel.shape[0]
     padding = 'same'
     if node.stride > 1 and not node.padding:  # Keras pads on other sides.
@@ -248,7 +249,7 @@ class _Model:
       momentum=self._momentum,
       epsilon=node.epsilon,
     )
-    values = self._find(layers.NORM_KEYS, node.norm)
+    values = self._find(layers_lib.NORM_KEYS, node.norm)
     self.weights[norm] = dict(zip(keras_h5.NORM_PARTS, values, strict=True))
     return norm
 

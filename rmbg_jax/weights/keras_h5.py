@@ -23,11 +23,11 @@ import h5py
 import numpy as np
 
 from data_pipelines.io import errors
-from rmbg_jax.models import layers
+from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
 
-# What Keras calls the weights of `layers.CONV_KEYS` and `layers.NORM_KEYS`.
+# What Keras calls the weights of `CONV_KEYS` and `NORM_KEYS` in models/layers.py.
 CONV_PARTS = ('kernel', 'bias')
 NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # The last stage and the classifier, which the encoder does without.
@@ -200,7 +200,7 @@ def _encoder_names(
   for conv, norm in matching.encoder_layers(stage_sizes):
     convs = _conv_names(prefix + conv, encoder_layer_name(conv))
     if dialect == 'torchvision':
-      del convs[layers.CONV_KEYS[1].format(prefix + conv)]
+      del convs[layers_lib.CONV_KEYS[1].format(prefix + conv)]
     names |= convs | _norm_names(prefix + norm, encoder_layer_name(norm))
   return names
 
@@ -208,14 +208,14 @@ def _encoder_names(
 def _conv_names(ours: str, theirs: str) -> dict[str, str]:
   return {
     key.format(ours): f'{theirs}/{part}'
-    for key, part in zip(layers.CONV_KEYS, CONV_PARTS, strict=True)
+    for key, part in zip(layers_lib.CONV_KEYS, CONV_PARTS, strict=True)
   }
 
 
 def _norm_names(ours: str, theirs: str) -> dict[str, str]:
   return {
     key.format(ours): f'{theirs}/{part}'
-    for key, part in zip(layers.NORM_KEYS, NORM_PARTS, strict=True)
+    for key, part in zip(layers_lib.NORM_KEYS, NORM_PARTS, strict=True)
   }
 
 

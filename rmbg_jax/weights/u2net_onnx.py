@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.io import errors
+from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.weights import download, matching, release
@@ -102,13 +103,13 @@ def read_model(path: Path) -> matching.ForeignModel:
     add(
       [
         key.format(f'{name}/conv' if is_block else name)
-        for key in layers.CONV_KEYS
+        for key in layers_lib.CONV_KEYS
       ],
       {conv.weight: kernel, conv.bias or f'{conv.weight} (no bias)': bias},
     )
     if is_block:
       add(
-        [key.format(f'{name}/bn') for key in layers.NORM_KEYS],
+        [key.format(f'{name}/bn') for key in layers_lib.NORM_KEYS],
         _norm_parts(conv, graph.tensors, filters),
       )
   architecture = {

@@ -329,7 +329,7 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
   Image.new('RGB', (24, 20), 'red').save(root / 'Images/n0.png', 'jpeg')
   out = tmp_path / 'out'
   # With the prefix, one name is longer than names can be.
-  pairs = combine.name_pairs(prepare._read_own(str(root), []))
+  pairs = combine.name_pairs(prepare.read_own(str(root), []))
   written, rejected = prepare.prepare(
     pairs, out=out, size='8', allow_empty=False, invert=()
   )
@@ -344,7 +344,7 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
       suffix = {'.jpg': 'JPEG', '.png': 'PNG'}[pair.image_path.suffix]
       assert photo.format == suffix
   rows = [('', 'caf\udce9 is not right')]
-  prepare._write_rejected(out / prepare.REJECTED_NAME, rows)
+  prepare.write_rejected(out / prepare.REJECTED_NAME, rows)
   assert b'caf\xe9' in (out / prepare.REJECTED_NAME).read_bytes()
 
 

@@ -37,7 +37,8 @@ import pathlib
 import grain
 import numpy as np
 from absl import flags
-from data_pipelines import folder, loader, sources, tfds_sets, transforms
+from data_pipelines.batches import loader, transforms
+from data_pipelines.datasets import folder, sources, tfds_sets
 
 root = pathlib.Path(sys.argv[1])
 flags.FLAGS.mark_as_parsed()
