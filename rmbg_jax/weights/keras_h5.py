@@ -27,7 +27,7 @@ from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
 
-# What Keras calls the weights of `CONV_KEYS` and `NORM_KEYS` in models/layers.py.
+# What Keras calls the weights of `layers.CONV_KEYS` and `NORM_KEYS`.
 CONV_PARTS = ('kernel', 'bias')
 NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # The last stage and the classifier, which the encoder does without.
