@@ -7,18 +7,19 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import tqdm
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from data_pipelines.io import errors
 from rmbg_jax.training import (
-  inputs,
   memory,
   monitor,
   optimizers,
@@ -54,271 +55,375 @@ def train_and_evaluate(
     DivergedError: if the loss stops being finite.
     Stopped: after SIGTERM or Ctrl-C, when everything is saved.
   """
-  mesh = state.make_mesh()
-  is_main = jax.process_index() == 0
-  wanted, parts = config, setup.make_parts(config)
-  data = parts.data
-  on_plateau = config.optimizer.schedule == 'plateau'
-  if is_main:
-    print(summary.summarize(parts.model, size=parts.preprocessing.size))
-    print(
-      f'{len(data.training)} images to train on, {len(data.validation)} to '
-      f'validate, {data.steps_per_epoch} steps per epoch, on '
-      f'{jax.device_count()} {jax.devices()[0].platform} device(s). Working '
-      f'directory: {workdir}'
-    )
-
-  position = resume.Position(
-    monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
-  )
   with (
     memory.naming_keys(config),
     checkpoints.CheckpointStore(workdir, writable=True) as store,
     signals.StopRequest() as stop_request,
   ):
-    latest = store.latest_step
-    if latest is not None:  # Other settings are refused before anything loads.
-      saved = store.read_description(latest)
-      config = memory.take_chosen(config, saved['config'])
-      resume.check_compatible(saved, setup.settle(parts, config).description)
-      position = resume.Position.from_dict(saved['position'])
-      training_data = saved['training_data']
-    else:
-      training_data = setup.find_training_data(config, parts)
-      config = memory.choose(config, parts, mesh)
-    parts = setup.settle(parts, config)
-    chosen = memory.describe(wanted, config)
-    if is_main and chosen:
-      print(chosen)
-    train_state = setup.create_train_state(
-      config, parts, mesh, resumed=latest is not None
-    )
-    if latest is not None:
-      train_state = resume.restore_state(store, train_state, step=latest)
-      data.train_batches.set_state(position.iterator)
-      if is_main and position.epoch >= config.train.epochs:
-        print(
-          f'Complete: {position.epoch} epochs. Raise config.train.epochs to go '
-          'on.'
-        )
-      elif is_main:
-        print(
-          f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.'
-        )
-
-    train_step = setup.make_train_step(config, parts)
-    eval_step = validation.make_eval_step(
-      parts.model,
-      parts.preprocessing,
-      deterministic=config.deterministic,
-      **parts.loss_options,
-    )
-    predict_step = validation.make_predict_step(
-      parts.model, parts.preprocessing, mesh
-    )
-
-    def save(train_state, position, *, metrics=None):
-      description = {
-        **parts.description,
-        'training_data': training_data,
-        'position': position.to_dict(),
-      }
-      resume.save_state(
-        store, train_state, metrics=metrics, description=description
-      )
-
-    reporter = writers.Reporter(
-      workdir,
-      first_epoch=position.epoch,
-      tensorboard=config.train.tensorboard,
-      active=is_main,
-    )
-    if is_main and position.epoch < config.train.epochs:
-      print('The first step compiles the network, which takes a while.')
-    stopped, shown = False, None
-    profiler = writers.Profiler(
-      workdir, config.train.profile_steps, active=is_main
-    )
-    while position.epoch < config.train.epochs and not monitor.is_over(
-      position.monitor, parts.monitor_settings
-    ):
-      schedule = parts.schedule
-      if on_plateau:
-        schedule = functools.partial(_get_rate, position.monitor)
+    training = _prepare(config, workdir, store, stop_request)
+    stopped = False
+    while not stopped and not training.is_over:
       # Within an epoch, the order is: next batch -> step -> look at the
       # previous step's loss, while the device computes this one's. After it:
       # evaluate -> log -> save, so that a checkpoint has its own metrics.
-      began, first_step = time.monotonic(), position.step
-      train_state, position, report = _train_epoch(
-        train_step,
-        train_state,
-        data,
-        position,
-        mesh=mesh,
-        stop_request=stop_request,
-        save=save,
-        save_every=config.train.save_every,
-        profiler=profiler,
-        progress={
-          'desc': f'Epoch {position.epoch + 1}/{config.train.epochs}',
-          'disable': not is_main,
-        },
-        schedule=schedule,
-        val_loss=reporter.last.get('val_loss', math.nan),
-      )
-      if position.step < data.steps_per_epoch:  # Stopped on request.
-        save(train_state, position)
+      began = time.monotonic()
+      report = training.train_epoch()
+      if report is None:  # Stopped on request.
+        training.save()
         stopped = True
         break
-      trained = time.monotonic()
-      scores = validation.evaluate(
-        eval_step, train_state.eval_variables, data.eval_batches, mesh=mesh
-      )
-      _check_finite({'val_loss': scores['val_loss']}, int(train_state.step))
-      row = {
-        'epoch': position.epoch,
-        'learning_rate': schedule(
-          (position.epoch + 1) * data.steps_per_epoch - 1
-        ),
-        'loss': position.loss / data.steps_per_epoch,
-        **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},
-        **report,
-        'images_per_second': round(
-          config.data.batch_size
-          * (data.steps_per_epoch - first_step)
-          / (trained - began),
-          2,
-        ),
-        'seconds': round(time.monotonic() - began, 2),
-      }
-      reporter.write(row)
-      if _is_due(position.epoch, config.train):
-        # Always the same; to begin with the batches reads many ahead.
-        shown = next(iter(data.eval_batches)) if shown is None else shown
-        reporter.write_grid(
-          position.epoch,
-          _make_grid(
-            predict_step,
-            train_state.eval_variables,
-            shown,
-            count=config.train.grid_images,
-            mesh=mesh,
-          ),
-        )
-      position = resume.Position(
-        epoch=position.epoch + 1,
-        iterator=position.iterator,
-        monitor=monitor.step_monitor(
-          position.monitor, scores['val_loss'], parts.monitor_settings
-        ),
-      )
-      save(train_state, position, metrics=scores)
-      if stop_request.reached(position.epoch * data.steps_per_epoch):
-        stopped = position.epoch < config.train.epochs
-        break
-    profiler.close()
-    reporter.close()
+      scores = training.evaluate()
+      training.write(report, scores, seconds=time.monotonic() - began)
+      training.advance(scores)
+      training.save(metrics=scores)
+      stopped = training.is_stopped_between_epochs()
+    training.close()
     best = store.best_step
   # Everything is on disk now.
   if stopped:
+    position = training.position
     raise errors.Stopped(
       f'Stopped on request at epoch {position.epoch + 1}, step {position.step} '
       'of it, and saved. The same command goes on from there.',
       stop_request.signum,
     )
-  if is_main:
-    if position.epoch < config.train.epochs:
-      print(
-        'Stopped early: no lower validation loss for '
-        f'{config.train.early_stopping} epochs (config.train.early_stopping).'
-      )
-    if best is not None:
-      print(
-        f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
-        f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
-      )
-  return reporter.last
+  _print_end(training, best, workdir)
+  return training.reporter.last
 
 
-def _train_epoch(
-  train_step: TrainStep,
-  train_state: state.TrainState,
-  data: inputs.Inputs,
-  position: resume.Position,
-  *,
-  mesh: Mesh,
-  stop_request: signals.StopRequest,
-  save: Callable[[state.TrainState, resume.Position], None],
-  save_every: int,
-  profiler: writers.Profiler,
-  progress: Mapping[str, Any],
-  schedule: optimizers.Schedule,
-  val_loss: float,
-) -> tuple[state.TrainState, resume.Position, dict[str, float]]:
-  """Trains to the end of the epoch, or until asked to stop.
+@dataclasses.dataclass(kw_only=True)
+class Training:
+  """A training under way: what it works with, and where it stands.
 
-  Every `save_every` steps, `save` gets the state and the position.
-
-  Returns:
-    The state, the position after its last step, and what to report: norms of
-    the last step, seconds spent waiting for data, device memory in MB.
+  Attributes:
+    config: of the training; nothing in it is 'auto' any more.
+    parts: made of the configuration.
+    mesh: the devices.
+    train_step: see `step.make_train_step`.
+    eval_step: see `validation.make_eval_step`.
+    predict_step: see `validation.make_predict_step`.
+    store: of the checkpoints.
+    stop_request: whether to stop.
+    reporter: writes logs and pictures.
+    profiler: records some steps.
+    training_data: sources that the network has seen when the training ends.
+    train_state: after the last step taken.
+    position: of that state in the training.
   """
-  # On the host: asking the device would wait for it.
-  epoch_start = position.epoch * data.steps_per_epoch
-  total, pending, waited = position.loss, None, 0.0
-  done = position.step
 
-  def get_position():
-    return dataclasses.replace(
-      position, step=done, loss=total, iterator=data.train_batches.get_state()
+  config: ml_collections.ConfigDict
+  parts: setup.Parts
+  mesh: Mesh
+  train_step: TrainStep
+  eval_step: validation.EvalStep
+  predict_step: validation.PredictStep
+  store: checkpoints.CheckpointStore
+  stop_request: signals.StopRequest
+  reporter: writers.Reporter
+  profiler: writers.Profiler
+  training_data: list[str]
+  train_state: state.TrainState
+  position: resume.Position
+
+  @property
+  def is_over(self) -> bool:
+    """Whether all epochs are done, or early stopping ends them."""
+    return self.position.epoch >= self.config.train.epochs or monitor.is_over(
+      self.position.monitor, self.parts.monitor_settings
     )
 
-  with tqdm.tqdm(
-    initial=done,
-    total=data.steps_per_epoch,
-    unit='batch',
-    leave=False,
-    **progress,
-  ) as bar:
-    while done < data.steps_per_epoch:
-      profiler.before(epoch_start + done + 1)
-      began = time.monotonic()
-      batch = state.put_batch(next(data.train_batches), mesh)
-      waited += time.monotonic() - began
-      # The same type at each step: one program, whatever the rate.
-      rate = state.put_scalar(schedule(epoch_start + done), mesh)
-      train_state, step_metrics = train_step(train_state, batch, rate)
-      if pending is not None:
-        total += _read_metrics(pending, epoch_start + done)['loss']
-        bar.set_postfix(
-          loss=f'{total / done:.4f}',
-          val_loss='-' if math.isnan(val_loss) else f'{val_loss:.4f}',
-          lr=f'{schedule(epoch_start + done):.2g}',
-          refresh=False,
+  @property
+  def schedule(self) -> optimizers.Schedule:
+    """The learning rate by step, in this epoch."""
+    if self.config.optimizer.schedule == 'plateau':
+      return lambda step: self.position.monitor.learning_rate
+    return self.parts.schedule
+
+  def train_epoch(self) -> dict[str, float] | None:
+    """Trains to the end of the epoch, saving between steps where that is due.
+
+    Returns:
+      What to report: the mean rate in images/s, norms of the last step, seconds
+      spent waiting for data, device memory in MB. None if asked to stop.
+    """
+    data, start = self.parts.data, self.position
+    # On the host: asking the device would wait for it.
+    first = start.epoch * data.steps_per_epoch
+    schedule, save_every = self.schedule, self.config.train.save_every
+    pending, total, done, waited = None, start.loss, start.step, 0.0
+    began = time.monotonic()
+    with self._make_bar() as bar:
+      while done < data.steps_per_epoch:
+        self.profiler.before(first + done + 1)
+        asked = time.monotonic()
+        batch = state.put_batch(next(data.train_batches), self.mesh)
+        waited += time.monotonic() - asked
+        # The same type at each step: one program, whatever the rate.
+        rate = state.put_scalar(schedule(first + done), self.mesh)
+        self.train_state, step_metrics = self.train_step(
+          self.train_state, batch, rate
         )
-      pending = step_metrics
-      done += 1
-      bar.update()
-      profiler.after(epoch_start + done, pending)
-      if stop_request.reached(epoch_start + done):
-        break
-      due = save_every and done % save_every == 0
-      if due and done < data.steps_per_epoch:  # Its end is saved anyway.
-        total += _read_metrics(pending, epoch_start + done)['loss']
-        pending = None
-        save(train_state, get_position())
-    report = _read_metrics(pending, epoch_start + done)
-    total += report.pop('loss')
-  report['data_seconds'] = round(waited, 2)
-  memory = jax.local_devices()[0].memory_stats() or {}
-  report['device_memory_mb'] = memory.get('peak_bytes_in_use', 0) // 2**20
-  return train_state, get_position(), report
+        if pending is not None:
+          total += _read_metrics(pending, first + done)['loss']
+          self._show(bar, total / done, schedule(first + done))
+        pending = step_metrics
+        done += 1
+        bar.update()
+        self.profiler.after(first + done, pending)
+        if self.stop_request.reached(first + done):
+          break
+        due = save_every and done % save_every == 0
+        if due and done < data.steps_per_epoch:  # Its end is saved anyway.
+          total += _read_metrics(pending, first + done)['loss']
+          pending = None
+          self._move_to(done, total)
+          self.save()
+      report = _read_metrics(pending, first + done)
+      self._move_to(done, total + report.pop('loss'))
+    if done < data.steps_per_epoch:
+      return None
+    images = self.config.data.batch_size * (done - start.step)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return {
+      **report,
+      'data_seconds': round(waited, 2),
+      'device_memory_mb': stats.get('peak_bytes_in_use', 0) // 2**20,
+      'images_per_second': round(images / (time.monotonic() - began), 2),
+    }
+
+  def evaluate(self) -> dict[str, float]:
+    """Returns `val_loss`, `val_mae` and `val_iou`; all are finite."""
+    scores = validation.evaluate(
+      self.eval_step,
+      self.train_state.eval_variables,
+      self.parts.data.eval_batches,
+      mesh=self.mesh,
+    )
+    _check_finite({'val_loss': scores['val_loss']}, int(self.train_state.step))
+    return scores
+
+  def write(
+    self,
+    report: Mapping[str, float],
+    scores: Mapping[str, float],
+    *,
+    seconds: float,
+  ) -> None:
+    """Writes the epoch's row of the log, and its picture where one is due.
+
+    Args:
+      report: what `train_epoch` returned.
+      scores: what `evaluate` returned.
+      seconds: that both took.
+    """
+    epoch, steps = self.position.epoch, self.parts.data.steps_per_epoch
+    self.reporter.write(
+      {
+        'epoch': epoch,
+        'learning_rate': self.schedule((epoch + 1) * steps - 1),
+        'loss': self.position.loss / steps,
+        **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},
+        **report,
+        'seconds': round(seconds, 2),
+      }
+    )
+    every = self.config.train.grid_every
+    is_last = epoch + 1 == self.config.train.epochs
+    if every and (is_last or (epoch + 1) % every == 0):
+      self.reporter.write_grid(epoch, self._make_grid())
+
+  def advance(self, scores: Mapping[str, float]) -> None:
+    """Moves to the next epoch, with the rate that the scores ask for."""
+    self.position = resume.Position(
+      epoch=self.position.epoch + 1,
+      iterator=self.position.iterator,
+      monitor=monitor.step_monitor(
+        self.position.monitor, scores['val_loss'], self.parts.monitor_settings
+      ),
+    )
+
+  def save(self, *, metrics: Mapping[str, float] | None = None) -> None:
+    """Starts saving a checkpoint; with metrics, it may become the best."""
+    resume.save_state(
+      self.store,
+      self.train_state,
+      metrics=metrics,
+      description={
+        **self.parts.description,
+        'training_data': self.training_data,
+        'position': self.position.to_dict(),
+      },
+    )
+
+  def is_stopped_between_epochs(self) -> bool:
+    """Whether to stop here, with epochs left."""
+    steps = self.position.epoch * self.parts.data.steps_per_epoch
+    asked = self.stop_request.reached(steps)
+    return asked and self.position.epoch < self.config.train.epochs
+
+  def close(self) -> None:
+    """Ends what is written."""
+    self.profiler.close()
+    self.reporter.close()
+
+  def _move_to(self, step: int, loss: float) -> None:
+    self.position = dataclasses.replace(
+      self.position,
+      step=step,
+      loss=loss,
+      iterator=self.parts.data.train_batches.get_state(),
+    )
+
+  def _make_bar(self) -> tqdm.tqdm:
+    return tqdm.tqdm(
+      desc=f'Epoch {self.position.epoch + 1}/{self.config.train.epochs}',
+      initial=self.position.step,
+      total=self.parts.data.steps_per_epoch,
+      unit='batch',
+      leave=False,
+      disable=not _is_main(),
+    )
+
+  def _show(self, bar: tqdm.tqdm, loss: float, rate: float) -> None:
+    val_loss = self.reporter.last.get('val_loss')
+    bar.set_postfix(
+      loss=f'{loss:.4f}',
+      val_loss='-' if val_loss is None else f'{val_loss:.4f}',
+      lr=f'{rate:.2g}',
+      refresh=False,
+    )
+
+  def _make_grid(self) -> UInt8[np.ndarray, 'h w 3']:
+    """Returns a picture of the first validation images (this process's)."""
+    batch = self._first_batch
+    probs = self.predict_step(
+      self.train_state.eval_variables, state.put_batch(batch, self.mesh)
+    )
+    count = int((batch['weight'] > 0).sum())
+    count = min(count, self.config.train.grid_images)
+    return writers.make_grid(
+      batch['image'][:count],
+      batch['alpha'][:count],
+      [output[:count] for output in jax.device_get(probs)],
+    )
+
+  @functools.cached_property
+  def _first_batch(self) -> dict[str, np.ndarray]:
+    # Kept: to begin with the batches reads many ahead.
+    return next(iter(self.parts.data.eval_batches))
 
 
-def _get_rate(state: monitor.MonitorState, step: int) -> float:
-  """The schedule of an epoch on a plateau."""
-  del step
-  return state.learning_rate
+def _prepare(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  store: checkpoints.CheckpointStore,
+  stop_request: signals.StopRequest,
+) -> Training:
+  """Returns the training where its last checkpoint is, or at its beginning."""
+  mesh, parts = state.make_mesh(), setup.make_parts(config)
+  _print_beginning(parts, workdir)
+  wanted, latest = config, store.latest_step
+  if latest is None:
+    position = resume.Position(
+      monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
+    )
+    training_data = setup.find_training_data(config, parts)
+    config = memory.choose(config, parts, mesh)
+  else:  # Other settings are refused before anything loads.
+    saved = store.read_description(latest)
+    position = resume.Position.from_dict(saved['position'])
+    training_data = saved['training_data']
+    config = memory.take_chosen(config, saved['config'])
+    resume.check_compatible(saved, setup.settle(parts, config).description)
+  parts = setup.settle(parts, config)
+  chosen = memory.describe(wanted, config)
+  if _is_main() and chosen:
+    print(chosen)
+  train_state = setup.create_train_state(
+    config, parts, mesh, resumed=latest is not None
+  )
+  if latest is not None:
+    train_state = resume.restore_state(store, train_state, step=latest)
+    parts.data.train_batches.set_state(position.iterator)
+  _print_position(position, config, resumed=latest is not None)
+  return Training(
+    config=config,
+    parts=parts,
+    mesh=mesh,
+    train_step=setup.make_train_step(config, parts),
+    eval_step=validation.make_eval_step(
+      parts.model,
+      parts.preprocessing,
+      deterministic=config.deterministic,
+      **parts.loss_options,
+    ),
+    predict_step=validation.make_predict_step(
+      parts.model, parts.preprocessing, mesh
+    ),
+    store=store,
+    stop_request=stop_request,
+    reporter=writers.Reporter(
+      workdir,
+      first_epoch=position.epoch,
+      tensorboard=config.train.tensorboard,
+      active=_is_main(),
+    ),
+    profiler=writers.Profiler(
+      workdir, config.train.profile_steps, active=_is_main()
+    ),
+    training_data=training_data,
+    train_state=train_state,
+    position=position,
+  )
+
+
+def _is_main() -> bool:
+  """Whether this process is the one of several that prints and writes."""
+  return jax.process_index() == 0
+
+
+def _print_beginning(parts: setup.Parts, workdir: Path) -> None:
+  if not _is_main():
+    return
+  data = parts.data
+  print(summary.summarize(parts.model, size=parts.preprocessing.size))
+  print(
+    f'{len(data.training)} images to train on, {len(data.validation)} to '
+    f'validate, {data.steps_per_epoch} steps per epoch, on '
+    f'{jax.device_count()} {jax.devices()[0].platform} device(s). Working '
+    f'directory: {workdir}'
+  )
+
+
+def _print_position(
+  position: resume.Position, config: ml_collections.ConfigDict, *, resumed: bool
+) -> None:
+  if not _is_main():
+    return
+  if position.epoch >= config.train.epochs:
+    print(
+      f'Complete: {position.epoch} epochs. Raise config.train.epochs to go on.'
+    )
+    return
+  if resumed:
+    print(f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.')
+  print('The first step compiles the network, which takes a while.')
+
+
+def _print_end(training: Training, best: int | None, workdir: Path) -> None:
+  if not _is_main():
+    return
+  settings = training.config.train
+  if training.position.epoch < settings.epochs:
+    print(
+      'Stopped early: no lower validation loss for '
+      f'{settings.early_stopping} epochs (config.train.early_stopping).'
+    )
+  if best is not None:
+    print(
+      f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
+      f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
+    )
 
 
 def _read_metrics(metrics: Metrics, step: int) -> dict[str, float]:
@@ -342,28 +447,3 @@ def _check_finite(values: Mapping[str, float], step: int) -> None:
       '--config.init_from=THIS_WORKDIR and a lower '
       '--config.optimizer.learning_rate, or --config.optimizer.clip_norm=1.'
     )
-
-
-def _is_due(epoch: int, settings: ml_collections.ConfigDict) -> bool:
-  """Whether to write pictures: every so many epochs, and at the end."""
-  if not settings.grid_every:
-    return False
-  return (epoch + 1) % settings.grid_every == 0 or epoch + 1 == settings.epochs
-
-
-def _make_grid(
-  predict_step: validation.PredictStep,
-  variables: Any,
-  batch: Mapping[str, Any],
-  *,
-  count: int,
-  mesh: Mesh,
-) -> Any:
-  """Returns a picture of the first validation images (this process's)."""
-  probs = predict_step(variables, state.put_batch(batch, mesh))
-  count = min(count, int((batch['weight'] > 0).sum()))
-  return writers.make_grid(
-    batch['image'][:count],
-    batch['alpha'][:count],
-    [output[:count] for output in jax.device_get(probs)],
-  )

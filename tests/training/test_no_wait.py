@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from rmbg_jax.training import (
   inputs,
   loop,
   optimizers,
   resume,
+  setup,
   signals,
   state,
   writers,
@@ -66,24 +68,40 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
   )
   # Whatever is not put there or read explicitly is an error.
   with jax.transfer_guard('disallow'):
-    _, position, report = loop._train_epoch(
-      take_step,
-      start,
-      inputs.Inputs([], [], _Batches(), [], steps_per_epoch=4),
-      Position(epoch=2, monitor=MonitorState(learning_rate=1.0)),
+    training = loop.Training(
+      config=ConfigDict(
+        {
+          'data': {'batch_size': 4},
+          'optimizer': {'schedule': 'cosine'},
+          'train': {'epochs': 3, 'save_every': 0},
+        }
+      ),
+      parts=setup.Parts(
+        **dict.fromkeys(setup.Parts._fields)
+        | {
+          'data': inputs.Inputs([], [], _Batches(), [], steps_per_epoch=4),
+          'schedule': lambda step: step / 2,
+        }
+      ),
       mesh=mesh,
+      train_step=take_step,
+      eval_step=lambda *_: {},
+      predict_step=lambda *_: (),
+      store=checkpoints.CheckpointStore(tmp_path, writable=True),
       stop_request=signals.StopRequest(),
-      save=lambda *_: None,
-      save_every=0,
+      reporter=writers.Reporter(
+        tmp_path, first_epoch=0, tensorboard=False, active=False
+      ),
       profiler=writers.Profiler(tmp_path, (0, 0), active=False),
-      progress={'disable': True},
-      schedule=lambda step: step / 2,
-      val_loss=0.5,
+      training_data=[],
+      train_state=start,
+      position=Position(epoch=2, monitor=MonitorState(learning_rate=1.0)),
     )
+    report = training.train_epoch()
   # One small transfer a step.
   assert events == ['step', 'step'] + ['read', 'step'] * 2 + ['read'] * 2
   assert len(traces) == 1, 'another rate compiled another program'
-  assert position.loss == (8 + 9 + 10 + 11) / 2
+  assert training.position.loss == (8 + 9 + 10 + 11) / 2
   assert report['grad_norm'] == 11 / 2
 
 
