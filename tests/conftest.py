@@ -67,7 +67,6 @@ LONGEST = (
   'test_train.py',
   'test_distributed.py',
   'test_training_loop.py',
-  'test_campaign.py',
   'test_models.py',
   'test_frozen_stages.py',
 )

@@ -65,9 +65,6 @@ ELSEWHERE = {
   'python -m rmbg_jax.app': (
     'web/test_app.py::test_ten_uploads_at_once_equal_predict'
   ),
-  'python scripts/campaign.py': (
-    'scripts/test_campaign.py::test_goes_on_with_and_without_the_training'
-  ),
 }
 # What sets up or is this suite; the packages are compared by test_packaging.
 SETUP = (
