@@ -1,4 +1,4 @@
-"""Where the packages of a checkout are in a wheel; the rest: pyproject.toml.
+"""Lays a checkout out as a wheel; everything else is in pyproject.toml.
 
 In a checkout, `configs` and `data_pipelines` are beside `rmbg_jax`, for people
 to find. Installed, such general names would be in the way of packages that

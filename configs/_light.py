@@ -1,4 +1,4 @@
-"""How the light networks, `lite.py` and `small.py`, are trained."""
+"""Sets how the light networks, `lite.py` and `small.py`, are trained."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""What the command lines share, run by `-m` or by an installed command."""
+"""Runs command lines (`-m` or installed commands): flags, errors, Ctrl-C."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""What the command lines with a configuration share: `--config`."""
+"""Defines `--config` for the command lines, and explains errors in it."""
 
 import contextlib
 import importlib.util

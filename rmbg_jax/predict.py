@@ -365,7 +365,7 @@ def _print_others(source: str) -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class _Outcome:
-  """What became of a run.
+  """The outcome of a run.
 
   Attributes:
     entries: of the photos that were not left for another run.

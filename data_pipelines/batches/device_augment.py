@@ -19,7 +19,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceAugment:
-  """How strongly pairs are changed; 0 (for scales, 1) turns a change off.
+  """Changes pairs in device memory; 0 (for scales, 1) turns a change off.
 
   Attributes:
     flip: probability of a horizontal flip.

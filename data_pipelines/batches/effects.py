@@ -24,7 +24,7 @@ _RGB_TO_YIQ = np.array(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-  """Which part of a picture is looked at, and how.
+  """A crop of a picture, rotated and mirrored.
 
   Attributes:
     flip: whether to mirror the result horizontally.

@@ -20,7 +20,7 @@ _MOST_THREADS = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sharding:
-  """Which part of every global batch this process reads.
+  """The part of every global batch that this process reads.
 
   Attributes:
     index: of this process.

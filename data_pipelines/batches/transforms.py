@@ -79,7 +79,7 @@ class Decode:
 
 
 class Augment:
-  """How pairs are changed at random.
+  """Changes pairs at random.
 
   A part of the photo is seen, flipped or turned; then, of the image alone,
   come colour, blur, noise and JPEG artefacts, in the order in which a photo

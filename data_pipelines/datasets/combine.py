@@ -1,4 +1,4 @@
-"""Which pairs of several data sets make one: choice, names, splits."""
+"""Combines several data sets into one: choice of pairs, names, splits."""
 
 import collections
 import dataclasses

@@ -1,1 +1,1 @@
-"""What is done to data sets: making, checking, fetching them."""
+"""Tools for data sets: prepare, check, download them."""

@@ -13,7 +13,7 @@ _INSTALL = "pip install -e '.[download]' in a checkout"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-  """Where a data set is, and on what terms.
+  """The address and the terms of a published data set.
 
   Attributes:
     place: of the data set, for a person.

@@ -1,4 +1,4 @@
-"""What there is to know of a pair and of a data set before training on it."""
+"""Inspects pairs and data sets before a training."""
 
 import collections
 import dataclasses
@@ -22,7 +22,7 @@ _MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-  """What was found in a pair's files.
+  """Properties found in a pair's files.
 
   Attributes:
     pair: the pair, with a split.

@@ -1,4 +1,4 @@
-"""Where predictions come from: a checkpoint, or a folder of masks."""
+"""Reads predictions: from a checkpoint, or from a folder of masks."""
 
 import collections
 import hashlib

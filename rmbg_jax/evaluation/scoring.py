@@ -48,7 +48,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-  """What a prediction scored.
+  """The scores of one prediction.
 
   Attributes:
     values: by the keys of `columns.COLUMNS`.

@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""Describes an exported file in its own metadata."""
 
 from typing import Any
 

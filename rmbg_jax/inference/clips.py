@@ -50,7 +50,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colour:
-  """How colours are stored, by FFmpeg's numbers."""
+  """The colour encoding of a clip, by FFmpeg's numbers."""
 
   matrix: int = _HD
   full_range: bool = False

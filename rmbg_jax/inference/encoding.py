@@ -24,7 +24,7 @@ _FRAMES = '.frames'  # What the name of a folder of frames ends with.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Codec:
-  """How one kind is encoded.
+  """Encoder settings of one kind of clip.
 
   Attributes:
     name: of the encoder.

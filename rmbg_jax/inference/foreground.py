@@ -63,7 +63,7 @@ def _is_mixed(alpha: Float[np.ndarray, '*s']) -> Bool[np.ndarray, '*s']:
 
 
 def _bound(found: Bool[np.ndarray, 'n']) -> slice:
-  """What is found, with a margin to spread colours in."""
+  """Returns the bounding box found, with a margin to spread colours in."""
   indices = np.flatnonzero(found)
   return slice(max(0, int(indices[0]) - 32), int(indices[-1]) + 33)
 

@@ -1,4 +1,4 @@
-"""Which photos there are to do, and what their results are called."""
+"""Lists the photos to do, and names their results."""
 
 import codecs
 import collections

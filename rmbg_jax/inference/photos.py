@@ -62,7 +62,7 @@ class Photo:
 
   @property
   def seen(self) -> Image.Image:
-    """What the network is shown: transparent parts are white.
+    """The photo as the network sees it: transparent parts are white.
 
     Editors leave any colours behind transparency, often black.
     """

@@ -32,7 +32,7 @@ AddEntry = Callable[[report.Entry], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-  """What is to be done with every photo.
+  """The work to be done on every photo.
 
   Attributes:
     output: folder with a sub-folder for each kind.
@@ -253,14 +253,14 @@ class _Read:
 
   @property
   def waiting_bytes(self) -> int:
-    """What it takes in memory, about."""
+    """Bytes that it takes in memory, about."""
     is_deep = self.photo.deep is not None
     each = _DEEP_WAITING_BYTES if is_deep else _WAITING_BYTES
     return each * self.photo.rgb.width * self.photo.rgb.height
 
   @property
   def writing_bytes(self) -> int:
-    """What more it takes while its results are made."""
+    """Bytes that making its results takes besides, about."""
     return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 

@@ -29,7 +29,7 @@ _matting_lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Refinement:
-  """What is done to alpha after the network.
+  """Sharpens alpha after the network.
 
   Attributes:
     method: how it gets the photo's size. 'none': bilinear. 'guided': edges

@@ -40,7 +40,7 @@ _ROWS = 128
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Style:
-  """How results look.
+  """The look of results.
 
   Attributes:
     format: of the files; masks and trimaps are never lossy, so with 'jpeg' they

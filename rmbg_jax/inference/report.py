@@ -10,7 +10,7 @@ from data_pipelines.io import files
 
 @dataclasses.dataclass(kw_only=True)
 class Entry:
-  """What became of a photo.
+  """The outcome for one photo.
 
   Attributes:
     photo: its path.

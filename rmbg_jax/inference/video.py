@@ -37,7 +37,7 @@ _FOLDER = '.parts'  # In the output, while clips are not done.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """How clips are done, beside what a `Task` says.
+  """Options for clips, beside those of a `Task`.
 
   Attributes:
     steadiness: of masks over time, 0 to 1; see `temporal.Steadier`.

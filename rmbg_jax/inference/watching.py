@@ -68,7 +68,7 @@ def watch(
 
 
 class _Queue:
-  """What is not done yet, and since when it has not changed."""
+  """Files that are not done yet, and since when each has not changed."""
 
   def __init__(self):
     self._seen: dict[Path, tuple[Stamp, float]] = {}

@@ -1,4 +1,4 @@
-"""What the parts of the network share: convolution, normalisation, upsampling.
+"""Layers that the networks share: convolution, normalisation, upsampling.
 
 The parts receive `conv` and `norm` ready-made, so that the compute type, the
 mode (training or not) and the framework whose numbers are reproduced are

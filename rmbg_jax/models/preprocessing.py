@@ -1,4 +1,4 @@
-"""How a photo becomes the network's input: part of every checkpoint."""
+"""Turns a photo into the network's input; stored in every checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping

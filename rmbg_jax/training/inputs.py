@@ -30,7 +30,7 @@ class BatchIterator(Protocol):
 
 
 class Inputs(NamedTuple):
-  """What a training reads.
+  """The data that a training reads.
 
   Attributes:
     training: the pairs to train on.

@@ -1,4 +1,4 @@
-"""What a training step needs of a device's memory, and what to do about it."""
+"""Measures the memory that a training step needs, and fits it to the device."""
 
 import contextlib
 import copy

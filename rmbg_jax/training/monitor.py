@@ -1,4 +1,4 @@
-"""What the original leaves to three Keras callbacks, stepped once an epoch.
+"""Lowers the learning rate and ends the training, as three Keras callbacks do.
 
 ReduceLROnPlateau, EarlyStopping and ModelCheckpoint watch the same number, the
 validation loss, each with its own idea of an improvement. Optax's
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonitorSettings:
-  """When the learning rate falls and when the training ends.
+  """Thresholds for lowering the learning rate and for ending the training.
 
   Attributes:
     patience: epochs without an improvement of `min_delta` after which the
@@ -35,7 +35,7 @@ class MonitorSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonitorState:
-  """What the callbacks remember; part of every checkpoint.
+  """The state of the callbacks; part of every checkpoint.
 
   Attributes:
     learning_rate: for the next epoch.

@@ -1,4 +1,4 @@
-"""What the values of a configuration must be, before anything is loaded."""
+"""Checks the values of a configuration, before anything is loaded."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""From a configuration to what a training is made of."""
+"""Builds the objects of a training from its configuration."""
 
 import json
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ AUTO = 'auto'
 
 
 class Parts(NamedTuple):
-  """What the loop works with.
+  """The objects that the loop works with.
 
   Attributes:
     model: the network.

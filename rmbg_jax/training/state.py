@@ -1,4 +1,4 @@
-"""What training changes, and how it is laid out over the devices."""
+"""The state that training changes, and its layout over the devices."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class TrainState:
 
   @property
   def eval_variables(self) -> Tree:
-    """What is evaluated and predicted with: the averages, if there are."""
+    """Variables to evaluate and predict with: averages, if there are any."""
     if self.ema is not None:
       return self.ema
     return {'params': self.params, 'batch_stats': self.batch_stats}

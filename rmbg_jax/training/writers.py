@@ -1,4 +1,4 @@
-"""What a training leaves behind to look at: logs and pictures."""
+"""Writes the logs and pictures of a training."""
 
 import csv
 import json

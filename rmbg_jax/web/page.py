@@ -1,4 +1,4 @@
-"""What is seen of the page, and its interface for scripts."""
+"""Builds the page, and its interface for scripts."""
 
 import html
 import importlib.util
@@ -123,7 +123,7 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
 
 
 class _Results:
-  """What is below the button, hidden until there is something to show."""
+  """The results below the button, hidden until there are some."""
 
   def __init__(self):
     """Adds the components to the page that is being made."""
@@ -355,7 +355,7 @@ def _show_one(result: service_lib.Result) -> tuple[Any, ...]:
 
 
 def _list_problems(answer: service_lib.Answer) -> str:
-  """What users should know of their files, as HTML; '' if nothing."""
+  """Returns warnings about the uploaded files as HTML; '' if none."""
   lines = list(answer.failures)
   for result in answer.results:
     lines += [f'{result.name}: {note}.' for note in result.notes]

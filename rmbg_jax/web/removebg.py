@@ -197,7 +197,7 @@ def choose_source(options: Options, fields: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-  """What a client gets.
+  """The response to a client.
 
   Attributes:
     content: of the file.
@@ -220,7 +220,7 @@ class Result:
 
   @property
   def headers(self) -> dict[str, str]:
-    """What remove.bg says of a result in its headers."""
+    """Headers that describe a result, as remove.bg has them."""
     left, top, width, height = self.box
     values = {
       'X-Type': self.kind,

@@ -1,4 +1,4 @@
-"""What the page does with uploaded files; knows nothing of how it looks."""
+"""Processes uploaded files for the page, without knowing its look."""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ ReportProgress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-  """What one request may ask for.
+  """Limits on one request.
 
   Attributes:
     pixels: of a photo or a background; more are refused before decoding.
@@ -61,7 +61,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """How photos are to be cut out.
+  """Options for cutting out photos.
 
   Attributes:
     checkpoint: one of those that the service offers.
@@ -106,7 +106,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-  """What became of a request.
+  """The outcome of a request.
 
   Attributes:
     results: of the photos that were cut out, in the order of the request.
@@ -433,5 +433,5 @@ def _find_age(path: Path) -> float:
 
 
 def _without_path(error: str, path: Path) -> str:
-  """Where files are on the server is nobody's business."""
+  """Returns a message without the server's paths."""
   return error.removeprefix(f'{path}: ').replace(str(path), path.name)

@@ -1,4 +1,4 @@
-"""What checkpoints there are by name, and what may be done with each.
+"""Lists the checkpoints that have names, with size, terms and checksum.
 
 Nothing is downloaded for it, and no network is loaded.
 """

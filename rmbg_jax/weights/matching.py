@@ -20,7 +20,7 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ForeignModel:
-  """What a file of another framework holds, in this project's terms.
+  """The content of another framework's file, in this project's terms.
 
   Attributes:
     architecture: for `models.create_model`.

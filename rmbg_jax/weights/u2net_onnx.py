@@ -135,7 +135,7 @@ class _Conv(NamedTuple):
 
 
 class _Graph(NamedTuple):
-  """What is needed of an ONNX file."""
+  """The parts of an ONNX file that are needed."""
 
   convs: list[_Conv]
   tensors: Mapping[str, np.ndarray]

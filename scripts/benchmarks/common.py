@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, timing, processes, photos, networks.
+"""Shared by the benchmarks: the machine, timing, processes, photos, networks.
 
 It imports little: what a benchmark measures may be an import.
 """

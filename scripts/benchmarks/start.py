@@ -1,4 +1,4 @@
-"""What one photo takes in a new process, and what that goes into.
+"""Times one photo in a new process, part by part.
 
 ```bash
 python -m scripts.benchmarks.start

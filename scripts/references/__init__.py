@@ -1,1 +1,1 @@
-"""What tests and benchmarks compare with: other frameworks, made-up data."""
+"""References for tests and benchmarks: other frameworks, made-up data."""
