@@ -164,7 +164,7 @@ def test_sigterm_saves_between_epochs_and_goes_on(
   assert loop.train_and_evaluate(config, copy)['epoch'] == 0
   # A clock that ticks once per look: at the start, around the one batch that
   # is left of the epoch, and after its step.
-  ticks = types.SimpleNamespace(monotonic=itertools.count().__next__)
+  ticks = types.SimpleNamespace(monotonic=itertools.count(0.0).__next__)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(loop, 'time', ticks)
     config.train.epochs = 2
