@@ -68,7 +68,8 @@ def installed(dist, tmp_path_factory):
   )
   # Python runs this at its start: the checkout may be installed as well.
   (folder / 'sitecustomize.py').write_text(
-    f'import sys\nsys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n'
+    'import sys\n'
+    "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]"
   )
   return folder
 
