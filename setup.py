@@ -26,7 +26,9 @@ def _with_rooms(names: Iterable[str]) -> list[str]:
 class BuildPy(build_py):
   """Copies the packages; what imports a moved one says where it is now."""
 
-  def build_module(self, module, module_file, package):
+  def build_module(
+    self, module: str, module_file: str, package: str
+  ) -> tuple[str, bool]:
     """Copies a module."""
     result = super().build_module(module, module_file, package)
     copy = Path(result[0])

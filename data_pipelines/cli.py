@@ -108,7 +108,7 @@ def run(
   module: str,
   *,
   required: Sequence[str] = (),
-  parse: Callable[[Sequence[str]], list[str]] = app.parse_flags_with_usage,
+  parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
 ) -> None:
   """Parses the flags and calls `main`, `reporting` what goes wrong.
 
@@ -214,6 +214,8 @@ def _describe(error: Exception) -> str:
   """Returns what to say of an error, '' for one that the user cannot mend."""
   if isinstance(error, errors.UserError):
     return str(error)
+  if not isinstance(error, OSError):
+    return ''
   if error.filename is None and error.errno not in _SYSTEM_ERRORS:
     return ''
   reason = error.strerror or str(error)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,8 @@ def own_configs(path: str) -> Iterator[None]:
     yield
     return
   others = _pop_configs()
-  spec = importlib.util.spec_from_file_location(
-    'configs',
-    CONFIGS / '__init__.py',
-    submodule_search_locations=[str(CONFIGS)],
-  )
-  sys.modules['configs'] = package = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(package)
+  sys.modules['configs'] = package = types.ModuleType('configs')
+  package.__path__ = [str(CONFIGS)]
   try:
     yield
   finally:
@@ -156,7 +152,7 @@ def _parse_with_config(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _parse_all(argv: Sequence[str]) -> list[str]:
+def _parse_all(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:

@@ -390,7 +390,7 @@ class _Session:
   def __init__(
     self,
     task: pipeline.Task,
-    options: dict[str, Any],
+    options: dict[str, Any],  # Of `BackgroundRemover.from_checkpoint`.
     video_options: video.Options,
   ):
     self.task = task
@@ -398,7 +398,7 @@ class _Session:
     self.stop = threading.Event()
     self._options = options
     self._video_options = video_options
-    self._remover = None
+    self._remover: Any = None  # A `BackgroundRemover`, by `load`.
 
   def load(self, *, batch_size: int) -> None:
     """Loads the network, before there is anything in the output."""

@@ -2,13 +2,13 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
-from absl import logging
+from absl import logging as absl_logging
 
 from data_pipelines.io import errors
 from rmbg_jax.weights import download
@@ -24,8 +24,10 @@ def start() -> None:
   Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it. Where there is
   no folder to write to, as in some containers, nothing is kept.
   """
-  logging.set_verbosity(logging.WARNING)  # Orbax and JAX are talkative.
-  logging.get_absl_logger().addFilter(_is_not_raised)
+  absl_logging.set_verbosity(
+    absl_logging.WARNING
+  )  # Orbax and JAX are talkative.
+  absl_logging.get_absl_logger().addFilter(_is_not_raised)
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     with contextlib.suppress(errors.UserError, OSError):
       cache = download.cache_dir() / 'xla'
@@ -35,13 +37,13 @@ def start() -> None:
   return_memory_after_compiling()
 
 
-def _is_not_raised(record: Any) -> bool:
+def _is_not_raised(record: logging.LogRecord) -> bool:
   """Whether a message says more than an exception will.
 
   What goes wrong in Orbax's threads is logged by each of them, with all of its
   traceback, and raised as well.
   """
-  is_error = record.levelno >= logging.converter.STANDARD_ERROR
+  is_error = record.levelno >= logging.ERROR
   return not (is_error and 'orbax' in record.pathname)
 
 
@@ -53,14 +55,15 @@ def return_memory_after_compiling() -> None:
   training step holds a gigabyte that nobody uses. Other systems are left alone.
   """
   trim = find_trim()
+  if trim is None:
+    return
 
-  def listen(event: str, seconds: float, **details: Any) -> None:
-    del details
-    if event == COMPILATION and seconds > _LONG:
+  def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    del kwargs
+    if event == COMPILATION and duration_secs > _LONG:
       trim(0)
 
-  if trim:
-    jax.monitoring.register_event_duration_secs_listener(listen)
+  jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 def find_trim() -> Callable[[int], int] | None:

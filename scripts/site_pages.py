@@ -7,7 +7,9 @@ docstrings. Links to what is not in docs/ lead to the repository.
 import re
 from pathlib import Path
 
+from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure import files as files_lib
+from mkdocs.structure import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 # Where the README is linked to from, and is not the first page.
@@ -35,7 +37,7 @@ REFERENCE = {
 }
 
 
-def on_files(files, config):
+def on_files(files: files_lib.Files, config: MkDocsConfig) -> files_lib.Files:
   """Adds the pages that are not files in docs/."""
   address = f'{config.repo_url.rstrip("/")}/blob/main/'
   home = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -49,7 +51,9 @@ def on_files(files, config):
   return files
 
 
-def on_page_markdown(markdown, page, config, files):
+def on_page_markdown(
+  markdown: str, page: pages.Page, config: MkDocsConfig, files: files_lib.Files
+) -> str:
   """Leads links that leave docs/ to the repository."""
   address = f'{config.repo_url.rstrip("/")}/blob/main/'
   return _OUTSIDE.sub(rf'\g<1>{address}\2', markdown)

@@ -6,6 +6,8 @@ foreground has been painted over. So every foreground meets every background.
 """
 
 import dataclasses
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -222,14 +224,15 @@ def _blur(image, sigma, *, reach):
   taps = [
     jnp.exp(-(d**2) / (2 * jnp.maximum(sigma, 0.05) ** 2)) for d in offsets
   ]
-  total = sum(taps)
+  total = functools.reduce(operator.add, taps)
   for axis in (1, 2):
     size = image.shape[axis]
     padding = [(0, 0)] * 4
     padding[axis] = (reach, reach)
     padded = jnp.pad(image, padding, mode='edge')
-    image = sum(
+    views = [
       tap / total * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
       for i, tap in enumerate(taps)
-    )
+    ]
+    image = functools.reduce(operator.add, views)
   return image

@@ -24,6 +24,7 @@ from data_pipelines.batches import transforms
 from data_pipelines.batches.device_augment import DeviceAugment
 from data_pipelines.datasets import folder
 from data_pipelines.io import errors, files, images, parallel
+from data_pipelines.io.types import JsonObject
 
 
 class DeviceIterator:
@@ -125,7 +126,7 @@ class DeviceIterator:
     """Returns the position after the last batch, JSON-compatible."""
     return {'next_batch': self._next}
 
-  def set_state(self, state: Mapping[str, Any]) -> None:
+  def set_state(self, state: JsonObject) -> None:
     """Goes to a position that `get_state` has returned."""
     self._next = state['next_batch']
 

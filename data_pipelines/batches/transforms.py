@@ -54,11 +54,11 @@ class Decode:
 
     `PADDING` becomes zeros with weight 0.
     """
-    if element is PADDING:
+    if not isinstance(element, folder.Pair):  # It is `PADDING`.
       return {
         'image': np.zeros((*self.size, 3), np.uint8),
         'alpha': np.zeros((*self.size, 1), np.uint8),
-        'weight': np.float32(0),
+        'weight': np.array(0, np.float32),
       }
     return self.read(element)
 
@@ -82,7 +82,7 @@ class Decode:
     return {
       'image': effects.look(photo, view, size=self.size, extent=extent),
       'alpha': effects.look(mask, view, size=self.size)[..., np.newaxis],
-      'weight': np.float32(self.label_weights[pair.label]),
+      'weight': np.array(self.label_weights[pair.label], np.float32),
     }
 
 

@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -44,8 +44,11 @@ _EXPECTED = (
 )
 
 
+File = TypeVar('File', Path, images.Encoded)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
+class Pair(Generic[File]):
   """A photo and its mask.
 
   Attributes:
@@ -61,8 +64,8 @@ class Pair:
 
   name: str
   category: str
-  image_path: Path | images.Encoded
-  mask_path: Path | images.Encoded
+  image_path: File
+  mask_path: File
   source: str = ''
   label: str = 'gt'
   split: str = ''

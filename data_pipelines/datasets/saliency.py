@@ -95,12 +95,12 @@ def read_saliency(
     _find_folder(directory, (_simplify(benchmark.title),)) or directory
   )
   photo_dir = _find_folder(directory, _PHOTO_FOLDERS)
-  mask_dir = _find_folder(directory, _MASK_FOLDERS) or photo_dir
   if photo_dir is None:
     raise errors.UserError(
       f'{directory}: no folder of photos in it. Expected the folders '
       'Image/ and GT/, or Imgs/ with .jpg photos and .png masks.'
     )
+  mask_dir = _find_folder(directory, _MASK_FOLDERS) or photo_dir
   if photo_dir == mask_dir:
     pairs, found = _pair_by_suffix(photo_dir)
   else:

@@ -114,7 +114,8 @@ class StoredPairs(Sequence):
     """Returns the number of pairs."""
     return len(self.indices)
 
-  def __getitem__(self, index: int) -> folder.Pair:
+  # One at a time, never a slice.
+  def __getitem__(self, index: int) -> folder.Pair:  # ty: ignore[incompatible-method-override]
     """Returns a pair; its record is read once, when a file of it is."""
     place = self.indices[index]
     read = functools.cache(lambda: self.records[place])

@@ -327,7 +327,7 @@ def read_plane(image: Image.Image) -> Plane:
   if opacity is not None:
     _check_transparency(np.asarray(image.convert('RGB')), np.asarray(opacity))
     return Plane(np.asarray(opacity), 'transparency')
-  if image.mode == 'P' and not _is_grey(image.getpalette('RGB')):
+  if image.mode == 'P' and not _is_grey(image.getpalette('RGB') or []):
     return _read_classes(image)
   return _read_colours(image.convert('RGB'))
 
@@ -402,7 +402,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
   width, height = image.size
   if image.format == 'TIFF':
     # Pillow turns the size of some, by its version, but not the tag.
-    width, height = image.tag_v2[256], image.tag_v2[257]
+    width, height = (image.tag_v2[tag] for tag in (256, 257))  # ty: ignore[missing-attribute] A TIFF has them.
   if read_orientation(image) in _QUARTER_TURNS:
     return width, height
   return height, width
@@ -428,7 +428,7 @@ def _to_8_bit(values: np.ndarray, scale: int) -> np.ndarray:
 def _read_classes(image: Image.Image) -> Plane:
   """Reads a coloured palette: black, and one class besides."""
   palette = np.asarray(image.getpalette('RGB')).reshape(-1, 3)
-  used = sorted(index for _, index in image.getcolors())
+  used = np.unique(np.asarray(image)).tolist()
   classes = [index for index in used if palette[index].any()]
   if len(classes) > 1:
     raise UserError(
@@ -443,10 +443,10 @@ def _read_colours(image: Image.Image) -> Plane:
   """Reads RGB: grey, or one colour on black with shades between the two."""
   channels = image.split()
   spread = max(
-    ImageChops.difference(first, second).getextrema()[1]
+    np.asarray(ImageChops.difference(first, second)).max()
     for first, second in zip(channels, channels[1:] + channels[:1], strict=True)
   )
-  high = max(channel.getextrema()[1] for channel in channels)
+  high = max(np.asarray(channel).max() for channel in channels)
   if not spread or (spread <= _GREY_TOLERANCE and high >= 128):
     return Plane(np.asarray(image.convert('L')), 'integers')
   values = np.asarray(image)

@@ -4,7 +4,10 @@ import collections
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import TypeVar
+
+_Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
 
 
 def count_cores() -> int:
@@ -15,8 +18,8 @@ def count_cores() -> int:
 
 
 def map_in_order(
-  function: Callable[[Any], Any], items: Iterable[Any]
-) -> Iterator[Any]:
+  function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
   """Yields the results in the items' order, a few being computed ahead.
 
   Threads, one per core: Pillow decodes, resizes and encodes without Python's

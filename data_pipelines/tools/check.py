@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_pipelines.datasets import folder
 from data_pipelines.io import errors, files, images, parallel
+from data_pipelines.io.types import JsonObject
 from data_pipelines.tools import inspection, sheets
 
 _SHOWN = 10  # Lines of each finding.
@@ -76,7 +77,7 @@ def check(
   return report, findings
 
 
-def render_text(report: dict[str, Any]) -> str:
+def render_text(report: JsonObject) -> str:
   """Returns the report to read."""
   lines = [f'{report["directory"]}: {report["pairs"]:,} pairs']
   for key in ('splits', 'categories', 'labels'):
@@ -98,7 +99,7 @@ def render_text(report: dict[str, Any]) -> str:
   return '\n'.join([*lines, f'{verdict} to train on.'])
 
 
-def save_report(report: dict[str, Any], path: Path) -> None:
+def save_report(report: JsonObject, path: Path) -> None:
   """Writes the report as JSON, atomically; names may be of any bytes."""
   text = json.dumps(report, indent=2, ensure_ascii=False)
   with files.write_atomically(path) as partial:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tqdm
 from PIL import Image, ImageOps
 
@@ -112,7 +113,7 @@ def _resize_mask(
   """Returns the mask at (height, width), if what is left of it is one."""
   resized = images.resize_image(mask, size=size)
   least = 2 if pair.label == 'alpha' else 128
-  if mask.getextrema()[1] and resized.getextrema()[1] < least:
+  if np.asarray(mask).any() and np.asarray(resized).max() < least:
     raise errors.UserError(
       f'{pair.mask_path}: at {size[1]}x{size[0]} pixels next to nothing is '
       'left of its foreground. Pass a larger --size, or leave the pair out.'

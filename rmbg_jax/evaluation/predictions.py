@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float
+from PIL import Image
 
 from data_pipelines.datasets import folder
 from data_pipelines.io import images
@@ -107,8 +109,21 @@ def find_mask(
   return found[0]
 
 
+@runtime_checkable
+class Remover(Protocol):
+  """A `BackgroundRemover`, whose module takes a second to import for JAX."""
+
+  batch_size: int
+
+  def alphas(
+    self, images: Sequence[Image.Image]
+  ) -> Sequence[Float[np.ndarray, 'h w']]:
+    """Returns the alpha of each image, at its size."""
+    ...
+
+
 def predict_alphas(
-  remover: Any, pairs: Sequence[folder.Pair]
+  remover: Remover, pairs: Sequence[folder.Pair]
 ) -> Iterator[np.ndarray | Exception]:
   """Yields alpha (h, w) in [0, 1] of each photo at its own size, in order.
 
@@ -155,7 +170,10 @@ def name_masks(pairs: Sequence[folder.Pair]) -> dict[str, str]:
   }
 
 
-def describe_checkpoint(path: str, loaded: Any) -> dict[str, Any]:
+def describe_checkpoint(
+  path: str,
+  loaded: Any,  # Of `load_model`, whose module brings JAX.
+) -> dict[str, Any]:
   """Returns what a table says of a checkpoint.
 
   Args:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io import parallel
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.evaluation import benchmarks, columns, curves, gallery, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -40,8 +41,8 @@ def save_report(
   results: Sequence[results_lib.Results],
   data_sets: Sequence[benchmarks.DataSet],
   *,
-  about: Mapping[str, Any],
-  systems: Mapping[str, Mapping[str, Any]],
+  about: JsonObject,
+  systems: Mapping[str, JsonObject],
   output: Path,
   gallery_count: int,
 ) -> str:
@@ -120,7 +121,7 @@ def _key(part: results_lib.Results) -> str:
 
 
 def _write_header(
-  about: Mapping[str, Any], systems: Mapping[str, Mapping[str, Any]]
+  about: JsonObject, systems: Mapping[str, JsonObject]
 ) -> list[str]:
   versions = ', '.join(f'{k} {v}' for k, v in about['versions'].items())
   machine = about['machine']

@@ -170,9 +170,8 @@ def save_results(results: Results, directory: Path) -> None:
     partial.open('wb') as file,
   ):
     # Half the bytes; the seventh digit of a curve says nothing.
-    np.savez_compressed(
-      file, **{k: v.astype(np.float32) for k, v in results.curves.items()}
-    )
+    curves = {k: v.astype(np.float32) for k, v in results.curves.items()}
+    np.savez_compressed(file, allow_pickle=False, **curves)
 
 
 def load_results(directory: Path) -> Results:

@@ -99,8 +99,6 @@ def score_all(
 def score(job: Job) -> Score:
   """Scores one prediction; what is wrong with its files is in the result."""
   try:
-    if isinstance(job.prediction, Exception):
-      raise job.prediction
     return _score(job)
   except (OSError, ValueError) as error:
     return Score(error=str(error))
@@ -148,6 +146,8 @@ def round_to_8_bit(alpha: np.ndarray) -> np.ndarray:
 
 
 def _score(job: Job) -> Score:
+  if isinstance(job.prediction, Exception):
+    raise job.prediction
   stored = folder.convert_mask(
     images.open_image(job.pair.mask_path), job.pair, is_graded=job.binarize
   )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.io import files
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.evaluation import columns
 from rmbg_jax.evaluation import results as results_lib
 
@@ -146,7 +147,7 @@ def save_text(text: str, path: Path) -> None:
     partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
-def save_json(content: Mapping[str, Any], path: Path) -> None:
+def save_json(content: JsonObject, path: Path) -> None:
   """Writes JSON, atomically; what is not a finite number becomes null."""
   save_text(
     json.dumps(_replace_nan(content), indent=1, ensure_ascii=False) + '\n', path

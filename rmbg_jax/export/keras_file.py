@@ -210,7 +210,7 @@ class _Model:
     )
 
   def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
-    kernel, bias = self._find(layers_lib.CONV_KEYS, node.name)
+    kernel, *bias = self._find(layers_lib.CONV_KEYS, node.name)
     side = kernel.shape[0]
     padding = 'same'
     if node.stride > 1 and not node.padding:  # Keras pads on other sides.
@@ -233,13 +233,9 @@ class _Model:
       strides=[node.stride] * 2,
       dilation_rate=[node.dilation] * 2,
       padding=padding,
-      use_bias=bias is not None,
+      use_bias=bool(bias),
     )
-    self.weights[name] = {
-      part: value
-      for part, value in zip(parts, (kernel, bias), strict=True)
-      if value is not None
-    }
+    self.weights[name] = dict(zip(parts, (kernel, *bias), strict=False))
     if not node.norm:
       return name
     norm = self._add(
@@ -259,8 +255,10 @@ class _Model:
     name = name.rpartition('_')[0] + '_pad'  # conv1_conv: conv1_pad.
     return self._add('ZeroPadding2D', sources, name=name, padding=padding)
 
-  def _find(self, keys: tuple[str, ...], path: str) -> list[np.ndarray | None]:
-    return [self._variables.get(key.format(path)) for key in keys]
+  def _find(self, keys: tuple[str, ...], path: str) -> list[np.ndarray]:
+    """Returns what there is of a layer's variables, in the keys' order."""
+    wanted = [key.format(path) for key in keys]
+    return [self._variables[key] for key in wanted if key in self._variables]
 
 
 # How Keras names layers that get no name.

@@ -1,12 +1,12 @@
 """A model card with the metadata that the Hugging Face hub reads."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+
+from data_pipelines.io.types import JsonObject
 
 
 def make_card(
-  description: Mapping[str, Any], *, repository: str, license_name: str
+  description: JsonObject, *, repository: str, license_name: str
 ) -> str:
   """Returns the model card, with what the hub reads at its beginning.
 

@@ -5,6 +5,8 @@ normalisations are folded into the convolutions.
 """
 
 import json
+import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,17 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
 class _Writer:
   """Collects the nodes and tensors of an ONNX graph."""
 
-  def __init__(self, onnx: Any):
+  def __init__(self, onnx: types.ModuleType):
     self._onnx = onnx
     self.nodes: list[Any] = []
     self.tensors: list[Any] = []
 
   def add(
-    self, op: str, inputs: list[str], output: str, **attributes: Any
+    self,
+    op: str,
+    inputs: list[str],
+    output: str,
+    **attributes: int | float | str | Sequence[int],
   ) -> None:
     self.nodes.append(
       self._onnx.helper.make_node(
@@ -102,7 +108,7 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
   if scale == 'maximum':
     axes = writer.tensor('axes', np.array([1, 2, 3]))
     writer.add('ReduceMax', [x, axes], 'brightest')
-    one = writer.tensor('one', np.float32([1]))
+    one = writer.tensor('one', np.ones(1, np.float32))
     writer.add('Max', ['brightest', one], 'scale')
     writer.add('Div', [x, 'scale'], 'scaled')
     x, scale = 'scaled', 1.0
@@ -111,9 +117,9 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
     writer.add('Gather', [x, order], 'bgr', axis=3)
     x = 'bgr'
   std = np.asarray(preprocessing.std)
-  gain = writer.tensor('gain', np.float32(1 / (scale * std)))
+  gain = writer.tensor('gain', (1 / (scale * std)).astype(np.float32))
   offset = writer.tensor(
-    'offset', np.float32(-np.asarray(preprocessing.mean) / std)
+    'offset', (-np.asarray(preprocessing.mean) / std).astype(np.float32)
   )
   writer.add('Mul', [x, gain], 'multiplied')
   writer.add('Add', ['multiplied', offset], 'normalized')

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Clip:
   colour: Colour
   count: int | None
   notes: tuple[str, ...]
-  read: Callable[[], Iterator[Frame]]
+  read: Callable[[], Generator[Frame]]
 
 
 def is_clip(path: Path) -> bool:
@@ -94,7 +94,7 @@ def is_clip(path: Path) -> bool:
   try:
     if suffix == '.gif':
       with images.opened(path) as image:
-        return image.is_animated
+        return getattr(image, 'is_animated', False)
     with path.open('rb') as file:
       return b'acTL' in file.read(_PNG_START).partition(b'IDAT')[0]
   except (OSError, ValueError):
@@ -323,7 +323,7 @@ def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
     size=size[::-1] if turned else size,
     time_base=stream.time_base,
     rate=rate,
-    aspect=1 / aspect if turned else aspect,
+    aspect=Fraction(1 / aspect if turned else aspect),
     colour=colour,
     count=count,
     notes=tuple(notes),

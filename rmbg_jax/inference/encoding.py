@@ -9,13 +9,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
 
 from data_pipelines.io import files
 from rmbg_jax.inference import clips
+
+if TYPE_CHECKING:
+  import av
 
 FORMATS = ('prores', 'vp9', 'png')
 
@@ -104,84 +107,67 @@ class Part:
   time_base: Fraction
 
 
-class PartWriter:
-  """Writes one part of one kind, frame by frame, over what may be there."""
+def make_writer(
+  kind: str, form: str, clip: clips.Clip, path: Path
+) -> 'FramesWriter | VideoWriter':
+  """Returns what writes one part of one kind, over what may be there.
 
-  def __init__(self, kind: str, form: str, clip: clips.Clip, path: Path):
-    """Opens nothing yet: the first frame says the size.
+  Args:
+    kind: of result.
+    form: of `FORMATS`.
+    clip: that it is made of.
+    path: of the part, a file or a folder of frames.
+  """
+  if form == 'png':
+    return FramesWriter(path)
+  return VideoWriter(_choose(kind, form), clip, path)
 
-    Args:
-      kind: of result.
-      form: of `FORMATS`.
-      clip: that it is made of.
-      path: of the part, a file or a folder of frames.
-    """
-    self._codec = None if form == 'png' else _choose(kind, form)
-    self._clip = clip
+
+class FramesWriter(contextlib.AbstractContextManager):
+  """Writes a part as a folder of PNG files; see `VideoWriter`."""
+
+  def __init__(self, path: Path):
     self._path = path
-    self._container = self._stream = None
-    self._first = 0
-    if self._codec is None:
-      shutil.rmtree(path, ignore_errors=True)
-      path.mkdir(parents=True)
-
-  def __enter__(self) -> 'PartWriter':
-    return self
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
 
   def __exit__(self, *exc_info):
-    if self._container:
-      with self._container:
-        if exc_info[0] is None:
-          self._mux(self._stream.encode(None))
+    pass
 
-  def prepare(self, pixels: np.ndarray) -> Any:
+  def prepare(self, pixels: np.ndarray) -> bytes:
+    """Returns what `add` takes of a picture; for any thread."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'png', compress_level=1)
+    return file.getvalue()
+
+  def add(self, prepared: bytes, *, index: int, start: int) -> None:
+    """Adds a picture; a frame's time is in no PNG."""
+    del start
+    (self._path / f'{index + 1:06}.png').write_bytes(prepared)
+
+
+class VideoWriter(contextlib.AbstractContextManager):
+  """Writes a part as a video, frame by frame."""
+
+  def __init__(self, codec: _Codec, clip: clips.Clip, path: Path):
+    """Opens nothing yet: the first frame says the size."""
+    self._codec = codec
+    self._clip = clip
+    self._path = path
+    self._open: _Open | None = None
+
+  def __exit__(self, *exc_info):
+    if self._open:
+      with self._open.container:
+        if exc_info[0] is None:
+          self._open.encode(None)
+
+  def prepare(self, pixels: np.ndarray) -> 'av.VideoFrame':
     """Returns what `add` takes of a picture; for any thread.
 
     Args:
       pixels: of uint8, grey, RGB or RGBA.
     """
-    if self._codec is None:
-      file = io.BytesIO()
-      Image.fromarray(pixels).save(file, 'png', compress_level=1)
-      return file.getvalue()
-    return self._to_frame(pixels)
-
-  def add(self, prepared: Any, *, index: int, start: int) -> None:
-    """Adds a picture; one after the other.
-
-    Args:
-      prepared: by `prepare`.
-      index: of the frame in the whole clip.
-      start: in units of the clip's time base.
-    """
-    if self._codec is None:
-      (self._path / f'{index + 1:06}.png').write_bytes(prepared)
-      return
-    if self._container is None:
-      self._open((prepared.height, prepared.width), start)
-    prepared.pts = start - self._first
-    prepared.time_base = self._clip.time_base
-    self._mux(self._stream.encode(prepared))
-
-  def _open(self, shape: tuple[int, int], start: int) -> None:
-    import av
-
-    self._first = start
-    self._container = av.open(
-      str(self._path), 'w', format=self._codec.container
-    )
-    self._stream = self._container.add_stream(
-      self._codec.name,
-      rate=self._clip.rate.limit_denominator(100_000),
-      options=self._codec.options,
-    )
-    _describe(self._stream, self._codec, self._clip, shape)
-
-  def _mux(self, packets) -> None:
-    for packet in packets:
-      self._container.mux(packet)
-
-  def _to_frame(self, pixels: np.ndarray):
     import av
 
     form = {2: 'gray', 3: 'rgb24'}[pixels.ndim]
@@ -196,6 +182,45 @@ class PartWriter:
       dst_colorspace=clips.find_scaler(colour.matrix),
       dst_color_range=_find_range(self._codec, colour),
     )
+
+  def add(self, prepared: 'av.VideoFrame', *, index: int, start: int) -> None:
+    """Adds a picture; one after the other.
+
+    Args:
+      prepared: by `prepare`.
+      index: of the frame in the whole clip.
+      start: in units of the clip's time base.
+    """
+    del index
+    if self._open is None:
+      self._open = self._begin((prepared.height, prepared.width), start)
+    prepared.pts = start - self._open.first
+    prepared.time_base = self._clip.time_base
+    self._open.encode(prepared)
+
+  def _begin(self, shape: tuple[int, int], start: int) -> '_Open':
+    import av
+
+    container = av.open(str(self._path), 'w', format=self._codec.container)
+    stream = container.add_stream(
+      self._codec.name,
+      rate=self._clip.rate.limit_denominator(100_000),
+      options=self._codec.options,
+    )
+    _describe(stream, self._codec, self._clip, shape)
+    return _Open(container, cast('av.VideoStream', stream), start)
+
+
+class _Open(NamedTuple):
+  """A file that is written, and when its first frame is."""
+
+  container: 'av.container.OutputContainer'
+  stream: 'av.VideoStream'
+  first: int
+
+  def encode(self, frame: 'av.VideoFrame | None') -> None:
+    for packet in self.stream.encode(frame):
+      self.container.mux(packet)
 
 
 def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:

@@ -50,7 +50,7 @@ def estimate_foreground(
   band = _is_mixed(alpha)
   if not band.any():
     return image
-  rows, columns = (_bound(band.any(axis=axis)) for axis in (1, 0))
+  rows, columns = (_bound(np.asarray(band.any(axis=axis))) for axis in (1, 0))
   result = image.copy()
   part = _Photo(image[rows, columns], alpha[rows, columns])
   with futures.ThreadPoolExecutor(parallel.count_cores()) as pool:
@@ -140,7 +140,7 @@ def _run_tiles(pool, work, photo, coarser, size, target) -> None:
 
 def _cut(size: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
   """Yields the rows and columns of the tiles of a level."""
-  return itertools.product(
+  return itertools.product(  # ty: ignore[invalid-explicit-return] Of two.
     *(
       [(start, min(start + step, side)) for start in range(0, side, step)]
       for side, step in zip(size, _TILE, strict=True)

@@ -109,7 +109,7 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
   notes = []
   with images.opened(source) as image:
     if image.format != 'MPO' and getattr(image, 'is_animated', False):
-      notes.append(f'the first of {image.n_frames} pictures')
+      notes.append(f'the first of {getattr(image, "n_frames", 1)} pictures')
     deep = None
     if _has_16_bits(image):
       deep = _read_16_bits(source, images.read_orientation(image))
@@ -165,16 +165,16 @@ def _to_srgb(
     )
   except (ImageCms.PyCMSError, OSError, ValueError):
     return image, ('its ICC profile cannot be used and was left out',)
-  return converted, ()
+  return converted or image, ()
 
 
 def _has_16_bits(image: Image.Image) -> bool:
   if image.mode.startswith('I;16'):
     return True
   if image.format == 'PNG':  # Pillow's decoder is told how the bits lie.
-    return any(';16' in str(tile[3]) for tile in image.tile)
+    return any(';16' in str(tile[3]) for tile in image.tile)  # ty: ignore[missing-attribute] An open file has it.
   if image.format == 'TIFF':
-    return max(image.tag_v2.get(258, (8,))) == 16  # BitsPerSample
+    return max(image.tag_v2.get(258, (8,))) == 16  # ty: ignore[missing-attribute] A TIFF's BitsPerSample.
   return False
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipelines.io import errors, images, parallel
 from rmbg_jax.inference import encoding, listing, photos, rendering, report
+from rmbg_jax.inference.predictor import Predictor
 
 # Memory that photos may take at once. A single larger one still gets its turn,
 # alone.
@@ -120,7 +121,7 @@ class Task:
 
 
 def run(
-  remover,
+  remover: Predictor,
   jobs: Sequence[listing.Job],
   task: Task,
   *,
@@ -153,7 +154,16 @@ def run(
 class _Flow:
   """The photos on their way. Only the main thread uses it."""
 
-  def __init__(self, remover, jobs, task, add_entry, stop, readers, writers):
+  def __init__(
+    self,
+    remover: Predictor,
+    jobs: Sequence[listing.Job],
+    task: Task,
+    add_entry: AddEntry,
+    stop: threading.Event,
+    readers: futures.Executor,
+    writers: futures.Executor,
+  ):
     self._remover = remover
     self._jobs = collections.deque(jobs)
     self._task = task

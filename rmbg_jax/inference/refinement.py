@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import threading
 import types
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,7 +12,8 @@ from PIL import Image
 
 from data_pipelines.io import errors
 
-METHODS = ('none', 'guided', 'matting')
+Method = Literal['none', 'guided', 'matting']
+METHODS: tuple[Method, ...] = get_args(Method)
 
 # Of the guided filter: half a window in pixels of the small map, and the
 # variance of colour, in [0, 1], below which an edge is not followed.
@@ -139,7 +141,8 @@ def _solve_matting(
 ) -> Float[np.ndarray, 'h2 w2']:
   """Closed-form matting of the undecided band, at a bounded size."""
   scale = min(1, _MATTING_SIDE / max(photo.size))
-  size = tuple(max(1, round(side * scale)) for side in photo.size)
+  width, height = (max(1, round(side * scale)) for side in photo.size)
+  size = width, height
   alpha = _enlarge(probs, size)
   margin = max(1, round(max(size) * _BAND))
   sure = _ndimage().binary_erosion(

@@ -108,7 +108,7 @@ class BackgroundRemover:
     )
 
     def compute_probs(weights, images):
-      total = 0.0
+      total = jnp.zeros((), 'float32')
       for size in sizes:
         compute_logits = programs[size].compute_logits
         resized = images
@@ -289,7 +289,7 @@ def open_photo(image: photos_lib.ImageLike) -> Image.Image:
 def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
   if not scale > 0:
     raise errors.UserError(f'scales must be positive, got {scale}.')
-  return tuple(max(16, round(side * scale / 16) * 16) for side in size)
+  return tuple(max(16, round(side * scale / 16) * 16) for side in size)  # ty: ignore[invalid-explicit-return] Of two.
 
 
 def _stretch_range(probs: Float[Array, 'b h w']) -> Float[Array, 'b h w']:

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
@@ -15,10 +16,16 @@ from PIL import Image, ImageColor, ImageOps
 from data_pipelines.io import errors, files, images
 from rmbg_jax.inference import foreground, photos
 
-KINDS = (
-  *('mask', 'cutout', 'side_by_side', 'composite', 'foreground', 'trimap'),
+Kind = Literal[
+  'mask',
+  'cutout',
+  'side_by_side',
+  'composite',
+  'foreground',
+  'trimap',
   'overlay',
-)
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMATS = ('png', 'webp', 'jpeg')
 
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
@@ -195,10 +202,10 @@ class Style:
     scale = np.float32(np.iinfo(colours.dtype).max / 255)
     if self.background == 'blur':
       behind = _blur_background(photo.rgb, alpha)
-    elif isinstance(self._backdrop(), Image.Image):
-      behind = ImageOps.fit(self._backdrop(), photo.rgb.size)
+    elif isinstance(backdrop := self._backdrop(), Image.Image):
+      behind = ImageOps.fit(backdrop, photo.rgb.size)
     else:
-      behind = Image.new('RGB', photo.rgb.size, self._backdrop())
+      behind = Image.new('RGB', photo.rgb.size, backdrop)
     behind = np.asarray(behind)
     mixed = np.empty_like(colours)
     for rows in _cut_rows(colours):
@@ -408,7 +415,7 @@ def _blur_background(
   """
   from scipy import ndimage  # A third of a second, for this style alone.
 
-  size = tuple(max(1, side // 4) for side in photo.size)
+  size = max(1, photo.width // 4), max(1, photo.height // 4)
   sigma = max(size) * 0.015
   small = np.asarray(photo.resize(size, Image.Resampling.BOX), np.float32)
   share = Image.fromarray(1 - alpha).resize(size, Image.Resampling.BOX)

@@ -24,13 +24,14 @@ class Steadier:
 
   Attributes:
     strength: 0 for nothing to 1.
-    probs: the last steadied mask; None before the first.
-    guide: the picture that it belongs to, RGB in [0, 1].
+    last: the last steadied mask, and the picture that it belongs to, RGB in
+      [0, 1]; None before the first, and where the strength is 0.
   """
 
   strength: float
-  probs: Float[np.ndarray, 'h w'] | None = None
-  guide: Float[np.ndarray, 'h w 3'] | None = None
+  last: tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w 3']] | None = (
+    None
+  )
 
   def steady(
     self,
@@ -48,17 +49,19 @@ class Steadier:
     from scipy import ndimage  # Late, as it takes a third of a second.
 
     picture = seen.astype(np.float32) / 255
-    if self.probs is None:
-      self.probs, self.guide = probs, picture
+    if self.last is None:
+      self.last = probs, picture
       return probs
-    difference = np.abs(picture - self.guide).max(axis=-1)
+    before, guide = self.last
+    difference = np.abs(picture - guide).max(axis=-1)
     # The mean of a window, so that noise does not count; its maximum, so that
     # what moves takes its surroundings along.
     size = 2 * _RADIUS + 1
     difference = ndimage.uniform_filter(difference, size, mode='nearest')
     difference = ndimage.maximum_filter(difference, size, mode='nearest')
     weight = self.strength * _MOST * np.exp(-((difference / _SIGMA) ** 2))
-    self.probs = (probs + weight * (self.probs - probs)).astype(np.float32)
+    probs = (probs + weight * (before - probs)).astype(np.float32)
     weight = weight[..., None]
-    self.guide = (picture + weight * (self.guide - picture)).astype(np.float32)
-    return self.probs
+    guide = (picture + weight * (guide - picture)).astype(np.float32)
+    self.last = probs, guide
+    return probs

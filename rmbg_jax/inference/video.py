@@ -26,6 +26,7 @@ from rmbg_jax.inference import (
   report,
   temporal,
 )
+from rmbg_jax.inference.predictor import Predictor
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
 # Memory that frames may take that wait for the network, and that wait to be
@@ -60,7 +61,7 @@ class Options:
 
 
 def run(
-  remover,
+  remover: Predictor,
   jobs: Sequence[listing.Job],
   task: pipeline.Task,
   options: Options,
@@ -98,7 +99,14 @@ def run(
 class _Work:
   """A clip that is being done."""
 
-  def __init__(self, remover, job, task, options, stop):
+  def __init__(
+    self,
+    remover: Predictor,
+    job: listing.Job,
+    task: pipeline.Task,
+    options: Options,
+    stop: threading.Event,
+  ):
     self._remover = remover
     self._job = job
     self._task = task
@@ -179,10 +187,7 @@ class _Work:
       self._folder.mkdir(parents=True)
     elif self._options.steadiness:
       with np.load(self._find_state(len(states) - 1, '.npz')) as arrays:
-        self._steadier.probs, self._steadier.guide = (
-          arrays['probs'],
-          arrays['guide'],
-        )
+        self._steadier.last = arrays['probs'], arrays['guide']
     return states
 
   def _make_key(self) -> str:
@@ -238,12 +243,10 @@ class _Work:
           return None
         done += len(state['times'])
         state['is_last'] = batches.are_over()
-        if self._options.steadiness:
-          np.savez(
-            self._find_state(index, '.npz'),
-            probs=self._steadier.probs,
-            guide=self._steadier.guide,
-          )
+        if self._steadier.last:
+          probs, guide = self._steadier.last
+          path = self._find_state(index, '.npz')
+          np.savez(path, probs=probs, guide=guide)
         with files.write_atomically(
           self._find_state(index, '.json')
         ) as partial:
@@ -261,7 +264,7 @@ class _Work:
     with contextlib.ExitStack() as stack:
       writers = {
         kind: stack.enter_context(
-          encoding.PartWriter(
+          encoding.make_writer(
             kind,
             self._task.clip_format,
             clip,
@@ -314,7 +317,13 @@ class _Work:
 class _Batches:
   """Reads and resizes the next batch while the network is at work."""
 
-  def __init__(self, remover, frames: Iterator[clips.Frame], size: int, reader):
+  def __init__(
+    self,
+    remover: Predictor,
+    frames: Iterator[clips.Frame],
+    size: int,
+    reader: futures.Executor,
+  ):
     self._remover = remover
     self._frames = frames
     self._size = size

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from data_pipelines.io.errors import UserError
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import efficientnet, u2net
 from rmbg_jax.models.unet import UNet
 
@@ -15,11 +16,14 @@ ENCODER_STAGES = {
   **dict.fromkeys(efficientnet.VARIANTS, len(efficientnet.FEATURES)),
   'u2net': len(u2net.HEIGHTS),
 }
-MODELS = {'u2net': u2net.U2Net, 'unet': UNet}
+MODELS: dict[str, type[UNet] | type[u2net.U2Net]] = {
+  'u2net': u2net.U2Net,
+  'unet': UNet,
+}
 
 
 def create_model(
-  architecture: Mapping[str, Any],
+  architecture: JsonObject,
   *,
   dtype: str = 'float32',
   remat: bool = False,
@@ -40,7 +44,7 @@ def create_model(
   Raises:
     UserError: for an unknown name or attribute.
   """
-  attributes = {}
+  attributes: dict[str, Any] = {}
   for key, value in architecture.items():
     group = value if isinstance(value, Mapping) else {'': value}
     for inner, setting in group.items():

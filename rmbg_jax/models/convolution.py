@@ -10,15 +10,20 @@ a training step). Other devices get XLA's own convolution and gradients.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import functools
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import winograd
+
+Padding = str | Sequence[tuple[int, int]]
 
 _tracing_shapes = contextvars.ContextVar('tracing_shapes', default=False)
 
@@ -42,7 +47,7 @@ def tracing_shapes() -> Iterator[None]:
 
 
 def init_kernel(
-  key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+  key: jax.Array, shape: tuple[int, ...], dtype: np.dtype | type = jnp.float32
 ) -> Float[Array, 'kh kw c f']:
   """Returns the kernel before training, for `flax.linen.Conv` to call."""
   if _tracing_shapes.get():
@@ -66,10 +71,10 @@ def convolve(
   x: Float[Array, 'b h w c'],
   kernel: Float[Array, 'kh kw c f'],
   strides: tuple[int, ...],
-  padding: Any,
+  padding: Padding,
   *,
   platform: str = '',
-  **options: Any,
+  **options: Any,  # Passed on unread.
 ) -> Float[Array, 'b h2 w2 f']:
   """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call.
 
@@ -85,7 +90,9 @@ def convolve(
   height, width = kernel.shape[:2]
   dilation = tuple(options.get('rhs_dilation') or (1, 1))
   if not isinstance(padding, str):
-    padding = tuple(map(tuple, padding))  # Flax passes a list.
+    padding = tuple(
+      (first, last) for first, last in padding
+    )  # Flax passes a list.
   no_padding = padding in ('VALID', ((0, 0), (0, 0)))
   if (height, width) == (1, 1) and (no_padding or padding == 'SAME'):
     x = x[:, :: strides[0], :: strides[1]]  # A stride only leaves pixels out.
@@ -103,7 +110,7 @@ def convolve(
 
 
 def choose_winograd(
-  height: int, shape: tuple[int, ...], dtype: Any, rate: int
+  height: int, shape: tuple[int, ...], dtype: np.dtype, rate: int
 ) -> int:
   """Returns the m of `winograd.py` to convolve by on a CPU, 0 for none.
 
@@ -126,10 +133,10 @@ def convolve_by_rows(
   x: Float[Array, 'b h w c'],
   kernel: Float[Array, 'kh kw c f'],
   strides: tuple[int, ...],
-  padding: Any,
+  padding: Padding,
   *,
   rhs_dilation: tuple[int, ...],
-  **options: Any,
+  **options: Any,  # As of `convolve`.
 ) -> Float[Array, 'b h w f']:
   """`convolve` with stride 1 and 'SAME', a sum over the kernel's rows.
 
@@ -138,7 +145,7 @@ def convolve_by_rows(
   height, rows, dilation = x.shape[1], kernel.shape[0], rhs_dilation[0]
   reach = dilation * (rows // 2)
   x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-  return sum(
+  parts = [
     convolve(
       jax.lax.slice_in_dim(x, row * dilation, row * dilation + height, axis=1),
       kernel[row : row + 1],
@@ -148,7 +155,8 @@ def convolve_by_rows(
       **options,
     )
     for row in range(rows)
-  )
+  ]
+  return functools.reduce(operator.add, parts)
 
 
 @jax.custom_vjp

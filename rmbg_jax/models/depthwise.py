@@ -5,7 +5,7 @@ products on a CPU (`scripts/benchmarks/depthwise.py`). Other devices get XLA's.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,17 +14,15 @@ from jaxtyping import Array, Float
 
 from rmbg_jax.models import convolution
 
-Padding = str | Sequence[tuple[int, int]]
-
 
 def convolve(
   x: Float[Array, 'b h w c'],
   kernel: Float[Array, 'kh kw 1 c'],
   strides: tuple[int, ...],
-  padding: Padding,
+  padding: convolution.Padding,
   *,
   platform: str = '',
-  **options: Any,
+  **options: Any,  # Passed on unread.
 ) -> Float[Array, 'b h2 w2 c']:
   """`jax.lax.conv_general_dilated` of each channel alone.
 

@@ -8,7 +8,7 @@ network. All strides pad as TensorFlow's 'SAME', which is uneven.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -125,7 +125,7 @@ class EfficientNetEncoder(nn.Module):
 
   variant: str = 'efficientnet_lite0'
   momentum: float = 0.99
-  dtype: Any = 'float32'
+  dtype: layers.Dtype = 'float32'
   remat: bool = False
 
   @nn.compact

@@ -4,7 +4,7 @@ The same walk as `models/`, once more, with what other formats need and a Flax
 module does not say: which operation reads which. Tests hold the two together.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import numpy as np
@@ -64,11 +64,13 @@ class Graph:
     Raises:
       UserError: for a network whose walk is not known.
     """
-    walks = {unet.UNet: _walk_unet, u2net.U2Net: _walk_u2net}
-    if type(model) not in walks:
-      raise UserError(f'{type(model).__name__} networks cannot be exported.')
     self.nodes = {INPUT: Node(INPUT, 'input', (), size)}
-    self.outputs = walks[type(model)](self, model)
+    if isinstance(model, unet.UNet):
+      self.outputs = _walk_unet(self, model)
+    elif isinstance(model, u2net.U2Net):
+      self.outputs = _walk_u2net(self, model)
+    else:
+      raise UserError(f'{type(model).__name__} networks cannot be exported.')
 
   def find_needed(self, output: str) -> list[Node]:
     """Returns the nodes that an output depends on, in order."""
@@ -79,11 +81,29 @@ class Graph:
     return [node for node in self.nodes.values() if node.name in needed]
 
   def conv(
-    self, x: str, name: str, *, stride: int = 1, dilation: int = 1, **norm: Any
+    self,
+    x: str,
+    name: str,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    norm: str = '',
+    epsilon: float = 0.0,
+    accurate: bool = False,
   ) -> str:
-    """Adds a convolution; `norm`, `epsilon`, `accurate` as of `Node`."""
-    size = tuple(-(-side // stride) for side in self.nodes[x].size)
-    return self._add(Node(name, 'conv', (x,), size, stride, dilation, **norm))
+    """Adds a convolution; all as of `Node`."""
+    node = Node(
+      name,
+      'conv',
+      (x,),
+      self._shrink(x, stride),
+      stride,
+      dilation,
+      norm=norm,
+      epsilon=epsilon,
+      accurate=accurate,
+    )
+    return self._add(node)
 
   def conv_same(
     self,
@@ -93,7 +113,8 @@ class Graph:
     kernel: int,
     stride: int = 1,
     depthwise: bool = False,
-    **norm: Any,
+    norm: str = '',
+    epsilon: float = 0.0,
   ) -> str:
     """Adds a convolution padded as TensorFlow's 'SAME'.
 
@@ -103,26 +124,43 @@ class Graph:
       kernel: its side in pixels.
       stride: of the convolution.
       depthwise: whether each channel is convolved alone.
-      **norm: `norm` and `epsilon` as of `Node`.
+      norm: as of `Node`.
+      epsilon: as of `Node`.
     """
-    before = self.nodes[x].size
-    size = tuple(-(-side // stride) for side in before)
+    size = self._shrink(x, stride)
     padding = []
-    for old, new in zip(before, size, strict=True):
+    for old, new in zip(self.nodes[x].size, size, strict=True):
       total = max(0, (new - 1) * stride + kernel - old)
       padding.append((total // 2, total - total // 2))
     op = 'depthwise' if depthwise else 'conv'
-    node = Node(name, op, (x,), size, stride, padding=tuple(padding), **norm)
+    node = Node(
+      name,
+      op,
+      (x,),
+      size,
+      stride,
+      padding=tuple(padding),
+      norm=norm,
+      epsilon=epsilon,
+    )
     return self._add(node)
 
   def relu(self, x: str, name: str, *, op: str = 'relu') -> str:
     """Adds a ReLU, or a 'relu6'."""
     return self._add(Node(name, op, (x,), self.nodes[x].size))
 
-  def pool(self, x: str, name: str, **window: Any) -> str:
+  def pool(
+    self,
+    x: str,
+    name: str,
+    *,
+    kernel: int,
+    padding: tuple[tuple[int, int], ...],
+  ) -> str:
     """Adds a maximum pool; `kernel` and `padding` as of `Node`."""
-    size = tuple(-(-side // 2) for side in self.nodes[x].size)
-    return self._add(Node(name, 'pool', (x,), size, 2, **window))
+    size = self._shrink(x, 2)
+    node = Node(name, 'pool', (x,), size, 2, kernel=kernel, padding=padding)
+    return self._add(node)
 
   def add(self, x: str, y: str, name: str) -> str:
     """Adds an addition."""
@@ -140,13 +178,17 @@ class Graph:
       return x
     return self._add(Node(name, 'resize', (x,), size))
 
+  def _shrink(self, x: str, stride: int) -> tuple[int, int]:
+    height, width = self.nodes[x].size
+    return -(-height // stride), -(-width // stride)
+
   def _add(self, node: Node) -> str:
     self.nodes[node.name] = node
     return node.name
 
 
 def fold_conv(
-  variables: Any, node: Node
+  variables: layers.Variables, node: Node
 ) -> tuple[Float[np.ndarray, 'kh kw c f'], Float[np.ndarray, 'f']]:
   """Returns a convolution's kernel and bias, with its normalisation in them.
 
@@ -173,7 +215,8 @@ def find_padding(
   """Returns ((top, bottom), (left, right)) pixels around a convolution."""
   if node.padding:
     return node.padding
-  return tuple((node.dilation * (side // 2),) * 2 for side in kernel.shape[:2])
+  down, right = (node.dilation * (side // 2) for side in kernel.shape[:2])
+  return (down, down), (right, right)
 
 
 def _walk_unet(graph: Graph, model: unet.UNet) -> tuple[str, ...]:

@@ -6,18 +6,23 @@ chosen in one place, `unet.py`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import convolution
 
 # `conv(features, kernel, ...)` and `norm(...)` make a layer.
 LayerFactory = Callable[..., nn.Module]
+Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
+# `params` and `batch_stats`, nested by name. Any: arrays of NumPy or JAX, their
+# shapes, or further such mappings.
+Variables = Mapping[str, Any]
 # The flat keys of a convolution's and a batch normalisation's variables, with
 # the layer's path in place of {}.
 CONV_KEYS = ('params/{}/kernel', 'params/{}/bias')
@@ -29,7 +34,7 @@ NORM_KEYS = (
 )
 
 
-def make_conv(*, dtype: Any, use_bias: bool = True) -> LayerFactory:
+def make_conv(*, dtype: Dtype, use_bias: bool = True) -> LayerFactory:
   """Returns a factory of convolutions with stride 1 and 'same' padding.
 
   Parameters are float32, the computation runs in `dtype`. Padding is explicit
@@ -47,7 +52,7 @@ def make_conv(*, dtype: Any, use_bias: bool = True) -> LayerFactory:
 
 
 def make_norm(
-  *, dtype: Any, train: bool, momentum: float, epsilon: float
+  *, dtype: Dtype, train: bool, momentum: float, epsilon: float
 ) -> LayerFactory:
   """Returns a factory of batch normalisations.
 
@@ -66,6 +71,12 @@ def make_norm(
 def stop_gradient_if(frozen: bool, x: jax.Array) -> jax.Array:
   """Returns `x`, through which no gradient passes if `frozen`."""
   return jax.lax.stop_gradient(x) if frozen else x
+
+
+def find_size(x: jax.Array) -> tuple[int, int]:
+  """Returns (height, width) of features or images (b, h, w, c)."""
+  _, height, width, _ = x.shape
+  return height, width
 
 
 def upsample_bilinear(

@@ -1,13 +1,13 @@
 """Turns a photo into the network's input; stored in every checkpoint."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,21 +54,20 @@ class Preprocessing:
     }
 
   @classmethod
-  def from_dict(cls, description: Mapping[str, Any]) -> 'Preprocessing':
+  def from_dict(cls, description: JsonObject) -> 'Preprocessing':
     """Rebuilds the preprocessing from `to_dict`'s description."""
-    return cls(
-      **{
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in description.items()
-      }
-    )
+    values: dict[str, Any] = {
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in description.items()
+    }
+    return cls(**values)
 
 
 # By name: those that the published ImageNet weights were trained with, under
 # the names of the encoder or its dialects; that of U2-Net's authors; and the
 # one of the original project, which feeds BGR / 255 to an encoder trained on
 # something else.
-_NORMALIZATIONS = {
+_NORMALIZATIONS: dict[str, dict[str, Any]] = {
   'keras': {
     'channels': 'bgr',
     'scale': 1.0,

@@ -12,10 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import convolution, depthwise, layers, winograd
 from rmbg_jax.models import graph as graph_lib
+
+# A convolution's `kernel`, plain or transformed, and its `bias`.
+Weights = Mapping[str, Array | np.ndarray | list[Array | np.ndarray]]
 
 _CONVOLUTIONS = ('conv', 'depthwise')
 
@@ -32,7 +36,7 @@ class Program:
   def __init__(
     self,
     model: nn.Module,
-    variables: Any,
+    variables: layers.Variables,
     *,
     size: tuple[int, int],
     platform: str = '',
@@ -55,7 +59,7 @@ class Program:
     self._nodes = graph.find_needed(self._output)
     self._dtype = jnp.dtype(model.dtype)
     self._keys = {}
-    self.weights = {}
+    self.weights: dict[str, Weights] = {}
     for node in self._nodes:
       if node.op not in _CONVOLUTIONS:
         continue
@@ -71,7 +75,7 @@ class Program:
       self.weights[key] = {'kernel': kernel, 'bias': bias}
 
   def compute_logits(
-    self, weights: Mapping[str, Any], images: Float[Array, 'b h w 3']
+    self, weights: Mapping[str, Weights], images: Float[Array, 'b h w 3']
   ) -> Float[Array, 'b h w 1']:
     """Returns float32 logits of preprocessed images.
 

@@ -12,7 +12,6 @@ they belong to two slightly different networks:
 
 import functools
 import re
-from typing import Any
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -94,7 +93,7 @@ class ResNetEncoder(nn.Module):
   width: int = 64
   dialect: str = 'keras'
   momentum: float = 0.99
-  dtype: Any = 'float32'
+  dtype: layers.Dtype = 'float32'
   remat: bool = False
 
   @nn.compact
@@ -164,7 +163,7 @@ class ResNetEncoder(nn.Module):
 
 def find_stage(child: str) -> int:
   """Returns the stage that a child of the encoder belongs to, from 1."""
-  return int(re.search(r'\d+', child)[0])
+  return int(re.sub(r'^\D*(\d+).*', r'\1', child))
 
 
 def block_names(stage_sizes: tuple[int, ...]) -> list[str]:

@@ -8,7 +8,6 @@ channels in every stage (`configs/u2netp.py`).
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -92,7 +91,7 @@ class RSU(nn.Module):
       skips.append(x)
     skips.pop()
     for index in reversed(range(len(skips))):
-      x = layers.resize_bilinear(x, size=skips[index].shape[1:3])
+      x = layers.resize_bilinear(x, size=layers.find_size(skips[index]))
       x = block(
         f'conv{index + 1}d',
         jnp.concatenate([x, skips[index]], axis=-1),
@@ -163,7 +162,7 @@ class U2Net(nn.Module):
   decoder_filters: tuple[int, ...] = (512, 256, 128, 64, 64)
   freeze_norm: bool = False
   bn_momentum: float = 0.9
-  dtype: Any = 'float32'
+  dtype: layers.Dtype = 'float32'
   remat: bool = False
 
   @nn.compact
@@ -213,13 +212,13 @@ class U2Net(nn.Module):
       zip(HEIGHTS[-2::-1], self.decoder_mid, self.decoder_filters, strict=True)
     ):
       skip = skips.pop()
-      x = layers.resize_bilinear(x, size=skip.shape[1:3])
+      x = layers.resize_bilinear(x, size=layers.find_size(skip))
       block = make_block(
         mid, filters, conv, norm, height, name=f'decoder{index + 1}'
       )
       x = block(jnp.concatenate([x, skip], axis=-1))
       outputs.append(x)
-    size = images.shape[1:3]
+    size = layers.find_size(images)
     head = layers.make_conv(dtype=jnp.float32)
     sides = [
       layers.resize_bilinear(

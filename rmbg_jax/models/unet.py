@@ -41,7 +41,7 @@ class UNet(nn.Module):
   bridge_rates: tuple[int, ...] = (3, 6, 9)
   decoder_filters: tuple[int, ...] = (512, 256, 128, 64)
   bn_momentum: float = 0.99
-  dtype: Any = 'float32'
+  dtype: layers.Dtype = 'float32'
   remat: bool = False
 
   @nn.compact
@@ -94,10 +94,10 @@ class UNet(nn.Module):
       momentum=self.bn_momentum,
       epsilon=DECODER_EPSILON,
     )
-    make_bridge, make_block = (
-      nn.remat(part) if self.remat else part
-      for part in (bridge.DilatedBridge, decoder.DecoderBlock)
-    )
+    make_bridge: layers.LayerFactory = bridge.DilatedBridge
+    make_block: layers.LayerFactory = decoder.DecoderBlock
+    if self.remat:
+      make_bridge, make_block = nn.remat(make_bridge), nn.remat(make_block)
     x = make_bridge(
       self.bridge_filters, self.bridge_rates, conv, norm, name='bridge'
     )(x)
@@ -116,7 +116,7 @@ class UNet(nn.Module):
     return efficientnet.find_stage(child)
 
   def _make_encoder(self) -> nn.Module:
-    options = {
+    options: dict[str, Any] = {
       'momentum': self.bn_momentum,
       'dtype': self.dtype,
       'remat': self.remat,

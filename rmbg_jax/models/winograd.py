@@ -15,7 +15,8 @@ results around 1; it is not for 16-bit types.
 """
 
 import functools
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def transform_kernel(
 
 def convolve_transformed(
   x: Float[Array, 'b h w c'],
-  matrices: Sequence[Float[Array, 'c f3']],
+  matrices: Sequence[Float[Array | np.ndarray, 'c f3']],
   rate: int,
 ) -> Float[Array, 'b h w f']:
   """`convolve` by what `transform_kernel` has made of a kernel, with any m."""
@@ -97,12 +98,11 @@ def convolve_transformed(
     matrices, _transform_input(x, rate, m), strict=True
   ):
     product = jax.lax.dot_general(plane, columns, (((4,), (0,)), ((), ())))
-    rows.append(
-      sum(
-        product[:, :, :, j * rate : j * rate + w, j * f : (j + 1) * f]
-        for j in range(3)
-      )
+    first, second, third = (
+      product[:, :, :, j * rate : j * rate + w, j * f : (j + 1) * f]
+      for j in range(3)
     )
+    rows.append(first + second + third)
   outputs = jnp.stack([_combine(weights, rows) for weights in at], axis=2)
   return outputs.reshape(b, -1, w, f)[:, :h]
 
@@ -183,11 +183,11 @@ def _transform_input(
   return [_combine(weights, rows) for weights in _TRANSFORMS[m][0]]
 
 
-def _combine(weights, arrays) -> Array | np.ndarray:
+def _combine(weights: Sequence[float], arrays: Iterable[Array]) -> Array:
   """Returns the weighted sum; zeros and ones cost nothing."""
-  total = None
-  for weight, array in zip(weights, arrays, strict=True):
-    if weight:
-      term = array if weight == 1 else array * float(weight)
-      total = term if total is None else total + term
-  return total
+  terms = [
+    array if weight == 1 else array * float(weight)
+    for weight, array in zip(weights, arrays, strict=True)
+    if weight
+  ]
+  return functools.reduce(operator.add, terms)

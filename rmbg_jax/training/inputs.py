@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -11,6 +11,7 @@ import ml_collections
 from data_pipelines.batches import device_augment, device_loader, transforms
 from data_pipelines.datasets import folder, sources
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import state
 
 LOADERS = ('grain', 'device')
@@ -19,13 +20,15 @@ LOADERS = ('grain', 'device')
 class BatchIterator(Protocol):
   """An endless iterator of this process's part of the training batches."""
 
-  def __next__(self) -> dict[str, Any]:
+  def __next__(self) -> state.Batch:
     """Returns the next batch."""
+    ...
 
   def get_state(self) -> dict[str, Any]:
     """Returns where it stands after the last batch, JSON-compatible."""
+    ...
 
-  def set_state(self, state: Mapping[str, Any]) -> None:
+  def set_state(self, state: JsonObject) -> None:
     """Goes to a position that `get_state` has returned."""
 
 
@@ -40,10 +43,10 @@ class Inputs(NamedTuple):
     steps_per_epoch: training steps per epoch.
   """
 
-  training: list[folder.Pair]
-  validation: list[folder.Pair]
+  training: Sequence[folder.Pair]
+  validation: Sequence[folder.Pair]
   train_batches: BatchIterator
-  eval_batches: Iterable[dict[str, Any]]
+  eval_batches: Iterable[state.Batch]
   steps_per_epoch: int
 
 
@@ -166,8 +169,8 @@ def _make_device_batches(
 
 def _check_batch_size(batch_size: int, accumulation: int | str) -> None:
   devices = jax.device_count()
-  accumulation = 1 if accumulation == 'auto' else accumulation
-  if batch_size % (devices * accumulation):
+  parts = 1 if isinstance(accumulation, str) else accumulation  # 'auto'
+  if batch_size % (devices * parts):
     raise errors.UserError(
       f'config.data.batch_size (={batch_size}) must be a multiple of the '
       f'number of devices (={devices}) times config.optimizer.accumulation '

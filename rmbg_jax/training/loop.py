@@ -178,7 +178,7 @@ class Training:
           pending = None
           self._move_to(done, total)
           self.save()
-      report = _read_metrics(pending, first + done)
+      report = _read_metrics(step_metrics, first + done)
       self._move_to(done, total + report.pop('loss'))
     if done < data.steps_per_epoch:
       return None
@@ -302,13 +302,13 @@ class Training:
     count = int((batch['weight'] > 0).sum())
     count = min(count, self.config.train.grid_images)
     return writers.make_grid(
-      batch['image'][:count],
-      batch['alpha'][:count],
+      np.asarray(batch['image'])[:count],
+      np.asarray(batch['alpha'])[:count],
       [output[:count] for output in jax.device_get(probs)],
     )
 
   @functools.cached_property
-  def _first_batch(self) -> dict[str, np.ndarray]:
+  def _first_batch(self) -> state.Batch:
     # Kept: to begin with the batches reads many ahead.
     return next(iter(self.parts.data.eval_batches))
 
@@ -344,6 +344,7 @@ def _prepare(
   )
   if latest is not None:
     train_state = resume.restore_state(store, train_state, step=latest)
+  if position.iterator is not None:
     parts.data.train_batches.set_state(position.iterator)
   _print_position(position, config, resumed=latest is not None)
   return Training(

@@ -5,6 +5,8 @@ sigmoid(x) has already rounded to 0 or 1. The truth, alpha in [0, 1], may be
 soft.
 """
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -203,8 +205,9 @@ def _blur(x: Maps, taps: Sequence[float], *, edge: str) -> Maps:
     padding = [(0, 0)] * 4
     padding[axis] = (reach, reach)
     padded = jnp.pad(x, padding, mode=edge)
-    x = sum(
+    views = [
       tap * jax.lax.slice_in_dim(padded, shift, shift + size, axis=axis)
       for shift, tap in enumerate(taps)
-    )
+    ]
+    x = functools.reduce(operator.add, views)
   return x

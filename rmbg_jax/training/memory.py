@@ -5,7 +5,7 @@ import copy
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
 from rmbg_jax import runtime
 from rmbg_jax.models import convolution
 from rmbg_jax.training import setup, state
@@ -34,7 +35,7 @@ Measure = Callable[[bool, int], int | None]
 
 
 def take_chosen(
-  config: ml_collections.ConfigDict, saved: Mapping[str, Any]
+  config: ml_collections.ConfigDict, saved: JsonObject
 ) -> ml_collections.ConfigDict:
   """Returns a configuration with a checkpoint's choices where it has 'auto'.
 
@@ -180,11 +181,14 @@ def measure_step(
   }
   rate = jax.ShapeDtypeStruct((), np.float32, sharding=replicated)
   try:
-    analysis = step.lower(arguments, batch, rate).compile().memory_analysis()
+    compiled = (
+      cast(jax.stages.Wrapped, step).lower(arguments, batch, rate).compile()
+    )
   except jax.errors.JaxRuntimeError as error:
     if runtime.is_exhausted(error):
       return None
     raise
+  analysis: Any = compiled.memory_analysis()  # XLA's, without types.
   return (
     analysis.argument_size_in_bytes
     + analysis.output_size_in_bytes

@@ -8,8 +8,9 @@ stopping is one epoch late, so the three are kept here, with Keras' arithmetic.
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
+
+from data_pipelines.io.types import JsonObject
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,14 +63,13 @@ class MonitorState:
     }
 
   @classmethod
-  def from_dict(cls, description: Mapping[str, Any]) -> 'MonitorState':
+  def from_dict(cls, description: JsonObject) -> 'MonitorState':
     """Rebuilds the state from `to_dict`'s description."""
-    return cls(
-      **{
-        key: math.inf if value is None else value
-        for key, value in description.items()
-      }
-    )
+    values: dict[str, Any] = {
+      key: math.inf if value is None else value
+      for key, value in description.items()
+    }
+    return cls(**values)
 
 
 def step_monitor(

@@ -43,7 +43,7 @@ def make_schedule(
       f'{", ".join(SCHEDULES)}.'
     )
 
-  def compute_rate(step):
+  def compute_rate(step: int) -> float:
     if step < warmup_steps:
       return learning_rate * step / warmup_steps
     if schedule != 'cosine':
@@ -104,8 +104,8 @@ def make_optimizer(
 def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
   """Returns the step down the gradient, by the rate that `update` gets."""
 
-  def update(updates, state, params=None, *, learning_rate):
-    del params
+  def update(updates, state, params=None, *, learning_rate=0.0, **extra):
+    del params, extra
     return jax.tree.map(lambda u: -learning_rate * u, updates), state
 
   return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
@@ -121,11 +121,11 @@ def _scale_by_adam() -> optax.GradientTransformation:
   """
   b1, b2, epsilon = 0.9, 0.999, 1e-7
 
-  def update(gradients, state, params=None):
+  def update(updates, state, params=None):
     del params
     count = optax.safe_increment(state.count)
-    mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
-    nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+    mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+    nu = optax.tree.update_moment(updates, state.nu, b2, 2)
     correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
     updates = jax.tree.map(
       lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.training.monitor import MonitorState
 from rmbg_jax.training.state import TrainState
 from rmbg_jax.weights import checkpoints
@@ -54,15 +55,14 @@ class Position:
     return dataclasses.asdict(self) | {'monitor': self.monitor.to_dict()}
 
   @classmethod
-  def from_dict(cls, description: Mapping[str, Any]) -> 'Position':
+  def from_dict(cls, description: JsonObject) -> 'Position':
     """Rebuilds the position from `to_dict`'s description."""
     monitor = MonitorState.from_dict(description['monitor'])
-    return cls(**{**description, 'monitor': monitor})
+    values: dict[str, Any] = {**description, 'monitor': monitor}
+    return cls(**values)
 
 
-def check_compatible(
-  saved: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
+def check_compatible(saved: JsonObject, wanted: JsonObject) -> None:
   """Refuses to go on with a checkpoint under other settings.
 
   Args:
@@ -102,7 +102,7 @@ def save_state(
   state: TrainState,
   *,
   metrics: Mapping[str, float] | None,
-  description: Mapping[str, Any],
+  description: JsonObject,
 ) -> None:
   """Starts saving a state under its step; see `CheckpointStore.save`."""
   store.save(
@@ -133,8 +133,8 @@ def restore_state(
       jax.tree.leaves(training['opt_state']),
     )
   if state.ema is not None:
-    return state.replace(ema=model, **training)
-  return state.replace(**model, **training)
+    return dataclasses.replace(state, ema=model, **training)
+  return dataclasses.replace(state, **model, **training)
 
 
 def _to_trees(state: TrainState) -> dict[str, Any]:

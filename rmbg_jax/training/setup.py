@@ -66,11 +66,9 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     config.data.normalization or _default_normalization(config.model),
     size=tuple(config.data.size),
   )
-  loss_options = {
-    'loss_weights': dict(config.loss.weights),
-    'output_weights': tuple(config.loss.outputs),
-  }
-  losses.check_weights(*loss_options.values())
+  loss_weights = dict(config.loss.weights)
+  output_weights = tuple(config.loss.outputs)
+  losses.check_weights(loss_weights, output_weights)
   monitor_settings = monitor.MonitorSettings(
     **config.optimizer.plateau, stop_patience=config.train.early_stopping
   )
@@ -101,7 +99,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     data,
     optimizer,
     schedule,
-    loss_options,
+    {'loss_weights': loss_weights, 'output_weights': output_weights},
     monitor_settings,
     description,
   )

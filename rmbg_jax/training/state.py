@@ -1,5 +1,6 @@
 """The state that training changes, and its layout over the devices."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,11 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-Tree = Any
+from rmbg_jax.models.layers import Variables
+
+# `image`, `alpha` and `weight`: on the devices, or this process's part on the
+# host.
+Batch = Mapping[str, np.ndarray | jax.Array]
 
 
 @flax.struct.dataclass
@@ -25,14 +30,14 @@ class TrainState:
     ema: exponential moving averages of `params` and `batch_stats`, or None.
   """
 
-  step: Tree
-  params: Tree
-  batch_stats: Tree
+  step: Any  # An array, its shape or its sharding, as in all fields.
+  params: optax.Params
+  batch_stats: Variables
   opt_state: optax.OptState
-  ema: Tree = None
+  ema: Variables | None = None
 
   @property
-  def eval_variables(self) -> Tree:
+  def eval_variables(self) -> Variables:
     """Variables to evaluate and predict with: averages, if there are any."""
     if self.ema is not None:
       return self.ema
@@ -51,7 +56,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
   """Puts a host's part of a batch on its devices, split along the batch."""
   sharding = NamedSharding(mesh, PartitionSpec('data'))
   return {
@@ -69,7 +74,7 @@ def put_scalar(value: float, mesh: Mesh) -> jax.Array:
 
 def create_variables(
   model: nn.Module, *, seed: int, size: tuple[int, int]
-) -> Tree:
+) -> Variables:
   """Returns freshly initialised `params` and `batch_stats`."""
 
   def init(key):
@@ -81,7 +86,7 @@ def create_variables(
 
 
 def init_train_state(
-  variables: Tree,
+  variables: Variables,
   optimizer: optax.GradientTransformation,
   *,
   use_ema: bool,
@@ -98,7 +103,7 @@ def init_train_state(
 
 
 def create_train_state(
-  variables: Tree,
+  variables: Variables,
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
   *,
@@ -121,7 +126,7 @@ def create_train_state(
   return jax.jit(create, out_shardings=replicated(mesh))(variables)
 
 
-def compiler_options(deterministic: bool) -> dict[str, Any] | None:
+def compiler_options(deterministic: bool) -> dict[str, bool] | None:
   """Returns XLA's options for a step that gives the same bits every time.
 
   A CPU does so by itself.

@@ -1,7 +1,6 @@
 """The training step: a pure function of the state and a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,12 +11,11 @@ from jaxtyping import Array, Float
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, state
 
-Batch = dict[str, jax.Array]
 # What a step says of itself; one array, so that reading it is one transfer.
 METRICS = ('loss', 'grad_norm', 'param_norm', 'update_norm')
 Metrics = Float[Array, '4']
 TrainStep = Callable[
-  [state.TrainState, Batch, Any], tuple[state.TrainState, Metrics]
+  [state.TrainState, state.Batch, jax.Array], tuple[state.TrainState, Metrics]
 ]
 
 

@@ -1,19 +1,19 @@
 """Validation in training: every image once, at the network's resolution."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, metrics, state
 
-Batch = dict[str, jax.Array]
-EvalStep = Callable[[Any, Batch], dict[str, metrics.Mean]]
-PredictStep = Callable[[Any, Batch], tuple[jax.Array, ...]]
+EvalStep = Callable[[Variables, state.Batch], dict[str, metrics.Mean]]
+PredictStep = Callable[[Variables, state.Batch], tuple[jax.Array, ...]]
 
 
 def make_eval_step(
@@ -32,9 +32,7 @@ def make_eval_step(
   """
 
   def eval_step(variables, batch):
-    outputs = model.apply(
-      variables, preprocessing.normalize(batch['image']), train=False
-    )
+    outputs = _apply(model, variables, preprocessing.normalize(batch['image']))
     alpha = batch['alpha'].astype(jnp.float32) / 255
     probs = jax.nn.sigmoid(outputs[-1])
     values = {
@@ -64,16 +62,26 @@ def make_predict_step(
   """
 
   def predict_step(variables, batch):
-    outputs = model.apply(
-      variables, preprocessing.normalize(batch['image']), train=False
-    )
+    outputs = _apply(model, variables, preprocessing.normalize(batch['image']))
     return tuple(jax.nn.sigmoid(logits) for logits in outputs)
 
   return jax.jit(predict_step, out_shardings=state.replicated(mesh))
 
 
+def _apply(
+  model: nn.Module, variables: Variables, images: jax.Array
+) -> tuple[jax.Array, ...]:
+  return cast(
+    tuple[jax.Array, ...], model.apply(variables, images, train=False)
+  )
+
+
 def evaluate(
-  eval_step: EvalStep, variables: Any, batches: Iterable[Any], *, mesh: Mesh
+  eval_step: EvalStep,
+  variables: Variables,
+  batches: Iterable[state.Batch],
+  *,
+  mesh: Mesh,
 ) -> dict[str, float]:
   """Returns the means over all images of `val_loss`, `val_mae`, `val_iou`."""
   states = [

@@ -78,7 +78,7 @@ class Reporter:
       writer.writerows(self._rows)
     if self._board:
       for key, value in row.items():
-        self._board.add_scalar(key, value, row['epoch'])
+        self._board.add_scalar(key, value, int(row['epoch']))
       self._board.flush()
 
   def write_grid(self, epoch: int, grid: UInt8[np.ndarray, 'h w 3']) -> None:
@@ -115,7 +115,7 @@ class Profiler:
       jax.profiler.start_trace(self._directory)
       self._running = True
 
-  def after(self, step: int, results: Any) -> None:
+  def after(self, step: int, results: jax.Array) -> None:
     """To be called with a step's results, which the last one waits for."""
     if self._running and step >= self._last:
       jax.block_until_ready(results)

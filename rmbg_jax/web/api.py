@@ -23,6 +23,7 @@ from starlette import datastructures, exceptions, requests, responses, routing
 
 import rmbg_jax
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import removebg
 from rmbg_jax.web import service as service_lib
@@ -44,7 +45,7 @@ _MEDIA_TYPES = {
   'jpeg': 'image/jpeg',
 }
 
-Fields = Mapping[str, Any]
+Fields = JsonObject  # And files.
 
 
 class Options(pydantic.BaseModel):
@@ -52,7 +53,7 @@ class Options(pydantic.BaseModel):
 
   model_config = pydantic.ConfigDict(extra='forbid')
 
-  kind: Literal[rendering.KINDS] | None = pydantic.Field(
+  kind: rendering.Kind | None = pydantic.Field(
     None, description='By default cutout, with a background composite.'
   )
   format: Literal['png', 'webp', 'jpeg', 'jpg'] = 'png'
@@ -60,7 +61,7 @@ class Options(pydantic.BaseModel):
   background: str = pydantic.Field(
     '', description="A colour (#rrggbb or its name), or 'blur'."
   )
-  refine: Literal[refinement.METHODS] = 'none'
+  refine: refinement.Method = 'none'
   threshold: float | None = pydantic.Field(None, gt=0, le=1)
   keep_largest: bool = False
   fill_holes: bool = False
@@ -117,7 +118,7 @@ def make_api(
   async def remove(request: fastapi.Request):
     door.check_key(request, status=401)
     async with door.read(request) as fields:
-      return await door.work(_remove, service, fields, _wants_json(request))
+      return await door.work(_remove, fields, _wants_json(request))
 
   @api.post(
     '/v1.0/removebg',
@@ -132,29 +133,32 @@ def make_api(
   async def remove_bg(request: fastapi.Request):
     door.check_key(request, status=403)
     async with door.read(request) as fields:
-      return await door.work(_remove_bg, service, fields, _wants_json(request))
+      return await door.work(_remove_bg, fields, _wants_json(request))
 
   @api.get('/v1.0/account', summary="What remove.bg's clients ask first")
   async def show_account(request: fastapi.Request) -> dict[str, Any]:
     door.check_key(request, status=403)
     return removebg.ACCOUNT
 
-  api.add_exception_handler(removebg.ProblemError, _answer_problem)
-  api.add_exception_handler(exceptions.HTTPException, _answer_http)
-  api.add_exception_handler(Exception, _answer_unexpected)
+  for kind in (removebg.ProblemError, exceptions.HTTPException, Exception):
+    api.add_exception_handler(kind, _answer_error)
   return api
 
 
 def list_routes(api: fastapi.FastAPI) -> list[routing.Route]:
   """Returns routes that lead another application to this one."""
-  paths = dict.fromkeys(route.path for route in api.routes)
+  paths = dict.fromkeys(
+    route.path for route in api.routes if isinstance(route, routing.Route)
+  )
   return [routing.Route(path, endpoint=api) for path in paths]
 
 
 class _Door:
   """Lets in who has a key, as many as may wait. Used by the event loop."""
 
-  def __init__(self, service, keys, queue):
+  def __init__(
+    self, service: service_lib.Service, keys: Sequence[bytes], queue: int
+  ):
     self.waiting = 0
     self._arriving = 0
     self._service = service
@@ -230,7 +234,10 @@ class _Door:
     )
 
   async def work(
-    self, function: Callable[..., responses.Response], *args
+    self,
+    function: Callable[[service_lib.Service, Fields, bool], responses.Response],
+    fields: Fields,
+    as_json: bool,
   ) -> responses.Response:
     """Waits for a turn and returns what the function does in a thread.
 
@@ -242,7 +249,7 @@ class _Door:
     self.waiting += 1
     try:
       return await asyncio.get_running_loop().run_in_executor(
-        self._service.pool, function, *args
+        self._service.pool, function, self._service, fields, as_json
       )
     except errors.UserError as error:
       # Of flags, which are fields here.
@@ -353,15 +360,16 @@ def _remove_bg(
   )
 
 
-def read_content(value: Any, name: str, limits: service_lib.Limits) -> bytes:
+def read_content(value: object, name: str, limits: service_lib.Limits) -> bytes:
   """Returns the content of a file that came as such, or as base64.
 
   Raises:
     ProblemError: if it is too large, or neither.
   """
   if isinstance(value, datastructures.UploadFile):
-    if value.size > limits.bytes:
-      raise _too_large(value.size, limits)
+    size = value.size or 0
+    if size > limits.bytes:
+      raise _too_large(size, limits)
     return value.file.read()
   if isinstance(value, str):
     text = value.partition('base64,')[2] or value  # Of a data address.
@@ -440,33 +448,23 @@ def _too_many() -> removebg.ProblemError:
   )
 
 
-async def _answer_problem(
-  request: fastapi.Request, problem: removebg.ProblemError
-) -> responses.Response:
-  del request
-  return problem.to_response()
-
-
-async def _answer_http(
-  request: fastapi.Request, error: exceptions.HTTPException
-) -> responses.Response:
-  """Of the framework: no such method, a form that is none."""
-  del request
-  return removebg.ProblemError(
-    error.status_code,
-    'invalid_request',
-    str(error.detail),
-    headers=error.headers,
-  ).to_response()
-
-
-async def _answer_unexpected(
+async def _answer_error(
   request: fastapi.Request, error: Exception
 ) -> responses.Response:
-  del request, error  # The server's log has it.
-  return removebg.ProblemError(
-    500, 'internal_error', 'The server made a mistake'
-  ).to_response()
+  del request
+  if isinstance(error, exceptions.HTTPException):
+    # Of the framework: no such method, a form that is none.
+    error = removebg.ProblemError(
+      error.status_code,
+      'invalid_request',
+      str(error.detail),
+      headers=error.headers,
+    )
+  if not isinstance(error, removebg.ProblemError):  # The server's log has it.
+    error = removebg.ProblemError(
+      500, 'internal_error', 'The server made a mistake'
+    )
+  return error.to_response()
 
 
 def _describe_answers(*media_types: str) -> dict[int | str, Any]:
@@ -480,7 +478,7 @@ def _describe_answers(*media_types: str) -> dict[int | str, Any]:
     '413': 'More bytes than the limit',
     '429': 'Too many requests are waiting',
   }
-  answers = {
+  answers: dict[int | str, Any] = {
     status: {'description': reason, 'content': error}
     for status, reason in reasons.items()
   }

@@ -14,7 +14,7 @@ from rmbg_jax.weights import catalogue
 
 TITLE = 'Remove backgrounds'
 
-_LIMITED = {
+_LIMITED: dict[str, Any] = {
   'concurrency_limit': service_lib.AT_ONCE,
   'concurrency_id': 'photos',
 }

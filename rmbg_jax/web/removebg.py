@@ -13,10 +13,14 @@ import pydantic
 from PIL import Image, ImageColor, ImageOps
 from starlette import responses
 
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import foreground, photos, rendering
 
 # Pixels that a result may have, by size; None: as many as the photo.
-_SIZES = {
+Size = Literal[
+  'preview', 'small', 'regular', 'medium', 'hd', '4k', 'full', 'auto', '50MP'
+]
+_SIZES: dict[Size, int | None] = {
   'preview': 250_000,
   'small': 250_000,
   'regular': 250_000,
@@ -107,7 +111,7 @@ class Options(pydantic.BaseModel):
   image_file_b64: str = ''
   image_url: str = pydantic.Field('', description='Refused.')
   bg_image_url: str = pydantic.Field('', description='Refused.')
-  size: Literal[tuple(_SIZES)] = 'preview'
+  size: Size = 'preview'
   type: str = pydantic.Field('auto', description='Changes nothing.')
   format: Literal['auto', 'png', 'jpg', 'jpeg', 'webp', 'zip'] = 'auto'
   channels: Literal['rgba', 'alpha'] = 'rgba'
@@ -132,7 +136,7 @@ class Options(pydantic.BaseModel):
 _Model = TypeVar('_Model', bound=pydantic.BaseModel)
 
 
-def parse(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
+def parse(model: type[_Model], fields: JsonObject) -> _Model:
   """Returns the fields as options; empty ones count as left out.
 
   Raises:
@@ -160,7 +164,7 @@ def parse(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
     ) from error
 
 
-def choose_source(options: Options, fields: Mapping[str, Any]) -> str:
+def choose_source(options: Options, fields: JsonObject) -> str:
   """Returns the name of the field with the photo.
 
   Raises:
@@ -421,7 +425,7 @@ def _place_subject(cutout, box, scale, position):
   if factor != 1:
     subject = subject.resize(new, Image.Resampling.LANCZOS)
   placed = Image.new('RGBA', size)
-  placed.paste(subject, tuple(places))
+  placed.paste(subject, (places[0], places[1]))
   return placed, (*places, *new)
 
 
@@ -447,8 +451,9 @@ _LENGTH = re.compile(r'(\d+(?:\.\d+)?)(px|%)?', re.ASCII)
 
 
 def _parse_lengths(name, text, counts) -> list[tuple[float, str]]:
-  parts = [_LENGTH.fullmatch(part) for part in text.split()]
-  if len(text) > 100 or len(parts) not in counts or not all(parts):
+  words = text.split()
+  parts = [found for word in words if (found := _LENGTH.fullmatch(word))]
+  if len(text) > 100 or len(words) not in counts or len(parts) < len(words):
     raise _wrong(name, text, 'pass numbers with px or %, such as 10%')
   return [(float(part[1]), part[2] or 'px') for part in parts]
 

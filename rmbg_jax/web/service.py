@@ -270,8 +270,8 @@ class Service:
           shown=self._make_shown(job, folder),
           image=path[kind],
           mask=path['mask'],
-          width=entry.width,
-          height=entry.height,
+          width=entry.width or 0,
+          height=entry.height or 0,
           notes=entry.notes,
         )
       )

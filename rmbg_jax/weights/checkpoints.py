@@ -12,13 +12,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
+from rmbg_jax.models.layers import Variables
 
 _SUBDIRECTORY = 'checkpoints'
 _policies = ocp.training.preservation_policies
@@ -45,22 +47,22 @@ class CheckpointStore(contextlib.AbstractContextManager):
   """
 
   def __init__(self, workdir: Path, *, writable: bool):
+    # Every save is ours, and forced; Orbax decides nothing. Any: its policies
+    # do not fulfil its own protocols as they are declared.
+    rank: Any = _rank
+    saving: Any = ocp.training.save_decision_policies.SpecificStepsPolicy(())
+    keeping: Any = _policies.AnyPreservationPolicy(
+      [
+        _policies.LatestN(1),
+        _policies.BestN(
+          get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False
+        ),
+      ]
+    )
     self._checkpointer = ocp.training.Checkpointer(
-      (workdir / _SUBDIRECTORY).absolute(),
-      # Every save is ours, and forced; Orbax decides nothing.
-      save_decision_policy=ocp.training.save_decision_policies.SpecificStepsPolicy(
-        ()
-      ),
-      preservation_policy=_policies.AnyPreservationPolicy(
-        [
-          _policies.LatestN(1),
-          _policies.BestN(
-            get_metric_fn=_rank,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-          ),
-        ]
-      ),
+      str((workdir / _SUBDIRECTORY).absolute()),
+      save_decision_policy=saving,
+      preservation_policy=keeping,
       cleanup_tmp_directories=writable,
     )
 
@@ -89,15 +91,18 @@ class CheckpointStore(contextlib.AbstractContextManager):
     ]
     if not evaluated:
       return None
-    return max(evaluated, key=lambda found: _rank(found.metrics)).step
+    return max(
+      evaluated,
+      key=lambda found: _rank(cast(Mapping[str, float], found.metrics)),
+    ).step
 
   def save(
     self,
-    trees: Mapping[str, Any],
+    trees: Mapping[str, Any],  # Plain trees, of whatever nodes.
     *,
     step: int,
     metrics: Mapping[str, float] | None,
-    description: Mapping[str, Any],
+    description: JsonObject,
   ) -> None:
     """Starts saving trees; what is there already of this step stays.
 
@@ -148,14 +153,19 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
   def read_description(self, step: int) -> dict[str, Any]:
     """Returns the description that a checkpoint was saved with."""
-    return self._checkpointer.checkpointables_metadata(step).custom_metadata
+    metadata = self._checkpointer.checkpointables_metadata(step)
+    return cast(dict[str, Any], metadata.custom_metadata)
 
   def read_structure(self, step: int) -> dict[str, Any]:
     """Returns a checkpoint's trees, with descriptions in place of arrays."""
     return self._checkpointer.checkpointables_metadata(step).metadata
 
   def restore(
-    self, trees: Mapping[str, Any], *, step: int, partial: bool = False
+    self,
+    trees: Mapping[str, Any],  # As `save` takes them.
+    *,
+    step: int,
+    partial: bool = False,
   ) -> dict[str, Any]:
     """Returns saved trees, laid out over the devices as `trees` are.
 
@@ -180,7 +190,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         f'{error.__cause__ or error}'
       ) from error
 
-  def restore_model(self, variables: Any, *, step: int) -> Any:
+  def restore_model(self, variables: Variables, *, step: int) -> Variables:
     """Returns the saved `params` and `batch_stats` as NumPy arrays.
 
     Works on any device, whatever the checkpoint was saved on.
@@ -197,4 +207,4 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:
   """Orders checkpoints, best last: lowest val_loss, the earliest on ties."""
-  return -metrics['val_loss'], -metrics['step']
+  return -metrics['val_loss'], -int(metrics['step'])

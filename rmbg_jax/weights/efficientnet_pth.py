@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.io.errors import MissingFileError, UserError
 from rmbg_jax.models import efficientnet, layers
@@ -55,7 +54,9 @@ def find_published(variant: str) -> Path:
   return files[0]
 
 
-def load_encoder(encoder: Any, path: Path, *, variant: str) -> Any:
+def load_encoder(
+  encoder: layers.Variables, path: Path, *, variant: str
+) -> layers.Variables:
   """Returns an encoder's variables with the file's weights.
 
   Args:

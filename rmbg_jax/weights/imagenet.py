@@ -1,10 +1,10 @@
 """Starting an encoder from ImageNet weights."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.io.errors import MissingFileError, UserError
+from data_pipelines.io.types import JsonObject
+from rmbg_jax.models.layers import Variables
 from rmbg_jax.weights import download, efficientnet_pth, keras_h5, torchvision
 
 FLAG = '--config.model.encoder.weights'
@@ -31,7 +31,7 @@ _READERS = {
 }
 
 
-def load_encoder(variables: Any, config: Mapping[str, Any]) -> Any:
+def load_encoder(variables: Variables, config: JsonObject) -> Variables:
   """Returns a network's variables with the encoder's replaced.
 
   Args:
@@ -57,7 +57,7 @@ def load_encoder(variables: Any, config: Mapping[str, Any]) -> Any:
   }
 
 
-def _read_resnet(encoder: Any, config: Mapping[str, Any]) -> Any:
+def _read_resnet(encoder: Variables, config: JsonObject) -> Variables:
   weights, dialect = config['weights'], config['dialect']
   if weights == 'imagenet':
     url, checksum = PUBLISHED[dialect]
@@ -73,7 +73,7 @@ def _read_resnet(encoder: Any, config: Mapping[str, Any]) -> Any:
   return reader(encoder, path, stage_sizes=tuple(config['stage_sizes']))
 
 
-def _read_efficientnet(encoder: Any, config: Mapping[str, Any]) -> Any:
+def _read_efficientnet(encoder: Variables, config: JsonObject) -> Variables:
   weights, variant = config['weights'], config['name']
   if weights == 'imagenet':
     path = efficientnet_pth.find_published(variant)

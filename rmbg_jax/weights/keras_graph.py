@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.io.types import JsonObject
+
 BLOCKS = 4
 
 
 class Graph:
   """The layers of a functional model and what feeds what."""
 
-  def __init__(self, config: Mapping[str, Any]):
+  def __init__(self, config: JsonObject):
     self.layers = {layer['name']: layer for layer in config['layers']}
     self.inputs = {
       name: list(_references(layer['inbound_nodes']))

@@ -102,7 +102,7 @@ def read_model(path: Path) -> matching.ForeignModel:
   description.pop('interface', None)  # Of the file, not of the network.
   try:
     preprocessing = _find_preprocessing(
-      preprocess, description.get('preprocessing'), size=size
+      *preprocess, description.get('preprocessing'), size=size
     )
   except ValueError as error:
     raise errors.UserError(f'{path}: {error}') from error
@@ -112,8 +112,8 @@ def read_model(path: Path) -> matching.ForeignModel:
 
 
 def load_encoder(
-  encoder: Any, path: Path, *, stage_sizes: tuple[int, ...]
-) -> Any:
+  encoder: layers_lib.Variables, path: Path, *, stage_sizes: tuple[int, ...]
+) -> layers_lib.Variables:
   """Returns an encoder's variables with the file's weights.
 
   Args:
@@ -137,7 +137,8 @@ def encoder_layer_name(path: str) -> str:
     path: such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
   """
   block, _, part = path.rpartition('/')
-  kind, number = re.fullmatch(r'([a-z]+)(\d*)', part).groups()
+  kind = part.rstrip('0123456789')
+  number = part.removeprefix(kind)
   if not block:
     block, number = ('pool' if kind == 'pool' else 'conv') + number, ''
   return '_'.join(filter(None, (block, number, kind)))
@@ -220,18 +221,21 @@ def _norm_names(ours: str, theirs: str) -> dict[str, str]:
 
 
 def _find_preprocessing(
-  layer: list[np.ndarray | None],
+  kernel: np.ndarray | None,
+  bias: np.ndarray | None,
   stated: dict[str, Any] | None,
   *,
   size: tuple[int, int],
 ) -> Preprocessing:
   """Returns that of the layer `preprocess`, or the original's without one."""
-  if layer[0] is None:  # The original feeds BGR / 255 to the network.
+  if (
+    kernel is None or bias is None
+  ):  # The original feeds BGR / 255 to the network.
     return make_preprocessing('original', size=size)
   if stated:
     preprocessing = Preprocessing.from_dict({**stated, 'size': list(size)})
     expected = keras_preprocess.make_layer(preprocessing)
-    if all(map(np.array_equal, layer, expected)):
+    if all(map(np.array_equal, (kernel, bias), expected)):
       return preprocessing
   # Keras saved the file again, without what it had said of itself.
-  return keras_preprocess.read_layer(*layer, size=size)
+  return keras_preprocess.read_layer(kernel, bias, size=size)

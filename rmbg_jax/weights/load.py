@@ -2,9 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,8 +10,10 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
 from rmbg_jax.models import convolution
+from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import hub, matching, release, u2net_onnx
 
@@ -41,9 +41,9 @@ class LoadedModel:
   """
 
   model: nn.Module
-  variables: Any
+  variables: Variables
   preprocessing: Preprocessing
-  description: Mapping[str, Any]
+  description: JsonObject
 
 
 def load_model(
@@ -108,7 +108,7 @@ def check_exists(path: str | os.PathLike) -> None:
     raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
 
 
-def load_variables(path: str | os.PathLike, model: nn.Module) -> Any:
+def load_variables(path: str | os.PathLike, model: nn.Module) -> Variables:
   """Returns another network's weights for this one, to start a training from.
 
   Args:
@@ -200,7 +200,7 @@ def _load_foreign(
   )
 
 
-def _shapes(model: nn.Module) -> Any:
+def _shapes(model: nn.Module) -> Variables:
   """Returns the network's variables as shapes, computing nothing."""
   with convolution.tracing_shapes():
     return jax.eval_shape(

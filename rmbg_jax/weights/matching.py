@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from data_pipelines.io import errors
 from rmbg_jax.models import resnet
+from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
@@ -54,8 +55,12 @@ def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:
 
 
 def assign(
-  variables: Any, tensors: Tensors, names: Mapping[str, str], *, source: str
-) -> Any:
+  variables: Variables,
+  tensors: Tensors,
+  names: Mapping[str, str],
+  *,
+  source: str,
+) -> Variables:
   """Returns the tensors in the structure of the variables.
 
   Args:

@@ -16,7 +16,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +37,7 @@ _DTYPES = {
   'LongStorage': np.int64,
   'ShortStorage': np.int16,
 }
+_ORDERS: dict[bytes, Literal['<', '>']] = {b'little': '<', b'big': '>'}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Raised by damaged files; a pickle's opcodes fail in many ways.
 _DAMAGED = (
@@ -180,9 +181,9 @@ def _open_archive(
   archive = zipfile.ZipFile(file)
   (index,) = (n for n in archive.namelist() if n.endswith('data.pkl'))
   folder = index.removesuffix('data.pkl')
-  order = '<'
+  order: Literal['<', '>'] = '<'
   if f'{folder}byteorder' in archive.namelist():
-    order = {b'little': '<', b'big': '>'}[archive.read(f'{folder}byteorder')]
+    order = _ORDERS[archive.read(f'{folder}byteorder')]
 
   def read_storage(storage: _Storage) -> np.ndarray:
     return _decode(archive.read(f'{folder}data/{storage.key}'), storage, order)
@@ -197,7 +198,7 @@ def _open_legacy(
     raise UserError('not a PyTorch file.')
   _Unpickler(file).load()  # The version of the layout.
   little = _Unpickler(file).load()['little_endian']
-  order = '<' if little else '>'
+  order: Literal['<', '>'] = '<' if little else '>'
   reader = _Unpickler(file)
   content = reader.load()
   values = {}
@@ -211,7 +212,9 @@ def _open_legacy(
   return content, lambda storage: values[storage.key]
 
 
-def _decode(content: bytes, storage: _Storage, order: str) -> np.ndarray:
+def _decode(
+  content: bytes, storage: _Storage, order: Literal['<', '>']
+) -> np.ndarray:
   values = np.frombuffer(content, storage.dtype.newbyteorder(order))
   if len(values) < storage.count:
     raise ValueError(f'storage {storage.key} is cut off')
@@ -244,7 +247,7 @@ class _Unpickler(pickle.Unpickler):
       'was not run.'
     )
 
-  def persistent_load(self, pid: Any) -> _Storage:
+  def persistent_load(self, pid: tuple) -> _Storage:
     kind, storage_type, key, _, count, *views = pid
     if kind != 'storage' or any(view is not None for view in views):
       raise ValueError(f'unknown kind of storage {pid}')

@@ -7,7 +7,6 @@ releaser states (data, scores, licence). There is no pickle in it.
 
 import copy
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import safetensors.numpy
 from flax import traverse_util
 
 from data_pipelines.io import errors, files
+from data_pipelines.io.types import JsonObject
+from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 
 # The metadata in which every file of the project describes itself, in JSON.
@@ -38,8 +39,8 @@ def find_released(name: str) -> Path:
 
 def save_release(
   path: Path,
-  variables: Any,
-  description: Mapping[str, Any],
+  variables: Variables,
+  description: JsonObject,
   *,
   dtype: str = 'float16',
 ) -> None:
@@ -66,9 +67,9 @@ def save_release(
 
 
 def describe(
-  description: Mapping[str, Any],
+  description: JsonObject,
   preprocessing: Preprocessing,
-  **statements: Any,
+  **statements: Any,  # As in `JsonObject`.
 ) -> dict[str, Any]:
   """Returns what a release of a loaded network says of itself.
 

@@ -1,7 +1,6 @@
 """Reading torchvision's `resnet50` state dict (`.safetensors` or `.pth`)."""
 
 from pathlib import Path
-from typing import Any
 
 from rmbg_jax.models import layers
 from rmbg_jax.weights import matching, pytorch_file
@@ -11,8 +10,8 @@ _IGNORED_PREFIXES = ('fc.', 'layer4.')
 
 
 def load_encoder(
-  encoder: Any, path: Path, *, stage_sizes: tuple[int, ...]
-) -> Any:
+  encoder: layers.Variables, path: Path, *, stage_sizes: tuple[int, ...]
+) -> layers.Variables:
   """Returns an encoder's variables with the file's weights.
 
   Args:

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,9 @@ def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
     return images / (time.perf_counter() - began), busy / images * 1000
 
 
-def make_batches(pairs, batch: int, augment: transforms.Augment):
+def make_batches(
+  pairs: Sequence[folder.Pair], batch: int, augment: transforms.Augment
+) -> Iterator[transforms.Element]:
   """Returns the training loader at its default threads and buffer."""
   from data_pipelines.batches import loader
 
@@ -123,7 +126,9 @@ def make_batches(pairs, batch: int, augment: transforms.Augment):
   )
 
 
-def measure_iterator(batches, batch: int, images: int) -> tuple[float, float]:
+def measure_iterator(
+  batches: Iterator[object], batch: int, images: int
+) -> tuple[float, float]:
   """Measures this process after the buffer has been emptied once."""
   for _ in range(6):
     next(batches)
@@ -135,7 +140,9 @@ def measure_iterator(batches, batch: int, images: int) -> tuple[float, float]:
   return count / (time.perf_counter() - began), busy / count * 1000
 
 
-def make_original(pairs, parallel: bool):
+def make_original(
+  pairs: Sequence[folder.Pair], parallel: bool
+) -> Iterator[object]:
   """Returns the original's pipeline, with its ranges put right."""
   import cv2
   import tensorflow as tf

@@ -32,7 +32,10 @@ _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
 
 
 def make_calls(
-  convolve: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, **options
+  convolve: Callable[..., jax.Array],
+  x: jax.Array,
+  kernel: jax.Array,
+  **options: object,
 ) -> dict[str, Callable[[], object]]:
   """Returns functions that compute the values, and them and the gradients."""
 

@@ -1,9 +1,20 @@
 """The original network and its encoders in Keras, with random weights."""
 
+import types
+from typing import Any
+
 import numpy as np
 
+Model = Any  # A `keras.Model` of whichever Keras is passed.
 
-def build_original(keras, *, size, bridge=1024, decoder=(512, 256, 128, 64)):
+
+def build_original(
+  keras: types.ModuleType,
+  *,
+  size: tuple[int, int],
+  bridge: int = 1024,
+  decoder: tuple[int, ...] = (512, 256, 128, 64),
+) -> Model:
   """The original network as a Keras model, its four outputs concatenated.
 
   Args:
@@ -52,7 +63,12 @@ def build_original(keras, *, size, bridge=1024, decoder=(512, 256, 128, 64)):
   return keras.Model(inputs, layers.Concatenate()(outputs))
 
 
-def randomize(keras, model, images, rng):
+def randomize(
+  keras: types.ModuleType,
+  model: Model,
+  images: np.ndarray,
+  rng: np.random.Generator,
+) -> None:
   """Gives a model random weights and batch statistics that keep it alive.
 
   Heads (convolutions with a sigmoid) are scaled on `images` so that their
@@ -94,7 +110,7 @@ def randomize(keras, model, images, rng):
     head.set_weights([kernel * scale, np.array([-logits.mean() * scale])])
 
 
-def build_torchvision_resnet(keras):
+def build_torchvision_resnet(keras: types.ModuleType) -> Model:
   """Torchvision's ResNet50 rebuilt from Keras layers; features conv1 to conv4.
 
   Explicit padding everywhere, no biases, epsilon 1e-5, stride on the 3x3.
@@ -136,7 +152,7 @@ def build_torchvision_resnet(keras):
   return keras.Model(inputs, features)
 
 
-def torchvision_state_dict(model):
+def torchvision_state_dict(model: Model) -> dict[str, np.ndarray]:
   """The weights of `build_torchvision_resnet` as torchvision stores them."""
   tensors = {}
   for layer in model.layers:

@@ -1,6 +1,7 @@
 """Small trees of files with the publishers' names."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -8,7 +9,13 @@ from PIL import Image
 NONCAM = ('5-Background-5-Vegetation', '3-Flying')
 
 
-def make_p3m(root, *, train=6, test=2, size=(40, 32)):
+def make_p3m(
+  root: Path,
+  *,
+  train: int = 6,
+  test: int = 2,
+  size: tuple[int, int] = (40, 32),
+) -> None:
   """Soft 8-bit mattes."""
   numbers = itertools.count()
   for place, images, count in (
@@ -23,7 +30,13 @@ def make_p3m(root, *, train=6, test=2, size=(40, 32)):
       _save_mask(root / place / 'mask' / f'p_{number:08x}.png', alpha)
 
 
-def make_cod10k(root, *, cam=(4, 4), noncam=(4, 4), size=(36, 28)):
+def make_cod10k(
+  root: Path,
+  *,
+  cam: tuple[int, int] = (4, 4),
+  noncam: tuple[int, int] = (4, 4),
+  size: tuple[int, int] = (36, 28),
+) -> None:
   """Counts of Train and Test; half of NonCAM are backgrounds."""
   numbers = itertools.count(1000)
   for index, place in enumerate(('Train', 'Test')):
@@ -43,7 +56,13 @@ def make_cod10k(root, *, cam=(4, 4), noncam=(4, 4), size=(36, 28)):
       _save_mask(root / place / 'GT_Object' / f'{name}.png', mask)
 
 
-def make_people(root, *, train=5, val=2, size=(30, 34)):
+def make_people(
+  root: Path,
+  *,
+  train: int = 5,
+  val: int = 2,
+  size: tuple[int, int] = (30, 34),
+) -> None:
   """Masks of 0 and 1."""
   (root / 'segmentation').mkdir(parents=True)
   stems = [f'ache-adult-depression-{5000 + i}' for i in range(train + val)]

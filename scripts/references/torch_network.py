@@ -5,19 +5,22 @@ from flax import traverse_util
 from torch import nn
 from torch.nn import functional
 
+from rmbg_jax.models.graph import Graph
+from rmbg_jax.models.layers import Variables
+
 
 class Network(nn.Module):
-  """The walk of `export/graph.py`, operation by operation.
+  """The walk of `models/graph.py`, operation by operation.
 
   Takes preprocessed images (b, 3, h, w) and returns the logits, as the Flax
   network does, channels first.
   """
 
-  def __init__(self, graph, variables):
+  def __init__(self, graph: Graph, variables: Variables):
     """Takes over a network's weights and batch statistics.
 
     Args:
-      graph: of the network, an `export.graph.Graph`.
+      graph: of the network.
       variables: its `params` and `batch_stats`.
     """
     super().__init__()
@@ -30,7 +33,7 @@ class Network(nn.Module):
       if node.op == 'conv':
         self.layers[_key(node)] = _make_layers(node, tensors)
 
-  def forward(self, images):
+  def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
     """Returns the logits d1 to d4."""
     results = {self.nodes[0].name: images}
     for node in self.nodes[1:]:

@@ -403,7 +403,7 @@ def test_frames_in_memory_are_few(tmp_path, monkeypatch):
       most = max(most, held)
     return to_photo(*args)
 
-  add = video.encoding.PartWriter.add
+  add = video.encoding.VideoWriter.add
 
   def count_out(*args, **options):
     nonlocal held
@@ -412,7 +412,7 @@ def test_frames_in_memory_are_few(tmp_path, monkeypatch):
       held -= 1
 
   monkeypatch.setattr(clips, '_to_photo', count_in)
-  monkeypatch.setattr(video.encoding.PartWriter, 'add', count_out)
+  monkeypatch.setattr(video.encoding.VideoWriter, 'add', count_out)
   (entry,) = _run(source, tmp_path / 'out')
   assert entry.frames == 100 and held == 0
   assert most <= 5 * clip_files.Remover.batch_size

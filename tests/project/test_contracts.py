@@ -77,7 +77,7 @@ def _read_imports(path):
 
 
 @pytest.mark.parametrize(
-  'folder', ['rmbg_jax', 'data_pipelines', 'configs', 'scripts', 'notebooks']
+  'folder', ['rmbg_jax', 'data_pipelines', 'configs', 'scripts']
 )
 def test_tests_are_imported_by_tests_alone(folder):
   for path in (ROOT / folder).rglob('*.py'):

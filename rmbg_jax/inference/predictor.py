@@ -1,0 +1,39 @@
+"""The network, as those see it who bring photos to it and write the results."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from rmbg_jax.inference import photos as photos_lib
+
+
+@runtime_checkable
+class Predictor(Protocol):
+  """A `BackgroundRemover`, whose module takes a second to import for JAX.
+
+  Attributes:
+    batch_size: photos that go through the network together.
+  """
+
+  batch_size: int
+
+  def resize(
+    self, photos: Sequence[Image.Image]
+  ) -> UInt8[np.ndarray, 'b h w 3']:
+    """Returns RGB photos at the size of `predict`'s input."""
+    ...
+
+  def predict(
+    self, batch: UInt8[np.ndarray, 'b h w 3']
+  ) -> Float[np.ndarray, 'b h w']:
+    """Returns probabilities in [0, 1] for up to a batch of resized photos."""
+    ...
+
+  def refine(
+    self, probs: Float[np.ndarray, 'h w'], photo: photos_lib.Photo
+  ) -> Float[np.ndarray, 'h2 w2']:
+    """Returns alpha in [0, 1] at the photo's size, from `predict`'s answer."""
+    ...
