@@ -6,13 +6,13 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.io import errors, images, parallel
+from data_pipelines.io import errors, images, parallel, storage
 from rmbg_jax.inference import encoding, listing, photos, rendering, report
 
 # Memory that photos may take at once. A single larger one still gets its turn,
@@ -23,6 +23,9 @@ _BYTES_IN_MEMORY = 2_500_000_000
 _WAITING_BYTES = 10
 _DEEP_WAITING_BYTES = 16
 _WRITING_BYTES = 46
+
+# Photos that are fetched from a store ahead of their turn, as files.
+_FETCHED = 16
 
 # No other photo will be written either.
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,7 +38,7 @@ class Task:
   """What is to be done with every photo.
 
   Attributes:
-    output: folder with a sub-folder for each kind.
+    output: folder, or place on a store, with a sub-folder for each kind.
     kinds: of `rendering.KINDS`.
     style: of the results.
     overwrite: do results again that are there.
@@ -43,7 +46,7 @@ class Task:
     clip_format: of cut-out clips, of `encoding.FORMATS`.
   """
 
-  output: Path
+  output: storage.Place
   kinds: tuple[str, ...]
   style: rendering.Style
   overwrite: bool = False
@@ -51,11 +54,13 @@ class Task:
   clip_format: str = 'prores'
 
   def check_output(self) -> None:
-    """Checks that results can be written, making nothing.
+    """Checks that a disk takes results, making nothing; stores are asked later.
 
     Raises:
       UserError: naming what is in the way.
     """
+    if isinstance(self.output, storage.Url):
+      return
     for folder in (self.output, *(self.output / kind for kind in self.kinds)):
       # What is not there will be made in the nearest parent that is.
       existing = next(
@@ -103,25 +108,24 @@ class Task:
       return encoding.suffix(kind, self.clip_format)
     return self.style.suffix(kind)
 
-  def missing(self, job: listing.Job) -> dict[str, Path]:
+  def missing(self, job: listing.Job) -> dict[str, storage.Place]:
     """Returns the files that are still to be written, by kind."""
     paths = {
       kind: self.output
       / kind
       / job.result.with_name(job.result.name + self._suffix(kind, job))
-      for kind in self.kinds
+      for kind in (self.kinds if job.kinds is None else job.kinds)
     }
+    if self.overwrite or job.kinds is not None:
+      return paths
     return {
-      kind: path
-      for kind, path in paths.items()
-      # Unlike `Path.exists`, it answers for names that are too long as well.
-      if self.overwrite or not os.path.exists(path)  # noqa: PTH110
+      kind: path for kind, path in paths.items() if not storage.exists(path)
     }
 
 
 def run(
   remover,
-  jobs: Sequence[listing.Job],
+  jobs: Iterable[listing.Job],
   task: Task,
   *,
   add_entry: AddEntry,
@@ -133,29 +137,63 @@ def run(
 
   Args:
     remover: a `BackgroundRemover`; its batch size is used.
-    jobs: the photos.
+    jobs: the photos, taken as their turn comes.
     task: what to do with them.
     add_entry: called, in this thread, with what became of each photo.
     stop: once set, no other photo is begun; those begun are finished.
   """
   threads = parallel.count_cores()
+  # Who writes to a store mostly waits for it.
+  patience = 4 if isinstance(task.output, storage.Url) else 1
   with (
+    futures.ThreadPoolExecutor(storage.CONNECTIONS) as fetchers,
     futures.ThreadPoolExecutor(threads) as readers,
-    futures.ThreadPoolExecutor(threads) as writers,
+    futures.ThreadPoolExecutor(patience * threads) as writers,
   ):
-    flow = _Flow(remover, jobs, task, add_entry, stop, readers, writers)
+    queue = _Queue(jobs, fetchers)
+    flow = _Flow(remover, queue, task, add_entry, stop, readers, writers)
     while flow.begin_reading():
       batch = flow.collect_batch()
       flow.begin_reading()  # What is read while the network is at work.
       flow.predict(batch)
 
 
+class _Queue:
+  """The photos whose turn will come; files on stores are fetched before it."""
+
+  def __init__(self, jobs, fetchers):
+    self._jobs = iter(jobs)
+    self._fetchers = fetchers
+    self._next: collections.deque = collections.deque()
+
+  def peek(self) -> tuple[listing.Job, images.Source, int] | None:
+    """Returns the next job, where its photo is read from, and its pixels."""
+    while len(self._next) < _FETCHED and (job := next(self._jobs, None)):
+      source = job.photo
+      if isinstance(source, storage.Url):
+        content = self._fetchers.submit(storage.read, source)
+        source = images.Encoded(
+          str(source), stamp='', read_bytes=content.result
+        )
+      self._next.append((job, source))
+      if source is job.photo:
+        break  # Nothing is gained by looking ahead.
+    if not self._next:
+      return None
+    job, source = self._next[0]
+    return job, source, _count_pixels(source)
+
+  def pop(self) -> None:
+    """Takes the next job out."""
+    self._next.popleft()
+
+
 class _Flow:
   """The photos on their way. Only the main thread uses it."""
 
-  def __init__(self, remover, jobs, task, add_entry, stop, readers, writers):
+  def __init__(self, remover, queue, task, add_entry, stop, readers, writers):
     self._remover = remover
-    self._jobs = collections.deque(jobs)
+    self._queue = queue
     self._task = task
     self._add_entry = add_entry
     self._stop = stop
@@ -169,9 +207,12 @@ class _Flow:
   def begin_reading(self) -> bool:
     """Begins to read what there is room for; False when all is done."""
     depth = 2 * self._remover.batch_size
-    while self._jobs and not self._stop.is_set() and len(self._reading) < depth:
-      job = self._jobs[0]
-      pixels = _count_pixels(job.photo)
+    while (
+      len(self._reading) < depth
+      and not self._stop.is_set()
+      and (first := self._queue.peek())
+    ):
+      job, source, pixels = first
       # Room to write the largest of them must be left.
       largest = max([pixels, *(pixels for _, pixels, _ in self._reading)])
       needed = (
@@ -184,9 +225,9 @@ class _Flow:
           break
         self._finish(limit=len(self._writing) - 1)
         continue
-      self._jobs.popleft()
+      self._queue.pop()
       self._waiting_bytes += pixels * _WAITING_BYTES
-      future = self._readers.submit(_read, job, self._task, self._remover)
+      future = self._readers.submit(_read, source, self._task, self._remover)
       self._reading.append((job, pixels, future))
     if not self._reading:
       self._finish(limit=0)
@@ -264,9 +305,9 @@ class _Read:
     return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
-def _read(job: listing.Job, task: Task, remover) -> _Read:
+def _read(source: images.Source, task: Task, remover) -> _Read:
   began = time.perf_counter()
-  photo = photos.read_photo(job.photo, max_pixels=task.max_pixels)
+  photo = photos.read_photo(source, max_pixels=task.max_pixels)
   resized = remover.resize([photo.seen])
   return _Read(
     photo=photo, resized=resized, seconds=time.perf_counter() - began
@@ -289,7 +330,7 @@ def _write(
   for kind, path in missing.items():
     try:
       content = task.style.encode(kind, read.photo, alpha, colours)
-      rendering.save(content, path)
+      storage.write(path, content)
     except Exception as error:  # Whatever it is, it is this file's alone.
       failed[kind] = error
   entry = report.Entry(
@@ -327,9 +368,9 @@ def describe(error: BaseException) -> str:
   return f'{type(error).__name__}: {error}'.removesuffix(': ')
 
 
-def _count_pixels(path: Path) -> int:
+def _count_pixels(source: images.Source) -> int:
   try:
-    height, width = images.read_size(path)
+    height, width = images.read_size(source)
   except Exception:  # Decoders raise anything. Reading it will say why.
     return 0
   return height * width

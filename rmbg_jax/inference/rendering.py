@@ -6,13 +6,12 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 
-from data_pipelines.io import errors, files, images
+from data_pipelines.io import errors, images
 from rmbg_jax.inference import foreground, photos
 
 KINDS = (
@@ -244,16 +243,6 @@ class Style:
     else:
       image.save(file, 'jpeg', quality=self.quality, **options)
     return file.getvalue()
-
-
-def save(content: bytes, path: Path) -> None:
-  """Writes an encoded result, atomically.
-
-  Raises:
-    OSError: naming the path.
-  """
-  with files.write_atomically(path) as partial:
-    partial.write_bytes(content)
 
 
 def add_opacity(
