@@ -45,7 +45,6 @@ _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 _GOES_ON = 'Interrupted. The same command goes on where it stopped.'
 _ENDINGS = 8  # Of files that are no photos, printed.
-_FAILURES = 1000  # Printed; the report has all.
 # Memory grows with the square of it.
 _MAX_SCALE = 4
 
@@ -158,6 +157,36 @@ _FRAMES = flags.DEFINE_boolean(
 _FRAME_RATE = flags.DEFINE_string(
   'frame_rate', '25', 'Of --frames, per second; 30000/1001 is one too.'
 )
+_ENGINE = flags.DEFINE_enum(
+  'engine',
+  'local',
+  ['local', 'ray'],
+  'Who does it: this process, or actors on a Ray cluster.',
+)
+_ADDRESS = flags.DEFINE_string(
+  'address',
+  '',
+  'Of the Ray cluster, such as auto; without it, one is started here for this '
+  'run.',
+)
+_ACTORS = flags.DEFINE_string(
+  'actors',
+  '',
+  'With --engine=ray, how many processes have a network: a number, or '
+  'FEWEST:MOST to follow the work; without it, as many as there is room for.',
+)
+_CPUS = flags.DEFINE_float(
+  'cpus_per_actor',
+  None,
+  'Reserved for each; without it, all that a machine has, shared by its GPUs.',
+  lower_bound=0,
+)
+_GPUS = flags.DEFINE_float(
+  'gpus_per_actor',
+  None,
+  'Reserved for each; without it, 1 where there are any.',
+  lower_bound=0,
+)
 _PRINT_REPORT = flags.DEFINE_boolean(
   'print_report',
   False,
@@ -227,10 +256,17 @@ def _predict_files() -> bool:
       raise errors.UserError(f'--{flag.name}= is empty. Pass a path.')
   source, output = _INPUT.value, storage.parse(_OUTPUT.value)
   by_url = storage.is_url(source) or isinstance(output, storage.Url)
-  if by_url:
+  on_cluster = _ENGINE.value == 'ray'
+  if on_cluster and not storage.is_url(source):  # Others have other folders.
+    source = str(Path(source).absolute())
+  if on_cluster and isinstance(output, Path):
+    output = output.absolute()
+  if by_url or on_cluster:
     _check_stored()
-  elif Path(source).is_dir() and output.resolve().is_relative_to(
-    Path(source).resolve()
+  if (
+    not by_url
+    and Path(source).is_dir()
+    and output.resolve().is_relative_to(Path(source).resolve())
   ):
     raise errors.UserError(
       f'--output={output} is inside --input={source}: the next run would take '
@@ -246,7 +282,7 @@ def _predict_files() -> bool:
     max_pixels=_MAX_PIXELS.value,
     clip_format=_CLIP_FORMAT.value,
   )
-  if by_url:
+  if by_url or on_cluster:
     return _predict_stored(source, task, options)
   session = _Session(task, options, _make_video_options(options))
   if _WATCH.value:
@@ -288,7 +324,12 @@ def _predict_files() -> bool:
 
 
 def _check_stored() -> None:
-  """Checks that the flags ask for nothing that only paths have."""
+  """Checks that the flags ask for nothing that only paths have.
+
+  Raises:
+    UserError: naming the flag.
+  """
+  _parse_actors(_ACTORS.value)
   for flag, what in ((_WATCH, 'watched'), (_FRAMES, 'read as frames')):
     if flag.value:
       raise errors.UserError(
@@ -332,12 +373,13 @@ def _predict_stored(
   loaded = load.load_model(_CHECKPOINT.value)
   stored.begin(task, stored.describe(loaded.variables, options, task.style))
   counts = stored.Counts()
+  jobs = _list_stored(source, task, counts)
+  if _ENGINE.value == 'ray':
+    return _predict_on_cluster(jobs, task, loaded, options, counts)
   session = _Session(task, options, _make_video_options(options))
   session.load(batch_size=_BATCH_SIZE.value)
   with session, tqdm.tqdm(unit='file') as progress:
-    session.do(
-      _list_stored(source, task, counts), show=lambda _: progress.update()
-    )
+    session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
   _print_counts(outcome, counts.photos, 'photos', task)
   _print_others(counts.others)
@@ -349,11 +391,62 @@ def _predict_stored(
   return bool(outcome.counts['failed'] or outcome.trouble)
 
 
+def _predict_on_cluster(
+  jobs: Iterator[listing.Job],
+  task: pipeline.Task,
+  loaded,
+  options: dict[str, Any],
+  counts: stored.Counts,
+) -> bool:
+  """Does photos on a Ray cluster; returns whether any failed."""
+  try:
+    from rmbg_jax.inference import cluster
+  except ImportError as error:
+    raise errors.UserError(
+      f"--engine=ray needs Ray Data (pip install -e '.[cluster]'): {error}"
+    ) from error
+  result = cluster.run(
+    jobs,
+    task,
+    loaded,
+    options,
+    batch_size=_BATCH_SIZE.value,
+    cluster=cluster.Cluster(
+      address=_ADDRESS.value,
+      actors=_parse_actors(_ACTORS.value),
+      cpus=_CPUS.value,
+      gpus=_GPUS.value,
+    ),
+  )
+  _print_counts(result, counts.photos, 'photos', task)
+  _print_others(counts.others)
+  return result.counts['failed'] > 0
+
+
+def _parse_actors(text: str) -> tuple[int, int] | None:
+  """Returns (fewest, most) actors, None where the flag leaves it open.
+
+  Raises:
+    UserError: if it is neither a number nor a range.
+  """
+  if not text:
+    return None
+  fewest, _, most = text.partition(':')
+  most = most or fewest
+  if not (fewest.isdecimal() and most.isdecimal()) or not (
+    0 < int(fewest) <= int(most)
+  ):
+    raise errors.UserError(
+      f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
+    )
+  return int(fewest), int(most)
+
+
 def _print_counts(
-  outcome: '_Outcome', total: int, name: str, task: pipeline.Task
+  tally: report.Tally, total: int, name: str, task: pipeline.Task
 ) -> None:
   """Prints what became of how many, and what failed."""
-  counts = outcome.counts
+  counts = tally.counts
   print(
     f'{counts["done"] + counts["skipped"]} of {total} {name} done'
     + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
@@ -365,11 +458,11 @@ def _print_counts(
       'What was done before was left as it is, whatever the flags are now; '
       '--overwrite does it anew.'
     )
-  for entry in outcome.failures:
+  for entry in tally.failures:
     print(f'Failed: {entry.photo}: {entry.error}')
-  if counts['failed'] > len(outcome.failures):
+  if counts['failed'] > len(tally.failures):
     print(
-      f'... and {counts["failed"] - len(outcome.failures)} others: see the '
+      f'... and {counts["failed"] - len(tally.failures)} others: see the '
       'report.'
     )
 
@@ -455,28 +548,16 @@ def _print_others(others: collections.Counter[str]) -> None:
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Outcome:
+class _Outcome(report.Tally):
   """What became of a run.
 
   Attributes:
-    counts: of the photos that were not left for another run, by status.
-    failures: the first of those that failed.
     interrupted: whether it was ended by SIGINT.
     trouble: why it was ended, or its report is not whole; '' if neither.
   """
 
-  counts: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  failures: list[report.Entry] = dataclasses.field(default_factory=list)
   interrupted: bool = False
   trouble: str = ''
-
-  def add(self, entry: report.Entry) -> None:
-    """Counts what became of a photo."""
-    self.counts[entry.status] += 1
-    if entry.status == 'failed' and len(self.failures) < _FAILURES:
-      self.failures.append(entry)
 
 
 class _Session:

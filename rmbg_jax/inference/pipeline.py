@@ -130,6 +130,7 @@ def run(
   *,
   add_entry: AddEntry,
   stop: threading.Event,
+  runs_at_once: int = 1,
 ) -> None:
   """Does photos; one's trouble does not touch the others.
 
@@ -141,6 +142,7 @@ def run(
     task: what to do with them.
     add_entry: called, in this thread, with what became of each photo.
     stop: once set, no other photo is begun; those begun are finished.
+    runs_at_once: in this process, which share the memory.
   """
   threads = parallel.count_cores()
   # Who writes to a store mostly waits for it.
@@ -151,7 +153,16 @@ def run(
     futures.ThreadPoolExecutor(patience * threads) as writers,
   ):
     queue = _Queue(jobs, fetchers)
-    flow = _Flow(remover, queue, task, add_entry, stop, readers, writers)
+    flow = _Flow(
+      remover,
+      queue,
+      task,
+      add_entry,
+      stop,
+      readers,
+      writers,
+      most_bytes=_BYTES_IN_MEMORY // runs_at_once,
+    )
     while flow.begin_reading():
       batch = flow.collect_batch()
       flow.begin_reading()  # What is read while the network is at work.
@@ -191,7 +202,9 @@ class _Queue:
 class _Flow:
   """The photos on their way. Only the main thread uses it."""
 
-  def __init__(self, remover, queue, task, add_entry, stop, readers, writers):
+  def __init__(
+    self, remover, queue, task, add_entry, stop, readers, writers, *, most_bytes
+  ):
     self._remover = remover
     self._queue = queue
     self._task = task
@@ -199,6 +212,7 @@ class _Flow:
     self._stop = stop
     self._readers = readers
     self._writers = writers
+    self._most_bytes = most_bytes
     self._reading: collections.deque = collections.deque()
     self._writing: collections.deque = collections.deque()
     self._waiting_bytes = 0  # Of all photos on their way.
@@ -220,7 +234,7 @@ class _Flow:
         + pixels * _WAITING_BYTES
         + max(self._writing_bytes, largest * _WRITING_BYTES)
       )
-      if self._waiting_bytes and needed > _BYTES_IN_MEMORY:
+      if self._waiting_bytes and needed > self._most_bytes:
         if self._reading or not self._writing:
           break
         self._finish(limit=len(self._writing) - 1)
@@ -258,7 +272,7 @@ class _Flow:
       job, read = batch.pop(0)  # Or it would keep what is written.
       while self._writing and (
         self._waiting_bytes + self._writing_bytes + read.writing_bytes
-        > _BYTES_IN_MEMORY
+        > self._most_bytes
       ):
         self._finish(limit=len(self._writing) - 1)
       self._writing_bytes += read.writing_bytes

@@ -1,5 +1,6 @@
 """The report of a prediction: one JSON line for each photo."""
 
+import collections
 import dataclasses
 import datetime
 import hashlib
@@ -14,6 +15,7 @@ from data_pipelines.io import errors, files, storage
 # Below an output: a report in parts, which are written once and never changed.
 FOLDER = 'report'
 _PART = 1000  # Lines.
+_FAILURES = 1000  # Remembered, to be printed.
 _WAIT = 60.0  # Seconds that a line waits for others at most.
 
 
@@ -43,6 +45,32 @@ class Entry:
   notes: tuple[str, ...] = ()
   frames: int | None = None
   error: str = ''
+
+
+@dataclasses.dataclass(kw_only=True)
+class Tally:
+  """What became of many photos.
+
+  Attributes:
+    counts: how many, by status.
+    failures: the first of those that failed.
+  """
+
+  counts: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  failures: list[Entry] = dataclasses.field(default_factory=list)
+
+  def add(self, entry: Entry) -> None:
+    """Counts what became of a photo."""
+    self.counts[entry.status] += 1
+    if entry.status == 'failed' and len(self.failures) < _FAILURES:
+      self.failures.append(entry)
+
+  def merge(self, other: 'Tally') -> None:
+    """Counts what became of others."""
+    self.counts += other.counts
+    self.failures += other.failures[: _FAILURES - len(self.failures)]
 
 
 class Report:
@@ -89,10 +117,10 @@ class PartedReport:
   done, and says so.
   """
 
-  def __init__(self, output: storage.Place):
-    """Begins a run's report at the output."""
+  def __init__(self, output: storage.Place, name: str = ''):
+    """Begins a report at the output, of a run's name or a new one."""
     self._output = output
-    self._run = name_run()
+    self._name = name or name_run()
     self._lines: list[str] = []
     self._parts = 0
     self._written = time.monotonic()
@@ -107,7 +135,7 @@ class PartedReport:
   def close(self) -> None:
     """Writes what is not written yet."""
     if self._lines:
-      write_part(self._output, f'{self._run}-{self._parts:06}', self._lines)
+      write_part(self._output, f'{self._name}-{self._parts:06}', self._lines)
       self._parts += 1
     self._lines, self._written = [], time.monotonic()
 
@@ -116,6 +144,12 @@ def name_run() -> str:
   """Returns a name for a run that sorts behind those of earlier runs."""
   now = datetime.datetime.now(datetime.UTC)
   return now.strftime('%Y%m%dT%H%M%S.%f')
+
+
+def digest(text: str) -> bytes:
+  """Returns 16 bytes that no other text has."""
+  content = text.encode(errors='surrogatepass')
+  return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def to_line(entry: Entry) -> str:
@@ -158,8 +192,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
   for part in reversed(parts):
     text = storage.read(output / FOLDER / part).decode(errors='replace')
     for line in map(json.loads, filter(None, text.split('\n'))):
-      photo = line['photo'].encode(errors='surrogatepass')
-      key = hashlib.blake2b(photo, digest_size=16).digest()
+      key = digest(line['photo'])
       if key in seen:
         continue
       if line['status'] == 'skipped':

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -22,12 +24,14 @@ class Fault:
     methods: of the requests.
     part: of their path.
     count: how many of them, the first ones that match.
+    on_meeting: called with the port of whoever asks.
   """
 
   answer: tuple[str, str] | None
   methods: tuple[str, ...] = ('GET', 'PUT', 'POST', 'HEAD', 'DELETE')
   part: str = ''
   count: int = 10**9
+  on_meeting: Callable[[int], None] = lambda port: None
 
 
 SLOW_DOWN = ('503 Slow Down', 'SlowDown')
@@ -102,6 +106,7 @@ class _App:
     fault = self._find_fault(method, path, environ)
     if not fault:
       return self._moto(environ, start_response)
+    fault.on_meeting(int(environ['REMOTE_PORT']))
     if fault.answer is None:
       environ['werkzeug.socket'].shutdown(socket.SHUT_RDWR)
       return []
@@ -160,3 +165,18 @@ def environment(store):
     # botocore's own; with its defaults, a test would wait for half a minute.
     'AWS_MAX_ATTEMPTS': '2',
   }
+
+
+def find_client(port):
+  """The process on this machine that has a port's connection."""
+  rows = Path('/proc/net/tcp').read_text().splitlines()[1:]
+  inodes = {
+    f'socket:[{row.split()[9]}]'
+    for row in rows
+    if row.split()[1].endswith(f':{port:04X}')
+  }
+  for link in Path('/proc').glob('[0-9]*/fd/*'):
+    with contextlib.suppress(OSError):
+      if str(link.readlink()) in inodes:
+        return int(link.parts[2])
+  raise LookupError(port)
