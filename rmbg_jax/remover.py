@@ -21,7 +21,7 @@ from PIL import Image
 
 from data_pipelines import errors
 from data_pipelines import images as images_lib
-from rmbg_jax import out_of_memory
+from rmbg_jax import kept, out_of_memory
 from rmbg_jax.export import program as program_lib
 from rmbg_jax.prediction import foreground, rendering
 from rmbg_jax.prediction import photos as photos_lib
@@ -127,7 +127,17 @@ class BackgroundRemover:
       probs = total / len(sizes)
       return _stretch_range(probs) if stretch else probs
 
-    self._compute_probs = jax.jit(compute_probs)
+    if len(devices) > 1:
+      self._compute_probs = jax.jit(compute_probs)
+    else:
+      shape = (self.batch_size, *self._size, 3)
+      self._compute_probs = kept.keep_program(
+        compute_probs,
+        (self._weights, jax.ShapeDtypeStruct(shape, np.uint8)),
+        loaded.model,
+        loaded.preprocessing,
+        (sizes, flip, stretch),
+      )
 
   @classmethod
   def from_checkpoint(

@@ -1,6 +1,7 @@
 """One way to load a trained network, whatever it is stored as."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from data_pipelines import errors
-from rmbg_jax import models
+from rmbg_jax import kept, models
 from rmbg_jax.models import convolution
 from rmbg_jax.preprocessing import Preprocessing
 from rmbg_jax.pretrained import (
@@ -207,7 +208,20 @@ def _load_foreign(
 
 def _shapes(model: nn.Module) -> Any:
   """Returns the network's variables as shapes, computing nothing."""
-  with convolution.tracing_shapes():
-    return jax.eval_shape(
-      lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    )
+
+  def trace() -> bytes:
+    with convolution.tracing_shapes():
+      traced = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+      )
+    flat = traverse_util.flatten_dict(traced, sep='/')
+    return json.dumps(
+      {key: (leaf.shape, leaf.dtype.name) for key, leaf in flat.items()}
+    ).encode()
+
+  found = json.loads(kept.keep(trace, 'shapes', model))
+  flat = {
+    key: jax.ShapeDtypeStruct(tuple(shape), dtype)
+    for key, (shape, dtype) in found.items()
+  }
+  return traverse_util.unflatten_dict(flat, sep='/')
