@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -553,8 +554,11 @@ def _connected(cluster: Cluster) -> Iterator[None]:
       'object_store_memory': _OBJECT_STORE_BYTES,
     }
   try:
+    host, _, port = cluster.address.rpartition(':')
+    if port.isdecimal():  # Ray would try for many minutes.
+      socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(address=cluster.address or 'local', **options)
-  except (ConnectionError, ValueError, RuntimeError) as error:
+  except (OSError, ValueError, RuntimeError) as error:
     raise errors.UserError(
       f'--address={cluster.address}: no Ray cluster can be reached there '
       f'({error}). Pass auto on a machine of the cluster, or leave it out to '
