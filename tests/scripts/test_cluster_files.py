@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[2] / 'scripts/cluster'
 FILES = sorted(path.name for path in FOLDER.iterdir() if path.is_file())
 # Behind these, words are for the project's commands.
 COMMANDS = re.compile(
-  r'(?:rmbg_jax\.(?:main|predict)|rmbg-train\n|rmbg-predict --)'
+  r'(?:rmbg_jax\.(?:main|predict)|- rmbg-train\n|rmbg-predict --)'
   r'(.*?)(?:\|\||resources|shutdown|\Z)',
   re.DOTALL,
 )
