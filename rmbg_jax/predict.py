@@ -371,7 +371,9 @@ def _predict_stored(
   if storage.is_url(source):
     stored.check_places(source, task)
   loaded = load.load_model(_CHECKPOINT.value)
-  stored.begin(task, stored.describe(loaded.variables, options, task.style))
+  stored.begin(
+    task, stored.describe(loaded.compute_digest(), options, task.style)
+  )
   counts = stored.Counts()
   jobs = _list_stored(source, task, counts)
   if _ENGINE.value == 'ray':
