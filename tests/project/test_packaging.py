@@ -70,7 +70,8 @@ def installed(dist, tmp_path_factory):
   (folder / 'sitecustomize.py').write_text(
     'import sys\n'
     'sys.meta_path = [\n'
-    "  finder for finder in sys.meta_path if '__editable__' not in repr(finder)\n"
+    '  finder for finder in sys.meta_path\n'
+    "  if '__editable__' not in repr(finder)\n"
     ']\n'
   )
   return folder
