@@ -1,18 +1,21 @@
-"""Cuts out photos and clips: a file, a folder, a pattern, a list, or stdin.
+"""Cuts out photos and clips: a file, a folder, a pattern, a list, a URL, stdin.
 
 ```bash
 python -m rmbg_jax.predict --checkpoint=runs/demo --input=PHOTOS --output=OUT
 ```
 
-`OUT` gets a sub-folder for each kind of result, and `report.jsonl`.
+`OUT` gets a sub-folder for each kind of result, and `report.jsonl`. Both may be
+URLs of object stores, and `--engine=ray` does it on a cluster.
 """
 
+import collections
 import dataclasses
+import itertools
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from absl import app, flags
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors
+from data_pipelines.io import errors, storage
 from rmbg_jax.inference import (
   clips,
   encoding,
@@ -32,6 +35,7 @@ from rmbg_jax.inference import (
   refinement,
   rendering,
   report,
+  stored,
   video,
   watching,
 )
@@ -48,13 +52,14 @@ _INPUT = cli.define_path(
   'input',
   None,
   'A photo, a folder, a pattern such as "photos/**/*.jpg", a .txt file with a '
-  'path on each line, or - for standard input.',
+  'path on each line, or - for standard input. Or the URL of a photo or a '
+  'folder: s3://, gs://, az://, file://.',
 )
 _OUTPUT = cli.define_path(
   'output',
   None,
-  'Folder for the results, one sub-folder for each kind; or - for standard '
-  'output, with exactly one kind.',
+  'Folder for the results, or its URL, one sub-folder for each kind; or - for '
+  'standard output, with exactly one kind.',
 )
 _CHECKPOINT = cli.define_path(
   'checkpoint',
@@ -152,6 +157,42 @@ _FRAMES = flags.DEFINE_boolean(
 _FRAME_RATE = flags.DEFINE_string(
   'frame_rate', '25', 'Of --frames, per second; 30000/1001 is one too.'
 )
+_ENGINE = flags.DEFINE_enum(
+  'engine',
+  'local',
+  ['local', 'ray'],
+  'Who does it: this process, or actors on a Ray cluster.',
+)
+_ADDRESS = flags.DEFINE_string(
+  'address',
+  '',
+  'Of the Ray cluster, such as auto; without it, one is started here for this '
+  'run.',
+)
+_ACTORS = flags.DEFINE_string(
+  'actors',
+  '',
+  'With --engine=ray, how many processes have a network: a number, or '
+  'FEWEST:MOST to follow the work; without it, as many as there is room for.',
+)
+_CPUS = flags.DEFINE_float(
+  'cpus_per_actor',
+  None,
+  'Reserved for each; without it, all that a machine has, shared by its GPUs.',
+  lower_bound=0,
+)
+_GPUS = flags.DEFINE_float(
+  'gpus_per_actor',
+  None,
+  'Reserved for each; without it, 1 where there are any.',
+  lower_bound=0,
+)
+_PRINT_REPORT = flags.DEFINE_boolean(
+  'print_report',
+  False,
+  'Print the report in --output that was written in parts (by URL, or by '
+  '--engine=ray) as one, a line for each photo, and end.',
+)
 _MAX_PIXELS = flags.DEFINE_integer(
   'max_pixels', photos.MAX_PIXELS, 'Refuse photos with more.', lower_bound=1
 )
@@ -163,6 +204,9 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   if _LIST.value:
     _print_checkpoints()
+    return
+  if _PRINT_REPORT.value:
+    sys.stdout.writelines(report.join_parts(storage.parse(_OUTPUT.value)))
     return
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   try:
@@ -210,9 +254,19 @@ def _predict_files() -> bool:
   for flag in (_INPUT, _OUTPUT):
     if not flag.value:
       raise errors.UserError(f'--{flag.name}= is empty. Pass a path.')
-  source, output = _INPUT.value, Path(_OUTPUT.value)
-  if Path(source).is_dir() and output.resolve().is_relative_to(
-    Path(source).resolve()
+  source, output = _INPUT.value, storage.parse(_OUTPUT.value)
+  by_url = storage.is_url(source) or isinstance(output, storage.Url)
+  on_cluster = _ENGINE.value == 'ray'
+  if on_cluster and not storage.is_url(source):  # Others have other folders.
+    source = str(Path(source).absolute())
+  if on_cluster and isinstance(output, Path):
+    output = output.absolute()
+  if by_url or on_cluster:
+    _check_stored()
+  if (
+    not by_url
+    and Path(source).is_dir()
+    and output.resolve().is_relative_to(Path(source).resolve())
   ):
     raise errors.UserError(
       f'--output={output} is inside --input={source}: the next run would take '
@@ -228,6 +282,8 @@ def _predict_files() -> bool:
     max_pixels=_MAX_PIXELS.value,
     clip_format=_CLIP_FORMAT.value,
   )
+  if by_url or on_cluster:
+    return _predict_stored(source, task, options)
   session = _Session(task, options, _make_video_options(options))
   if _WATCH.value:
     return _watch(Path(source), session)
@@ -250,28 +306,10 @@ def _predict_files() -> bool:
   ):
     session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
-  entries = outcome.entries
-  counts = {
-    status: sum(entry.status == status for entry in entries)
-    for status in ('done', 'skipped', 'failed')
-  }
-  print(
-    f'{counts["done"] + counts["skipped"]} of {len(jobs)} {_name(jobs)} done'
-    + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
-    + ': '
-    + ', '.join(str(output / kind) for kind in kinds)
-  )
-  if counts['skipped']:
-    print(
-      'What was done before was left as it is, whatever the flags are now; '
-      '--overwrite does it anew.'
-    )
-  for entry in entries:
-    if entry.status == 'failed':
-      print(f'Failed: {entry.photo}: {entry.error}')
+  _print_counts(outcome, len(jobs), _name(jobs), task)
   if not _FRAMES.value:
-    _print_others(source)
-  left = len(jobs) - len(entries)
+    _print_others(listing.count_others(source))
+  left = len(jobs) - outcome.counts.total()
   if left and outcome.interrupted:
     print(_GOES_ON)
     raise SystemExit(_INTERRUPTED)
@@ -282,7 +320,151 @@ def _predict_files() -> bool:
     )
   elif outcome.trouble:
     print(f'The report is not whole: {outcome.trouble}.')
-  return bool(counts['failed'] or outcome.trouble)
+  return bool(outcome.counts['failed'] or outcome.trouble)
+
+
+def _check_stored() -> None:
+  """Checks that the flags ask for nothing that only paths have.
+
+  Raises:
+    UserError: naming the flag.
+  """
+  _parse_actors(_ACTORS.value)
+  for flag, what in ((_WATCH, 'watched'), (_FRAMES, 'read as frames')):
+    if flag.value:
+      raise errors.UserError(
+        f'--{flag.name}: what is on an object store, or done on a cluster, '
+        f'cannot be {what}. Pass paths, without --engine.'
+      )
+
+
+def _list_stored(
+  source: str, task: pipeline.Task, counts: stored.Counts
+) -> Iterator[listing.Job]:
+  """Yields photos, by URL or by path, with what is missing of each."""
+  if storage.is_url(source):
+    jobs = stored.list_jobs(source, counts)
+  else:
+    jobs = listing.list_jobs(source)
+    if isinstance(task.output, Path):
+      task.check_output()
+      task.check_photos([job.photo for job in jobs])
+    photos_alone = [job for job in jobs if not job.is_clip]
+    counts.others['clips, which paths and --engine=local are for'] = len(
+      jobs
+    ) - len(photos_alone)
+    counts.photos = len(photos_alone)
+    jobs = iter(sorted(photos_alone, key=stored.listing_order))
+  shard, number = listing.parse_shard(_SHARD.value)
+  yield from stored.find_missing(
+    itertools.islice(jobs, shard, None, number), task
+  )
+
+
+def _predict_stored(
+  source: str, task: pipeline.Task, options: dict[str, Any]
+) -> bool:
+  """Does photos by URL; returns whether any failed."""
+  from rmbg_jax.weights import load
+
+  listing.parse_shard(_SHARD.value)
+  if storage.is_url(source):
+    stored.check_places(source, task)
+  loaded = load.load_model(_CHECKPOINT.value)
+  stored.begin(task, stored.describe(loaded.variables, options, task.style))
+  counts = stored.Counts()
+  jobs = _list_stored(source, task, counts)
+  if _ENGINE.value == 'ray':
+    return _predict_on_cluster(jobs, task, loaded, options, counts)
+  session = _Session(task, options, _make_video_options(options))
+  session.load(batch_size=_BATCH_SIZE.value)
+  with session, tqdm.tqdm(unit='file') as progress:
+    session.do(jobs, show=lambda _: progress.update())
+  outcome = session.outcome
+  _print_counts(outcome, counts.photos, 'photos', task)
+  _print_others(counts.others)
+  if outcome.interrupted:
+    print(_GOES_ON)
+    raise SystemExit(_INTERRUPTED)
+  if outcome.trouble:
+    print(f'Stopped: {outcome.trouble}. The same command goes on.')
+  return bool(outcome.counts['failed'] or outcome.trouble)
+
+
+def _predict_on_cluster(
+  jobs: Iterator[listing.Job],
+  task: pipeline.Task,
+  loaded,
+  options: dict[str, Any],
+  counts: stored.Counts,
+) -> bool:
+  """Does photos on a Ray cluster; returns whether any failed."""
+  try:
+    from rmbg_jax.inference import cluster
+  except ImportError as error:
+    raise errors.UserError(
+      f"--engine=ray needs Ray Data (pip install -e '.[cluster]'): {error}"
+    ) from error
+  result = cluster.run(
+    jobs,
+    task,
+    loaded,
+    options,
+    batch_size=_BATCH_SIZE.value,
+    cluster=cluster.Cluster(
+      address=_ADDRESS.value,
+      actors=_parse_actors(_ACTORS.value),
+      cpus=_CPUS.value,
+      gpus=_GPUS.value,
+    ),
+  )
+  _print_counts(result, counts.photos, 'photos', task)
+  _print_others(counts.others)
+  return result.counts['failed'] > 0
+
+
+def _parse_actors(text: str) -> tuple[int, int] | None:
+  """Returns (fewest, most) actors, None where the flag leaves it open.
+
+  Raises:
+    UserError: if it is neither a number nor a range.
+  """
+  if not text:
+    return None
+  fewest, _, most = text.partition(':')
+  most = most or fewest
+  if not (fewest.isdecimal() and most.isdecimal()) or not (
+    0 < int(fewest) <= int(most)
+  ):
+    raise errors.UserError(
+      f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
+    )
+  return int(fewest), int(most)
+
+
+def _print_counts(
+  tally: report.Tally, total: int, name: str, task: pipeline.Task
+) -> None:
+  """Prints what became of how many, and what failed."""
+  counts = tally.counts
+  print(
+    f'{counts["done"] + counts["skipped"]} of {total} {name} done'
+    + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
+    + ': '
+    + ', '.join(str(task.output / kind) for kind in task.kinds)
+  )
+  if counts['skipped']:
+    print(
+      'What was done before was left as it is, whatever the flags are now; '
+      '--overwrite does it anew.'
+    )
+  for entry in tally.failures:
+    print(f'Failed: {entry.photo}: {entry.error}')
+  if counts['failed'] > len(tally.failures):
+    print(
+      f'... and {counts["failed"] - len(tally.failures)} others: see the '
+      'report.'
+    )
 
 
 def _name(jobs: Sequence[listing.Job]) -> str:
@@ -327,7 +509,10 @@ def _watch(folder: Path, session: '_Session') -> bool:
       return [job for job in jobs if task.missing(job)]
     return jobs
 
+  statuses = {}
+
   def show(entry):
+    statuses[entry.photo] = entry.status
     error = f': {entry.error}' if entry.error else ''
     print(f'{entry.status.capitalize()}: {entry.photo}{error}', flush=True)
 
@@ -341,7 +526,6 @@ def _watch(folder: Path, session: '_Session') -> bool:
       stop=session.stop,
     )
   outcome = session.outcome
-  statuses = {entry.photo: entry.status for entry in outcome.entries}
   failed = sum(status == 'failed' for status in statuses.values())
   print(f'{len(statuses) - failed} done, {failed} failed.')
   if outcome.trouble:
@@ -349,9 +533,9 @@ def _watch(folder: Path, session: '_Session') -> bool:
   return bool(failed or outcome.trouble)
 
 
-def _print_others(source: str) -> None:
-  """Prints what of a folder was not taken for photos."""
-  others = listing.count_others(source)
+def _print_others(others: collections.Counter[str]) -> None:
+  """Prints what was not taken for photos: how many, by their endings."""
+  others = +others
   if others:
     counts = [f'{ending}: {n}' for ending, n in others.most_common(_ENDINGS)]
     counts += ['...'] if len(others) > _ENDINGS else []
@@ -364,16 +548,14 @@ def _print_others(source: str) -> None:
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Outcome:
+class _Outcome(report.Tally):
   """The outcome of a run.
 
   Attributes:
-    entries: of the photos that were not left for another run.
     interrupted: whether it was ended by SIGINT.
     trouble: why it was ended, or its report is not whole; '' if neither.
   """
 
-  entries: list[report.Entry] = dataclasses.field(default_factory=list)
   interrupted: bool = False
   trouble: str = ''
 
@@ -406,6 +588,9 @@ class _Session:
 
   def __enter__(self) -> '_Session':
     self._previous = signal.signal(signal.SIGINT, self._interrupt)
+    if isinstance(self.task.output, storage.Url):
+      self._report = report.PartedReport(self.task.output)
+      return self
     suffix = _SHARD.value.replace('/', '-of-')
     name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
     self._report = report.Report(self.task.output / name)
@@ -415,7 +600,7 @@ class _Session:
     outcome = self.outcome
     try:
       self._report.close()
-    except OSError as error:
+    except (errors.UserError, OSError) as error:
       outcome.trouble = str(error)
     signal.signal(signal.SIGINT, self._previous)
     if self.stop.is_set() and not outcome.interrupted:
@@ -429,7 +614,7 @@ class _Session:
 
   def do(
     self,
-    jobs: Sequence[listing.Job],
+    jobs: Iterable[listing.Job],
     *,
     show: Callable[[report.Entry], object],
     put_back: Callable[[str], bool] = lambda _: False,
@@ -437,7 +622,8 @@ class _Session:
     """Does jobs.
 
     Args:
-      jobs: photos and clips.
+      jobs: photos and clips; if it is no sequence, photos are taken from it
+        as their turn comes.
       show: called with what became of each.
       put_back: asked for what failed; what it takes is not reported.
     """
@@ -445,36 +631,44 @@ class _Session:
     def add_entry(entry):
       if entry.status == 'failed' and put_back(entry.photo):
         return
-      self.outcome.entries.append(entry)
+      self.outcome.add(entry)
       show(entry)
       try:
         self._report.add(entry)
-      except OSError as error:
+      except (errors.UserError, OSError) as error:
         self.outcome.trouble = str(error)
         self.stop.set()
 
-    todo = {False: [], True: []}
-    for job in jobs:
-      if job.error:
-        add_entry(
-          report.Entry(photo=str(job.photo), status='failed', error=job.error)
-        )
-      elif self.task.missing(job):
-        todo[job.is_clip].append(job)
-      else:
-        add_entry(report.Entry(photo=str(job.photo), status='skipped'))
-    if todo[False]:
+    clips_to_do = []
+
+    def choose_photos():
+      for job in jobs:
+        if job.error:
+          add_entry(
+            report.Entry(photo=str(job.photo), status='failed', error=job.error)
+          )
+        elif not self.task.missing(job):
+          add_entry(report.Entry(photo=str(job.photo), status='skipped'))
+        elif job.is_clip:
+          clips_to_do.append(job)
+        else:
+          yield job
+
+    photos_to_do = choose_photos()
+    if isinstance(jobs, Sequence):  # Then it is known at once what is done.
+      photos_to_do = list(photos_to_do)
+    if photos_to_do:
       pipeline.run(
         self._remover,
-        todo[False],
+        photos_to_do,
         self.task,
         add_entry=add_entry,
         stop=self.stop,
       )
-    if todo[True]:
+    if clips_to_do:
       video.run(
         self._remover,
-        todo[True],
+        clips_to_do,
         self.task,
         self._video_options,
         add_entry=add_entry,
@@ -558,10 +752,16 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
 
 def run() -> None:
   """The command line's entry point."""
-  for name in ('input', 'output'):
+  for name, instead in (
+    ('input', (_LIST.name, _PRINT_REPORT.name)),
+    ('output', (_LIST.name,)),
+  ):
     flags.register_multi_flags_validator(
-      [name, _LIST.name],
-      lambda values, name=name: values[_LIST.name] or values[name] is not None,
+      [name, *instead],
+      lambda values, name=name: (
+        values[name] is not None
+        or any(value for other, value in values.items() if other != name)
+      ),
       message=f'Flag --{name} must have a value other than None.',
     )
   cli.run(main, __name__)

@@ -52,6 +52,8 @@ ALLOWED_WARNINGS = (
   'ignore:__array__ implementation:DeprecationWarning',
   # A server in a thread may be at an answer when its test is over.
   'ignore:unclosed <socket:ResourceWarning',
+  # Ray forks to start a node; the child runs another program at once.
+  r'ignore:os.fork\(\) was called:RuntimeWarning',
   # Raised inside TensorFlow and tf_keras themselves.
   'ignore::DeprecationWarning:tensorflow',
   'ignore::DeprecationWarning:tf_keras',
@@ -63,6 +65,7 @@ LONGEST = (
   'test_docs.py',
   'test_command_lines.py',
   'test_interruptions.py',
+  'test_cluster.py',
   'test_export.py',
   'test_train.py',
   'test_distributed.py',

@@ -7,9 +7,10 @@ import dataclasses
 import io
 import math
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from data_pipelines.io import images
 
@@ -41,12 +42,23 @@ class View:
 
 
 def look(
-  picture: Image.Image, view: View, *, size: tuple[int, int]
-) -> UInt8[np.ndarray, 'h w ...']:
+  picture: UInt8[np.ndarray, 'h w ...'],
+  view: View,
+  *,
+  size: tuple[int, int],
+  extent: images.Extent | None = None,
+) -> UInt8[np.ndarray, 'h2 w2 ...']:
   """Returns what is seen of a picture that is stretched to (height, width).
 
   Its own pixels are used, however many there are: a part is cut out before it
-  is resized.
+  is resized. All of it, level, has the pixels of `images.resize_input`.
+
+  Args:
+    picture: grey or RGB.
+    view: the part.
+    size: (height, width) of the result.
+    extent: (width, height) of the picture, where its last pixels are parts of
+      one; None for all of them.
   """
   height, width = size
   cos, sin = np.cos(np.deg2rad(view.angle)), np.sin(np.deg2rad(view.angle))
@@ -54,36 +66,64 @@ def look(
   reach_x = width * abs(cos) + height * abs(sin)
   reach_y = height * abs(cos) + width * abs(sin)
   scale = min(view.scale, width / reach_x, height / reach_y)
-  # Rounded, they can be a hair above 1: beyond the picture's edge.
-  share_x = min(1.0, scale * reach_x / width)
-  share_y = min(1.0, scale * reach_y / height)
-  left = view.offset[1] * (1 - share_x) * picture.width
-  top = view.offset[0] * (1 - share_y) * picture.height
-  box = (
-    left,
-    top,
-    min(left + share_x * picture.width, picture.width),
-    min(top + share_y * picture.height, picture.height),
-  )
-  around = math.ceil(reach_y), math.ceil(reach_x)
-  seen = images.resize_image(picture, size=around, box=box)
-  if view.angle:
-    stretch_x, stretch_y = around[1] / reach_x, around[0] / reach_y
-    a, b = stretch_x * cos, -stretch_x * sin
-    d, e = stretch_y * sin, stretch_y * cos
-    # A hair smaller: rounding must not reach beyond the edge.
-    a, b, d, e = ((1 - 1e-6) * number for number in (a, b, d, e))
-    c = (around[1] - a * width - b * height) / 2
-    f = (around[0] - d * width - e * height) / 2
-    seen = seen.transform(
-      (width, height),
-      Image.Transform.AFFINE,
-      (a, b, c, d, e, f),
-      Image.Resampling.BILINEAR,
-    )
+  extent = extent or picture.shape[1::-1]
+  needed = math.ceil(height / scale), math.ceil(width / scale)
+  across, down = images.find_blocks(extent, size=needed)
+  # From pixel to pixel of the result, if all of the picture is seen.
+  step_x, step_y = extent[0] / across / width, extent[1] / down / height
+  pixels = _reduce(picture, across, down)
+  pixels = _soften(pixels, scale * step_x, scale * step_y)
+  if scale == 1:
+    seen = cv2.resize(pixels, None, fx=1 / step_x, fy=1 / step_y)
+    seen = seen[:height, :width]  # The part of a pixel may have made another.
+    return cv2.flip(seen, 1) if view.flip else seen
+  turn = scale * np.array([[cos, -sin], [sin, cos]])
   if view.flip:
-    seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-  return np.asarray(seen)
+    turn[:, 0] *= -1
+  offset = np.array(view.offset[::-1]) - 0.5
+  middle = np.array([width, height]) / 2
+  centre = middle + offset * (2 * middle - scale * np.array([reach_x, reach_y]))
+  # Positions are those of pixels' centres.
+  shift = centre + turn @ (0.5 - middle)
+  matrix = np.column_stack([turn, shift]) * [[step_x], [step_y]]
+  matrix[:, 2] -= 0.5
+  return cv2.warpAffine(
+    pixels,
+    matrix,
+    (width, height),
+    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    borderMode=cv2.BORDER_REPLICATE,
+  )
+
+
+def _reduce(
+  pixels: UInt8[np.ndarray, 'h w ...'], across: int, down: int
+) -> UInt8[np.ndarray, 'h2 w2 ...']:
+  """Averages blocks of pixels, the last ones of what there is."""
+  height, width = pixels.shape[:2]
+  if across == down == 1:
+    return pixels
+  if width % across or height % down:
+    return np.asarray(Image.fromarray(pixels).reduce((across, down)))
+  return cv2.resize(
+    pixels, (width // across, height // down), interpolation=cv2.INTER_AREA
+  )
+
+
+def _soften(
+  pixels: UInt8[np.ndarray, 'h w ...'], step_x: float, step_y: float
+) -> UInt8[np.ndarray, 'h w ...']:
+  """Blurs by what the steps from pixel to pixel would skip."""
+  right, down = images.find_softness(step_x), images.find_softness(step_y)
+  if not (right or down):
+    return pixels
+  return cv2.sepFilter2D(
+    pixels,
+    -1,
+    np.array([right, 1 - 2 * right, right]),
+    np.array([down, 1 - 2 * down, down]),
+    borderType=cv2.BORDER_REPLICATE,
+  )
 
 
 def change_color(
@@ -112,14 +152,14 @@ def change_color(
   matrix = matrix * brightness * contrast
   bias = np.full((3, 1), 127.5 * (1 - contrast))
   rows = np.concatenate([matrix, bias], axis=1)
-  changed = Image.fromarray(image).convert('RGB', tuple(rows.ravel().tolist()))
-  return np.asarray(changed)
+  return cv2.transform(image, rows)
 
 
 def blur(image: Photo, *, radius: float) -> Photo:
   """Blurs with a Gaussian of that standard deviation in pixels."""
-  blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius))
-  return np.asarray(blurred)
+  return cv2.GaussianBlur(
+    image, (0, 0), radius, borderType=cv2.BORDER_REPLICATE
+  )
 
 
 def add_noise(image: Photo, *, deviation: float, seed: int) -> Photo:
@@ -170,11 +210,8 @@ def _fill(
   total = _sum_blocks(np.pad(image, pad) * weight)
   weight = _sum_blocks(weight)
   coarse = _fill(total / np.maximum(weight, 1e-6), np.minimum(weight, 1))
-  enlarged = images.resize_image(
-    Image.fromarray(coarse.astype(np.uint8)),
-    size=(2 * coarse.shape[0], 2 * coarse.shape[1]),
-  )
-  enlarged = np.asarray(enlarged)[:height, :width]
+  enlarged = cv2.resize(coarse, (2 * coarse.shape[1], 2 * coarse.shape[0]))
+  enlarged = enlarged[:height, :width]
   return known * image + (1 - known) * enlarged
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipelines.batches import effects
 from data_pipelines.datasets import folder
-from data_pipelines.io import errors, images
+from data_pipelines.io import errors, plain_images
 
 Element = dict[str, np.ndarray]
 
@@ -67,12 +67,20 @@ class Decode:
     # A photo need not be decoded at more than the scale it is wanted at.
     factor = max(1, _CROP_DETAIL / view.scale)
     height, width = (math.ceil(side * factor) for side in self.size)
-    photo, mask = folder.read_pair(
-      pair, allow_empty=self.allow_empty, reduce_to=(height, width)
+    arrays = plain_images.read_pair(
+      pair.image_path, pair.mask_path, reduce_to=(height, width)
     )
-    mask = images.reduce_image(mask, size=(height, width))
+    photo, mask = arrays or map(
+      np.asarray,
+      folder.read_pair(
+        pair, allow_empty=self.allow_empty, reduce_to=(height, width)
+      ),
+    )
+    # Decoding at a part of the scale rounds the size up.
+    part = 2 ** round(math.log2(mask.shape[1] / photo.shape[1]))
+    extent = mask.shape[1] / part, mask.shape[0] / part
     return {
-      'image': effects.look(photo, view, size=self.size),
+      'image': effects.look(photo, view, size=self.size, extent=extent),
       'alpha': effects.look(mask, view, size=self.size)[..., np.newaxis],
       'weight': np.array(self.label_weights[pair.label], np.float32),
     }

@@ -10,11 +10,11 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, storage
 from rmbg_jax.inference import clips, photos
 
 # What a Mac leaves beside each file on a disk of another kind.
-_METADATA_PREFIX = '._'
+METADATA_PREFIX = '._'
 
 # The marks at the beginning of a text, the longer ones first.
 _MARKS = (
@@ -36,12 +36,14 @@ class Job:
     is_clip: whether it is a moving picture, a file or a folder of frames.
     error: why it cannot be done, where that is known before; then `photo` may
       be a folder of which nobody knows what is in it.
+    kinds: of results that are still to be made, where a listing has told.
   """
 
-  photo: Path
+  photo: storage.Place
   result: Path
   is_clip: bool = False
   error: str = ''
+  kinds: tuple[str, ...] | None = None
 
   def __post_init__(self):
     if self.result.is_absolute() or '..' in self.result.parts:
@@ -123,14 +125,22 @@ def take_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
   Raises:
     UserError: if it is not of that form.
   """
-  if not shard:
-    return list(jobs)
-  index, _, count = shard.partition('/')
+  index, count = parse_shard(shard)
+  return list(jobs[index::count])
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+  """Returns (i, n) of 'i/n', (0, 1) of ''.
+
+  Raises:
+    UserError: if it is not of that form.
+  """
+  index, _, count = (shard or '0/1').partition('/')
   if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
     raise errors.UserError(
       f'--shard={shard}: pass i/n with i from 0 to n - 1, such as 0/4.'
     )
-  return list(jobs[int(index) :: int(count)])
+  return int(index), int(count)
 
 
 def name_results(relative: Sequence[Path]) -> list[Path]:
@@ -254,7 +264,7 @@ def _walk_files(
           )
         )
     for path in (Path(parent, name) for name in names):
-      if path.name.startswith(_METADATA_PREFIX):
+      if path.name.startswith(METADATA_PREFIX):
         continue
       kind = _find_kind(path)
       if kind == 'file':
@@ -305,7 +315,7 @@ def _match_pattern(pattern: str) -> list[Path]:
     path
     for path in found
     if not os.path.isdir(path)  # noqa: PTH112 (never raises)
-    and not path.name.startswith(_METADATA_PREFIX)
+    and not path.name.startswith(METADATA_PREFIX)
   )
 
 

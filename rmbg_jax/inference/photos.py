@@ -7,7 +7,6 @@ said in words.
 
 import dataclasses
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,9 @@ try:
 except ImportError:
   pillow_heif = None
 
-# A path, the content of an image file, a PIL image, or an array of uint8 in
-# [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
-ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
+# A path, the content of an image file (here or elsewhere), a PIL image, or an
+# array of uint8 in [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
+ImageLike = images.Source | Image.Image | np.ndarray
 
 HEIC_SUFFIXES = frozenset({'.heic', '.heif', '.hif'})
 SUFFIXES = (
@@ -179,11 +178,13 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 
 def _read_16_bits(
-  source: str | os.PathLike | bytes, orientation: int
+  source: images.Source, orientation: int
 ) -> UInt16[np.ndarray, 'h w 3'] | None:
   """Returns the upright colours, or None where OpenCV cannot give them."""
   if cv2 is None:
     return None
+  if isinstance(source, images.Encoded):
+    source = source.read_bytes()
   content = source if isinstance(source, bytes) else Path(source).read_bytes()
   array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
   if array is None or array.dtype != np.uint16:
@@ -200,7 +201,7 @@ def _read_16_bits(
   return np.ascontiguousarray(array)
 
 
-def _is_heic(source: str | os.PathLike | bytes) -> bool:
+def _is_heic(source: images.Source) -> bool:
   if isinstance(source, bytes):
     return source[4:8] == b'ftyp' and source[8:11] in (b'hei', b'hev', b'mif')
-  return Path(source).suffix.lower() in HEIC_SUFFIXES
+  return Path(str(source)).suffix.lower() in HEIC_SUFFIXES

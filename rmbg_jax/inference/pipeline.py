@@ -6,13 +6,13 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.io import errors, images, parallel
+from data_pipelines.io import errors, images, parallel, storage
 from rmbg_jax.inference import encoding, listing, photos, rendering, report
 from rmbg_jax.inference.predictor import Predictor
 
@@ -25,6 +25,9 @@ _WAITING_BYTES = 10
 _DEEP_WAITING_BYTES = 16
 _WRITING_BYTES = 46
 
+# Photos that are fetched from a store ahead of their turn, as files.
+_FETCHED = 16
+
 # No other photo will be written either.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,7 +39,7 @@ class Task:
   """The work to be done on every photo.
 
   Attributes:
-    output: folder with a sub-folder for each kind.
+    output: folder, or place on a store, with a sub-folder for each kind.
     kinds: of `rendering.KINDS`.
     style: of the results.
     overwrite: do results again that are there.
@@ -44,7 +47,7 @@ class Task:
     clip_format: of cut-out clips, of `encoding.FORMATS`.
   """
 
-  output: Path
+  output: storage.Place
   kinds: tuple[str, ...]
   style: rendering.Style
   overwrite: bool = False
@@ -52,11 +55,13 @@ class Task:
   clip_format: str = 'prores'
 
   def check_output(self) -> None:
-    """Checks that results can be written, making nothing.
+    """Checks that a disk takes results, making nothing; stores are asked later.
 
     Raises:
       UserError: naming what is in the way.
     """
+    if isinstance(self.output, storage.Url):
+      return
     for folder in (self.output, *(self.output / kind for kind in self.kinds)):
       # What is not there will be made in the nearest parent that is.
       existing = next(
@@ -104,29 +109,29 @@ class Task:
       return encoding.suffix(kind, self.clip_format)
     return self.style.suffix(kind)
 
-  def missing(self, job: listing.Job) -> dict[str, Path]:
+  def missing(self, job: listing.Job) -> dict[str, storage.Place]:
     """Returns the files that are still to be written, by kind."""
     paths = {
       kind: self.output
       / kind
       / job.result.with_name(job.result.name + self._suffix(kind, job))
-      for kind in self.kinds
+      for kind in (self.kinds if job.kinds is None else job.kinds)
     }
+    if self.overwrite or job.kinds is not None:
+      return paths
     return {
-      kind: path
-      for kind, path in paths.items()
-      # Unlike `Path.exists`, it answers for names that are too long as well.
-      if self.overwrite or not os.path.exists(path)  # noqa: PTH110
+      kind: path for kind, path in paths.items() if not storage.exists(path)
     }
 
 
 def run(
   remover: Predictor,
-  jobs: Sequence[listing.Job],
+  jobs: Iterable[listing.Job],
   task: Task,
   *,
   add_entry: AddEntry,
   stop: threading.Event,
+  runs_at_once: int = 1,
 ) -> None:
   """Does photos; one's trouble does not touch the others.
 
@@ -134,21 +139,65 @@ def run(
 
   Args:
     remover: a `BackgroundRemover`; its batch size is used.
-    jobs: the photos.
+    jobs: the photos, taken as their turn comes.
     task: what to do with them.
     add_entry: called, in this thread, with what became of each photo.
     stop: once set, no other photo is begun; those begun are finished.
+    runs_at_once: in this process, which share the memory.
   """
   threads = parallel.count_cores()
+  # Who writes to a store mostly waits for it.
+  patience = 4 if isinstance(task.output, storage.Url) else 1
   with (
+    futures.ThreadPoolExecutor(storage.CONNECTIONS) as fetchers,
     futures.ThreadPoolExecutor(threads) as readers,
-    futures.ThreadPoolExecutor(threads) as writers,
+    futures.ThreadPoolExecutor(patience * threads) as writers,
   ):
-    flow = _Flow(remover, jobs, task, add_entry, stop, readers, writers)
+    queue = _Queue(jobs, fetchers)
+    flow = _Flow(
+      remover,
+      queue,
+      task,
+      add_entry,
+      stop,
+      readers,
+      writers,
+      most_bytes=_BYTES_IN_MEMORY // runs_at_once,
+    )
     while flow.begin_reading():
       batch = flow.collect_batch()
       flow.begin_reading()  # What is read while the network is at work.
       flow.predict(batch)
+
+
+class _Queue:
+  """The photos whose turn will come; files on stores are fetched before it."""
+
+  def __init__(self, jobs, fetchers):
+    self._jobs = iter(jobs)
+    self._fetchers = fetchers
+    self._next: collections.deque = collections.deque()
+
+  def peek(self) -> tuple[listing.Job, images.Source, int] | None:
+    """Returns the next job, where its photo is read from, and its pixels."""
+    while len(self._next) < _FETCHED and (job := next(self._jobs, None)):
+      source = job.photo
+      if isinstance(source, storage.Url):
+        content = self._fetchers.submit(storage.read, source)
+        source = images.Encoded(
+          str(source), stamp='', read_bytes=content.result
+        )
+      self._next.append((job, source))
+      if source is job.photo:
+        break  # Nothing is gained by looking ahead.
+    if not self._next:
+      return None
+    job, source = self._next[0]
+    return job, source, _count_pixels(source)
+
+  def pop(self) -> None:
+    """Takes the next job out."""
+    self._next.popleft()
 
 
 class _Flow:
@@ -157,20 +206,23 @@ class _Flow:
   def __init__(
     self,
     remover: Predictor,
-    jobs: Sequence[listing.Job],
+    queue: _Queue,
     task: Task,
     add_entry: AddEntry,
     stop: threading.Event,
     readers: futures.Executor,
     writers: futures.Executor,
+    *,
+    most_bytes: int,
   ):
     self._remover = remover
-    self._jobs = collections.deque(jobs)
+    self._queue = queue
     self._task = task
     self._add_entry = add_entry
     self._stop = stop
     self._readers = readers
     self._writers = writers
+    self._most_bytes = most_bytes
     self._reading: collections.deque = collections.deque()
     self._writing: collections.deque = collections.deque()
     self._waiting_bytes = 0  # Of all photos on their way.
@@ -179,9 +231,12 @@ class _Flow:
   def begin_reading(self) -> bool:
     """Begins to read what there is room for; False when all is done."""
     depth = 2 * self._remover.batch_size
-    while self._jobs and not self._stop.is_set() and len(self._reading) < depth:
-      job = self._jobs[0]
-      pixels = _count_pixels(job.photo)
+    while (
+      len(self._reading) < depth
+      and not self._stop.is_set()
+      and (first := self._queue.peek())
+    ):
+      job, source, pixels = first
       # Room to write the largest of them must be left.
       largest = max([pixels, *(pixels for _, pixels, _ in self._reading)])
       needed = (
@@ -189,14 +244,14 @@ class _Flow:
         + pixels * _WAITING_BYTES
         + max(self._writing_bytes, largest * _WRITING_BYTES)
       )
-      if self._waiting_bytes and needed > _BYTES_IN_MEMORY:
+      if self._waiting_bytes and needed > self._most_bytes:
         if self._reading or not self._writing:
           break
         self._finish(limit=len(self._writing) - 1)
         continue
-      self._jobs.popleft()
+      self._queue.pop()
       self._waiting_bytes += pixels * _WAITING_BYTES
-      future = self._readers.submit(_read, job, self._task, self._remover)
+      future = self._readers.submit(_read, source, self._task, self._remover)
       self._reading.append((job, pixels, future))
     if not self._reading:
       self._finish(limit=0)
@@ -227,7 +282,7 @@ class _Flow:
       job, read = batch.pop(0)  # Or it would keep what is written.
       while self._writing and (
         self._waiting_bytes + self._writing_bytes + read.writing_bytes
-        > _BYTES_IN_MEMORY
+        > self._most_bytes
       ):
         self._finish(limit=len(self._writing) - 1)
       self._writing_bytes += read.writing_bytes
@@ -274,9 +329,9 @@ class _Read:
     return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
-def _read(job: listing.Job, task: Task, remover) -> _Read:
+def _read(source: images.Source, task: Task, remover) -> _Read:
   began = time.perf_counter()
-  photo = photos.read_photo(job.photo, max_pixels=task.max_pixels)
+  photo = photos.read_photo(source, max_pixels=task.max_pixels)
   resized = remover.resize([photo.seen])
   return _Read(
     photo=photo, resized=resized, seconds=time.perf_counter() - began
@@ -299,7 +354,7 @@ def _write(
   for kind, path in missing.items():
     try:
       content = task.style.encode(kind, read.photo, alpha, colours)
-      rendering.save(content, path)
+      storage.write(path, content)
     except Exception as error:  # Whatever it is, it is this file's alone.
       failed[kind] = error
   entry = report.Entry(
@@ -337,9 +392,9 @@ def describe(error: BaseException) -> str:
   return f'{type(error).__name__}: {error}'.removesuffix(': ')
 
 
-def _count_pixels(path: Path) -> int:
+def _count_pixels(source: images.Source) -> int:
   try:
-    height, width = images.read_size(path)
+    height, width = images.read_size(source)
   except Exception:  # Decoders raise anything. Reading it will say why.
     return 0
   return height * width

@@ -231,7 +231,7 @@ class BackgroundRemover:
     self, photos: Sequence[Image.Image]
   ) -> UInt8[np.ndarray, 'b h w 3']:
     """Returns RGB photos at the size of `predict`'s input."""
-    resized = [images_lib.resize_image(p, size=self._size) for p in photos]
+    resized = [images_lib.resize_input(p, size=self._size) for p in photos]
     return np.stack([np.asarray(photo) for photo in resized])
 
   def predict(

@@ -6,14 +6,13 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 
-from data_pipelines.io import errors, files, images
+from data_pipelines.io import errors, images
 from rmbg_jax.inference import foreground, photos
 
 Kind = Literal[
@@ -251,16 +250,6 @@ class Style:
     else:
       image.save(file, 'jpeg', quality=self.quality, **options)
     return file.getvalue()
-
-
-def save(content: bytes, path: Path) -> None:
-  """Writes an encoded result, atomically.
-
-  Raises:
-    OSError: naming the path.
-  """
-  with files.write_atomically(path) as partial:
-    partial.write_bytes(content)
 
 
 def add_opacity(

@@ -1,11 +1,22 @@
 """The report of a prediction: one JSON line for each photo."""
 
+import collections
 import dataclasses
+import datetime
+import hashlib
 import json
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io import files
+from data_pipelines.io import errors, files, storage
+
+# Below an output: a report in parts, which are written once and never changed.
+FOLDER = 'report'
+_PART = 1000  # Lines.
+_FAILURES = 1000  # Remembered, to be printed.
+_WAIT = 60.0  # Seconds that a line waits for others at most.
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,6 +45,32 @@ class Entry:
   notes: tuple[str, ...] = ()
   frames: int | None = None
   error: str = ''
+
+
+@dataclasses.dataclass(kw_only=True)
+class Tally:
+  """What became of many photos.
+
+  Attributes:
+    counts: how many, by status.
+    failures: the first of those that failed.
+  """
+
+  counts: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  failures: list[Entry] = dataclasses.field(default_factory=list)
+
+  def add(self, entry: Entry) -> None:
+    """Counts what became of a photo."""
+    self.counts[entry.status] += 1
+    if entry.status == 'failed' and len(self.failures) < _FAILURES:
+      self.failures.append(entry)
+
+  def merge(self, other: 'Tally') -> None:
+    """Counts what became of others."""
+    self.counts += other.counts
+    self.failures += other.failures[: _FAILURES - len(self.failures)]
 
 
 class Report:
@@ -71,6 +108,102 @@ class Report:
         ''.join(map(_to_text, [*self._others, *self._lines.values()])),
         encoding='utf-8',
       )
+
+
+class PartedReport:
+  """Writes `report/RUN-NUMBER.jsonl`: stores can add nothing to a file.
+
+  A killed run loses the lines of its last minute; the next run finds what was
+  done, and says so.
+  """
+
+  def __init__(self, output: storage.Place, name: str = ''):
+    """Begins a report at the output, of a run's name or a new one."""
+    self._output = output
+    self._name = name or name_run()
+    self._lines: list[str] = []
+    self._parts = 0
+    self._written = time.monotonic()
+
+  def add(self, entry: Entry) -> None:
+    """Adds what became of a photo."""
+    self._lines.append(to_line(entry))
+    is_late = time.monotonic() - self._written > _WAIT
+    if len(self._lines) >= _PART or is_late:
+      self.close()
+
+  def close(self) -> None:
+    """Writes what is not written yet."""
+    if self._lines:
+      write_part(self._output, f'{self._name}-{self._parts:06}', self._lines)
+      self._parts += 1
+    self._lines, self._written = [], time.monotonic()
+
+
+def name_run() -> str:
+  """Returns a name for a run that sorts behind those of earlier runs."""
+  now = datetime.datetime.now(datetime.UTC)
+  return now.strftime('%Y%m%dT%H%M%S.%f')
+
+
+def digest(text: str) -> bytes:
+  """Returns 16 bytes that no other text has."""
+  content = text.encode(errors='surrogatepass')
+  return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def to_line(entry: Entry) -> str:
+  """Returns an entry as one line of JSON, with its end."""
+  return _to_text(dataclasses.asdict(entry))
+
+
+def write_part(output: storage.Place, name: str, lines: Iterable[str]) -> None:
+  """Writes a part of an output's report; see `PartedReport`."""
+  place = output / FOLDER / f'{name}.jsonl'
+  storage.write(place, ''.join(lines).encode())
+
+
+def join_parts(output: storage.Place) -> Iterator[str]:
+  """Yields one line for each photo of a report in parts, its latest.
+
+  Of a photo that was skipped, that is what the run that did it wrote, with the
+  status 'skipped', as in a report of one file.
+
+  Args:
+    output: where `report/` is.
+
+  Raises:
+    MissingFileError: if there is no such report.
+    UserError: if it cannot be read.
+  """
+  parts = [
+    name
+    for name in storage.list_names(output / FOLDER)
+    if name.endswith('.jsonl') and '/' not in name
+  ]
+  if not parts:
+    raise errors.MissingFileError(
+      f'{output / FOLDER}: no parts of a report (*.jsonl). Pass the --output '
+      'of a run by URL, or of --engine=ray.'
+    )
+  # Digests, of which ten million fit into memory where names do not.
+  seen: set[bytes] = set()
+  skipped: dict[bytes, Any] = {}
+  for part in reversed(parts):
+    text = storage.read(output / FOLDER / part).decode(errors='replace')
+    for line in map(json.loads, filter(None, text.split('\n'))):
+      key = digest(line['photo'])
+      if key in seen:
+        continue
+      if line['status'] == 'skipped':
+        skipped.setdefault(key, line)
+        continue
+      seen.add(key)
+      later = skipped.pop(key, None)
+      if later and line['status'] == 'done':
+        line['status'] = 'skipped'
+      yield _to_text(later if later and line['status'] == 'failed' else line)
+  yield from map(_to_text, skipped.values())
 
 
 def _to_text(line: Any) -> str:

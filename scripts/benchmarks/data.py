@@ -177,6 +177,8 @@ def make_original(
 def measure(side: str, root: Path, images: int) -> dict[str, float]:
   """Measures one side in this process."""
   pairs = folder.read_folder(root)
+  # Grain's shuffling takes 1.6 ms an element of 16, and .03 ms of 1,000.
+  pairs *= -(-1000 // len(pairs))
   off = transforms.Augment(flip=0.0, min_scale=1.0)
   on = transforms.Augment(**default.get_config().data.augment)
   if side == 'bare':
@@ -185,7 +187,7 @@ def measure(side: str, root: Path, images: int) -> dict[str, float]:
     batches = make_batches(pairs, BATCH, on if side == 'augmented' else off)
     measured = measure_iterator(batches, BATCH, images)
   elif side == 'memory':
-    batches = make_batches(pairs * MEMORY_BATCH, MEMORY_BATCH, on)
+    batches = make_batches(pairs, MEMORY_BATCH, on)
     measured = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
   else:
     batches = make_original(pairs, side == 'original_parallel')

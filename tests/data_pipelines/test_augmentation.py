@@ -63,10 +63,11 @@ def test_a_view_of_a_ramp_has_the_values_of_its_sources(angle, flip, larger):
   """Of a plane, bilinear sampling is exact: the formula gives each pixel."""
   height, width, scale, offset = 60, 90, 0.5, (0.25, 0.75)
   y, x = np.mgrid[: larger * height, : larger * width] / larger + 0.5 / larger
-  ramp = Image.fromarray(np.round(x + 2 * y).astype(np.uint8))
+  ramp = np.round(x + 2 * y).astype(np.uint8)
   view = effects.View(flip=flip, scale=scale, angle=angle, offset=offset)
   seen = effects.look(ramp, view, size=(height, width))
-  colours = effects.look(ramp.convert('RGB'), view, size=(height, width))
+  coloured = np.stack([ramp] * 3, axis=-1)
+  colours = effects.look(coloured, view, size=(height, width))
   np.testing.assert_array_equal(colours, np.stack([seen] * 3, axis=-1))
   y, x = np.mgrid[:height, :width] + 0.5
   turn = np.deg2rad(angle)
@@ -101,7 +102,7 @@ def test_crops_have_the_detail_of_the_file(tmp_path, rng):
 
 def test_nothing_is_made_up_at_the_edges(rng):
   for size in ((37, 53), (74, 106), (20, 90)):
-    white = Image.new('RGB', size, 'white')
+    white = np.full((*size[::-1], 3), 255, np.uint8)
     for min_scale in (0.3, 1.0):
       augment = transforms.Augment(flip=0.5, min_scale=min_scale, rotate=45.0)
       for _ in range(100):
@@ -113,7 +114,7 @@ def test_nothing_is_made_up_at_the_edges(rng):
 @pytest.mark.parametrize('size', [(480, 480), (480, 640), (192, 1024)])
 def test_rounding_does_not_reach_beyond_the_picture(size, rng):
   augment = transforms.Augment(flip=0.5, min_scale=0.7, rotate=10.0)
-  picture = Image.new('L', (40, 30))  # Small, so that it is quick.
+  picture = np.zeros((30, 40), np.uint8)  # Small, so that it is quick.
   views = [augment.draw_view(rng) for _ in range(4000)]
   for view in views:
     if view.angle:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, storage
 from rmbg_jax.inference import listing, pipeline, rendering
 from tests.support import helpers
 
@@ -140,14 +140,14 @@ def test_a_kind_that_its_format_cannot_hold_fails_alone(tmp_path):
 def test_a_full_disk_stops_and_another_error_does_not(
   number, tmp_path, monkeypatch
 ):
-  save = rendering.save
+  write = storage.write
 
-  def fail(content, path):
+  def fail(path, content):
     if path.name == '2.png':
       raise OSError(number, os.strerror(number), str(path))
-    save(content, path)
+    write(path, content)
 
-  monkeypatch.setattr(rendering, 'save', fail)
+  monkeypatch.setattr(storage, 'write', fail)
   jobs = _make_jobs(tmp_path / 'in', 40)
   entries = _run(jobs, tmp_path / 'out')
   assert entries['2.png'].status == 'failed'

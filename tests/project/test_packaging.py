@@ -69,10 +69,7 @@ def installed(dist, tmp_path_factory):
   # Python runs this at its start: the checkout may be installed as well.
   (folder / 'sitecustomize.py').write_text(
     'import sys\n'
-    'sys.meta_path = [\n'
-    '  finder for finder in sys.meta_path\n'
-    "  if '__editable__' not in repr(finder)\n"
-    ']\n'
+    "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]"
   )
   return folder
 

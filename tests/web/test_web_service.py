@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.io import errors
-from rmbg_jax.inference import pipeline, rendering
+from data_pipelines.io import errors, storage
+from rmbg_jax.inference import pipeline
 from rmbg_jax.web import service as service_lib
 from tests.support import helpers
 
@@ -119,10 +119,10 @@ def test_failures_name_no_path_of_the_server(service, tmp_path, monkeypatch):
   uploads[1].write_bytes(b'no picture')
   uploads[2].unlink()
 
-  def fail(content, path):
+  def fail(path, content):
     raise OSError(28, 'No space left on device', str(path))
 
-  monkeypatch.setattr(rendering, 'save', fail)
+  monkeypatch.setattr(storage, 'write', fail)
   answer = _ask(service, uploads)
   assert len(answer.failures) == 9 and not answer.results
   assert '2.png: the upload is not there any more' in answer.failures[2]

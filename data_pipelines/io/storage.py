@@ -1,0 +1,352 @@
+"""Files by URL, on object stores and on disks: read, listed, written whole.
+
+Every function takes a `Place`: a `Path`, or a `Url` of an object store. The
+packages that talk to stores are imported when a `Url` is first used.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io import errors, files
+
+_FILE = 'file://'
+# What the packages for each kind of store are: (an extra of the project, what
+# that installs).
+_PACKAGES = {
+  's3': ('s3', 's3fs'),
+  'gs': ('gcs', 'gcsfs'),
+  'az': ('azure', 'adlfs'),
+}
+_REMEDIES = {
+  's3': 'Check the name, the credentials (AWS_ACCESS_KEY_ID and '
+  'AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the role of this machine) and what '
+  'they may do there, the region (AWS_REGION), and for other stores than '
+  "Amazon's the endpoint (AWS_ENDPOINT_URL)",
+  'gs': 'Check the name, the credentials (GOOGLE_APPLICATION_CREDENTIALS, or '
+  'gcloud auth application-default login) and what they may do there',
+  'az': 'Check the name, the account (AZURE_STORAGE_ACCOUNT_NAME), and the '
+  'credentials (AZURE_STORAGE_ACCOUNT_KEY, or az login) and what they may do '
+  'there',
+}
+# Requests at once: a thread that waits for an answer computes nothing.
+CONNECTIONS = 32
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Url:
+  """An address on an object store; `/` joins as it does for paths.
+
+  Attributes:
+    text: it, such as 's3://bucket/photos', without a slash at its end.
+  """
+
+  text: str
+
+  def __str__(self) -> str:
+    return self.text
+
+  def __truediv__(self, name: str | Path) -> 'Url':
+    name = name.as_posix() if isinstance(name, Path) else name
+    return Url(f'{self.text}/{name}')
+
+  @property
+  def name(self) -> str:
+    """What is behind the last slash."""
+    return self.text.rpartition('/')[2]
+
+  @property
+  def suffix(self) -> str:
+    """Its ending, with the dot; '' without one."""
+    return Path(self.name).suffix
+
+  @property
+  def parent(self) -> 'Url':
+    """What is before the last slash."""
+    return Url(self.text.rpartition('/')[0])
+
+  @property
+  def scheme(self) -> str:
+    """What kind of store it is on."""
+    return self.text.partition('://')[0]
+
+
+Place = Path | Url
+
+
+def is_url(text: str) -> bool:
+  """Whether a text is a URL, of whatever kind."""
+  return '://' in text
+
+
+def parse(text: str) -> Place:
+  """Returns the place that a path or a URL names.
+
+  Raises:
+    UserError: if it is a URL of a kind that is not known, or names no bucket.
+  """
+  if text.startswith(_FILE):
+    return Path(text.removeprefix(_FILE))
+  if not is_url(text):
+    return Path(text)
+  scheme, _, rest = text.partition('://')
+  if scheme not in _PACKAGES:
+    raise errors.UserError(
+      f'{text}: {scheme}:// is not known. Pass a path, file://, '
+      f'{", ".join(f"{name}://" for name in _PACKAGES)}.'
+    )
+  rest = rest.strip('/')
+  if not rest:
+    raise errors.UserError(
+      f'{text}: which bucket? Pass {scheme}://BUCKET/NAME.'
+    )
+  return Url(f'{scheme}://{rest}')
+
+
+def read(place: Place) -> bytes:
+  """Returns a file's content.
+
+  Raises:
+    MissingFileError: if a store has no such file.
+    OSError: if it is on a disk and cannot be read.
+    UserError: if it is on a store and cannot be read.
+  """
+  if isinstance(place, Path):
+    return place.read_bytes()
+  # Else s3fs asks for the size before, which is another request.
+  options = {'max_concurrency': 1} if place.scheme == 's3' else {}
+  with _naming(place):
+    return _open_store(place.scheme).cat_file(_strip(place), **options)
+
+
+def write(place: Place, content: bytes) -> None:
+  """Writes a file so that it is there whole or not at all.
+
+  Raises:
+    OSError: if it is on a disk and cannot be written.
+    UserError: if it is on a store and cannot be written.
+  """
+  if isinstance(place, Path):
+    with files.write_atomically(place) as partial:
+      partial.write_bytes(content)
+    return
+  with _naming(place):  # Stores show an object when all of it has come.
+    _open_store(place.scheme).pipe_file(_strip(place), content)
+
+
+def exists(place: Place) -> bool:
+  """Whether there is such a file: one request. For many, see `Found`.
+
+  Raises:
+    UserError: if a store does not say.
+  """
+  if isinstance(place, Path):
+    # Unlike `Path.exists`, it answers for names that are too long as well.
+    return os.path.exists(place)  # noqa: PTH110
+  with _naming(place):
+    try:
+      return _open_store(place.scheme).info(_strip(place))['type'] == 'file'
+    except FileNotFoundError:
+      return False
+
+
+def list_names(root: Place) -> Iterator[str]:
+  """Yields the names of all files below a place, relative to it.
+
+  They come in the order of their characters (sub-a before sub/a), as the store
+  gives them: page by page from S3, else folder by folder. Nothing is held but
+  a page, or the folders on the way. Links to folders are not followed.
+
+  Raises:
+    OSError: if a folder on a disk cannot be read.
+    UserError: if a store cannot be listed. A place without files is no error,
+      a bucket that is not there is.
+  """
+  if isinstance(root, Path):
+    yield from _list_folder(root)
+    return
+  list_store = _list_s3 if root.scheme == 's3' else _list_folders
+  names = list_store(_open_store(root.scheme), _strip(root))
+  while True:
+    with _naming(root):
+      name = next(names, None)
+    if name is None:
+      return
+    yield name
+
+
+def remove(root: Place) -> None:
+  """Removes all files below a place; none are no error.
+
+  Raises:
+    UserError: if a store refuses.
+  """
+  if isinstance(root, Path):
+    shutil.rmtree(root, ignore_errors=True)
+    return
+  with _naming(root), contextlib.suppress(FileNotFoundError):
+    _open_store(root.scheme).rm(_strip(root), recursive=True)
+
+
+class Found:
+  """Answers which names a listing has, while it goes by.
+
+  Asked in the listing's order, it reads each page once and holds a few names,
+  however many there are.
+  """
+
+  def __init__(self, names: Iterator[str]):
+    """Begins with a listing as `list_names` yields it."""
+    self._names = names
+    self._window: collections.deque[str] = collections.deque()
+    self._kept: set[str] = set()  # The window, and what `_may_return` keeps.
+    self._low = ''
+    self._last: str | None = ''
+
+  def has(self, name: str, *, low: str) -> bool:
+    """Whether the listing has a name.
+
+    Args:
+      name: which.
+      low: its beginning, such that later names will be behind it, or before
+        it only where they are a beginning of it: for 'sub/a.b.png' that is
+        'sub/a.b.', which 'sub/a.png' may follow.
+
+    Raises:
+      ValueError: if names do not come in that order.
+      UserError: if a store cannot be listed.
+    """
+    if low < self._low and not self._low.startswith(low):
+      raise ValueError(f'{low} comes before {self._low}.')
+    while self._last is not None and self._last < name:
+      self._last = next(self._names, None)
+      if self._last is not None:
+        self._window.append(self._last)
+        self._kept.add(self._last)
+    if low > self._low:
+      self._low = low
+      while self._window and self._window[0] < low:
+        self._window.popleft()
+      self._kept = {
+        kept
+        for kept in self._kept
+        if kept >= low or low.startswith(kept.rpartition('.')[0] + '.')
+      }
+    return name in self._kept
+
+
+def _list_folder(folder: Path, prefix: str = '') -> Iterator[str]:
+  try:
+    with os.scandir(folder) as entries:
+      found = sorted(
+        f'{entry.name}/' if entry.is_dir(follow_symlinks=False) else entry.name
+        for entry in entries
+      )
+  except FileNotFoundError:
+    return
+  for name in found:
+    if name.endswith('/'):
+      yield from _list_folder(folder / name, prefix + name)
+    else:
+      yield prefix + name
+
+
+def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[str]:
+  try:
+    entries = store.ls(path, detail=True)
+  except FileNotFoundError:
+    if '/' in path:
+      return
+    raise
+  found = {}
+  for entry in entries:
+    is_folder = entry['type'] == 'directory'
+    name = entry['name'].rstrip('/').rpartition('/')[2] + '/' * is_folder
+    found[name] = entry['name'].rstrip('/')
+  found.pop(path.rpartition('/')[2], None)  # A mark that some put for itself.
+  for name in sorted(found):
+    if name.endswith('/'):
+      yield from _list_folders(store, found[name], prefix + name)
+    else:
+      yield prefix + name
+
+
+def _list_s3(store: Any, path: str) -> Iterator[str]:
+  bucket, _, prefix = path.partition('/')
+  prefix = f'{prefix}/' if prefix else ''
+  token = {}
+  while True:
+    page = store.call_s3(
+      'list_objects_v2', Bucket=bucket, Prefix=prefix, **token
+    )
+    for entry in page.get('Contents', ()):
+      name = entry['Key'].removeprefix(prefix)
+      if name and not name.endswith('/'):  # Else it stands for a folder.
+        yield name
+    if not page.get('IsTruncated'):
+      return
+    token = {'ContinuationToken': page['NextContinuationToken']}
+
+
+@functools.cache
+def _open_store(scheme: str) -> Any:
+  """Returns the file system of fsspec that talks to a kind of store."""
+  extra, package = _PACKAGES[scheme]
+  try:
+    import fsspec
+
+    options = {'use_listings_cache': False}
+    if scheme == 's3':
+      options['config_kwargs'] = {'max_pool_connections': CONNECTIONS}
+    return fsspec.filesystem(scheme, **options)
+  except ImportError as error:
+    raise errors.UserError(
+      f"{scheme}:// needs {package} (pip install -e '.[{extra}]' or {package})."
+    ) from error
+
+
+def _strip(url: Url) -> str:
+  """Returns bucket and name."""
+  return url.text.partition('://')[2]
+
+
+@contextlib.contextmanager
+def _naming(url: Url) -> Iterator[None]:
+  """Has what a store says named by its URL, with what to look after.
+
+  Raises:
+    MissingFileError: if there is no such file, or bucket.
+    UserError: whatever else is wrong.
+  """
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except FileNotFoundError as error:
+    raise errors.MissingFileError(
+      f'{url}: no such file or bucket. {_REMEDIES[url.scheme]}.'
+    ) from error
+  # Each store has exceptions of its own, for which there is no common class.
+  except Exception as error:
+    raise errors.UserError(
+      f'{url}: {_describe(error)}. {_REMEDIES[url.scheme]}. The same command '
+      'goes on.'
+    ) from error
+
+
+def _describe(error: Exception) -> str:
+  text = ' '.join(str(error).split()).rstrip('.')
+  # S3's own word for it, which s3fs leaves out.
+  response = getattr(error.__cause__, 'response', None) or {}
+  code = response.get('Error', {}).get('Code', '')
+  if code and code not in text:
+    text = f'{code}: {text}'
+  if isinstance(error, PermissionError):
+    return f'not allowed ({text})'
+  return f'{type(error).__name__}: {text}'.removesuffix(': ')

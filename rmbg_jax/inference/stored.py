@@ -1,0 +1,261 @@
+"""Photos by URL: which there are, and which of them are done, as they come.
+
+What a folder of a disk gives at once (`listing.py`), an object store gives page
+by page. Nothing here holds more than some pages, whatever there is.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data_pipelines.io import errors, storage
+from rmbg_jax.inference import listing, photos, pipeline, rendering, report
+
+# Beside the parts of the report: what the results are made with.
+_MADE_WITH = 'made_with.json'
+
+
+@dataclasses.dataclass(kw_only=True)
+class Counts:
+  """What a listing came upon so far.
+
+  Attributes:
+    photos: how many.
+    others: files that are no photos, by their ending.
+  """
+
+  photos: int = 0
+  others: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+
+def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
+  """Yields the photos that `--input=URL` names, in the order of their names.
+
+  Their results are named as `listing.name_results` does, but that names which
+  differ in upper and lower case alone stay as they are, and that a name such as
+  `a.jpg.webp` always keeps its ending.
+
+  Args:
+    source: the URL of a photo, or of what all names begin with (a folder).
+    counts: kept up to date.
+
+  Raises:
+    UserError: if it cannot be listed, or has no photos.
+  """
+  root = storage.parse(source)
+  if _is_photo_name(root.name) and storage.exists(root):
+    counts.photos += 1
+    yield listing.Job(photo=root, result=Path(Path(root.name).stem))
+    return
+  if root.suffix.lower() == '.txt' or set('*?[') & set(source):
+    raise errors.UserError(
+      f'--input={source}: by URL, pass a photo or a folder; patterns and lists '
+      'are for paths.'
+    )
+  for name, result in _name_results(_choose_photos(root, counts)):
+    wrong = _find_fault(name)
+    yield listing.Job(
+      photo=root / name,
+      result=Path() if wrong else Path(result),
+      error=wrong,
+    )
+  if not counts.photos:
+    raise errors.MissingFileError(f'--input={source}: no photos in it.')
+
+
+def find_missing(
+  jobs: Iterable[listing.Job], task: pipeline.Task
+) -> Iterator[listing.Job]:
+  """Yields the jobs with the kinds that are still to be made.
+
+  The output is listed beside the photos, page by page: no request for each.
+
+  Args:
+    jobs: with results in the order of `list_jobs`, or sorted by
+      `listing_order`.
+    task: what is done with them.
+
+  Raises:
+    UserError: if the output cannot be listed.
+  """
+  found = {
+    kind: storage.Found(storage.list_names(task.output / kind))
+    for kind in task.kinds
+  }
+  for job in jobs:
+    if job.error or task.overwrite:
+      yield dataclasses.replace(job, kinds=task.kinds)
+      continue
+    low = f'{_drop_photo_suffix(job.result.as_posix())}.'
+    missing = tuple(
+      kind
+      for kind in task.kinds
+      if not found[kind].has(
+        job.result.as_posix() + task.style.suffix(kind), low=low
+      )
+    )
+    yield dataclasses.replace(job, kinds=missing)
+
+
+def listing_order(job: listing.Job) -> str:
+  """Returns what sorts jobs as their results are listed."""
+  return f'{job.result.as_posix()}.'
+
+
+def check_places(source: str, task: pipeline.Task) -> None:
+  """Checks that no result will be among the photos.
+
+  Raises:
+    UserError: naming the two, if one place is inside of the other.
+  """
+  root, output = storage.parse(source), task.output
+  if _is_below(output, root):
+    raise errors.UserError(
+      f'--output={output} is inside --input={source}: the next run would take '
+      'the results for photos. Pass a folder beside it.'
+    )
+  for kind in (*rendering.KINDS, report.FOLDER):
+    if _is_below(root, output / kind):
+      raise errors.UserError(
+        f'--input={source} is in {output / kind}, where --output={output} has '
+        'its results: they would be taken for photos, or replace them. Pass '
+        'another --output.'
+      )
+
+
+def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
+  """Notes at the output what its results are made with, or compares it.
+
+  It is the first that is written, so it shows whether anything can be.
+
+  Args:
+    task: what is to be done; with `overwrite`, results are all made anew.
+    made_with: whatever changes a result, by its name.
+
+  Raises:
+    UserError: if the results there were made with something else, naming it,
+      or if nothing can be written.
+  """
+  place = task.output / report.FOLDER / _MADE_WITH
+  try:
+    before = json.loads(storage.read(place))
+  except FileNotFoundError:
+    before = None
+  except ValueError as error:
+    if isinstance(error, errors.UserError):
+      raise
+    raise errors.UserError(f'{place}: no JSON ({error}). Remove it.') from error
+  if before not in (None, dict(made_with)) and not task.overwrite:
+    names = sorted({*before, *made_with})
+    changed = [
+      f'{name} was {before.get(name)}, is {made_with.get(name)}'
+      for name in names
+      if before.get(name) != made_with.get(name)
+    ]
+    raise errors.UserError(
+      f'--output={task.output}: the results there were made otherwise '
+      f'({"; ".join(changed)}). Pass what they were made with, --overwrite to '
+      'make all of them anew, or another --output.'
+    )
+  storage.write(place, json.dumps(dict(made_with), indent=2).encode())
+
+
+def describe(
+  variables: Any, options: Mapping[str, Any], style: rendering.Style
+) -> dict[str, str]:
+  """Returns what results depend on: the weights' digest, options and style.
+
+  The format is not among it, since results of two formats have two names.
+
+  Args:
+    variables: the network's, NumPy arrays.
+    options: of the remover.
+    style: of the results.
+  """
+  import jax
+
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())
+    digest.update(leaf.tobytes())
+  looks = dataclasses.asdict(style)
+  del looks['format']
+  return {
+    'weights': digest.hexdigest()[:16],
+    **{name: str(value) for name, value in {**options, **looks}.items()},
+  }
+
+
+def _is_below(place: storage.Place, parent: storage.Place) -> bool:
+  if isinstance(place, Path) and isinstance(parent, Path):
+    return place.resolve().is_relative_to(parent.resolve())
+  return f'{place}/'.startswith(f'{parent}/')
+
+
+def _choose_photos(root: storage.Place, counts: Counts) -> Iterator[str]:
+  for name in storage.list_names(root):
+    base = name.rpartition('/')[2]
+    if _is_photo_name(base):
+      counts.photos += 1
+      yield name
+    elif not base.startswith(listing.METADATA_PREFIX):
+      counts.others[PurePosixPath(base).suffix.lower() or 'no ending'] += 1
+
+
+def _is_photo_name(name: str) -> bool:
+  suffix = PurePosixPath(name).suffix.lower()
+  return suffix in photos.SUFFIXES and not name.startswith(
+    listing.METADATA_PREFIX
+  )
+
+
+def _find_fault(name: str) -> str:
+  """Returns why a name cannot be a result's too; '' if it can."""
+  if {'', '.', '..'} & set(name.split('/')):
+    return (
+      'its name has parts that are empty, . or .., as no path has. Rename it.'
+    )
+  return ''
+
+
+def _drop_photo_suffix(name: str) -> str:
+  return (
+    str(name).removesuffix(PurePosixPath(name).suffix)
+    if (_is_photo_name(name))
+    else name
+  )
+
+
+def _name_results(names: Iterator[str]) -> Iterator[tuple[str, str]]:
+  """Yields (name, its result's) of sorted names.
+
+  Names that share all but their ending keep it. They need not be neighbours
+  (a.jpg, a.b.jpg, a.png): names wait until the last that may share theirs.
+  """
+  waiting: collections.deque[tuple[str, str]] = collections.deque()
+  # Of each stem that waits: how many there are, and how many have been yielded.
+  there: collections.Counter[str] = collections.Counter()
+  gone: collections.Counter[str] = collections.Counter()
+
+  def take():
+    name, stem = waiting.popleft()
+    gone[stem] += 1
+    keeps_ending = there[stem] > 1 or _is_photo_name(stem)
+    if gone[stem] == there[stem]:
+      del gone[stem], there[stem]
+    return name, name if keeps_ending else stem
+
+  for name in names:
+    while waiting and name >= f'{waiting[0][1]}/':  # Behind all of `stem.`
+      yield take()
+    stem = name.removesuffix(PurePosixPath(name).suffix)
+    there[stem] += 1
+    waiting.append((name, stem))
+  while waiting:
+    yield take()

@@ -1,0 +1,275 @@
+"""Drills on a Ray cluster of two nodes on this machine.
+
+Nodes share its cores: what they have is declared. The command runs in a process
+of its own, as users start it, and so do Ray's workers.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.io import storage
+from tests.support import helpers
+
+pytest.importorskip('s3fs')
+pytest.importorskip('moto')
+ray = pytest.importorskip('ray')
+pytest.importorskip('ray.data')
+
+from ray import cluster_utils  # noqa: E402
+
+from rmbg_jax.inference import cluster as cluster_lib  # noqa: E402
+from rmbg_jax.inference import pipeline, rendering  # noqa: E402
+from rmbg_jax.weights import load  # noqa: E402
+from tests.support import object_store  # noqa: E402
+
+COUNT = 200
+NODE = {'num_cpus': 1, 'object_store_memory': 80 * 2**20}
+PATIENCE = 180  # Seconds for what takes a few on a machine that is not busy.
+
+
+@pytest.fixture(scope='module')
+def store():
+  with object_store.serving_store() as store:
+    yield store
+
+
+@pytest.fixture(scope='module')
+def cluster(store):
+  with pytest.MonkeyPatch.context() as patch:
+    # Workers have the environment of the node that starts them.
+    for name, value in object_store.environment(store).items():
+      patch.setenv(name, value)
+    patch.setenv('RAY_AUTH_MODE', 'disabled')
+    patch.setenv('RAY_USAGE_STATS_ENABLED', '0')
+    cluster = cluster_utils.Cluster(
+      initialize_head=True,
+      head_node_args={**NODE, 'include_dashboard': False},
+    )
+    try:
+      yield cluster
+    finally:
+      cluster.shutdown()
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('cluster')
+  helpers.save_random_release(folder / 'random.safetensors')
+  (folder / 'photos/sub').mkdir(parents=True)
+  for index in range(COUNT):
+    parent = 'photos/sub' if index % 2 else 'photos'
+    helpers.make_photo((40, 24), seed=index).save(
+      folder / parent / f'{index:03}.jpg'
+    )
+  process = start(folder, folder / 'expected')
+  assert process.wait(PATIENCE) == 0, process.stdout.read()
+  process.stdout.close()
+  return folder
+
+
+def start(photos, output, *flags, source=None):
+  return subprocess.Popen(
+    [
+      *(sys.executable, '-m', 'rmbg_jax.predict', f'--output={output}'),
+      f'--input={source or photos / "photos"}',
+      f'--checkpoint={photos / "random.safetensors"}',
+      *flags,
+    ],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,  # For a Ctrl-C that this process does not get.
+  )
+
+
+def finish(process):
+  """Returns what it printed, once it has ended."""
+  try:
+    text, _ = process.communicate(timeout=PATIENCE)
+  finally:
+    with contextlib.suppress(ProcessLookupError):
+      process.kill()
+  return text
+
+
+def read_results(place):
+  """The content of every result, by kind and name."""
+  return {
+    name: storage.read(place / name)
+    for name in storage.list_names(place)
+    # A killed process may leave what it was writing to a disk.
+    if not name.startswith('report') and not name.endswith('.partial')
+  }
+
+
+def read_report(output):
+  parts = sorted((output / 'report').glob('*.jsonl'))
+  lines = ''.join(part.read_text() for part in parts).splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def wait_for(is_there, process):
+  end = time.monotonic() + PATIENCE
+  while not is_there():
+    assert process.poll() is None, process.stdout.read()
+    assert time.monotonic() < end, 'nothing happens'
+    time.sleep(0.05)
+
+
+def count_masks(output):
+  return len(list((output / 'mask').rglob('[0-9]*.png')))
+
+
+def find_actors(node=None):
+  """The processes of actors, those of one node."""
+  found = []
+  for folder in Path('/proc').glob('[0-9]*'):
+    with contextlib.suppress(OSError):
+      line = (folder / 'cmdline').read_bytes()
+      environment = (folder / 'environ').read_bytes()
+      if line.startswith(b'ray::MapWorker') and (
+        node is None or node.node_id.encode() in environment
+      ):
+        found.append(int(folder.name))
+  return found
+
+
+def test_a_killed_actor_and_a_lost_node_cost_nothing(cluster, photos, tmp_path):
+  node = cluster.add_node(**NODE)
+  process = start(
+    photos, tmp_path / 'out', '--engine=ray', f'--address={cluster.address}'
+  )
+  try:
+    wait_for(lambda: count_masks(tmp_path / 'out') >= 20, process)
+    os.kill(find_actors()[0], signal.SIGKILL)
+    done = count_masks(tmp_path / 'out')
+    wait_for(lambda: count_masks(tmp_path / 'out') >= done + 20, process)
+    assert count_masks(tmp_path / 'out') < COUNT
+  finally:
+    cluster.remove_node(node, allow_graceful=False)
+  text = finish(process)
+  assert process.returncode == 0, text
+  assert f'{COUNT} of {COUNT} photos done: ' in text
+  assert read_results(tmp_path / 'out') == read_results(photos / 'expected')
+  lines = read_report(tmp_path / 'out')
+  assert len({line['photo'] for line in lines}) == len(lines) == COUNT
+  assert {line['status'] for line in lines} == {'done'}
+  # Nothing is left of what the run was told by.
+  assert not list((tmp_path / 'out/report').glob('*-*/*'))
+
+
+def test_who_kills_its_process_is_given_up_by_name(cluster, store, photos):
+  names = [f'{index:03}.jpg' for index in range(0, 40, 2)]
+  for name in names:
+    store.put(f'photos/{name}', (photos / 'photos' / name).read_bytes())
+  store.put('photos/013.jpg', b'')
+  killed = []
+
+  def kill(port):
+    killed.append(object_store.find_client(port))
+    os.kill(killed[-1], signal.SIGKILL)
+
+  store.faults.append(
+    object_store.Fault(None, ('GET',), 'photos/013.jpg', on_meeting=kill)
+  )
+  bucket = f's3://{object_store.BUCKET}'
+  flags = ('--engine=ray', f'--address={cluster.address}')
+  process = start(photos, f'{bucket}/out', *flags, source=f'{bucket}/photos')
+  text = finish(process)
+  assert process.returncode == 1, text
+  assert '20 of 21 photos done' in text
+  assert f'Failed: {bucket}/photos/013.jpg: its process died at it 3' in text
+  assert len(set(killed)) == 3
+  expected = read_results(photos / 'expected')
+  found = read_results(storage.parse(f'{bucket}/out'))
+  assert len(found) == 40
+  assert all(expected[name] == content for name, content in found.items())
+  # What is skipped costs no request of its own, and no cluster.
+  store.faults.clear()
+  store.put('photos/013.jpg', (photos / 'photos/sub/013.jpg').read_bytes())
+  store.requests.clear()
+  process = start(photos, f'{bucket}/out', *flags, source=f'{bucket}/photos')
+  text = finish(process)
+  assert process.returncode == 0, text
+  assert '21 of 21 photos done (20 of them before)' in text
+  assert not [path for _, path in store.requests if 'photos/000' in path]
+
+
+def test_it_can_be_interrupted_and_goes_on(photos, tmp_path, cluster):
+  flags = ('--engine=ray', '--actors=1', '--cpus_per_actor=1', '--save=mask')
+  process = start(photos, tmp_path / 'out', *flags)
+  wait_for(lambda: count_masks(tmp_path / 'out') >= 10, process)
+  os.killpg(process.pid, signal.SIGINT)
+  text = finish(process)
+  assert process.returncode == 130, text
+  assert 'Interrupted. The same command goes on' in text
+  assert 'Traceback' not in text
+  before = read_results(tmp_path / 'out')
+  assert 10 <= len(before) < COUNT
+  process = start(
+    photos, tmp_path / 'out', *flags, f'--address={cluster.address}'
+  )
+  text = finish(process)
+  assert process.returncode == 0, text
+  assert f'({len(before)} of them before)' in text
+  expected = read_results(photos / 'expected')
+  assert read_results(tmp_path / 'out') == {
+    name: content
+    for name, content in expected.items()
+    if name.startswith('mask')
+  }
+
+
+@pytest.fixture
+def connected(cluster):
+  ray.init(address=cluster.address, log_to_driver=False)
+  yield
+  ray.shutdown()
+
+
+def test_a_data_set_of_ones_own(connected, photos, tmp_path):
+  paths = sorted((photos / 'photos').glob('*.jpg'))[:10]
+  (tmp_path / 'out/mask').mkdir(parents=True)
+  (tmp_path / 'out/mask/000.png').write_bytes(b'before')
+  rows = [{'photo': str(path), 'result': path.stem} for path in paths]
+  rows.append({'photo': str(tmp_path / 'none.jpg'), 'result': 'none'})
+  task = pipeline.Task(
+    output=tmp_path / 'out', kinds=('mask',), style=rendering.Style()
+  )
+  answers = cluster_lib.cut_out(
+    ray.data.from_items(rows),
+    task,
+    load.load_model(photos / 'random.safetensors'),
+    {},
+    cluster=cluster_lib.Cluster(actors=(1, 1), cpus=1),
+  ).take_all()
+  statuses = {row['photo']: row['status'] for row in answers}
+  assert statuses == {
+    str(path): 'skipped' if path.stem == '000' else 'done' for path in paths
+  } | {str(tmp_path / 'none.jpg'): 'failed'}
+  assert 'no such file' in answers[-1]['line']
+  expected = read_results(photos / 'expected')
+  found = read_results(tmp_path / 'out')
+  assert found.pop('mask/000.png') == b'before'
+  assert len(found) == 9
+  assert all(expected[name] == content for name, content in found.items())
+
+
+def test_a_cluster_that_is_not_there_is_named(photos, tmp_path):
+  for flags, said in (
+    (['--address=127.0.0.1:1'], 'no Ray cluster can be reached there'),
+    (['--address=ray://host:10001'], 'ray job submit'),
+    (['--actors=0'], '--actors=0: pass a number from 1 on'),
+  ):
+    process = start(photos, tmp_path / 'out', '--engine=ray', *flags)
+    text = finish(process)
+    assert process.returncode == 1
+    assert said in text and 'Traceback' not in text
