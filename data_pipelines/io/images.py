@@ -644,7 +644,7 @@ def _interpolate(
   shape = [1] * pixels.ndim
   shape[axis] = count
   part = (places - first).astype(np.float32).reshape(shape)
-  total = 0
+  total = np.zeros((), np.float32)
   for offset, weight in (
     (-1, soft * (1 - part)),
     (0, (1 - 2 * soft) * (1 - part) + soft * part),

@@ -10,10 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from data_pipelines.io import errors, storage
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import listing, photos, pipeline, rendering, report
+from rmbg_jax.models.layers import Variables
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
@@ -167,7 +168,7 @@ def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
 
 
 def describe(
-  variables: Any, options: Mapping[str, Any], style: rendering.Style
+  variables: Variables, options: JsonObject, style: rendering.Style
 ) -> dict[str, str]:
   """Returns what results depend on: the weights' digest, options and style.
 
