@@ -14,7 +14,7 @@ from PIL import Image
 from data_pipelines.datasets import folder
 from data_pipelines.io import images
 from data_pipelines.tools import check, inspection
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -25,7 +25,7 @@ from data_pipelines.datasets import (
 )
 from data_pipelines.io import images
 from data_pipelines.tools import prepare
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from data_pipelines.datasets import cod10k, folder, p3m, people
-from scripts.references import published_sets
+from tests.support import published_sets
 
 READERS = {
   'p3m': (published_sets.make_p3m, p3m.read_p3m),

@@ -15,7 +15,7 @@ from data_pipelines.datasets import (
   sources,
 )
 from data_pipelines.tools import prepare
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 

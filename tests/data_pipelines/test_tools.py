@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_pipelines.datasets import combine, folder
 from data_pipelines.io import images
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from data_pipelines.datasets import folder, saliency
 from rmbg_jax.evaluation import benchmarks
-from scripts.references import published_sets
+from tests.support import published_sets
 
 
 def _load(directory, **options):

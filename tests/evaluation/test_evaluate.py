@@ -13,8 +13,7 @@ from PIL import Image
 
 from data_pipelines.datasets import demo, folder
 from rmbg_jax.training import loop
-from scripts.references import published_sets
-from tests.support import helpers
+from tests.support import helpers, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
