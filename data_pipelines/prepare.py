@@ -19,9 +19,9 @@ from data_pipelines.datasets import (
   cod10k,
   combine,
   directories,
-  folder,
   p3m,
   people,
+  records,
 )
 from data_pipelines.io import errors
 from data_pipelines.tools import prepare as prepare_lib
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     raise SystemExit(1)
 
 
-def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
+def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
   """Reads what the flags name and says how much it is.
 
   Returns:

@@ -9,7 +9,7 @@ would teach a network to remove it. "Camouflaged Object Detection", CVPR 2020;
 import dataclasses
 import os
 
-from data_pipelines.datasets import directories, folder
+from data_pipelines.datasets import directories, folder, records
 from data_pipelines.io import errors
 
 TREE = """COD10K-v3/
@@ -40,7 +40,7 @@ BACKGROUND = 'background'  # The category of NonCAM photos without any object.
 
 def read_cod10k(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads COD10K-v3's pairs, sorted by name.
 
   Two photos are in both splits under the same name; both are returned.

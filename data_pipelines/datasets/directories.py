@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors
 
 # Archives are unpacked into a folder of their own name, some twice over.
@@ -20,7 +20,7 @@ class Part:
   Attributes:
     images: the photos' folder, relative to the tree's root.
     masks: the masks' folder.
-    source: see `folder.Pair`, as the following.
+    source: see `records.Pair`, as the following.
     split: of every pair.
     category: of every pair.
     label: of every pair.
@@ -42,7 +42,7 @@ def read_parts(
   *,
   expected: str,
   found: list[str],
-) -> tuple[Path, list[folder.Pair]]:
+) -> tuple[Path, list[records.Pair]]:
   """Reads the parts that are there of a published data set.
 
   Args:
@@ -85,7 +85,7 @@ def read_parts(
 
 
 def describe_counts(
-  pairs: Sequence[folder.Pair], published: dict[tuple[str, str], int]
+  pairs: Sequence[records.Pair], published: dict[tuple[str, str], int]
 ) -> list[str]:
   """Returns a line per source and split: pairs found, of those published."""
   counts = collections.Counter((pair.source, pair.split) for pair in pairs)

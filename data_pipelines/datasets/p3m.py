@@ -6,7 +6,7 @@ Faces are blurred in the training set and in P3M-500-P, not in P3M-500-NP.
 
 import os
 
-from data_pipelines.datasets import directories, folder
+from data_pipelines.datasets import directories, folder, records
 
 TREE = """P3M-10k/
   train/{blurred_image,mask}
@@ -36,7 +36,7 @@ PUBLISHED = {(part.source, part.split): part.count for part in PARTS}
 
 def read_p3m(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads P3M-10k's pairs, sorted by name.
 
   Args:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines.datasets import directories, folder
+from data_pipelines.datasets import directories, folder, records
 from data_pipelines.io import errors
 
 TREE = """people_segmentation/
@@ -28,7 +28,7 @@ PUBLISHED = {('people', 'train'): 5110, ('people', 'val'): 568}
 
 def read_people(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads People Segmentation's pairs, sorted by name.
 
   Args:

@@ -9,7 +9,7 @@ from typing import Any
 import tqdm
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records, splitting
 from data_pipelines.io import errors, files, images, parallel
 from data_pipelines.io.types import JsonObject
 from data_pipelines.tools import inspection, sheets
@@ -137,14 +137,14 @@ def _open_for_sheet(path: Path) -> Image.Image:
 
 
 def _with_splits(
-  pairs: list[folder.Pair], validation_share: float
-) -> list[folder.Pair]:
+  pairs: list[records.Pair], validation_share: float
+) -> list[records.Pair]:
   if any(pair.split for pair in pairs):
     return pairs
-  return folder.assign_splits(pairs, validation_share=validation_share)
+  return splitting.assign_splits(pairs, validation_share=validation_share)
 
 
-def _find_unused(directory: Path, pairs: Sequence[folder.Pair]) -> list[str]:
+def _find_unused(directory: Path, pairs: Sequence[records.Pair]) -> list[str]:
   """Returns images beside those of a Dataset.csv that it does not name."""
   if not any(e.name.lower() == 'dataset.csv' for e in directory.iterdir()):
     return []

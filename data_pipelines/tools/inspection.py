@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt64
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import decoding, records
 from data_pipelines.io import images
 from data_pipelines.io.errors import UserError
 
@@ -38,7 +38,7 @@ class Facts:
     signature: two halves of a perceptual hash, None of a photo without texture.
   """
 
-  pair: folder.Pair
+  pair: records.Pair
   trouble: str = ''
   kind: str = ''
   rotated: bool = False
@@ -68,7 +68,7 @@ class Finding:
   facts: list[Facts]
 
 
-def inspect_pair(pair: folder.Pair) -> Facts:
+def inspect_pair(pair: records.Pair) -> Facts:
   """Reads a pair's files completely."""
   try:
     with images.opened(pair.image_path) as header:
@@ -86,7 +86,7 @@ def inspect_pair(pair: folder.Pair) -> Facts:
     )
     return Facts(pair=pair, trouble=reason, kind='size mismatch')
   try:
-    values = np.asarray(folder.convert_mask(stored, pair))
+    values = np.asarray(decoding.convert_mask(stored, pair))
   except UserError as error:
     return Facts(pair=pair, trouble=str(error), kind='unclear mask')
   mask = values.astype(np.float32) / 255

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import records
 from data_pipelines.io import errors, files
 from rmbg_jax.evaluation import columns, scoring
 
@@ -209,7 +209,7 @@ def load_results(directory: Path) -> Results:
 
 
 def _describe(job: scoring.Job) -> dict[str, str]:
-  pair: folder.Pair = job.pair
+  pair: records.Pair = job.pair
   is_file = isinstance(job.prediction, Path)
   path = job.prediction if is_file else job.save_as
   return {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import decoding, records
 from data_pipelines.io import files, images
 from data_pipelines.io.errors import UserError
 from rmbg_jax.evaluation import matting, saliency
@@ -37,7 +37,7 @@ class Job:
       files of predictions; see `read_alpha`.
   """
 
-  pair: folder.Pair
+  pair: records.Pair
   prediction: Path | np.ndarray | Exception
   kinds: tuple[str, ...]
   binarize: bool
@@ -148,7 +148,7 @@ def round_to_8_bit(alpha: np.ndarray) -> np.ndarray:
 def _score(job: Job) -> Score:
   if isinstance(job.prediction, Exception):
     raise job.prediction
-  stored = folder.convert_mask(
+  stored = decoding.convert_mask(
     images.open_image(job.pair.mask_path), job.pair, is_graded=job.binarize
   )
   truth = np.asarray(stored)

@@ -27,7 +27,7 @@ from PIL import Image
 from configs import default
 from data_pipelines import cli
 from data_pipelines.batches import transforms
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records
 from data_pipelines.io import parallel
 from scripts.benchmarks import common
 
@@ -71,11 +71,11 @@ def make_pairs(root: Path, count: int) -> None:
 def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
   """Returns the function that both the loader and the bare side call."""
   return transforms.Decode(
-    size, allow_empty=True, label_weights=dict.fromkeys(folder.LABELS, 1.0)
+    size, allow_empty=True, label_weights=dict.fromkeys(records.LABELS, 1.0)
   )
 
 
-def _decode_all(pairs: list[folder.Pair]) -> float:
+def _decode_all(pairs: list[records.Pair]) -> float:
   decode = make_decode()
   began = time.process_time()
   for pair in pairs:
@@ -83,7 +83,7 @@ def _decode_all(pairs: list[folder.Pair]) -> float:
   return time.process_time() - began
 
 
-def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
+def measure_bare(pairs: list[records.Pair], images: int) -> tuple[float, float]:
   """Measures one process per core without any pipeline.
 
   Returns:
@@ -100,7 +100,7 @@ def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
 
 
 def make_batches(
-  pairs: Sequence[folder.Pair], batch: int, augment: transforms.Augment
+  pairs: Sequence[records.Pair], batch: int, augment: transforms.Augment
 ) -> Iterator[transforms.Element]:
   """Returns the training loader at its default threads and buffer."""
   from data_pipelines.batches import loader
@@ -131,7 +131,7 @@ def measure_iterator(
 
 
 def make_original(
-  pairs: Sequence[folder.Pair], parallel: bool
+  pairs: Sequence[records.Pair], parallel: bool
 ) -> Iterator[object]:
   """Returns the original's pipeline, with its ranges put right."""
   import cv2

@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from data_pipelines.batches import effects, loader, transforms
-from data_pipelines.datasets import demo, folder
+from data_pipelines.datasets import demo, folder, records
 
 ALL = {
   'flip': 0.5,
@@ -19,7 +19,7 @@ ALL = {
   'jpeg': 0.5,
   'background': 0.5,
 }
-WEIGHTS = dict.fromkeys(folder.LABELS, 1.0)
+WEIGHTS = dict.fromkeys(records.LABELS, 1.0)
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +51,7 @@ def _write_pair(directory, photo, mask):
   paths = directory / 'photo.png', directory / 'mask.png'
   for path, array in zip(paths, (photo, mask[..., 0]), strict=True):
     Image.fromarray(array).save(path)
-  return folder.Pair(
+  return records.Pair(
     name='a', category='', image_path=paths[0], mask_path=paths[1]
   )
 
@@ -294,7 +294,7 @@ def test_reduced_decoding_is_a_good_downscale(tmp_path):
   decoded = transforms.Decode(
     (512, 512), allow_empty=False, label_weights=WEIGHTS
   ).map(
-    folder.Pair(
+    records.Pair(
       name='a',
       category='',
       image_path=path,

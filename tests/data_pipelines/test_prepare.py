@@ -21,6 +21,7 @@ from data_pipelines.datasets import (
   folder,
   p3m,
   people,
+  records,
   sources,
 )
 from data_pipelines.io import images
@@ -205,7 +206,7 @@ def test_official_split_trains_on_nothing_that_is_tested(published):
   counts = {
     (source, s): sum((p.source, p.split) == (source, s) for p in split)
     for source in ('cod10k', 'cod10k-noncam')
-    for s in folder.SPLITS
+    for s in records.SPLITS
   }
   assert list(counts.values()) == [2, 2, 4, 2, 2, 4]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import combine, folder
+from data_pipelines.datasets import combine, folder, records
 from data_pipelines.io import images
 from tests.support import published_sets
 
@@ -106,7 +106,7 @@ def test_misuse_is_explained(directory):
 
 def test_equal_stems_get_names_of_their_own(tmp_path):
   pairs = [
-    folder.Pair(
+    records.Pair(
       name=f'{place}/x.jpg',
       category='',
       image_path=tmp_path / place / stem,
