@@ -80,8 +80,8 @@ class Decode:
     part = 2 ** round(math.log2(mask.shape[1] / photo.shape[1]))
     extent = mask.shape[1] / part, mask.shape[0] / part
     return {
-      'image': effects.look(photo, view, size=self.size, extent=extent),
-      'alpha': effects.look(mask, view, size=self.size)[..., np.newaxis],
+      'image': effects.apply_view(photo, view, size=self.size, extent=extent),
+      'alpha': effects.apply_view(mask, view, size=self.size)[..., np.newaxis],
       'weight': np.array(self.label_weights[pair.label], np.float32),
     }
 

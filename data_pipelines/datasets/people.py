@@ -10,11 +10,11 @@ from pathlib import Path
 from data_pipelines.datasets import directories, folder, records
 from data_pipelines.io import errors
 
-TREE = """people_segmentation/
+LAYOUT = """people_segmentation/
   images/  masks/
   segmentation/{train.txt,val.txt}   one stem per line"""
 
-PART = directories.Part(
+SUBSET = directories.Subset(
   images='images',
   masks='masks',
   source='people',
@@ -46,8 +46,8 @@ def read_people(
       not in exactly one list.
   """
   found: list[str] = []
-  root, pairs = directories.read_parts(
-    directory, (PART,), expected=TREE, found=found
+  root, pairs = directories.read_subsets(
+    directory, (SUBSET,), expected=LAYOUT, found=found
   )
   lists = {
     split: _read_list(root / f'segmentation/{split}.txt')
@@ -76,7 +76,7 @@ def read_people(
 def _read_list(path: Path) -> set[str]:
   if not path.is_file():
     raise errors.UserError(
-      f'{path} is missing. Expected\n{TREE}\nA folder of your own needs no '
+      f'{path} is missing. Expected\n{LAYOUT}\nA folder of your own needs no '
       'lists: it is read as the data set "folder".'
     )
   # As the names of files: of any bytes, and with any separator but these.

@@ -8,10 +8,10 @@ import numpy as np
 
 from data_pipelines.datasets import (
   cod10k,
-  combine,
   decoding,
   demo,
   folder,
+  merging,
   p3m,
   people,
   records,
@@ -79,7 +79,7 @@ def load_pairs(
     )
   pairs = _READERS.get(name, folder.read_folder)(directory)
   if name == 'cod10k':
-    pairs = [pair for pair in pairs if combine.choose_cod10k(pair, 'cam')]
+    pairs = [pair for pair in pairs if merging.choose_cod10k(pair, 'cam')]
   pairs = [pair for pair in pairs if pair.split != 'test']
   pairs = [pairs[index] for index in _draw(len(pairs), limit)]
   decoding.check_pairs(pairs)

@@ -619,8 +619,8 @@ def resize_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
 def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   """Stretches to the size of a network's input, without aliasing.
 
-  What training computes with OpenCV (`effects.look`) has the same pixels, of
-  which prediction has no need.
+  What training computes with OpenCV (`effects.apply_view`) has the same pixels,
+  of which prediction has no need.
 
   Args:
     image: 8-bit grey or RGB.

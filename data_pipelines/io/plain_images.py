@@ -2,8 +2,8 @@
 
 Plain are an 8-bit baseline or progressive JPEG in colour, upright and complete,
 and an 8-bit grey PNG, as most data sets have them. Of anything else, and of
-anything that is not in order, nothing is returned: `decoding.read_pair` reads it,
-or says what is wrong.
+anything that is not in order, nothing is returned: `decoding.read_pair` reads
+it, or says what is wrong.
 """
 
 import math

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.datasets import combine, dataset_csv, decoding, folder
+from data_pipelines.datasets import dataset_csv, decoding, folder, merging
 from data_pipelines.io import errors, files
 from data_pipelines.tools import prepare, sheets
 
@@ -57,7 +57,7 @@ def create_csv(directory: Path, category: str) -> int:
 
 def resize(directory: Path, out: Path, size: str) -> int:
   """Writes the folder's pairs at another size; returns how many."""
-  pairs = combine.name_pairs(folder.read_folder(directory), prefixed=False)
+  pairs = merging.name_pairs(folder.read_folder(directory), prefixed=False)
   written, rejected = prepare.prepare(
     pairs, out=out, size=size, allow_empty=True, invert=()
   )

@@ -28,7 +28,7 @@ class Job:
     pair: photo and truth.
     prediction: a mask's file, or alpha (h, w) in [0, 1]; an exception if it
       could not be made.
-    kinds: of `columns.METRICS`, what to compute.
+    kinds: of `metrics.GROUPS`, what to compute.
     binarize: whether the truth is 1 where it is above one half, and 0
       elsewhere, before anything.
     band: the unknown band's radius in pixels, where there is no trimap.
@@ -51,7 +51,7 @@ class Score:
   """The scores of one prediction.
 
   Attributes:
-    values: by the keys of `columns.COLUMNS`.
+    values: by the keys of `metrics.METRICS`.
     curves: by name and table, such as `f_raw`, each (256,).
     empty: whether the truth has no foreground; the values are then only
       `mae_raw` and `area_raw`, the share of pixels taken for foreground.

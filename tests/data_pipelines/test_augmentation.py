@@ -65,9 +65,9 @@ def test_a_view_of_a_ramp_has_the_values_of_its_sources(angle, flip, larger):
   y, x = np.mgrid[: larger * height, : larger * width] / larger + 0.5 / larger
   ramp = np.round(x + 2 * y).astype(np.uint8)
   view = effects.View(flip=flip, scale=scale, angle=angle, offset=offset)
-  seen = effects.look(ramp, view, size=(height, width))
+  seen = effects.apply_view(ramp, view, size=(height, width))
   coloured = np.stack([ramp] * 3, axis=-1)
-  colours = effects.look(coloured, view, size=(height, width))
+  colours = effects.apply_view(coloured, view, size=(height, width))
   np.testing.assert_array_equal(colours, np.stack([seen] * 3, axis=-1))
   y, x = np.mgrid[:height, :width] + 0.5
   turn = np.deg2rad(angle)
@@ -106,7 +106,7 @@ def test_nothing_is_made_up_at_the_edges(rng):
     for min_scale in (0.3, 1.0):
       augment = transforms.Augment(flip=0.5, min_scale=min_scale, rotate=45.0)
       for _ in range(100):
-        seen = effects.look(white, augment.draw_view(rng), size=(37, 53))
+        seen = effects.apply_view(white, augment.draw_view(rng), size=(37, 53))
         assert seen.shape == (37, 53, 3)
         assert seen.min() == 255
 
@@ -118,7 +118,7 @@ def test_rounding_does_not_reach_beyond_the_picture(size, rng):
   views = [augment.draw_view(rng) for _ in range(4000)]
   for view in views:
     if view.angle:
-      effects.look(picture, view, size=size)
+      effects.apply_view(picture, view, size=size)
 
 
 def test_color_is_pillows_and_keeps_grey(rng):

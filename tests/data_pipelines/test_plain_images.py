@@ -146,7 +146,9 @@ def test_all_else_is_left_to_pillow(name, photo, mask, tmp_path):
       decode.map(pair)
     assert str(raised.value) == str(error)
   else:
-    alpha = effects.look(np.asarray(expected[1]), effects.View(), size=(64, 64))
+    alpha = effects.apply_view(
+      np.asarray(expected[1]), effects.View(), size=(64, 64)
+    )
     np.testing.assert_array_equal(decode.map(pair)['alpha'][..., 0], alpha)
 
 
@@ -169,7 +171,7 @@ def test_missing_files_and_pixels_without_end(tmp_path, monkeypatch):
 def test_training_and_prediction_see_the_same(size, sides, tmp_path):
   """Of the same decoded pixels within rounding: OpenCV's against NumPy's."""
   for picture in (_photo(*sides), _mask(*sides)):
-    trained = effects.look(np.asarray(picture), effects.View(), size=size)
+    trained = effects.apply_view(np.asarray(picture), effects.View(), size=size)
     predicted = np.asarray(images.resize_input(picture, size=size), int)
     difference = np.abs(trained - predicted)
     assert difference.max() <= 2

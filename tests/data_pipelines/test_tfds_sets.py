@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.datasets import (
   cod10k,
-  combine,
+  merging,
   p3m,
   people,
   sources,
@@ -115,7 +115,7 @@ def _combine(root):
   ]
   (root / 'all').mkdir()
   written, _ = prepare.prepare(
-    splitting.assign_splits(combine.name_pairs(pairs), validation_share=0.2),
+    splitting.assign_splits(merging.name_pairs(pairs), validation_share=0.2),
     out=root / 'all',
     size='',
     allow_empty=True,
