@@ -265,6 +265,7 @@ def _predict_files() -> bool:
     _check_stored()
   if (
     not by_url
+    and isinstance(output, Path)
     and Path(source).is_dir()
     and output.resolve().is_relative_to(Path(source).resolve())
   ):

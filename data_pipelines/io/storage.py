@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_pipelines.io import errors, files
 
@@ -78,6 +78,8 @@ class Url:
 
 
 Place = Path | Url
+# Of what is the one or the other: who asked which knows.
+PlaceT = TypeVar('PlaceT', bound=Place)
 
 
 def is_url(text: str) -> bool:

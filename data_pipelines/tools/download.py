@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipelines.datasets import cod10k, folder, p3m, people
+from data_pipelines.datasets import cod10k, p3m, people, records
 from data_pipelines.io import errors
 
 _INSTALL = "pip install -e '.[download]' in a checkout"
@@ -26,7 +26,7 @@ class Published:
 
   place: str
   terms: str
-  read: Callable[[Path], list[folder.Pair]]
+  read: Callable[[Path], list[records.Pair]]
   counts: dict[tuple[str, str], int]
   kaggle: str = ''
   drive: str = ''
@@ -60,7 +60,7 @@ DATA_SETS = {
 }
 
 
-def download(name: str, out: Path) -> list[folder.Pair]:
+def download(name: str, out: Path) -> list[records.Pair]:
   """Fetches and unpacks a data set, and reads it.
 
   Args:

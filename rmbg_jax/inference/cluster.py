@@ -31,11 +31,13 @@ import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+import ray.exceptions
 from PIL import Image
 from ray.data import block as block_lib
 from ray.data import datasource
 
 from data_pipelines.io import errors, parallel, storage
+from data_pipelines.io.types import JsonObject
 from rmbg_jax import runtime
 from rmbg_jax.inference import listing, pipeline, report
 from rmbg_jax.inference import remover as remover_lib
@@ -87,7 +89,7 @@ def run(
   jobs: Iterable[listing.Job],
   task: pipeline.Task,
   loaded: load.LoadedModel,
-  options: dict[str, Any],
+  options: JsonObject,
   *,
   batch_size: int,
   cluster: Cluster,
@@ -136,7 +138,7 @@ def cut_out(
   dataset: ray.data.Dataset,
   task: pipeline.Task,
   loaded: load.LoadedModel,
-  options: dict[str, Any],
+  options: JsonObject,
   *,
   batch_size: int = 4,
   cluster: Cluster | None = None,
@@ -194,7 +196,7 @@ class Worker:
     self,
     loaded: ray.ObjectRef,
     task: pipeline.Task,
-    options: dict[str, Any],
+    options: JsonObject,
     batch_size: int,
     run_name: str,
   ):
@@ -430,7 +432,7 @@ class _Lister:
     columns = {
       'photo': [[str(job.photo) for job in jobs] for jobs in tasks],
       'result': [[job.result.as_posix() for job in jobs] for jobs in tasks],
-      'kinds': [[','.join(job.kinds) for job in jobs] for jobs in tasks],
+      'kinds': [[','.join(job.kinds or ()) for job in jobs] for jobs in tasks],
     }
     schema = _SCHEMA.with_metadata({_LAST: b'1'} if is_last else None)
     file = io.BytesIO()
@@ -455,7 +457,9 @@ class _Manifest(datasource.Datasource):
     """Returns nothing: nobody knows."""
     return None
 
-  def get_read_tasks(self, parallelism: int, **_: Any) -> list[Any]:
+  def get_read_tasks(
+    self, parallelism: int, *args: object, **kwargs: object
+  ) -> list[datasource.ReadTask]:
     """Returns the one task that follows the manifest."""
     output, run_name = self._output, self._run_name
     metadata = block_lib.BlockMetadata(
@@ -508,9 +512,15 @@ class _ReportSink(datasource.Datasink):
     """Tasks in one part."""
     return _LINES_PER_PART // _LARGEST_TASK
 
-  def write(self, blocks: Iterable[pa.Table], ctx: Any) -> report.Tally:
+  def write(
+    self,
+    blocks: Iterable[pa.Table],
+    ctx: Any,  # Of a class that Ray keeps to itself.
+  ) -> report.Tally:
     """Writes a part; a task that is tried again writes the same one."""
-    lines = [line for table in blocks for line in _read_column(table, 'line')]
+    lines = [
+      line or '' for table in blocks for line in _read_column(table, 'line')
+    ]
     tally = report.Tally()
     for line in lines:
       tally.add(report.Entry(**json.loads(line)))
@@ -519,7 +529,10 @@ class _ReportSink(datasource.Datasink):
     )
     return tally
 
-  def on_write_complete(self, write_result: Any) -> None:
+  def on_write_complete(
+    self,
+    write_result: Any,  # As `ctx`.
+  ) -> None:
     """Adds up what the parts say."""
     for tally in write_result.write_returns:
       self.tally.merge(tally)
@@ -551,7 +564,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
       f'--address=http://HOST:8265 -- python -m rmbg_jax.predict --engine=ray '
       '--address=auto ... (docs/scaling.md).'
     )
-  options = {'logging_level': 'WARNING', 'log_to_driver': False}
+  options: dict[str, Any] = {'logging_level': 'WARNING', 'log_to_driver': False}
   if not cluster.address:
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     network = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.variables))
@@ -579,7 +592,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
 
 def _choose_pool(
   cluster: Cluster,
-) -> tuple[ray.data.ActorPoolStrategy, dict[str, float]]:
+) -> tuple[ray.data.ActorPoolStrategy, dict[str, Any]]:
   """Returns the pool of actors and what each one needs.
 
   Raises:

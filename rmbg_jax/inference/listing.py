@@ -9,6 +9,7 @@ import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Generic
 
 from data_pipelines.io import errors, storage
 from rmbg_jax.inference import clips, photos
@@ -26,7 +27,7 @@ _MARKS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Generic[storage.PlaceT]):
   """A photo to do.
 
   Attributes:
@@ -39,7 +40,7 @@ class Job:
     kinds: of results that are still to be made, where a listing has told.
   """
 
-  photo: storage.Place
+  photo: storage.PlaceT
   result: Path
   is_clip: bool = False
   error: str = ''

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path
+from typing import Any, Generic
 
 import numpy as np
 
@@ -31,11 +32,11 @@ _FETCHED = 16
 # No other photo will be written either.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
-AddEntry = Callable[[report.Entry], None]
+AddEntry = Callable[[report.Entry], object]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Generic[storage.PlaceT]):
   """The work to be done on every photo.
 
   Attributes:
@@ -47,7 +48,7 @@ class Task:
     clip_format: of cut-out clips, of `encoding.FORMATS`.
   """
 
-  output: storage.Place
+  output: storage.PlaceT
   kinds: tuple[str, ...]
   style: rendering.Style
   overwrite: bool = False
@@ -85,7 +86,7 @@ class Task:
       UserError: naming the photo, and where it is.
     """
     real = {
-      os.path.realpath(self.output / kind): self.output / kind
+      os.path.realpath(str(self.output / kind)): self.output / kind
       for kind in rendering.KINDS
     }
     checked = set()
@@ -109,9 +110,9 @@ class Task:
       return encoding.suffix(kind, self.clip_format)
     return self.style.suffix(kind)
 
-  def missing(self, job: listing.Job) -> dict[str, storage.Place]:
+  def missing(self, job: listing.Job) -> dict[str, storage.PlaceT]:
     """Returns the files that are still to be written, by kind."""
-    paths = {
+    paths: dict[str, Any] = {
       kind: self.output
       / kind
       / job.result.with_name(job.result.name + self._suffix(kind, job))
@@ -173,7 +174,7 @@ def run(
 class _Queue:
   """The photos whose turn will come; files on stores are fetched before it."""
 
-  def __init__(self, jobs, fetchers):
+  def __init__(self, jobs: Iterable[listing.Job], fetchers: futures.Executor):
     self._jobs = iter(jobs)
     self._fetchers = fetchers
     self._next: collections.deque = collections.deque()

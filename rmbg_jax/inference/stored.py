@@ -9,9 +9,9 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from data_pipelines.io import errors, storage
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import listing, photos, pipeline, rendering, report
 
 # Beside the parts of the report: what the results are made with.
@@ -166,7 +166,7 @@ def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
 
 
 def describe(
-  network: str, options: Mapping[str, Any], style: rendering.Style
+  network: str, options: JsonObject, style: rendering.Style
 ) -> dict[str, str]:
   """Returns what results depend on: the network, options and style.
 
