@@ -49,7 +49,11 @@ class LoadedModel:
 
   def compute_digest(self) -> str:
     """Returns 16 hexadecimal digits that no other network has."""
-    facts = (self.description['architecture'], self.preprocessing.to_dict())
+    facts = (
+      self.description['architecture'],
+      self.preprocessing.to_dict(),
+      self.description.get('prediction'),
+    )
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
       digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())
