@@ -79,8 +79,8 @@ class Cluster:
 
   address: str = ''
   actors: tuple[int, int] | None = None
-  cpus: float | None = None
-  gpus: float | None = None
+  cpus: int | float | None = None
+  gpus: int | float | None = None
 
 
 def run(
@@ -579,7 +579,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
 
 def _choose_pool(
   cluster: Cluster,
-) -> tuple[ray.data.ActorPoolStrategy, dict[str, float]]:
+) -> tuple[ray.data.ActorPoolStrategy, dict[str, int | float]]:
   """Returns the pool of actors and what each one needs.
 
   Raises:
