@@ -110,13 +110,16 @@ _FILL_HOLES = flags.DEFINE_boolean(
   'fill_holes', False, 'Fill background that the foreground encloses.'
 )
 _FLIP = flags.DEFINE_boolean(
-  'flip', False, 'Average with the result of the mirrored photo.'
+  'flip',
+  None,
+  'Mirror every second of the scales, or do a single one both ways. Default, '
+  'as of --scales: what the checkpoint asks for.',
 )
 _SCALES = flags.DEFINE_list(
   'scales',
-  ['1'],
+  None,
   "Average over these multiples of the network's input size, each above 0 and "
-  f'at most {_MAX_SCALE}.',
+  f'at most {_MAX_SCALE}. 1 alone is fastest.',
 )
 _STRETCH = flags.DEFINE_boolean(
   'stretch',
@@ -372,7 +375,9 @@ def _predict_stored(
   if storage.is_url(source):
     stored.check_places(source, task)
   loaded = load.load_model(_CHECKPOINT.value)
-  stored.begin(task, stored.describe(loaded.variables, options, task.style))
+  stored.begin(
+    task, stored.describe(loaded.compute_digest(), options, task.style)
+  )
   counts = stored.Counts()
   jobs = _list_stored(source, task, counts)
   if _ENGINE.value == 'ray':
@@ -696,17 +701,19 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
 
 def _make_options() -> dict[str, Any]:
   """Returns what the flags say of the remover, checked, without JAX."""
-  text = ','.join(_SCALES.value)
+  text = ','.join(_SCALES.value or ())
   wrong = errors.UserError(
     f'--scales={text}: pass numbers above 0 and at most {_MAX_SCALE}, such as '
     '0.75,1,1.25.'
   )
-  try:
-    scales = tuple(float(scale) for scale in _SCALES.value)
-  except ValueError as error:
-    raise wrong from error
-  if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
-    raise wrong
+  scales = None
+  if _SCALES.value is not None:
+    try:
+      scales = tuple(float(scale) for scale in _SCALES.value)
+    except ValueError as error:
+      raise wrong from error
+    if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
+      raise wrong
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,

@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -55,7 +57,7 @@ _CALLS_PER_ACTOR = 2
 _LONE_TRIES = 2
 _INIT_DEATHS = 3  # In a row, of actors that load the network.
 _LINES_PER_PART = 10_000
-# What Ray's object store holds: names, the report, and the network.
+# What Ray's object store holds beside the network: names and the report.
 _OBJECT_STORE_BYTES = 200_000_000
 
 _SCHEMA = pa.schema(
@@ -112,7 +114,7 @@ def run(
   with lister:
     if not lister.wait_for_work():
       return lister.finish(report.Tally())
-    with _connected(cluster):
+    with _connected(cluster, loaded):
       try:
         dataset = _read_manifest(task.output, name)
         dataset = cut_out(
@@ -282,7 +284,10 @@ class Worker:
       # What the listing knew was before the first try.
       job = dataclasses.replace(job, kinds=None)
       name = str(job.photo)
-      if name not in todo:
+      if f'{index}-ended' in before:
+        line = json.loads(storage.read(tries / f'{index}-ended'))
+        entries[name] = report.Entry(**line)
+      elif name not in todo:
         entries[name] = report.Entry(photo=name, status='skipped')
       elif not self._task.overwrite and not self._task.missing(job):
         entries[name] = report.Entry(
@@ -300,6 +305,8 @@ class Worker:
       else:
         storage.write(tries / f'{index}-{lone[str(index)]}', b'')
         self._run([job], entries)
+        line = report.to_line(entries[name]).encode()
+        storage.write(tries / f'{index}-ended', line)
 
   def _run(
     self, jobs: Sequence[listing.Job], entries: dict[str, report.Entry]
@@ -548,7 +555,7 @@ def _read_manifest(output: storage.Place, run_name: str) -> ray.data.Dataset:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster) -> Iterator[None]:
+def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
   """Connects to a cluster, or starts one, until the end of the block."""
   if cluster.address.startswith('ray://'):
     raise errors.UserError(
@@ -560,14 +567,18 @@ def _connected(cluster: Cluster) -> Iterator[None]:
   options: dict[str, Any] = {'logging_level': 'WARNING', 'log_to_driver': False}
   if not cluster.address:
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    network = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.variables))
     options |= {
       'num_cpus': parallel.count_cores(),
       'include_dashboard': False,
-      'object_store_memory': _OBJECT_STORE_BYTES,
+      'object_store_memory': _OBJECT_STORE_BYTES + 2 * network,
     }
   try:
+    host, _, port = cluster.address.rpartition(':')
+    if port.isdecimal():  # Ray would try for many minutes.
+      socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(address=cluster.address or 'local', **options)
-  except (ConnectionError, ValueError, RuntimeError) as error:
+  except (OSError, ValueError, RuntimeError) as error:
     raise errors.UserError(
       f'--address={cluster.address}: no Ray cluster can be reached there '
       f'({error}). Pass auto on a machine of the cluster, or leave it out to '

@@ -6,7 +6,6 @@ by page. Nothing here holds more than some pages, whatever there is.
 
 import collections
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from data_pipelines.io import errors, storage
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import listing, photos, pipeline, rendering, report
-from rmbg_jax.models.layers import Variables
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
@@ -168,29 +166,21 @@ def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
 
 
 def describe(
-  variables: Variables, options: JsonObject, style: rendering.Style
+  network: str, options: JsonObject, style: rendering.Style
 ) -> dict[str, str]:
-  """Returns what results depend on: the weights' digest, options and style.
+  """Returns what results depend on: the network, options and style.
 
   The format is not among it, since results of two formats have two names.
 
   Args:
-    variables: the network's, NumPy arrays.
+    network: its digest.
     options: of the remover.
     style: of the results.
   """
-  import jax
-
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())
-    digest.update(leaf.tobytes())
   looks = dataclasses.asdict(style)
   del looks['format']
-  return {
-    'weights': digest.hexdigest()[:16],
-    **{name: str(value) for name, value in {**options, **looks}.items()},
-  }
+  values = {'network': network, **options, **looks}
+  return {name: str(value) for name, value in values.items()}
 
 
 def _is_below(place: storage.Place, parent: storage.Place) -> bool:

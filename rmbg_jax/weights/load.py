@@ -1,6 +1,7 @@
 """One way to load a trained network, whatever it is stored as."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -45,6 +46,19 @@ class LoadedModel:
   variables: Variables
   preprocessing: Preprocessing
   description: JsonObject
+
+  def compute_digest(self) -> str:
+    """Returns 16 hexadecimal digits that no other network has."""
+    facts = (
+      self.description['architecture'],
+      self.preprocessing.to_dict(),
+      self.description.get('prediction'),
+    )
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+      digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())
+      digest.update(leaf.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_model(
