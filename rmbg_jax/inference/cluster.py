@@ -592,7 +592,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
 
 def _choose_pool(
   cluster: Cluster,
-) -> tuple[ray.data.ActorPoolStrategy, dict[str, int | float]]:
+) -> tuple[ray.data.ActorPoolStrategy, dict[str, Any]]:
   """Returns the pool of actors and what each one needs.
 
   Raises:
