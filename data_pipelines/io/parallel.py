@@ -1,9 +1,12 @@
-"""Work on many files at once, with memory that does not grow with them."""
+"""The processor, and work on many files at once in bounded memory."""
 
 import collections
 import os
+import platform
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import TypeVar
 
 _Item = TypeVar('_Item')
@@ -15,6 +18,16 @@ def count_cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def name_processor() -> str:
+  """Returns the processor's name, its architecture where it says no more."""
+  try:
+    text = Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return platform.processor() or platform.machine()
+  found = re.search(r'^model name\s*: (.+)$', text, re.MULTILINE)
+  return found[1] if found else platform.machine()
 
 
 def map_in_order(

@@ -31,7 +31,7 @@ def describe_run() -> dict[str, Any]:
     },
     'machine': {
       'system': platform.platform(),
-      'processor': _name_processor(),
+      'processor': parallel.name_processor(),
       'cores': parallel.count_cores(),
     },
   }
@@ -175,12 +175,3 @@ def _describe_data_set(
         'resized, bilinear'
       )
   return lines
-
-
-def _name_processor() -> str:
-  cpuinfo = Path('/proc/cpuinfo')
-  if cpuinfo.exists():
-    for line in cpuinfo.read_text().splitlines():
-      if line.startswith('model name'):
-        return line.partition(':')[2].strip()
-  return platform.processor() or platform.machine()

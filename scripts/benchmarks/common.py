@@ -5,7 +5,6 @@ It imports little: what a benchmark measures may be an import.
 
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -33,17 +32,9 @@ def begin(argv: list[str]) -> None:
   """
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  print(f'{name_processor()}, {parallel.count_cores()} cores', flush=True)
-
-
-def name_processor() -> str:
-  """Returns the processor's name, its architecture where it says no more."""
-  try:
-    facts = Path('/proc/cpuinfo').read_text()
-  except OSError:
-    return platform.processor() or platform.machine()
-  found = re.search(r'^model name\s*: (.+)$', facts, re.MULTILINE)
-  return found[1] if found else platform.machine()
+  print(
+    f'{parallel.name_processor()}, {parallel.count_cores()} cores', flush=True
+  )
 
 
 def time_call(function: Callable[[], object]) -> float:
