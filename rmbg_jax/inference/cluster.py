@@ -182,9 +182,8 @@ def cut_out(
       'batch_size': batch_size,
       'run_name': run_name or report.name_run(),
     },
-    # Bounded by the tries that `Worker` notes.
-    max_restarts=-1,
-    max_task_retries=-1,
+    # Ray repeats tasks and actors that die for ever, by default; what bounds
+    # that are the tries that `Worker` notes.
     **resources,
   )
 
