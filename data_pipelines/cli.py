@@ -69,11 +69,11 @@ def define_path(
   """Defines a flag that takes a path.
 
   Args:
-    name: of the flag.
-    default: its value where it is not passed.
-    description: for --help.
-    short: a shorter name that means the same, '' for none.
-    required: whether it must be passed.
+    name: Name of the flag.
+    default: Its value where it is not passed.
+    description: Text for --help.
+    short: A shorter name that means the same, '' for none.
+    required: Whether it must be passed.
   """
   holder = flags.DEFINE(
     _PathParser(), name, default, description, required=required
@@ -113,10 +113,10 @@ def run(
   """Parses the flags and calls `main`, `reporting` what goes wrong.
 
   Args:
-    main: gets the arguments that are not flags, after the program's name.
+    main: Gets the arguments that are not flags, after the program's name.
     module: `__name__` of the module that `main` is in.
-    required: names of the flags that must be passed.
-    parse: sets the flags from a command line and returns what is left of it.
+    required: Names of the flags that must be passed.
+    parse: Sets the flags from a command line and returns what is left of it.
   """
   if module != '__main__':
     # To --help, absl answers with what it knows of the file that was started:
@@ -176,8 +176,8 @@ def check_folder(path: Path, flag: str) -> None:
   Called before anything is computed for it.
 
   Args:
-    path: of the folder, which need not be there yet.
-    flag: that names it, for the error.
+    path: Path of the folder, which need not be there yet.
+    flag: Name of its flag, for the error.
 
   Raises:
     UserError: if it cannot be written to.

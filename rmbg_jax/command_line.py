@@ -36,7 +36,7 @@ def define_config(description: str) -> flags.FlagHolder:
   """Defines `--config`: the path of a configuration, or its name.
 
   Args:
-    description: for --help.
+    description: Text for --help.
 
   Raises:
     SystemExit: if what training needs is not installed.
@@ -66,8 +66,8 @@ def find_config(name: str) -> str:
   """Returns the path of a configuration, with its argument.
 
   Args:
-    name: that of a file in `configs/` without its ending, such as `full`, with
-      an argument as in `lite:device`. A path stays as it is.
+    name: Name of a file in `configs/` without its ending, such as `full`, or
+      with an argument, such as `lite:device`. Paths stay as they are.
 
   Raises:
     UserError: if there is no configuration of that name.
@@ -110,7 +110,7 @@ def own_configs(path: str) -> Iterator[None]:
   A project that has a `configs` package too gets its own in its own files.
 
   Args:
-    path: of the configuration, with its argument.
+    path: Path of the configuration, with its argument.
   """
   is_own = Path(path.partition(':')[0]).resolve().parent == CONFIGS.resolve()
   if not is_own and importlib.util.find_spec('configs'):

@@ -206,11 +206,11 @@ def _score(
   """Returns the results of a system on a data set, with a progress bar.
 
   Args:
-    predict: gives its predictions.
-    data_set: what on.
-    system: its name.
-    scales: see `scoring.Job`.
-    masks_dir: folder for predictions that are not files yet.
+    predict: Gives its predictions.
+    data_set: Photos and truths to score on.
+    system: Its name.
+    scales: See `scoring.Job`.
+    masks_dir: Folder for predictions that are not files yet.
   """
   from rmbg_jax.evaluation import predictions, results, scoring
 

@@ -83,7 +83,7 @@ def naming_remedies(remedies: str) -> Iterator[None]:
   """Has an error of used up memory say what to change.
 
   Args:
-    remedies: what the user can do, in a sentence.
+    remedies: Sentence that says what the user can do.
 
   Raises:
     UserError: for that error, of any device; others stay what they are.

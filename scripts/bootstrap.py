@@ -37,7 +37,7 @@ def prepare(requirements: str) -> Path:
   find it from any folder.
 
   Args:
-    requirements: the name of a requirements file in the project's folder.
+    requirements: The name of a requirements file in the project's folder.
   """
   if sys.version_info < MINIMUM_PYTHON:
     needed = '.'.join(map(str, MINIMUM_PYTHON))

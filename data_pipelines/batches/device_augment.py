@@ -24,19 +24,20 @@ class DeviceAugment:
   """Changes pairs in device memory; 0 (for scales, 1) turns a change off.
 
   Attributes:
-    flip: probability of a horizontal flip.
-    min_scale: the smallest window's side as a share of the picture's.
-    max_scale: the largest one's, where the background is replaced.
-    rotate: largest rotation in degrees, either way.
-    color: brightness, contrast and saturation are multiplied by up to
+    flip: Probability of a horizontal flip.
+    min_scale: The smallest window's side as a share of the picture's.
+    max_scale: The largest one's, where the background is replaced.
+    rotate: Largest rotation in degrees, either way.
+    color: Brightness, contrast and saturation are multiplied by up to
       1 - color to 1 + color.
-    blur: probability of a Gaussian blur.
-    noise: probability of Gaussian noise.
-    jpeg: must be 0: a device does not compress.
-    background: probability that the background is another photo's.
-    max_enlargement: how many times its own resolution a picture may be shown
-      at; 0 for any. One that is too small for that always becomes part of
-      another photo.
+    blur: Probability of a Gaussian blur.
+    noise: Probability of Gaussian noise.
+    jpeg: Probability of JPEG compression; must be 0, since a device does not
+      compress.
+    background: Probability that the background is another photo's.
+    max_enlargement: Largest enlargement of a picture over its own resolution; 0
+      for any. One that is too small for that always becomes part of another
+      photo.
   """
 
   flip: float = 0.5
@@ -80,11 +81,11 @@ class DeviceAugment:
     """Returns changed images and alphas, in [0, 255].
 
     Args:
-      pixels: all pairs, RGB and alpha.
-      index: which of them to change.
-      smallest: the smallest window of each that resolution allows, as a share
+      pixels: All pairs, RGB and alpha.
+      index: Numbers of the pairs to change.
+      smallest: The smallest window of each that resolution allows, as a share
         of the picture's side.
-      key: all that the result depends on besides.
+      key: All that the result depends on besides.
     """
     (count,) = index.shape
     # In one go: XLA takes long to compile many draws.

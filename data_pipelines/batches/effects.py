@@ -28,11 +28,11 @@ class View:
   """A crop of a picture, rotated and mirrored.
 
   Attributes:
-    flip: whether to mirror the result horizontally.
-    scale: the part's sides as a share of the picture's, in (0, 1]; lowered
+    flip: Whether to mirror the result horizontally.
+    scale: The part's sides as a share of the picture's, in (0, 1]; lowered
       where a turned part would not fit, so that nothing must be made up.
-    angle: by which the content is turned counter-clockwise, in degrees.
-    offset: the part's place (down, right) in its range, each in [0, 1].
+    angle: Angle by which the content is turned counter-clockwise, in degrees.
+    offset: The part's place (down, right) in its range, each in [0, 1].
   """
 
   flip: bool = False
@@ -54,8 +54,8 @@ def look(
   is resized. All of it, level, has the pixels of `images.resize_input`.
 
   Args:
-    picture: grey or RGB.
-    view: the part.
+    picture: Grey or RGB.
+    view: The part.
     size: (height, width) of the result.
     extent: (width, height) of the picture, where its last pixels are parts of
       one; None for all of them.
@@ -137,11 +137,11 @@ def change_color(
   """Changes the light of a photo; one matrix does it all.
 
   Args:
-    image: the photo.
-    brightness: factor.
-    contrast: factor of the distance to middle grey.
-    saturation: factor of the distance to the pixel's grey.
-    hue: in turns of the colour circle.
+    image: The photo.
+    brightness: Factor.
+    contrast: Factor of the distance to middle grey.
+    saturation: Factor of the distance to the pixel's grey.
+    hue: Shift of the hue, in turns of the colour circle.
   """
   turn = 2 * np.pi * hue
   cos, sin = np.cos(turn), np.sin(turn)

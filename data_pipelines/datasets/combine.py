@@ -29,8 +29,8 @@ def name_pairs(
   the split are added, and then a number.
 
   Args:
-    pairs: of all data sets.
-    prefixed: whether names get the category, or else the source, in front.
+    pairs: Pairs of all data sets.
+    prefixed: Whether names get the category, or else the source, in front.
   """
   stems = {}
   for pair in pairs:
@@ -64,9 +64,9 @@ def split_originally(
   That is everything but P3M-500-P, test sets and empty masks included.
 
   Args:
-    pairs: everything that was published, sorted by name: who is held out must
+    pairs: Everything that was published, sorted by name: who is held out must
       not depend on what is chosen of them later.
-    share: of the pairs, in (0, 1), for validation.
+    share: Share of the pairs, in (0, 1), for validation.
 
   Returns:
     (training and validation pairs, pairs left out).
@@ -82,8 +82,9 @@ def split_officially(
   """Keeps the published splits; validates where a source has no list for it.
 
   Args:
-    pairs: sorted by name.
-    share: of the training pairs of a source without validation pairs.
+    pairs: Sorted by name.
+    share: Share of the training pairs, in (0, 1), for validation in sources
+      without validation pairs.
 
   Returns:
     (pairs, training pairs left out because the same photo is tested).

@@ -33,10 +33,10 @@ def make_demo(
   that looks complete.
 
   Args:
-    directory: made if missing.
-    count: number of pairs.
+    directory: Made if missing.
+    count: Number of pairs.
     size: (height, width) of every picture in pixels.
-    seed: picture k of a seed is the same whatever the count.
+    seed: Picture k of a seed is the same whatever the count.
 
   Raises:
     UserError: if the folder holds another data set, or it cannot be written.
@@ -91,7 +91,7 @@ def draw_pair(
   """Draws one picture.
 
   Args:
-    rng: the only source of chance.
+    rng: The only source of chance.
     size: (height, width) in pixels.
 
   Returns:

@@ -18,13 +18,13 @@ class Part:
   """Photos and masks of equal stems, in two folders of a published tree.
 
   Attributes:
-    images: the photos' folder, relative to the tree's root.
-    masks: the masks' folder.
-    source: see `folder.Pair`, as the following.
-    split: of every pair.
-    category: of every pair.
-    label: of every pair.
-    count: the number of pairs that was published.
+    images: The photos' folder, relative to the tree's root.
+    masks: The masks' folder.
+    source: See `folder.Pair`, as the following.
+    split: Split of every pair.
+    category: Category of every pair.
+    label: Label of every pair.
+    count: The number of pairs that was published.
   """
 
   images: str
@@ -46,10 +46,10 @@ def read_parts(
   """Reads the parts that are there of a published data set.
 
   Args:
-    directory: the tree, or a folder that it is somewhere in.
-    parts: of the data set; one is enough.
-    expected: the tree as it is published, for the error.
-    found: collects files without partner.
+    directory: The tree, or a folder that it is somewhere in.
+    parts: Parts of the data set; one is enough.
+    expected: The tree as it is published, for the error.
+    found: Collects files without partner.
 
   Returns:
     (the tree's root, pairs in the order of the parts, by stem in each).

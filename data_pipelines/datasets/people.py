@@ -32,8 +32,8 @@ def read_people(
   """Reads People Segmentation's pairs, sorted by name.
 
   Args:
-    directory: the tree above or a folder that it is in.
-    problems: given, it collects what is wrong with single files, which are
+    directory: The tree above or a folder that it is in.
+    problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:

@@ -66,9 +66,9 @@ class Encoded:
   """An image file's content that is kept elsewhere, read when it is needed.
 
   Attributes:
-    name: what errors call it.
-    stamp: changes when the content does.
-    read_bytes: returns the content.
+    name: Name in errors.
+    stamp: Changes when the content does.
+    read_bytes: Returns the content.
   """
 
   def __init__(self, name: str, *, stamp: str, read_bytes: Callable[[], bytes]):
@@ -92,8 +92,8 @@ class Plane(NamedTuple):
 
   Attributes:
     values: (h, w), uint8, or another type of integers or floats.
-    stored: how: one of `SCALED`, or 'one colour' or 'transparency', which are
-      in [0, 255].
+    stored: Kind of storage: one of `SCALED`, or 'one colour' or 'transparency',
+      which are in [0, 255].
   """
 
   values: np.ndarray
@@ -114,7 +114,7 @@ def open_image(source: Source) -> Image.Image:
   """Opens and fully decodes an image, upright as its EXIF tag says.
 
   Args:
-    source: a path, or the content of an image file.
+    source: A path, or the content of an image file.
 
   Returns:
     The image in the mode it is stored in, its EXIF orientation applied.
@@ -137,7 +137,7 @@ def open_reduced(
   pixels, as long as 95 % of the size that is asked for are left.
 
   Args:
-    source: as of `open_image`.
+    source: Image as `open_image` takes it.
     size: (height, width) that it will be resized to.
 
   Returns:
@@ -600,7 +600,8 @@ def find_softness(step: float) -> float:
   the full size it is that filter. In 32nds, it is 0 where it would be little.
 
   Args:
-    step: from one pixel of the result to the next, up to about 2 pixels.
+    step: Distance between two pixels of the result in pixels of the image, up
+      to about 2.
   """
   return round(max(0.0, step**2 - 1) / 12 * 32) / 32
 
@@ -609,7 +610,7 @@ def resize_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   """Stretches to (height, width), bilinear and without aliasing.
 
   Args:
-    image: any but a palette image.
+    image: Any but a palette image.
     size: (height, width) of the result.
   """
   height, width = size

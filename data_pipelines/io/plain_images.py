@@ -40,9 +40,9 @@ def read_pair(
   """Returns photo and mask, None where they are not plain.
 
   Args:
-    image: of the photo.
-    mask: of the mask.
-    reduce_to: the (height, width) that the photo will be resized to; it may
+    image: File of the photo.
+    mask: File of the mask.
+    reduce_to: The (height, width) that the photo will be resized to; it may
       come reduced, as of `folder.read_pair`.
   """
   photo_file, mask_file = _read_file(image), _read_file(mask)

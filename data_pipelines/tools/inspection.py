@@ -25,17 +25,17 @@ class Facts:
   """Properties found in a pair's files.
 
   Attributes:
-    pair: the pair, with a split.
-    trouble: why it cannot be used, or ''.
-    kind: of trouble: one of `TROUBLES` or ''.
-    rotated: whether the photo's EXIF tag turns or mirrors it.
-    stored: how the mask's values are stored, such as '0-1' or '16 bits'.
-    largest: the mask's largest value as training reads it, of 255.
-    grey: the share of the mask that is neither fore- nor background.
-    shades: how many values that share has.
-    coverage: the foreground's share of the picture, in [0, 1].
-    border: the mask's mean along the picture's edge, in [0, 1].
-    signature: two halves of a perceptual hash, None of a photo without texture.
+    pair: The pair, with a split.
+    trouble: Why it cannot be used, or ''.
+    kind: Kind of trouble: one of `TROUBLES` or ''.
+    rotated: Whether the photo's EXIF tag turns or mirrors it.
+    stored: Storage of the mask's values, such as '0-1' or '16 bits'.
+    largest: The mask's largest value as training reads it, of 255.
+    grey: The share of the mask that is neither fore- nor background.
+    shades: Number of values that share has.
+    coverage: The foreground's share of the picture, in [0, 1].
+    border: The mask's mean along the picture's edge, in [0, 1].
+    signature: Two halves of a perceptual hash, None of a photo without texture.
   """
 
   pair: folder.Pair
@@ -56,10 +56,10 @@ class Finding:
   """Something that several pairs have in common.
 
   Attributes:
-    kind: such as 'empty mask'.
-    wrong: whether training on the set as it is would be wrong.
-    items: a line of text each.
-    facts: of the pairs, for pictures of them.
+    kind: Such as 'empty mask'.
+    wrong: Whether training on the set as it is would be wrong.
+    items: A line of text each.
+    facts: Facts about the pairs, for pictures of them.
   """
 
   kind: str

@@ -38,15 +38,15 @@ class DataSet:
   """A set of photos with their truths.
 
   Attributes:
-    name: for folders and tables.
-    directory: what the user named.
-    pairs: sorted by name.
-    binarize: whether the truth is graded and stands for a binary one, which is
+    name: Name in folders and tables.
+    directory: Folder that the user named.
+    pairs: Sorted by name.
+    binarize: Whether the truth is graded and stands for a binary one, which is
       1 where it is above one half (PASCAL-S), in every table.
-    published: how many pairs the set was published with, 0 if not known.
-    learnable: sources that have training rows beside the ones scored. A
+    published: Number of published pairs, 0 if not known.
+    learnable: Sources that have training rows beside the ones scored. A
       checkpoint that names one of them was not trained on these.
-    problems: files that were left out, and why.
+    problems: Files that were left out, and why.
   """
 
   name: str
@@ -67,7 +67,7 @@ def load_data_sets(
     directory: P3M-10k (or one of its P3M-500s), COD10K-v3, People
       Segmentation, a benchmark that `datasets/saliency.py` knows by its
       folder's name, or any folder that `folder.read_folder` reads.
-    splits: which rows to take; none: all that are not for training.
+    splits: Splits whose rows are taken; none: all but those for training.
 
   Raises:
     MissingFileError: if there is no such folder.
@@ -126,8 +126,8 @@ def find_trained_on(
   own in the same set.
 
   Args:
-    data_set: the set.
-    training_data: the sources that a checkpoint's description names.
+    data_set: The set.
+    training_data: The sources that a checkpoint's description names.
   """
   return sorted(
     {

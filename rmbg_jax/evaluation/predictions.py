@@ -44,7 +44,7 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
   as a rule the first, or `_ENOUGH` of a kind have been read.
 
   Args:
-    paths: of the predictions of a folder.
+    paths: Paths of the predictions in a folder.
 
   Returns:
     1, 255 or 65535 for those of `images.SCALED` that there are.
@@ -89,10 +89,10 @@ def find_mask(
   """Returns the mask of a photo, or what is wrong.
 
   Args:
-    index: as `index_masks` makes it.
-    pair: the photo; its mask has its stem (`a.png` for `a.jpg`) or its name
+    index: Paths by stem and name, from `index_masks`.
+    pair: The photo; its mask has its stem (`a.png` for `a.jpg`) or its name
       (`a.jpg.png`).
-    data_set: its name. Of several masks, the one in a folder of that name is
+    data_set: Its name. Of several masks, the one in a folder of that name is
       taken, or in one named `mask`.
   """
   found = index.get(pair.image_path.stem) or index.get(pair.image_path.name)
@@ -132,8 +132,8 @@ def predict_alphas(
   A photo that cannot be read costs no other: its exception is yielded.
 
   Args:
-    remover: a `BackgroundRemover`.
-    pairs: with the photos; the next ones are read ahead.
+    remover: A `BackgroundRemover`.
+    pairs: Pairs with the photos; the next ones are read ahead.
   """
   size = remover.batch_size
   batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
@@ -177,8 +177,8 @@ def describe_checkpoint(
   """Returns what a table says of a checkpoint.
 
   Args:
-    path: as `load_model` takes it.
-    loaded: as `load_model` returns it.
+    path: Path or name that `load_model` takes.
+    loaded: Network that `load_model` returned.
 
   Returns:
     Its path, its hash (of the file, or of the weights if it is a folder), its

@@ -21,15 +21,15 @@ class Results:
   """Scores of images, with their averages.
 
   Attributes:
-    system: what predicted, as tables name it.
-    data_set: what on.
-    images: for each image `name`, `source`, `category` and the paths `photo`,
-      `truth`, `prediction`.
-    values: by column key, (n,); NaN where an image has none.
-    curves: by name, (n, 256).
-    empty: images whose truth is empty, with their values; in no average.
-    failed: what went wrong, by image name.
-    resized: predictions that were not of their truth's size.
+    system: Name of the predicting system, as in tables.
+    data_set: Name of the data set.
+    images: `name`, `source`, `category` and the paths `photo`, `truth`,
+      `prediction` of each image.
+    values: Arrays (n,) by column key; NaN where an image has no value.
+    curves: Arrays (n, 256) by name.
+    empty: Images whose truth is empty, with their values; in no average.
+    failed: Error messages by image name.
+    resized: Predictions that were not of their truth's size.
   """
 
   system: str

@@ -45,10 +45,10 @@ def save_export(
   """Writes a network in the format that the path's ending names, atomically.
 
   Args:
-    path: ending in one of `FORMATS`.
-    loaded: the network.
-    dtype: of the parameters in a `.safetensors`, 'float16' (the default) or
-      'float32'; the others hold float32.
+    path: Ending in one of `FORMATS`.
+    loaded: The network.
+    dtype: Type of the parameters in a `.safetensors`, 'float16' (the default)
+      or 'float32'; other formats hold float32.
 
   Raises:
     UserError: for another ending, a network that the format cannot hold, or

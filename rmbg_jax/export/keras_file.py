@@ -114,9 +114,9 @@ class _Model:
   """The layers of the Keras model, and their weights.
 
   Attributes:
-    layers: their configurations by name.
-    weights: by the layer's name and the weight's.
-    output: the layer that concatenates the four outputs.
+    layers: Their configurations by name.
+    weights: Arrays by the layer's name and the weight's.
+    output: The layer that concatenates the four outputs.
   """
 
   def __init__(self, loaded: load.LoadedModel):

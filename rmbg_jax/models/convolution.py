@@ -79,13 +79,13 @@ def convolve(
   """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call.
 
   Args:
-    x: features.
-    kernel: of the convolution.
-    strides: of the convolution.
-    padding: of the convolution.
+    x: Features.
+    kernel: Kernel of the convolution.
+    strides: Strides in rows and columns, in pixels.
+    padding: Padding, as of `jax.lax.conv_general_dilated`.
     platform: 'cpu' or another to choose the algorithm for; '' for the one that
       JAX runs on.
-    **options: of `jax.lax.conv_general_dilated`.
+    **options: Other options of `jax.lax.conv_general_dilated`.
   """
   height, width = kernel.shape[:2]
   dilation = tuple(options.get('rhs_dilation') or (1, 1))
@@ -115,10 +115,10 @@ def choose_winograd(
   """Returns the m of `winograd.py` to convolve by on a CPU, 0 for none.
 
   Args:
-    height: of the features.
-    shape: of the kernel.
-    dtype: of the computation.
-    rate: of dilation.
+    height: Height of the features, in pixels.
+    shape: Shape (kh, kw, c, f) of the kernel.
+    dtype: Type of the computation.
+    rate: Dilation, in pixels.
   """
   suits = (
     shape[:2] == (3, 3)

@@ -29,13 +29,13 @@ def convolve(
   `flax.linen.Conv` calls it.
 
   Args:
-    x: features.
-    kernel: one filter per channel, without dilation.
+    x: Features.
+    kernel: One filter per channel, without dilation.
     strides: (down, right), equal.
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)) pixels.
     platform: 'cpu' or another to choose the algorithm for; '' for the one that
       JAX runs on.
-    **options: of `jax.lax.conv_general_dilated`, for other platforms.
+    **options: Options of `jax.lax.conv_general_dilated`, for other platforms.
   """
   if not convolution.is_for_cpu(platform):
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)

@@ -17,7 +17,7 @@ class Preprocessing:
   Attributes:
     size: (height, width) in pixels that photos are stretched to.
     channels: 'rgb' or 'bgr', the order the network expects.
-    scale: pixel values in [0, 255] are divided by it first; 'maximum' for the
+    scale: Pixel values in [0, 255] are divided by it first; 'maximum' for the
       largest value of each image ...
     mean: ... then this is subtracted, one value per channel in that order ...
     std: ... and then divided by this.

@@ -41,9 +41,9 @@ def train_and_evaluate(
   """Trains the network that a configuration describes.
 
   Args:
-    config: as `configs/default.py` has it.
-    workdir: for checkpoints, logs and pictures. A training found there goes on
-      where it stopped.
+    config: Configuration with the keys of `configs/default.py`.
+    workdir: Folder for checkpoints, logs and pictures. A training found there
+      goes on where it stopped.
 
   Returns:
     The last epoch's row of the log.
@@ -96,19 +96,19 @@ class Training:
   """A training under way: what it works with, and where it stands.
 
   Attributes:
-    config: of the training; nothing in it is 'auto' any more.
-    parts: made of the configuration.
-    mesh: the devices.
-    train_step: see `step.make_train_step`.
-    eval_step: see `validation.make_eval_step`.
-    predict_step: see `validation.make_predict_step`.
-    store: of the checkpoints.
-    stop_request: whether to stop.
-    reporter: writes logs and pictures.
-    profiler: records some steps.
-    training_data: sources that the network has seen when the training ends.
-    train_state: after the last step taken.
-    position: of that state in the training.
+    config: Configuration of the training, without 'auto'.
+    parts: Made of the configuration.
+    mesh: The devices.
+    train_step: See `step.make_train_step`.
+    eval_step: See `validation.make_eval_step`.
+    predict_step: See `validation.make_predict_step`.
+    store: Store of the checkpoints.
+    stop_request: Whether to stop.
+    reporter: Writes logs and pictures.
+    profiler: Records some steps.
+    training_data: Sources that the network has seen when the training ends.
+    train_state: State after the last step taken.
+    position: Position of that state in the training.
   """
 
   config: ml_collections.ConfigDict
@@ -212,9 +212,9 @@ class Training:
     """Writes the epoch's row of the log, and its picture where one is due.
 
     Args:
-      report: what `train_epoch` returned.
-      scores: what `evaluate` returned.
-      seconds: that both took.
+      report: Values that `train_epoch` returned.
+      scores: Values that `evaluate` returned.
+      seconds: Duration of both, in seconds.
     """
     epoch, steps = self.position.epoch, self.parts.data.steps_per_epoch
     self.reporter.write(

@@ -40,8 +40,8 @@ def take_chosen(
   """Returns a configuration with a checkpoint's choices where it has 'auto'.
 
   Args:
-    config: of the training.
-    saved: the configuration in the checkpoint's description.
+    config: Configuration of the training.
+    saved: The configuration in the checkpoint's description.
   """
   chosen = {}
   for key in _find_open(config):
@@ -60,9 +60,9 @@ def choose(
   as few as will do. Each try compiles the step.
 
   Args:
-    config: of the training.
-    parts: of that.
-    mesh: the devices.
+    config: Configuration of the training.
+    parts: Parts that the loop works with, of this configuration.
+    mesh: The devices.
 
   Raises:
     UserError: if nothing that may be chosen fits, naming the keys to change.
@@ -119,10 +119,10 @@ def search(
   """Returns the first (remat, accumulation) that fits, and what it takes.
 
   Args:
-    measure: what a step takes; every call compiles it.
-    remats: values to try, in this order.
-    counts: parts to compute a batch in, ascending.
-    limit: bytes that there are.
+    measure: Function that returns what a step takes; every call compiles it.
+    remats: Values to try, in this order.
+    counts: Parts to compute a batch in, ascending.
+    limit: Bytes that there are.
 
   Returns:
     None where nothing fits, and then the bytes of the last one that was tried.

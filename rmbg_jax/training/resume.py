@@ -36,12 +36,12 @@ class Position:
   """A point in a training, as its checkpoint stores it.
 
   Attributes:
-    epoch: the epoch that comes next or is under way, from 0.
-    step: steps of it that are done.
-    loss: sum of their losses.
-    iterator: state of the data iterator after the last batch used, None at
+    epoch: The epoch that comes next or is under way, from 0.
+    step: Steps of it that are done.
+    loss: Sum of their losses.
+    iterator: State of the data iterator after the last batch used, None at
       the very beginning.
-    monitor: state of the epoch monitor.
+    monitor: State of the epoch monitor.
   """
 
   epoch: int = 0
@@ -66,8 +66,8 @@ def check_compatible(saved: JsonObject, wanted: JsonObject) -> None:
   """Refuses to go on with a checkpoint under other settings.
 
   Args:
-    saved: the checkpoint's description.
-    wanted: that of the configuration.
+    saved: The checkpoint's description.
+    wanted: Description of the configuration asked for.
 
   Raises:
     UserError: listing every setting that differs and may not.

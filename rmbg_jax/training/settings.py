@@ -74,8 +74,8 @@ def check_config(config: ConfigDict) -> None:
   """Checks what can be checked without data, weights or devices.
 
   Args:
-    config: as `configs/default.py` has it. Keys that it lacks are not checked:
-      not every network has every one.
+    config: Configuration with the keys of `configs/default.py`. Keys that it
+      lacks are not checked: not every network has every one.
 
   Raises:
     UserError: naming every key whose value cannot be, the value, and what it

@@ -21,7 +21,7 @@ class StopRequest(contextlib.AbstractContextManager):
   too, with steps of its own, so that a training can miss it.)
 
   Attributes:
-    signum: the signal that was received, SIGTERM if it was another process.
+    signum: The signal that was received, SIGTERM if it was another process.
   """
 
   def __init__(self):

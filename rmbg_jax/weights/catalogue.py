@@ -38,17 +38,17 @@ class Checkpoint:
   """A network that can be asked for by name.
 
   Attributes:
-    name: what `--checkpoint` and `load_model` take.
+    name: Name that `--checkpoint` and `load_model` take.
     origin: 'shipped', 'cached' or 'downloadable'.
-    location: the file's path, or the address that it is downloaded from.
-    size: of the file in bytes.
+    location: The file's path, or the address that it is downloaded from.
+    size: Size of the file in bytes.
     checksum: 'sha256:HEX' or 'md5:HEX'.
-    architecture: of the network, in words.
-    parameters: how many numbers it has, batch statistics included.
+    architecture: Description of the network in words.
+    parameters: Number of parameters, batch statistics included.
     input_size: (height, width) in pixels that photos are stretched to.
-    training_data: the terms of each source; empty if nothing is stated.
-    terms: of the weights.
-    scores: of each set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
+    training_data: The terms of each source; empty if nothing is stated.
+    terms: Terms of the weights.
+    scores: Scores by set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
       nothing was measured.
   """
 

@@ -62,8 +62,8 @@ def load_encoder(
   Args:
     encoder: `params` and `batch_stats` of an `EfficientNetEncoder`, for their
       shapes.
-    path: a state dict of the port, with or without the classifier.
-    variant: of the encoder.
+    path: A state dict of the port, with or without the classifier.
+    variant: Name of the EfficientNet-Lite.
 
   Raises:
     UserError: if the file is not such a state dict.

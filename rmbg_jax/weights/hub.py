@@ -29,8 +29,8 @@ class Address(NamedTuple):
 
   Attributes:
     repository: OWNER/NAME.
-    revision: a branch, a tag or a commit; None for the default branch.
-    file: its path in the repository.
+    revision: A branch, a tag or a commit; None for the default branch.
+    file: Its path in the repository.
   """
 
   repository: str
@@ -71,7 +71,7 @@ def fetch(text: str) -> Path:
   the content is held against the checksum that the hub states.
 
   Args:
-    text: an address, as `parse_address` takes it.
+    text: An address, as `parse_address` takes it.
 
   Raises:
     MissingFileError: if it cannot be downloaded, and why.

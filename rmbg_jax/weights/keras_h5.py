@@ -119,8 +119,8 @@ def load_encoder(
   Args:
     encoder: `params` and `batch_stats` of a `ResNetEncoder` in the keras
       dialect, for their shapes.
-    path: weights of `keras.applications.ResNet50`, with or without its top.
-    stage_sizes: of the encoder.
+    path: Weights of `keras.applications.ResNet50`, with or without its top.
+    stage_sizes: Numbers of blocks in the encoder's stages.
 
   Raises:
     UserError: if the file does not hold exactly these weights.
@@ -134,7 +134,7 @@ def encoder_layer_name(path: str) -> str:
   """Returns `keras.applications.ResNet50`'s name of an encoder's layer.
 
   Args:
-    path: such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
+    path: Such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
   """
   block, _, part = path.rpartition('/')
   kind = part.rstrip('0123456789')

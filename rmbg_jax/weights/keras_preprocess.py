@@ -40,8 +40,8 @@ def read_layer(
   """Returns the preprocessing that a layer does, with a scale of 255.
 
   Args:
-    kernel: as of `make_layer`, from a file.
-    bias: as of `make_layer`, from a file.
+    kernel: Kernel from a file, as `make_layer` makes it.
+    bias: Bias from a file, as `make_layer` makes it.
     size: (height, width) of the input in pixels.
 
   Raises:

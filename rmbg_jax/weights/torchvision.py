@@ -17,8 +17,8 @@ def load_encoder(
   Args:
     encoder: `params` and `batch_stats` of a `ResNetEncoder` in the torchvision
       dialect, for their shapes.
-    path: a state dict of torchvision's `resnet50`.
-    stage_sizes: of the encoder.
+    path: A state dict of torchvision's `resnet50`.
+    stage_sizes: Numbers of blocks in the encoder's stages.
 
   Raises:
     UserError: if the file is not such a state dict.

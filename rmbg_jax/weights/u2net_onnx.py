@@ -54,7 +54,7 @@ def find_published(name: str) -> Path:
   """Returns the local copy of a published file, downloading it at need.
 
   Args:
-    name: a key of `PUBLISHED`.
+    name: A key of `PUBLISHED`.
 
   Raises:
     MissingFileError: if it cannot be downloaded.

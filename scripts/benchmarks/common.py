@@ -76,8 +76,8 @@ def run_side(
 
   Args:
     module: `__spec__.name` of the benchmark.
-    *flags: that name the side.
-    environment: added to this process's.
+    *flags: Flags that name the side.
+    environment: Added to this process's.
 
   Returns:
     What came of it; `read_result` has what the process measured.

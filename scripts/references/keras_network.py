@@ -20,8 +20,8 @@ def build_original(
   Args:
     keras: `keras` or `tf_keras`.
     size: (height, width) of the input.
-    bridge: filters of the bridge.
-    decoder: filters of each decoder block.
+    bridge: Filters of the bridge.
+    decoder: Filters of each decoder block.
   """
   layers = keras.layers
   inputs = layers.Input((*size, 3))
