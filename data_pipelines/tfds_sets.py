@@ -1,4 +1,4 @@
-r"""The data sets as TFDS ones: few large array_record files, no TensorFlow.
+r"""Writes data sets as TFDS ones: few large array_record files, no TensorFlow.
 
 ```bash
 python -m data_pipelines.tfds_sets --name=combined --data=PREPARED --output=DIR

@@ -163,7 +163,7 @@ def _define_flags() -> None:
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   _define_flags()
   cli.run(main, __name__)
 

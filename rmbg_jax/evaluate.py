@@ -311,7 +311,7 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   cli.run(main, __name__)
 
 

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   command_line.run(main, __name__)
 
 

@@ -38,7 +38,7 @@ def start() -> None:
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
-  """Whether a message says more than an exception will.
+  """Returns whether a message says more than an exception will.
 
   What goes wrong in Orbax's threads is logged by each of them, with all of its
   traceback, and raised as well.
@@ -74,7 +74,7 @@ def find_trim() -> Callable[[int], int] | None:
 
 
 def is_exhausted(error: Exception) -> bool:
-  """Whether an error of JAX, or of Python, says that memory is used up."""
+  """Returns whether an error of JAX or Python says that memory ran out."""
   return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
 
 

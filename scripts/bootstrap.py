@@ -1,4 +1,4 @@
-"""The virtual environment of `quickstart.py` and `test.py`.
+"""Makes the virtual environment of `quickstart.py` and `test.py`.
 
 Standard library only: these scripts run before anything is installed.
 """

@@ -220,7 +220,7 @@ def _halve(x):
 
 
 def _blur(image, sigma, *, reach):
-  """Gaussian blur; beyond the border, its pixels."""
+  """Blurs by a Gaussian; the border's pixels continue beyond it."""
   offsets = range(-reach, reach + 1)
   taps = [
     jnp.exp(-(d**2) / (2 * jnp.maximum(sigma, 0.05) ** 2)) for d in offsets

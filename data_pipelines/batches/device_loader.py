@@ -1,4 +1,4 @@
-"""All pairs in device memory: batches that no host's cores can hold up.
+"""Makes batches from pairs in device memory, faster than a host can decode.
 
 The pairs are decoded once, as the Grain loader decodes them, into one uint8
 array; if asked for, a file keeps it for the next time. From then on the host

@@ -1,4 +1,4 @@
-"""Changes of single pictures, as functions of given numbers: no chance here.
+"""Changes single pictures by given numbers, without chance.
 
 Arrays are uint8 in [0, 255]: `image` (h, w, 3) RGB, `alpha` (h, w, 1).
 """

@@ -1,4 +1,4 @@
-"""Decoding and augmentation of single pairs.
+"""Decodes and augments single pairs.
 
 An element becomes a dictionary of arrays: `image` (h, w, 3) RGB and `alpha`
 (h, w, 1), both uint8 in [0, 255], so that a quarter of the bytes of float32

@@ -14,7 +14,7 @@ SHARES = {'original': 0.2, 'official': 0.05}
 
 
 def choose_cod10k(pair: folder.Pair, choice: str) -> bool:
-  """Whether a pair belongs to a choice among `COD10K_CHOICES`."""
+  """Returns whether a pair belongs to one of `COD10K_CHOICES`."""
   if pair.source != 'cod10k-noncam' or choice == 'all':
     return True
   return choice == 'cam+background' and pair.category == cod10k.BACKGROUND

@@ -1,4 +1,4 @@
-"""Finding a published data set's folders and pairing the files in them."""
+"""Finds a published data set's folders and pairs the files in them."""
 
 import collections
 import dataclasses

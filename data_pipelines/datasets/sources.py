@@ -1,4 +1,4 @@
-"""From the `config.data` of a training to its pairs."""
+"""Loads the pairs that a training's `config.data` names."""
 
 import os
 from collections.abc import Sequence

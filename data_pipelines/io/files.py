@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or not there."""
+"""Writes files atomically: whole or not there."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Reading photographs and masks: the border where PIL becomes arrays."""
+"""Reads photographs and masks: the border where PIL becomes arrays."""
 
 import contextlib
 import importlib
@@ -101,7 +101,7 @@ class Plane(NamedTuple):
 
 
 def is_image_file(path: Path) -> bool:
-  """Whether the name ends like that of an image this project reads.
+  """Returns whether a name ends like an image that this project reads.
 
   macOS puts a file of attributes, `._a.jpg`, beside `a.jpg` in archives.
   """
@@ -409,7 +409,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _is_wide(image: Image.Image) -> bool:
-  """Whether it is grey of more than 8 bits."""
+  """Returns whether an image is grey with more than 8 bits."""
   return image.mode.startswith('I') or image.mode == 'F'
 
 

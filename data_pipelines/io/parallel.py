@@ -1,4 +1,4 @@
-"""Work on many files at once, with memory that does not grow with them."""
+"""Works on many files at once, in memory that does not grow with them."""
 
 import collections
 import os

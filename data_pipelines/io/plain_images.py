@@ -1,4 +1,4 @@
-"""Decodes plain pairs with OpenCV: the pixels of `folder.read_pair`, sooner.
+"""Decodes plain pairs with OpenCV: the pixels of `folder.read_pair`, faster.
 
 Plain are an 8-bit baseline or progressive JPEG in colour, upright and complete,
 and an 8-bit grey PNG, as most data sets have them. Of anything else, and of
@@ -114,7 +114,7 @@ def _find_jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _is_harmless(kind: int, body: bytes) -> bool:
-  """Whether a JPEG's segment leaves the picture upright and its only one."""
+  """Returns whether a JPEG's segment leaves one upright picture."""
   if kind == 0xE2:
     return not body.startswith(b'MPF')
   if kind != 0xE1:

@@ -297,7 +297,7 @@ def _name_range(plane: images.Plane) -> str:
 
 
 def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:
-  """Whether brightness rises to the right, and downwards, on an 8x8 grid."""
+  """Returns where brightness rises, to the right and down, in an 8x8 grid."""
   if np.asarray(grey).std() < 2:
     return None
   halves = []

@@ -1,4 +1,4 @@
-"""Many small pictures on one, to look at."""
+"""Puts many small pictures on one sheet."""
 
 import textwrap
 from collections.abc import Sequence

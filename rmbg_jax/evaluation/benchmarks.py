@@ -1,4 +1,4 @@
-"""Finding what to score on: published test sets, or any folder of pairs."""
+"""Finds the photos to score on: published test sets, or any folder of pairs."""
 
 import dataclasses
 import os

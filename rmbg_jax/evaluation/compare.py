@@ -1,4 +1,4 @@
-"""Two systems on the same images: the paired bootstrap of the differences."""
+"""Compares two systems on the same images by a paired bootstrap."""
 
 from pathlib import Path
 from typing import Any

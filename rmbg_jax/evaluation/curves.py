@@ -1,4 +1,4 @@
-"""Curves over the threshold, as a picture."""
+"""Draws curves over the threshold."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Galleries: one HTML file with its pictures in it."""
+"""Writes galleries: one HTML file with its pictures in it."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""The report of an evaluation: what was scored, how, and the tables."""
+"""Writes the report of an evaluation: what was scored, how, and the tables."""
 
 import datetime
 import importlib.metadata

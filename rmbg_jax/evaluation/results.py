@@ -1,4 +1,4 @@
-"""The scores of one system on one data set: averages, intervals, files."""
+"""Holds one system's scores on a data set: averages, intervals, files."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Scoring images one by one, in processes over the images.
+"""Scores images one by one, in several processes.
 
 JAX is not imported here: a process that scores starts in a second.
 """

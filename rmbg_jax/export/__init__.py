@@ -1,4 +1,4 @@
-"""Networks in the formats of other programs, ready for use without this one.
+"""Writes networks in other programs' formats, for use without this one.
 
 Every file holds the preprocessing's numbers (built in too), the architecture
 and whatever the checkpoint says of itself.

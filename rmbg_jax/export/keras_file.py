@@ -1,4 +1,4 @@
-"""Back to Keras: an `.h5` that the original project's code loads and runs.
+"""Writes an `.h5` that the Keras project's code loads and runs.
 
 Written with h5py and JSON alone, in the layout of a full model of Keras 2,
 which Keras 3 reads as well. Layers are named as in the original's files. As

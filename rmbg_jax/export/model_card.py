@@ -1,4 +1,4 @@
-"""A model card with the metadata that the Hugging Face hub reads."""
+"""Writes a model card with the metadata that the Hugging Face hub reads."""
 
 import json
 

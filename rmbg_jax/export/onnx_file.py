@@ -1,4 +1,4 @@
-"""ONNX: for onnxruntime and whatever else reads it.
+"""Writes ONNX, for onnxruntime and other programs.
 
 Photos as NumPy has them (uint8, channels last) go in, alpha comes out; batch
 normalisations are folded into the convolutions.

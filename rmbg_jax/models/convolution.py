@@ -1,4 +1,4 @@
-"""Convolution that is fast on a CPU too, and so are its gradients.
+"""Convolves fast on a CPU too, gradients included.
 
 3x3 convolutions between many channels go through `winograd.py`. For the others,
 XLA computes the gradient of a convolution with respect to its kernel as another
@@ -57,7 +57,7 @@ def init_kernel(
 
 
 def is_for_cpu(platform: str) -> bool:
-  """Whether to take the algorithms for a CPU.
+  """Returns whether to use the algorithms for a CPU.
 
   Args:
     platform: 'cpu' or another; '' for the one that JAX runs on.
@@ -76,7 +76,7 @@ def convolve(
   platform: str = '',
   **options: Any,  # Passed on unread.
 ) -> Float[Array, 'b h2 w2 f']:
-  """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call.
+  """Convolves as `jax.lax.conv_general_dilated`; for `flax.linen.Conv`.
 
   Args:
     x: Features.
@@ -138,7 +138,7 @@ def convolve_by_rows(
   rhs_dilation: tuple[int, ...],
   **options: Any,  # As of `convolve`.
 ) -> Float[Array, 'b h w f']:
-  """`convolve` with stride 1 and 'SAME', a sum over the kernel's rows.
+  """Convolves with stride 1 and 'SAME', as a sum over the kernel's rows.
 
   Shorter sums round less, for some more time.
   """
@@ -187,7 +187,7 @@ def _kernel_gradient(
   dy: Float[Array, 'b h w f'],
   shape: tuple[int, ...],
 ) -> Float[Array, 'kh kw c f']:
-  """One matrix product per row of the kernel.
+  """Returns the kernel's gradient, by a matrix product for each of its rows.
 
   With x padded by half a kernel, dkernel[i, j] is the sum over all pixels of
   x[row + i, column + j] dy[row, column]. Side by side, the dy of a row's

@@ -1,4 +1,4 @@
-"""From a configuration to the batches of a training."""
+"""Makes a training's batches from its configuration."""
 
 import hashlib
 import json

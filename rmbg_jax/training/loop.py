@@ -256,7 +256,7 @@ class Training:
     )
 
   def is_stopped_between_epochs(self) -> bool:
-    """Whether to stop here, with epochs left."""
+    """Returns whether to stop here, with epochs left."""
     steps = self.position.epoch * self.parts.data.steps_per_epoch
     asked = self.stop_request.reached(steps)
     return asked and self.position.epoch < self.config.train.epochs
@@ -379,7 +379,7 @@ def _prepare(
 
 
 def _is_main() -> bool:
-  """Whether this process is the one of several that prints and writes."""
+  """Returns whether this process is the one that prints and writes."""
   return jax.process_index() == 0
 
 

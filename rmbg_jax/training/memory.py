@@ -230,7 +230,7 @@ def _find_host_memory() -> int | None:
 
 
 def naming_keys(config: ml_collections.ConfigDict) -> Any:
-  """`runtime.naming_remedies` for a training."""
+  """Has errors of used up memory name a training's keys to change."""
   height, width = config.data.size
   return runtime.naming_remedies(
     f'It is too little for config.data.batch_size={config.data.batch_size} at '

@@ -99,5 +99,5 @@ def step_monitor(
 
 
 def is_over(state: MonitorState, settings: MonitorSettings) -> bool:
-  """Whether there has been no improvement for too long."""
+  """Returns whether there has been no improvement for too long."""
   return 0 < settings.stop_patience <= state.stop_wait

@@ -1,4 +1,4 @@
-"""Saves where a training stands, and goes on with it where that may be done."""
+"""Saves the position of a training and resumes it."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -146,7 +146,7 @@ def _to_trees(state: TrainState) -> dict[str, Any]:
 
 
 def _has_rate(saved: Any) -> bool:
-  """Whether the learning rate is in a checkpoint's optimiser state.
+  """Returns whether a checkpoint's optimiser state has the learning rate.
 
   Older ones have it there, by `optax.inject_hyperparams`, which puts it around
   everything else.

@@ -1,4 +1,4 @@
-"""Ending a training on request, at the same step on every host."""
+"""Ends a training on request, at the same step on every host."""
 
 import contextlib
 import signal
@@ -42,7 +42,7 @@ class StopRequest(contextlib.AbstractContextManager):
     self._previous = {}
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after this step; every process gets the same answer.
+    """Returns whether to stop after this step, the same in every process.
 
     Every process must ask after every step.
     """

@@ -346,7 +346,7 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
 
 
 def _show_one(result: service_lib.Result) -> tuple[Any, ...]:
-  """The values of slider, mask and download button."""
+  """Returns the values of slider, mask and download button."""
   return (
     (str(result.shown), str(result.image)),
     str(result.mask),

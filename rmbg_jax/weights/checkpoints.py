@@ -27,7 +27,7 @@ _policies = ocp.training.preservation_policies
 
 
 def has_checkpoints(workdir: Path) -> bool:
-  """Whether training has saved anything in this working directory."""
+  """Returns whether a training has saved anything in a working directory."""
   directory = workdir / _SUBDIRECTORY
   return directory.is_dir() and any(
     entry.name.isdigit() for entry in directory.iterdir()

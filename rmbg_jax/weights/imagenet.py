@@ -1,4 +1,4 @@
-"""Starting an encoder from ImageNet weights."""
+"""Starts an encoder from ImageNet weights."""
 
 from pathlib import Path
 

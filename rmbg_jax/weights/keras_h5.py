@@ -1,4 +1,4 @@
-"""Reading Keras HDF5 files, with h5py alone.
+"""Reads Keras HDF5 files, with h5py alone.
 
 Three layouts hold the original network or its encoder:
 

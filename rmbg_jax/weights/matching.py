@@ -1,4 +1,4 @@
-"""Putting foreign tensors into a network's variables, complete or not at all.
+"""Puts foreign tensors into a network's variables, all or none.
 
 Variables are addressed by flat keys such as
 `params/encoder/conv2_block1/conv1/kernel`.

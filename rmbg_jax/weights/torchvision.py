@@ -1,4 +1,4 @@
-"""Reading torchvision's `resnet50` state dict (`.safetensors` or `.pth`)."""
+"""Reads torchvision's `resnet50` state dict (`.safetensors` or `.pth`)."""
 
 from pathlib import Path
 

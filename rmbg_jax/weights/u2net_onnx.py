@@ -1,4 +1,4 @@
-"""Reading U2-Net and U2-Net-p from ONNX files, the published ones by name.
+"""Reads U2-Net and U2-Net-p from ONNX files, the published ones by name.
 
 PyTorch's exporter writes the convolutions in the order in which the authors'
 code runs them, and gives most weights no name but a number. So convolutions are

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: the machine, timing, processes, photos, networks.
+"""Helps the benchmarks: the machine, timing, processes, photos, networks.
 
 It imports little: what a benchmark measures may be an import.
 """
