@@ -1,6 +1,6 @@
 """Every setting there is, at the values the other configurations start from.
 
-The network and the sizes are the original project's. To train on a folder of
+The network and the sizes are the Keras project's. To train on a folder of
 your own photos (`Images/`, `Masks/`, optional `Dataset.csv`):
 
 ```bash

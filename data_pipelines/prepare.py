@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
   if left_out:
     examples = ', '.join(pair.image_path.name for pair in left_out[:3])
     reason = {
-      'original': 'the original project does not use P3M-500-P',
+      'original': 'the Keras project does not use P3M-500-P',
       'official': 'under the same names they are tested',
     }[flags.FLAGS.split]
     print(f'{len(left_out)} left out, as {reason}: {examples}')
@@ -139,13 +139,13 @@ def _define_flags() -> None:
     'cam',
     combine.COD10K_CHOICES,
     'Photos with a camouflaged object; also empty backgrounds; or also those '
-    'that show an object with an empty mask, as the original project does.',
+    'that show an object with an empty mask, as the Keras project does.',
   )
   flags.DEFINE_enum(
     'split',
     'official',
     list(combine.SPLITS),
-    "The publishers' splits, or the original project's at random, which trains "
+    "The publishers' splits, or the Keras project's at random, which trains "
     'on test sets: nothing trained so may be scored on them.',
   )
   flags.DEFINE_float(

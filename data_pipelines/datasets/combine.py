@@ -59,7 +59,7 @@ def name_pairs(
 def split_originally(
   pairs: Sequence[folder.Pair], share: float
 ) -> tuple[list[folder.Pair], list[folder.Pair]]:
-  """Splits at random what the original project trains on: 25,599 pairs.
+  """Splits at random what the Keras project trains on: 25,599 pairs.
 
   That is everything but P3M-500-P, test sets and empty masks included.
 

@@ -1,9 +1,9 @@
 """Writes an `.h5` that the Keras project's code loads and runs.
 
-Written with h5py and JSON alone, in the layout of a full model of Keras 2,
-which Keras 3 reads as well. Layers are named as in the original's files. As
-its notebook does, the user feeds BGR / 255 and takes the last of four outputs;
-a fixed layer `preprocess` makes of that what the network was trained with.
+Uses only h5py and JSON, in the layout of a full model of Keras 2, which Keras 3
+reads as well. Layers have that project's names. As in its notebook, the user
+feeds BGR / 255 and takes the last of four outputs; a fixed layer `preprocess`
+turns that into what the network was trained with.
 """
 
 import collections
@@ -33,7 +33,7 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a Keras model: BGR / 255 (b, h, w, 3) to probs (b, h, w, 4), any b.
 
   Raises:
-    UserError: for a network that is not the original's, at any widths, or a
+    UserError: for a network that is not that project's, at any widths, or a
       preprocessing that no layer does.
   """
   if not isinstance(loaded.model, unet.UNet):

@@ -65,7 +65,7 @@ class Preprocessing:
 
 # By name: those that the published ImageNet weights were trained with, under
 # the names of the encoder or its dialects; that of U2-Net's authors; and the
-# one of the original project, which feeds BGR / 255 to an encoder trained on
+# one of the Keras project, which feeds BGR / 255 to an encoder trained on
 # something else.
 _NORMALIZATIONS: dict[str, dict[str, Any]] = {
   'keras': {

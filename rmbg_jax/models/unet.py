@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from data_pipelines.io.errors import UserError
 from rmbg_jax.models import bridge, decoder, efficientnet, layers, resnet
 
-# Keras' defaults, which the original uses outside of its ResNet50.
+# Keras' defaults, which the Keras project uses outside of ResNet50.
 DECODER_EPSILON = 1e-3
 ENCODERS = ('resnet50', *efficientnet.VARIANTS)
 

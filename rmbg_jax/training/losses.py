@@ -33,7 +33,7 @@ _PYRAMID_LEVELS = 4  # As often as sizes, multiples of 16, can be halved.
 
 
 def compute_bce(logits: Maps, alpha: Maps) -> PerImage:
-  """Returns the mean binary cross-entropy: the original's loss."""
+  """Returns the mean binary cross-entropy: the Keras project's loss."""
   return jnp.mean(_bce(logits, alpha), axis=_PIXELS)
 
 

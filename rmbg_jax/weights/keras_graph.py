@@ -50,7 +50,7 @@ class Graph:
     return None
 
   def convs_after(self, name: str) -> list[str]:
-    """Returns the convolutions that read a layer, even through weightless ones."""
+    """Returns convolutions that read a layer, even through weightless ones."""
     found = []
     for consumer in self.consumers[name]:
       if self.kind(consumer) == 'Conv2D':
@@ -150,7 +150,7 @@ def find_by_rank(
 ) -> dict[str, str]:
   """Returns Keras' name of each layer after the encoder, without a graph.
 
-  Relies on the original's order: three dilated convolutions, the 1x1 that
+  Relies on the Keras project's order: three dilated convolutions, the 1x1 that
   mixes them, then three convolutions per block, of which the 1x1 is the
   shortcut; each is followed by a normalisation. Heads have one filter.
 

@@ -48,7 +48,7 @@ def read_model(path: Path) -> matching.ForeignModel:
   if not stage_sizes:
     raise errors.UserError(
       f'{path}: no ResNet50 encoder found (no layer conv1_conv and '
-      'conv2_block1_1_conv). Only models of the original project load.'
+      'conv2_block1_1_conv). Only models of the Keras project load.'
     )
   preprocess = [
     tensors.pop(f'{keras_preprocess.LAYER}/{part}', None) for part in CONV_PARTS
@@ -227,7 +227,7 @@ def _find_preprocessing(
   *,
   size: tuple[int, int],
 ) -> Preprocessing:
-  """Returns that of the layer `preprocess`, or the original's without one."""
+  """Returns that of the layer `preprocess`, BGR / 255 without one."""
   if (
     kernel is None or bias is None
   ):  # The original feeds BGR / 255 to the network.

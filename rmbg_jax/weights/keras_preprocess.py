@@ -1,6 +1,6 @@
 """The layer `preprocess` of exported Keras files.
 
-Whoever uses the original project's model feeds it BGR / 255. A fixed 1x1
+Whoever uses the Keras project's model feeds it BGR / 255. A fixed 1x1
 convolution behind the input turns that into what the network was trained with.
 """
 
