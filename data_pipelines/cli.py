@@ -19,7 +19,7 @@ _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 # Mended outside of the program, even where the error names no file.
 _SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
-# What is defined here is a flag of the module that asks for it.
+# Flags belong to the module that asks for them.
 flags.disclaim_key_flags()
 
 
@@ -119,8 +119,8 @@ def run(
     parse: Sets the flags from a command line and returns what is left of it.
   """
   if module != '__main__':
-    # To --help, absl answers with what it knows of the file that was started:
-    # for an installed command, not the module, but a few lines that import it.
+    # absl's --help shows the started file's docstring and flags. For an
+    # installed command, that file only imports the module.
     started = sys.modules['__main__']
     started.__doc__ = sys.modules[module].__doc__
     for flag in flags.FLAGS.get_key_flags_for_module(module):
@@ -136,7 +136,7 @@ def run(
     try:
       main(argv)
     finally:
-      sys.stdout.flush()  # What is wrong with it is said here, not at the end.
+      sys.stdout.flush()  # Errors of the output appear here, not at exit.
 
   with reporting():
     app.run(run_main, flags_parser=parse_flags)
@@ -204,8 +204,8 @@ def _give_up_closed_output(error: Exception) -> None:
     return
   output = select.poll()
   output.register(sys.stdout, select.POLLERR)
-  if output.poll(0):  # Else it is another pipe.
-    # Python would flush it once more, and complain.
+  if output.poll(0):  # Else another pipe broke.
+    # Python would complain when it flushes the output at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(1) from None
 

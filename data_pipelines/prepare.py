@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     )
     rejected += [('', problem) for problem in problems]
     prepare_lib.write_rejected(out / prepare_lib.REJECTED_NAME, rejected)
-  except errors.UserError:  # Also of a missing file, which is an OSError too.
+  except errors.UserError:  # Includes a missing file, which is an OSError too.
     raise
   except OSError as error:
     raise errors.UserError(

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
   """Serves the page until SIGINT or SIGTERM."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  # What is below is cleaned up.
+  # Exit normally, so that the folders below are deleted.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
   # Uploads and results are gone when the page is.
   with tempfile.TemporaryDirectory(
@@ -45,7 +45,7 @@ def _serve(folder: Path) -> None:
     )
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')
-  # Read when it is imported.
+  # Gradio reads it at import.
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)

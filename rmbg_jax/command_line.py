@@ -20,7 +20,7 @@ CONFIGS = next(
   for parent in (Path(__file__).parent, Path(__file__).parents[1])
   if (folder := parent / 'configs').is_dir()
 )
-# What of a configuration are paths.
+# Keys of a configuration that hold paths.
 _CONFIG_PATHS = (
   'data.dir',
   'data.device.cache_dir',
@@ -28,7 +28,7 @@ _CONFIG_PATHS = (
   'model.encoder.weights',
 )
 
-# What is defined here is a flag of the module that asks for it.
+# Flags belong to the module that asks for them.
 flags.disclaim_key_flags()
 
 
@@ -146,7 +146,7 @@ def _parse_with_config(argv: Sequence[str]) -> list[str]:
   except (AttributeError, KeyError, TypeError) as error:
     problem = _describe_wrong_setting(argv, error)
     if not problem:
-      raise  # Of the configuration's own code.
+      raise  # A mistake in the configuration's own code.
     raise errors.UserError(problem) from error
   _expand_paths(config)
   return rest
@@ -158,7 +158,7 @@ def _parse_all(argv: list[str]) -> list[str]:
   except flags.Error as error:
     cause = error
     while cause := cause.__context__:
-      # Around what a configuration says, ml_collections puts its traceback.
+      # ml_collections wraps a configuration's error in a traceback.
       if isinstance(cause, errors.UserError) and not cause.__context__:
         raise cause from None
     return app.parse_flags_with_usage(argv)

@@ -28,8 +28,8 @@ from data_pipelines import cli
 from data_pipelines.io import errors, parallel
 from rmbg_jax.evaluation import benchmarks, columns
 
-# From a data set to its predictions, in the order of its pairs: files, arrays,
-# or what went wrong.
+# Returns a data set's predictions in the order of its pairs: files, arrays, or
+# error messages.
 Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
 _CHECKPOINT = cli.define_paths(
@@ -140,14 +140,14 @@ def _evaluate() -> list[str]:
       taken = {other.name for other in data_sets}
       name = _make_unique(found.name, found.directory, taken)
       data_sets.append(dataclasses.replace(found, name=name))
-  # All are opened before any is scored, so that none is refused in the end.
+  # Open all before scoring any, so that none is refused at the end.
   systems: dict[str, dict[str, Any]] = {}
   predicts: dict[str, Predict] = {}
   for opener, paths in (
     (_open_checkpoint, _CHECKPOINT.value),
     (_open_folder, _PREDICTIONS.value),
   ):
-    for path in paths:  # Not as a Path: hf://OWNER/NAME is none.
+    for path in paths:  # A Path would break hf://OWNER/NAME.
       name = (
         Path(path).stem if Path(path).is_file() else Path(path).absolute().name
       )

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     )
   runtime.start()
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    # What is None is found in the environment.
+    # None: taken from the environment.
     jax.distributed.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )

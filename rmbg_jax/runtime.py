@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from data_pipelines.io import errors
 from rmbg_jax.weights import download
 
-# As JAX names it to those who listen.
+# JAX's name of the event.
 COMPILATION = '/jax/core/compile/backend_compile_duration'
 _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 

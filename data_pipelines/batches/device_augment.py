@@ -88,7 +88,7 @@ class DeviceAugment:
       key: All that the result depends on besides.
     """
     (count,) = index.shape
-    # In one go: XLA takes long to compile many draws.
+    # One draw: XLA takes long to compile many.
     draws = iter(jax.random.uniform(key, (_DRAWS, count)))
     replaced = (next(draws) < self.background) | (smallest > 1)
     lowest = jnp.maximum(self.min_scale, smallest)
@@ -159,7 +159,7 @@ class DeviceAugment:
     """Blurs some images and adds noise to some."""
     chosen = [next(draws)[:, None, None, None] for _ in range(4)]
     if self.blur:
-      # What looks alike at different sizes: 0.5 to 2 pixels at 512.
+      # 0.5 to 2 pixels at 512, so that it looks alike at any size.
       unit = min(image.shape[1:3]) / 512
       sigma = unit * (0.5 + 1.5 * chosen[0])
       blurred = _blur(image, sigma, reach=int(6 * unit + 1))
@@ -178,8 +178,8 @@ def _to_uint8(values):
 def _sample(pixels, index, y, x):
   """Returns bilinear samples (b, h, w, c); beyond the border, its pixels."""
   height, width = pixels.shape[1:3]
-  # In whole 1/256 pixels: XLA may compute a coordinate twice, rounded in two
-  # ways, and the whole part of one would go with the rest of the other.
+  # Whole 1/256 pixels: XLA may compute a float twice with different rounding,
+  # so that whole part and fraction would not belong together.
   y, x = (jnp.round(256 * at).astype(jnp.int32) for at in (y, x))
   top, left = y // 256, x // 256
   down, right = ((at % 256)[..., None] / 256 for at in (y, x))

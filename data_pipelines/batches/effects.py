@@ -69,7 +69,7 @@ def look(
   extent = extent or picture.shape[1::-1]
   needed = math.ceil(height / scale), math.ceil(width / scale)
   across, down = images.find_blocks(extent, size=needed)
-  # From pixel to pixel of the result, if all of the picture is seen.
+  # Picture pixels per pixel of the result, if all of it is seen.
   step_x, step_y = extent[0] / across / width, extent[1] / down / height
   pixels = _reduce(picture, across, down)
   pixels = _soften(pixels, scale * step_x, scale * step_y)
@@ -204,7 +204,7 @@ def _fill(
   height, width = image.shape[:2]
   if known.min() == 1 or height == width == 1:
     return image
-  # To even sizes; the doubled edge has no weight of its own.
+  # Pad to even sizes; the doubled edge has weight 0.
   pad = ((0, height % 2), (0, width % 2), (0, 0))
   weight = np.pad(known, pad)
   total = _sum_blocks(np.pad(image, pad) * weight)

@@ -155,7 +155,7 @@ class Augment:
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
     hue = rng.uniform(-1, 1) * self.color / 10
     blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)
-    # What looks alike at different sizes: a blur of .5 to 2 pixels at 512.
+    # .5 to 2 pixels at 512, so that the blur looks alike at any size.
     radius = rng.uniform(0.5, 2) * min(image.shape[:2]) / 512
     deviation = rng.uniform(2, 12)
     seed = int(rng.integers(2**31))

@@ -79,6 +79,6 @@ def _read_list(path: Path) -> set[str]:
       f'{path} is missing. Expected\n{TREE}\nA folder of your own needs no '
       'lists: it is read as the data set "folder".'
     )
-  # As the names of files: of any bytes, and with any separator but these.
+  # File names hold any bytes, line separators included, except these.
   lines = path.read_text('utf-8-sig', 'surrogateescape').split('\n')
   return {line.strip() for line in lines if line.strip()}

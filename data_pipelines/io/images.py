@@ -27,8 +27,8 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
   *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
 }
 
-# All that is ever opened, by Pillow's names. It knows many more, of which some
-# start other programs (EPS: Ghostscript).
+# The only formats opened, by Pillow's names. Some of its others start programs
+# (EPS: Ghostscript).
 _FORMATS = (
   *('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'JPEG2000', 'AVIF', 'HEIF'),
 )
@@ -36,7 +36,7 @@ for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
 
-# How what is stored becomes upright, by the EXIF orientation.
+# EXIF's orientation tag, and the turns that make pixels upright.
 _ORIENTATION = 0x0112
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,15 +49,15 @@ _TURNS = {
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
 
-# Of the size that is wanted, what averaging blocks of pixels must leave: with
-# this share it is as near to an ideal filter as a box filter is.
+# Share of the wanted size that averaging blocks must leave: as near to an ideal
+# filter as a box filter.
 _KEPT = 0.95
 
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _MOST_PROFILE = 32 * 2**20  # Bytes of a colour profile.
 
-# Of 255, by which channels may differ in what counts as grey, and pixels from
-# what counts as one colour: lossy files and roundings.
+# Differences, of 255, that lossy files and rounding make between channels of
+# grey and between pixels of one colour.
 _GREY_TOLERANCE = 8
 _COLOUR_TOLERANCE = 16
 
@@ -83,7 +83,7 @@ class Encoded:
 Source = str | os.PathLike | bytes | Encoded
 
 
-# Kinds of values of which it is not said what stands for all.
+# Kinds of values whose full foreground may differ from file to file.
 SCALED = ('integers', 'wide integers', 'floats')
 
 
@@ -177,7 +177,7 @@ def read_orientation(image: Image.Image) -> int:
   """
   try:
     value = image.getexif().get(_ORIENTATION)
-  except Exception:  # Whatever a broken EXIF raises, the pixels are good.
+  except Exception:  # Pixels are good even with a broken EXIF.
     return 1
   return int(value) if isinstance(value, Real) and value in _TURNS else 1
 

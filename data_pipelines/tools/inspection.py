@@ -12,12 +12,12 @@ from data_pipelines.datasets import folder
 from data_pipelines.io import images
 from data_pipelines.io.errors import UserError
 
-# Of 128 bits; unrelated photos differ in about half of them.
+# Bits of 128 that may differ; unrelated photos differ in about half.
 NEAR = 4
 # Values of 255 that are neither foreground nor background.
 _BETWEEN = slice(26, 230)
 TROUBLES = ('unreadable', 'size mismatch', 'unclear mask')
-_MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
+_MOST_DUPLICATES = 1000  # A set of one picture has millions.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

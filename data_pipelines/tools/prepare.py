@@ -191,7 +191,7 @@ def _check_options(out: Path, options: dict) -> None:
     )
   with files.write_atomically(path) as partial:
     partial.write_text(json.dumps(options))
-  for stale in out.glob('*/.*.partial'):  # Of a run that was killed.
+  for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()
 
 

@@ -147,7 +147,7 @@ def _read(
     source = directory.name.lower()
     pairs = p3m.read_p3m(directory.resolve().parents[1], problems)
     return [pair for pair in pairs if pair.source == source], True
-  # Each set by something that no other has.
+  # Each set is recognised by something that no other has.
   for mark, read in (
     ('P3M-500-*/mask', p3m.read_p3m),
     ('Test/GT_Object', cod10k.read_cod10k),

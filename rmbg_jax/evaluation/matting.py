@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 _SIGMA = 1.4  # Of the gradient's Gaussian, in pixels.
-_STEP, _TOLERANCE = 0.1, 0.15  # Of the connectivity.
+_STEP, _TOLERANCE = 0.1, 0.15  # Of the connectivity error.
 
 
 def make_unknown_band(

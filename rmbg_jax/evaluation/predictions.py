@@ -15,9 +15,9 @@ from data_pipelines.datasets import folder
 from data_pipelines.io import images
 from data_pipelines.io.errors import MissingFileError, UserError
 
-# By the first letter of Pillow's modes.
+# Kinds of values by the first letter of Pillow's modes.
 _KINDS = {'F': 'floats', 'I': 'wide integers'}
-# What a file must exceed to say what stands for all in files of its kind.
+# A value above this shows which value is full foreground, by kind of file.
 _TELLING = {'integers': 1, 'wide integers': 32767, 'floats': 127}
 _ENOUGH = 50
 
@@ -63,7 +63,7 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
         plane = images.read_plane(images.turn_upright(image))
         low, high = images.find_extremes(plane.values)
     except UserError:
-      continue  # Said when it is scored.
+      continue  # Scoring reports it.
     if plane.stored != kind:
       continue  # Its range is known.
     found = ranges.setdefault(kind, [0, 0.0, 0.0, path])
@@ -172,7 +172,7 @@ def name_masks(pairs: Sequence[folder.Pair]) -> dict[str, str]:
 
 def describe_checkpoint(
   path: str,
-  loaded: Any,  # Of `load_model`, whose module brings JAX.
+  loaded: Any,  # A `LoadedModel`; its module imports JAX.
 ) -> dict[str, Any]:
   """Returns what a table says of a checkpoint.
 
@@ -214,7 +214,7 @@ def _hash(path: Path, variables: Any) -> dict[str, str]:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
   from flax import traverse_util
 
-  # Not the files of a training's folder: they hold times and paths.
+  # Hash the weights, not the folder's files, which hold times and paths.
   digest = hashlib.sha256()
   flat = traverse_util.flatten_dict(variables, sep='/')
   for key in sorted(flat):

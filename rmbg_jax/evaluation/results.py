@@ -169,7 +169,7 @@ def save_results(results: Results, directory: Path) -> None:
     files.write_atomically(directory / 'curves.npz') as partial,
     partial.open('wb') as file,
   ):
-    # Half the bytes; the seventh digit of a curve says nothing.
+    # Half the bytes: six digits of a curve are enough.
     curves = {k: v.astype(np.float32) for k, v in results.curves.items()}
     np.savez_compressed(file, allow_pickle=False, **curves)
 

@@ -13,7 +13,7 @@ import py_sod_metrics
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-# Of the diagonal; the width that boundary IoU looks at.
+# Width of boundary IoU's band, as a share of the diagonal.
 _BOUNDARY_SHARE = 0.02
 
 

@@ -185,7 +185,7 @@ def _compute(
 ) -> Score:
   share = truth / 255
   mae = float(np.abs(alpha - share).mean())
-  # Of a soft matte, any pixel is something; of a mask, those it is rounded to.
+  # Any value counts in a soft matte, only those above one half in a mask.
   if truth.max() <= (128 if 'saliency' in job.kinds else 0):
     area = float(np.mean(alpha > 0.5))
     return Score(empty=True, values={'mae_raw': mae, 'area_raw': area})

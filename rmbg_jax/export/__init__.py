@@ -12,8 +12,8 @@ from rmbg_jax.weights import load, release
 
 RELEASE = '.safetensors'
 
-# What writes a file of that ending, from (path, loaded network). Imported when
-# it does: a prediction needs `program.py` alone.
+# Writers by file ending; they take (path, loaded network). Imported at use,
+# since prediction needs only `program.py`.
 _WRITERS = {
   '.onnx': ('onnx_file', 'save_onnx'),
   '.stablehlo': ('stablehlo', 'save_stablehlo'),

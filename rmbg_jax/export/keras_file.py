@@ -23,7 +23,7 @@ from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import unet
 from rmbg_jax.weights import keras_h5, keras_preprocess, load, release
 
-# Of the layout; both versions of Keras check that there is one.
+# Version of the layout; Keras 2 and 3 check that there is one.
 _KERAS_VERSION = '2.15.0'
 
 _INPUT = 'input_1'
@@ -261,7 +261,7 @@ class _Model:
     return [self._variables[key] for key in wanted if key in self._variables]
 
 
-# How Keras names layers that get no name.
+# Keras' default names of layers.
 _BASE_NAMES = {
   'Activation': 'activation',
   'Add': 'add',

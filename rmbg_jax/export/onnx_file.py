@@ -18,7 +18,7 @@ from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import load, release
 
-# What onnxruntime 1.20 and newer run; 18 has `axes` for Resize.
+# onnxruntime 1.20 and newer run these; 18 has `axes` for Resize.
 _OPSET, _IR_VERSION = 18, 8
 
 

@@ -10,7 +10,7 @@ from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import efficientnet, u2net
 from rmbg_jax.models.unet import UNet
 
-# How many stages the encoders have.
+# Number of stages of each encoder.
 ENCODER_STAGES = {
   'resnet50': 4,
   **dict.fromkeys(efficientnet.VARIANTS, len(efficientnet.FEATURES)),

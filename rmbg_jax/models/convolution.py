@@ -136,7 +136,7 @@ def convolve_by_rows(
   padding: Padding,
   *,
   rhs_dilation: tuple[int, ...],
-  **options: Any,  # As of `convolve`.
+  **options: Any,  # As in `convolve`.
 ) -> Float[Array, 'b h w f']:
   """Convolves with stride 1 and 'SAME', as a sum over the kernel's rows.
 

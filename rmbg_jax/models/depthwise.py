@@ -82,7 +82,7 @@ def _forward(x, kernel, stride):
 def _backward(stride, saved, dy):
   x, kernel = saved
   kh, kw = kernel.shape[:2]
-  # What a stride has left out are zeros; then it is a convolution again.
+  # With zeros where a stride left pixels out, this is a convolution again.
   over = [
     (side - k) % stride for side, k in zip(x.shape[1:3], (kh, kw), strict=True)
   ]
@@ -129,7 +129,7 @@ def _kernel_gradient(
 
     return total + jax.lax.map(sum_row, jnp.arange(kh))[:, :, None], None
 
-  # Of bfloat16, too many terms would be lost.
+  # A sum in bfloat16 would lose too many terms.
   exact = jnp.promote_types(dy.dtype, jnp.float32)
   zeros = jnp.zeros(kernel.shape, exact)
   total, _ = jax.lax.scan(add_image, zeros, (x, dy))

@@ -36,7 +36,7 @@ class Stage(NamedTuple):
   stride: int
 
 
-# Of EfficientNet-Lite 0.
+# Stages of EfficientNet-Lite 0.
 _STAGES = (
   Stage(1, 16, 1, 3, 1),
   Stage(2, 24, 6, 3, 2),
@@ -47,7 +47,7 @@ _STAGES = (
   Stage(1, 320, 6, 3, 1),
 )
 _STEM_FILTERS = 32
-# Width and depth as multiples of those.
+# Width and depth of the variants, as multiples of those.
 VARIANTS = {
   'efficientnet_lite0': (1.0, 1.0),
   'efficientnet_lite1': (1.0, 1.1),

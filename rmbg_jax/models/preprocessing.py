@@ -63,10 +63,9 @@ class Preprocessing:
     return cls(**values)
 
 
-# By name: those that the published ImageNet weights were trained with, under
-# the names of the encoder or its dialects; that of U2-Net's authors; and the
-# one of the Keras project, which feeds BGR / 255 to an encoder trained on
-# something else.
+# By name: the ones of published ImageNet weights (named as the encoder or its
+# dialect), of U2-Net's authors, and of the Keras project, which feeds BGR / 255
+# to an encoder trained on other input.
 _NORMALIZATIONS: dict[str, dict[str, Any]] = {
   'keras': {
     'channels': 'bgr',

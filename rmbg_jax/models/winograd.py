@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# By m: the transforms of input rows, kernel rows and (transposed) output rows,
-# the paper's B^T, G and A^T. m = 1 is the definition itself.
+# Transforms of input, kernel and (transposed) output rows by m, the paper's
+# B^T, G and A^T. m = 1 is plain convolution.
 _TRANSFORMS = {
   1: (
     ((1, 0, 0), (0, 1, 0), (0, 0, 1)),

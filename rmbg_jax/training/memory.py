@@ -20,7 +20,7 @@ from rmbg_jax import runtime
 from rmbg_jax.models import convolution
 from rmbg_jax.training import setup, state
 
-# What may be 'auto'; the value that the step is tried with first.
+# Keys that may be 'auto', with the value to try first.
 KEYS = {'model.remat': False, 'optimizer.accumulation': 1}
 # Evaluation, batches that are read ahead and what cannot be packed tightly take
 # the rest.
@@ -133,7 +133,7 @@ def search(
       return (remat, counts[0]), needed
   index = 1
   while index < len(counts):
-    # Even if all of it were shared out, so many parts would be needed.
+    # So many parts are needed even if all memory divides among them.
     least = counts[index - 1] * needed / limit if needed is not None else 0
     while index < len(counts) - 1 and counts[index] < least:
       index += 1

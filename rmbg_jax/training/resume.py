@@ -23,7 +23,7 @@ CHANGEABLE = (
   'config.data.buffer',
   'config.data.device.cache_dir',
 )
-# What checkpoints that do not name a setting were made with.
+# Values of settings that older checkpoints do not name.
 _BEFORE = {
   'architecture.encoder.name': 'resnet50',
   'config.model.encoder.name': 'resnet50',

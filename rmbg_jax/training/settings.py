@@ -41,7 +41,7 @@ _SHARES = {
   'optimizer.plateau.factor': '(0, 1)',
   'optimizer.ema_decay': '[0, 1)',
 }
-# What it must be, and what may be said instead.
+# Check of the value if it is not 'auto', and what it may be in words.
 _OR_AUTO = {
   'model.remat': (lambda value: isinstance(value, bool), 'True, False'),
   'optimizer.accumulation': (

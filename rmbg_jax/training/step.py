@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, state
 
-# What a step says of itself; one array, so that reading it is one transfer.
+# Figures of a step, as one array, so that reading them is one transfer.
 METRICS = ('loss', 'grad_norm', 'param_norm', 'update_norm')
 Metrics = Float[Array, '4']
 TrainStep = Callable[

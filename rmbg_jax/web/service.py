@@ -22,11 +22,11 @@ from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.inference import report as report_lib
 
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
-# What may be asked for; 'cutout' is a composite where there is a background.
+# Kinds on offer; 'cutout' is a composite where there is a background.
 KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
 # Requests that are worked on at once; each uses all cores.
 AT_ONCE = 2
-# How long results are there to be downloaded.
+# Lifetime of results that wait for their download.
 KEPT_SECONDS = 3600
 
 # Files that browsers show; of others they get a JPEG of at most this side.
@@ -331,7 +331,7 @@ class Service:
     finally:
       with self._cleaning:
         self._at_work.discard(folder)
-        # It is kept from now on, not from the request's beginning.
+        # The lifetime begins now, not with the request.
         with contextlib.suppress(OSError):
           os.utime(folder)
 

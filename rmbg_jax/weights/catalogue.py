@@ -18,8 +18,8 @@ from data_pipelines.io import errors
 from rmbg_jax.weights import download, hub, release, u2net_onnx
 
 _NOT_STATED = 'none stated'
-# Of the pictures that the shipped weights were trained on, as their publishers
-# state them; docs/model_card.md says who they are.
+# Terms of the shipped weights' training data, as its publishers state them;
+# docs/model_card.md names them.
 _DATA_TERMS = {
   'butterfly': 'MIT',
   'caltech101': 'CC BY 4.0 by its publisher',
@@ -65,14 +65,14 @@ class Checkpoint:
   scores: Mapping[str, Mapping[str, float]]
 
 
-# Of the files in `u2net_onnx.PUBLISHED`: bytes, parameters, data, scores.
+# Bytes, parameters, data and scores of files in `u2net_onnx.PUBLISHED`.
 _U2NETS = {
   'u2net': (175_997_641, 44_009_869, {'DUTS-TR': _NOT_STATED}, {}),
   'u2netp': (
     4_574_861,
     1_131_181,
     {'DUTS-TR': _NOT_STATED},
-    # As its authors stretch masks; docs/model_card.md.
+    # With stretched masks; docs/model_card.md.
     {'val': {'iou': 0.757, 'mae': 0.083}},
   ),
   'u2net_human_seg': (

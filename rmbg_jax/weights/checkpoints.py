@@ -162,7 +162,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
   def restore(
     self,
-    trees: Mapping[str, Any],  # As `save` takes them.
+    trees: Mapping[str, Any],  # As for `save`.
     *,
     step: int,
     partial: bool = False,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from data_pipelines.io import errors
 
 PREFIX = 'hf://'
-# What an address without a file means, as elsewhere on the hub.
+# File of an address without one, as elsewhere on the hub.
 DEFAULT_FILE = 'model.safetensors'
 # None of these can run code when it is read; pickles can.
 SUFFIXES = ('.safetensors', '.h5', '.hdf5', '.onnx')
@@ -128,7 +128,7 @@ def import_hub(text: str):
       f'{text}: the hub needs one more package: pip install huggingface_hub, '
       "or pip install -e '.[hub]' in a checkout."
     ) from error
-  for client in ('httpx', 'httpx2'):  # Each request would be a line.
+  for client in ('httpx', 'httpx2'):  # They log a line per request.
     logging.getLogger(client).setLevel(logging.WARNING)
   return huggingface_hub
 

@@ -27,7 +27,7 @@ from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
 
-# What Keras calls the weights of `layers.CONV_KEYS` and `NORM_KEYS`.
+# Keras' names of the weights in `layers.CONV_KEYS` and `NORM_KEYS`.
 CONV_PARTS = ('kernel', 'bias')
 NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # The last stage and the classifier, which the encoder does without.
@@ -99,7 +99,7 @@ def read_model(path: Path) -> matching.ForeignModel:
     'bn_momentum': momentum,
   }
   description = attributes.get(release.DESCRIPTION, {})
-  description.pop('interface', None)  # Of the file, not of the network.
+  description.pop('interface', None)  # It describes the file, not the network.
   try:
     preprocessing = _find_preprocessing(
       *preprocess, description.get('preprocessing'), size=size

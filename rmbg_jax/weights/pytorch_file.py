@@ -75,7 +75,7 @@ class _Tensor(NamedTuple):
   storage: _Storage
   offset: int
   shape: tuple[int, ...]
-  strides: tuple[int, ...]  # In values.
+  strides: tuple[int, ...]  # Counted in values, not bytes.
 
 
 # Counts batches for PyTorch; nothing here reads it.

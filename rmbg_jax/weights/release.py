@@ -84,7 +84,7 @@ def describe(
     'preprocessing': preprocessing.to_dict(),
     **statements,
   }
-  # Of use to the training alone, on the machine that it ran on.
+  # Useful only to the training, on its own machine.
   for key in ('position', 'data'):
     kept.pop(key, None)
   if 'config' in kept:

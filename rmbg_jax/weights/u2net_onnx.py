@@ -24,7 +24,7 @@ from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.weights import download, matching, release
 
-# As converted by rembg; its release lists the MD5 of its files.
+# Converted by rembg, whose release lists the MD5 of its files.
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
 PUBLISHED = {
   'u2net': (
@@ -214,7 +214,7 @@ def _norm_parts(
   conv: _Conv, tensors: Mapping[str, np.ndarray], filters: int
 ) -> dict[str, np.ndarray]:
   """Returns scale, bias, mean and variance of what follows a convolution."""
-  if not conv.norm:  # Folded: one that changes nothing.
+  if not conv.norm:  # Folded: an identity.
     values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)
     return {
       f'{conv.weight} (folded {part})': np.full(filters, value, np.float32)
