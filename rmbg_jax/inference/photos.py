@@ -6,6 +6,7 @@ said in words.
 """
 
 import dataclasses
+import importlib
 import io
 from pathlib import Path
 
@@ -15,10 +16,6 @@ from PIL import Image, ImageCms
 
 from data_pipelines.io import errors, images
 
-try:  # OpenCV keeps 16-bit colour, which Pillow reduces to 8 bits.
-  import cv2
-except ImportError:
-  cv2 = None
 try:
   import pillow_heif
 
@@ -180,8 +177,14 @@ def _has_16_bits(image: Image.Image) -> bool:
 def _read_16_bits(
   source: images.Source, orientation: int
 ) -> UInt16[np.ndarray, 'h w 3'] | None:
-  """Returns the upright colours, or None where OpenCV cannot give them."""
-  if cv2 is None:
+  """Returns the upright colours, or None where OpenCV cannot give them.
+
+  Pillow reduces them to 8 bits.
+  """
+  try:
+    # A tenth of a second, for files of that kind alone.
+    cv2 = importlib.import_module('cv2')
+  except ImportError:
     return None
   if isinstance(source, images.Encoded):
     source = source.read_bytes()

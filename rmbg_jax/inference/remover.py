@@ -26,7 +26,7 @@ from rmbg_jax.inference import foreground, rendering
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement as refinement_lib
 from rmbg_jax.models import program as program_lib
-from rmbg_jax.weights import load
+from rmbg_jax.weights import load, trace_cache
 
 _NO_REFINEMENT = refinement_lib.Refinement()
 
@@ -127,7 +127,17 @@ class BackgroundRemover:
       probs = total / len(sizes)
       return _stretch_range(probs) if stretch else probs
 
-    self._compute_probs = jax.jit(compute_probs)
+    if len(devices) > 1:
+      self._compute_probs = jax.jit(compute_probs)
+    else:
+      shape = (self.batch_size, *self._size, 3)
+      self._compute_probs = trace_cache.keep_program(
+        compute_probs,
+        (self._weights, jax.ShapeDtypeStruct(shape, np.uint8)),
+        loaded.model,
+        loaded.preprocessing,
+        (sizes, flip, stretch),
+      )
 
   @classmethod
   def from_checkpoint(

@@ -1,6 +1,7 @@
 """One way to load a trained network, whatever it is stored as."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rmbg_jax import models
 from rmbg_jax.models import convolution
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import hub, matching, release, u2net_onnx
+from rmbg_jax.weights import hub, matching, release, trace_cache, u2net_onnx
 
 # Names the default weights that come with the project.
 RELEASED = 'released'
@@ -202,7 +203,20 @@ def _load_foreign(
 
 def _shapes(model: nn.Module) -> Variables:
   """Returns the network's variables as shapes, computing nothing."""
-  with convolution.tracing_shapes():
-    return jax.eval_shape(
-      lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    )
+
+  def trace() -> bytes:
+    with convolution.tracing_shapes():
+      traced = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+      )
+    flat = traverse_util.flatten_dict(traced, sep='/')
+    return json.dumps(
+      {key: (leaf.shape, leaf.dtype.name) for key, leaf in flat.items()}
+    ).encode()
+
+  found = json.loads(trace_cache.keep(trace, 'shapes', model))
+  flat = {
+    key: jax.ShapeDtypeStruct(tuple(shape), dtype)
+    for key, (shape, dtype) in found.items()
+  }
+  return traverse_util.unflatten_dict(flat, sep='/')

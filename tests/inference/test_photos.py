@@ -1,6 +1,7 @@
 """Photos of every kind, with their bits, colours and profiles."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_16_bits_are_kept(form):
 
 
 def test_16_bits_without_opencv_are_reduced_and_it_is_said(monkeypatch):
-  monkeypatch.setattr(photos, 'cv2', None)
+  monkeypatch.setitem(sys.modules, 'cv2', None)
   photo = photos.read_photo(_encode_16(_pixels(dtype=np.uint16)))
   assert photo.deep is None
   assert 'reduced from 16 to 8 bits' in photo.notes[0]

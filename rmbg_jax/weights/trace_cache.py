@@ -1,0 +1,82 @@
+"""Keeps what tracing finds out for the next process, beside compiled programs.
+
+Where JAX has no folder for compiled programs (`runtime.start` gives it one),
+nothing is kept.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from data_pipelines.io import files
+
+
+def keep(make: Callable[[], bytes], *parts: Any) -> bytes:
+  """Returns what `make` returned when it was called with the same parts.
+
+  In this version of the project and its libraries, whose files may have
+  changed without a new number.
+
+  Args:
+    make: called where nothing is kept.
+    *parts: all that its result depends on besides, told apart by their texts.
+  """
+  folder = jax.config.jax_compilation_cache_dir
+  if not folder:
+    return make()
+  text = repr((jax.__version__, jax.lib.__version__, _list_sources(), parts))
+  name = hashlib.sha256(text.encode()).hexdigest()
+  path = Path(folder) / 'rmbg_jax' / name
+  with contextlib.suppress(OSError, ValueError):  # Not there, or damaged.
+    digest, content = path.read_bytes().split(b'\n', 1)
+    if digest == hashlib.sha256(content).hexdigest().encode():
+      return content
+  content = make()
+  digest = hashlib.sha256(content).hexdigest().encode()
+  with (
+    contextlib.suppress(OSError),  # A full disk costs time alone.
+    files.write_atomically(path) as partial,
+  ):
+    partial.write_bytes(digest + b'\n' + content)
+  return content
+
+
+def keep_program(
+  function: Callable[..., Any], arguments: Any, *parts: Any
+) -> Callable[..., Any]:
+  """Returns a function, jitted; it is not traced where it is kept.
+
+  Args:
+    function: to be called on one device.
+    arguments: arrays or their shapes, a tuple.
+    *parts: all that the function depends on besides.
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    return jax.jit(function)
+  shapes = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
+  )
+  config = jax.config
+  content = keep(
+    lambda: bytes(export.export(jax.jit(function))(*shapes).serialize()),
+    jax.default_backend(),
+    (config.jax_enable_x64, config.jax_default_matmul_precision),
+    shapes,
+    *parts,
+  )
+  return jax.jit(export.deserialize(bytearray(content)).call)
+
+
+def _list_sources() -> list[tuple[str, int, int]]:
+  """Returns names, times and sizes of this package's files."""
+  package = Path(__file__).parents[1]
+  found = []
+  for path in sorted(package.rglob('*.py')):
+    status = path.stat()
+    found.append((str(path), status.st_mtime_ns, status.st_size))
+  return found
