@@ -30,7 +30,9 @@ from data_pipelines.tools import prepare as prepare_lib
 def main(argv: list[str]) -> None:
   """Makes what the flags describe; exits with 1 if a file was rejected."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:

@@ -86,7 +86,9 @@ _ALLOW = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   """Does what the flags say; exits with 1 if any image could not be scored."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   _check_flags()
   cli.check_folder(Path(_OUTPUT.value), 'output')
   try:
@@ -111,9 +113,9 @@ def _check_flags() -> None:
       raise app.UsageError('--compare takes two folders: --compare=A,B.')
     return
   if not _DATA.value:
-    raise app.UsageError('--data is missing: what to score on.')
+    raise app.UsageError('--data is missing. Pass the data sets to score on.')
   if not _CHECKPOINT.value and not _PREDICTIONS.value:
-    raise app.UsageError('Pass --checkpoint or --predictions: what to score.')
+    raise app.UsageError('Pass what to score: --checkpoint or --predictions.')
   if not set(_METRICS.value) <= set(columns.METRICS):
     raise app.UsageError(
       f'--metrics={",".join(_METRICS.value)}: choose from '

@@ -280,7 +280,7 @@ def find_extremes(values: np.ndarray) -> tuple[float, float]:
 
 
 def find_scale(low: float, high: float, *, floats: bool) -> int:
-  """Returns what stands for all in values from `low` to `high`.
+  """Returns the value of full foreground among values from `low` to `high`.
 
   Of one image or, better, of many.
 
@@ -304,8 +304,7 @@ def find_scale(low: float, high: float, *, floats: bool) -> int:
       return 65535
     remedy = 'store 8 bits, or all of 16 bits'
   raise UserError(
-    f'its values are from {low:g} to {high:g}, and what stands for all is '
-    f'unclear; {remedy}'
+    f'its values are from {low:g} to {high:g}, which is no known range; {remedy}'
   )
 
 

@@ -75,7 +75,9 @@ def load_data_sets(
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise errors.MissingFileError(f'--data={directory}: no such folder.')
+    raise errors.MissingFileError(
+      f'--data={directory}: no such folder. Pass the folder of a data set.'
+    )
   problems: list[str] = []
   pairs, is_published = _read(directory, problems)
   learnable = frozenset(pair.source for pair in pairs if pair.split == 'train')

@@ -33,12 +33,14 @@ def index_masks(directory: Path) -> dict[str, list[Path]]:
     if images.is_image_file(path) and not path.name.startswith('.'):
       index[path.stem].append(path)
   if not index:
-    raise MissingFileError(f'--predictions={directory}: no masks in it.')
+    raise MissingFileError(
+      f'--predictions={directory}: no masks in it. Pass a folder of masks.'
+    )
   return dict(index)
 
 
 def find_scales(paths: Iterable[Path]) -> dict[str, int]:
-  """Returns what stands for all in predictions, by how they are stored.
+  """Returns the values of full foreground in predictions, by kind of storage.
 
   One that is nearly black says nothing of it, so files are read until one does,
   as a rule the first, or `_ENOUGH` of a kind have been read.

@@ -223,6 +223,6 @@ def _read_trimap(mask_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
   if trimap.shape != shape:
     raise UserError(
       f'{path}: the trimap is {trimap.shape[1]}x{trimap.shape[0]} pixels, the '
-      f'mask {shape[1]}x{shape[0]}.'
+      f'mask {shape[1]}x{shape[0]}. Store both at one size.'
     )
   return (trimap > 0) & (trimap < 255)

@@ -39,7 +39,7 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
   if not isinstance(loaded.model, unet.UNet):
     raise errors.UserError(
       f'{path}: {type(loaded.model).__name__} has no counterpart in the '
-      'original project. Export it to .onnx or .stablehlo.'
+      'Keras project. Export it to .onnx or .stablehlo.'
     )
   height, width = loaded.preprocessing.size
   model = _Model(loaded)

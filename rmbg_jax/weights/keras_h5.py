@@ -70,7 +70,7 @@ def read_model(path: Path) -> matching.ForeignModel:
       momentum = graph.option(layers['bridge/bn_out'], 'momentum')
   except LookupError as error:
     raise errors.UserError(
-      f'{path}: not the original network ({error.args[0]}). If this file holds '
+      f"{path}: not the Keras project's network ({error.args[0]}). If it holds "
       'only ImageNet weights, pass it as --config.model.encoder.weights.'
     ) from error
   # Without biases the encoder is torchvision's: only an exported file has that.
