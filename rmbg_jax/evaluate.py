@@ -115,7 +115,7 @@ def _check_flags() -> None:
   if not _DATA.value:
     raise app.UsageError('--data is missing. Pass the data sets to score on.')
   if not _CHECKPOINT.value and not _PREDICTIONS.value:
-    raise app.UsageError('Pass what to score: --checkpoint or --predictions.')
+    raise app.UsageError('Pass --checkpoint or --predictions to score.')
   if not set(_METRICS.value) <= set(columns.METRICS):
     raise app.UsageError(
       f'--metrics={",".join(_METRICS.value)}: choose from '
