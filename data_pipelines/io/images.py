@@ -304,7 +304,7 @@ def find_scale(low: float, high: float, *, floats: bool) -> int:
       return 65535
     remedy = 'store 8 bits, or all of 16 bits'
   raise UserError(
-    f'its values are from {low:g} to {high:g}, no known range; {remedy}'
+    f'its values are from {low:g} to {high:g}, an unclear range; {remedy}'
   )
 
 
