@@ -1,4 +1,4 @@
-"""Writing moving pictures in parts, and joining the parts."""
+"""Writes moving pictures in parts, and joins the parts."""
 
 import contextlib
 import dataclasses
@@ -30,13 +30,13 @@ class _Codec:
   """Encoder settings of one kind of clip.
 
   Attributes:
-    name: of the encoder.
-    container: the file's format.
-    pixels: their format; that of odd sizes, where 2x2 pixels share colours.
-    options: of the encoder. Frames are in order (no B-frames, no hidden ones),
-      so parts can be joined.
-    sounds: codecs that the container takes as they are.
-    sound: what others become.
+    name: FFmpeg's name of the encoder.
+    container: The file's format.
+    pixels: Their format; that of odd sizes, where 2x2 pixels share colours.
+    options: Options of the encoder. Frames are in order (no B-frames, no hidden
+      ones), so parts can be joined.
+    sounds: Codecs that the container takes as they are.
+    sound: Codec that other sound is converted to.
   """
 
   name: str
@@ -97,9 +97,9 @@ class Part:
   """A part that is written.
 
   Attributes:
-    path: a file or a folder of frames.
+    path: A file or a folder of frames.
     times: (start, duration) of each frame, in units of the time base.
-    time_base: of the clip, in seconds.
+    time_base: Unit of the clip's times, in seconds.
   """
 
   path: Path
@@ -113,10 +113,10 @@ def make_writer(
   """Returns what writes one part of one kind, over what may be there.
 
   Args:
-    kind: of result.
-    form: of `FORMATS`.
-    clip: that it is made of.
-    path: of the part, a file or a folder of frames.
+    kind: Kind of result.
+    form: Format of cut-out clips, one of `FORMATS`.
+    clip: Clip that it is made of.
+    path: Path of the part, a file or a folder of frames.
   """
   if form == 'png':
     return FramesWriter(path)
@@ -166,7 +166,7 @@ class VideoWriter(contextlib.AbstractContextManager):
     """Returns what `add` takes of a picture; for any thread.
 
     Args:
-      pixels: of uint8, grey, RGB or RGBA.
+      pixels: Picture in uint8: grey, RGB or RGBA.
     """
     import av
 
@@ -187,9 +187,9 @@ class VideoWriter(contextlib.AbstractContextManager):
     """Adds a picture; one after the other.
 
     Args:
-      prepared: by `prepare`.
-      index: of the frame in the whole clip.
-      start: in units of the clip's time base.
+      prepared: Picture that `prepare` returned.
+      index: Number of the frame in the whole clip, from 0.
+      start: Time it is shown at, in units of the clip's time base.
     """
     del index
     if self._open is None:
@@ -257,11 +257,11 @@ def join(
   """Writes the result: all parts, and the sound of the clip.
 
   Args:
-    kind: of result.
-    form: of `FORMATS`.
-    parts: in order.
-    sound: the clip that has it; None for none.
-    path: of the result.
+    kind: Kind of result.
+    form: Format of cut-out clips, one of `FORMATS`.
+    parts: Parts in order.
+    sound: The clip that has it; None for none.
+    path: Path of the result.
   """
   if form == 'png':
     _join_folders([part.path for part in parts], path)

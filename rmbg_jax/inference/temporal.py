@@ -24,7 +24,7 @@ class Steadier:
 
   Attributes:
     strength: 0 for nothing to 1.
-    last: the last steadied mask, and the picture that it belongs to, RGB in
+    last: The last steadied mask, and the picture that it belongs to, RGB in
       [0, 1]; None before the first, and where the strength is 0.
   """
 
@@ -41,8 +41,8 @@ class Steadier:
     """Returns the mask of the next frame.
 
     Args:
-      probs: the network's, in [0, 1].
-      seen: what it saw.
+      probs: The network's, in [0, 1].
+      seen: Picture that the network saw.
     """
     if not self.strength:
       return probs

@@ -1,4 +1,4 @@
-"""Cutting out clips: in parts, so that what is done stays done."""
+"""Cuts out clips in parts, so that finished parts stay done."""
 
 import contextlib
 import dataclasses
@@ -41,10 +41,10 @@ class Options:
   """Options for clips, beside those of a `Task`.
 
   Attributes:
-    steadiness: of masks over time, 0 to 1; see `temporal.Steadier`.
-    frame_rate: of folders of frames, per second.
-    key: what else results depend on, such as the checkpoint; parts of another
-      are not used.
+    steadiness: Steadiness of masks over time, 0 to 1; see `temporal.Steadier`.
+    frame_rate: Frames per second of folders of frames.
+    key: Text for what else results depend on, such as the checkpoint; parts of
+      another key are not used.
   """
 
   steadiness: float = 0.0
@@ -72,12 +72,12 @@ def run(
   """Does clips, one after the other, as `pipeline.run` does photos.
 
   Args:
-    remover: a `BackgroundRemover`; its batch size is used.
-    jobs: the clips.
-    task: what to do with them.
-    options: see there.
-    add_entry: called, in this thread, with what became of each clip.
-    stop: once set, the part at work is given up; those before are kept.
+    remover: A `BackgroundRemover`; its batch size is used.
+    jobs: The clips.
+    task: Work to do on them.
+    options: See there.
+    add_entry: Called, in this thread, with what became of each clip.
+    stop: Once set, the part at work is given up; those before are kept.
   """
   for job in jobs:
     if stop.is_set():
@@ -331,7 +331,7 @@ class _Batches:
     self._next = reader.submit(self._read)
 
   def are_over(self) -> bool:
-    """Whether there are no more frames; waits until that is known.
+    """Returns whether there are no more frames; waits until that is known.
 
     Raises:
       UserError: if the clip is damaged there.

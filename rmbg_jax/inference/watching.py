@@ -1,4 +1,4 @@
-"""Noticing files that appear in a folder, once they are complete."""
+"""Notices files that appear in a folder, once they are complete."""
 
 import importlib.util
 import threading
@@ -40,11 +40,11 @@ def watch(
   """Does what is in a folder and what appears there, until stopped.
 
   Args:
-    folder: with its sub-folders.
-    list_jobs: returns what is to be done of what is there.
-    do: does jobs. What fails has to be asked for by its path: where the answer
+    folder: Folder to watch, with its sub-folders.
+    list_jobs: Returns what is to be done of what is there.
+    do: Does jobs. What fails has to be asked for by its path: where the answer
       is True, it may still be incomplete, and is tried again.
-    stop: ends it once set.
+    stop: Ends it once set.
   """
   import watchfiles
 

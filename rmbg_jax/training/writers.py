@@ -27,10 +27,10 @@ class Reporter:
     """Reads what is there.
 
     Args:
-      workdir: of the training.
-      first_epoch: the first that is to be written.
-      tensorboard: whether to write for TensorBoard.
-      active: whether to write at all; of several processes, one does.
+      workdir: Working directory of the training.
+      first_epoch: The first that is to be written.
+      tensorboard: Whether to write for TensorBoard.
+      active: Whether to write at all; of several processes, one does.
     """
     self._workdir = workdir
     self._active = active
@@ -110,13 +110,13 @@ class Profiler:
     self._running = False
 
   def before(self, step: int) -> None:
-    """To be called before a step is dispatched."""
+    """Starts a profile where one is due; call it before dispatching a step."""
     if self._first <= step <= self._last and not self._running:
       jax.profiler.start_trace(self._directory)
       self._running = True
 
   def after(self, step: int, results: jax.Array) -> None:
-    """To be called with a step's results, which the last one waits for."""
+    """Ends a profile where it is due, after waiting for a step's results."""
     if self._running and step >= self._last:
       jax.block_until_ready(results)
       self.close()
@@ -137,8 +137,8 @@ def make_grid(
 
   Args:
     images: RGB in [0, 255].
-    alpha: the truth in [0, 255].
-    outputs: probabilities in [0, 1], coarse to fine.
+    alpha: The truth in [0, 255].
+    outputs: Probabilities in [0, 1], coarse to fine.
   """
   columns = [images, np.repeat(alpha, 3, axis=-1)]
   for probs in outputs:

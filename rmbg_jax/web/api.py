@@ -1,4 +1,4 @@
-"""One HTTP call for one photo: the routes beside the page.
+"""Answers HTTP calls, one photo each: the routes beside the page.
 
 `POST /api/remove` is the project's own call, `POST /v1.0/removebg` that of
 remove.bg (`removebg.py`). Both work on the page's service, within its limits.
@@ -84,9 +84,9 @@ def make_api(
   """Returns the application with all routes but the page's.
 
   Args:
-    service: that does the work.
-    keys: one of which a call must have in X-Api-Key; none: nobody is asked.
-    queue: requests that may wait; another is answered by 429.
+    service: Service that does the work.
+    keys: One of which a call must have in X-Api-Key; none: nobody is asked.
+    queue: Requests that may wait; another is answered by 429.
   """
   api = fastapi.FastAPI(
     title='RMBG-U2NET for JAX',
@@ -501,9 +501,9 @@ def _describe_body(
   """Returns the OpenAPI description of a body.
 
   Args:
-    options: its fields.
-    files: beside them, by name, and whether JSON can have them as base64.
-    required: which of the files must be there.
+    options: Its fields.
+    files: File fields by name, with whether JSON can have each as base64.
+    required: Name of the file that must be there.
   """
   fields = options.model_json_schema()['properties']
   sent = {name: {'type': 'string', 'format': 'binary'} for name in files}
