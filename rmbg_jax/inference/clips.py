@@ -16,7 +16,7 @@ from data_pipelines.io import errors, images
 from rmbg_jax.inference import photos
 
 SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
-# Of photos and of moving pictures.
+# Endings of both photos and moving pictures.
 _EITHER = frozenset({'.gif', '.png', '.apng'})
 _PNG_START = 4096  # Bytes that have what says that a PNG moves.
 
@@ -88,7 +88,7 @@ def is_clip(path: Path) -> bool:
   suffix = path.suffix.lower()
   if suffix in SUFFIXES:
     return True
-  # What is a pipe would wait for ever.
+  # Reading a pipe would wait for ever.
   if suffix not in _EITHER or not HAS_AV or not path.is_file():
     return False
   try:
@@ -361,7 +361,7 @@ def _find_seconds(container, stream) -> float | None:
   """Returns how long the pictures say they are; None if they do not."""
   if stream.duration:
     return float(stream.duration * stream.time_base)
-  text = stream.metadata.get('DURATION', '')  # Of Matroska and WebM.
+  text = stream.metadata.get('DURATION', '')  # Written by Matroska and WebM.
   if found := re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', text):
     hours, minutes, seconds = map(float, found.groups())
     # Counted from the beginning of the file, not of the stream.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ('prores', 'vp9', 'png')
 
-_FRAMES = '.frames'  # What the name of a folder of frames ends with.
+_FRAMES = '.frames'  # Ending of folders of frames.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ _H264 = _Codec(
   sound='aac',
 )
 _PRORES = _Codec(
-  name='prores_aw',  # In a third of the time of `prores_ks`.
+  name='prores_aw',  # Takes a third of `prores_ks`'s time.
   container='mov',
   pixels=('yuva444p10le', 'yuva444p10le'),
   options={'profile': '4'},
@@ -173,7 +173,7 @@ class VideoWriter(contextlib.AbstractContextManager):
     form = {2: 'gray', 3: 'rgb24'}[pixels.ndim]
     if pixels.ndim == 3 and pixels.shape[2] == 4:
       form = 'rgba'
-    if form == 'gray':  # Its values stay where black and white are.
+    if form == 'gray':  # As RGB, black and white stay.
       pixels, form = np.repeat(pixels[..., None], 3, axis=2), 'rgb24'
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
     colour = self._clip.colour
@@ -282,19 +282,19 @@ def join(
     )
     template = first.streams.video[0]
     pictures = output.add_stream_from_template(template)
-    if template.sample_aspect_ratio:  # Some containers keep it, not codecs.
+    if template.sample_aspect_ratio:  # Kept by the container, not the codec.
       pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
     pictures.time_base = parts[0].time_base
     flows = [_read_parts(parts, pictures)]
     if sound is not None:
       with av.open(str(sound)) as source:
         count = len(source.streams.audio)
-      for index in range(count):  # Each is read for itself.
+      for index in range(count):  # Each stream is read separately.
         source = stack.enter_context(av.open(str(sound)))
         flows.append(
           _read_sound(source, source.streams.audio[index], output, codec)
         )
-    # By time, or what comes later would wait in memory.
+    # Ordered by time, so that no stream waits in memory.
     for _, packet in heapq.merge(*flows, key=lambda one: one[0]):
       output.mux(packet)
 
@@ -362,7 +362,7 @@ def _join_folders(parts: Sequence[Path], path: Path) -> None:
   gathered = parts[0].with_name('all')
   gathered.mkdir(exist_ok=True)
   for part in parts:
-    if part.exists():  # Else it was moved before an interruption.
+    if part.exists():  # Else an earlier run moved it.
       for frame in sorted(part.iterdir()):
         frame.replace(gathered / frame.name)
       part.rmdir()

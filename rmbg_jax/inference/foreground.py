@@ -24,7 +24,7 @@ _LAST_ITERATIONS = 2
 
 _TILE = (64, 256)  # Rows and columns: what it needs stays in a core's cache.
 
-Span = tuple[int, int]  # From, up to but not including.
+Span = tuple[int, int]  # (First, last + 1).
 
 
 def estimate_foreground(

@@ -15,13 +15,13 @@ from data_pipelines.io import errors
 Method = Literal['none', 'guided', 'matting']
 METHODS: tuple[Method, ...] = get_args(Method)
 
-# Of the guided filter: half a window in pixels of the small map, and the
-# variance of colour, in [0, 1], below which an edge is not followed.
+# The guided filter's half window, in pixels of the small map, and the variance
+# of colour, in [0, 1], below which an edge is not followed.
 _RADIUS = 2
 _EPSILON = 1e-4
 
-# Of matting: the longest side in pixels that it runs at, and the share of that
-# by which the unknown band reaches beyond what the network left undecided.
+# The longest side that matting runs at, in pixels, and the share of it by which
+# the unknown band is wider than what the network left undecided.
 _MATTING_SIDE = 1024
 _BAND = 0.01
 
@@ -182,13 +182,13 @@ def _load_pymatting():
 def _find_largest(
   alpha: Float[np.ndarray, 'h w'],
 ) -> Bool[np.ndarray, 'h w']:
-  """Returns the largest part whose alpha is nowhere near 0, diagonals joined."""
+  """Returns the largest part whose alpha is not near 0, diagonals joined."""
   parts, count = _ndimage().label(alpha > 0.1, structure=np.ones((3, 3)))
   if count < 2:
     return np.ones(alpha.shape, bool)
   sizes = np.bincount(parts.ravel(), weights=alpha.ravel())
   sizes[0] = 0
-  # What is fainter still belongs to the part that it surrounds.
+  # Fainter pixels belong to the part that they surround.
   _, nearest = _ndimage().distance_transform_edt(
     parts == 0, return_indices=True
   )

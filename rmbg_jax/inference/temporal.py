@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# Of the range of colours: a difference by which a mask is taken for another's.
-# Noise of good clips stays well below, what moves is well above.
+# Difference of colours in [0, 1] that counts as movement. Noise in good clips
+# is well below, movement well above.
 _SIGMA = 0.04
 _RADIUS = 2  # Pixels of the network's input that decide together.
-_MOST = 0.95  # Of the frames before; nothing is kept for ever.
+_MOST = 0.95  # Largest weight of earlier frames.
 
 
 @dataclasses.dataclass

@@ -58,7 +58,7 @@ def watch(
     yield_on_timeout=True,
     raise_interrupt=False,
   ):
-    # Listed after the watching has begun: nothing comes in between.
+    # List after watching began, so that no file is missed.
     if changes or queue.is_waiting or is_first:
       is_first = False
       if ready := queue.update(list_jobs()):
@@ -72,8 +72,8 @@ class _Queue:
 
   def __init__(self):
     self._seen: dict[Path, tuple[Stamp, float]] = {}
-    self._tried: dict[Path, Stamp] = {}  # What is not tried again as it is.
-    self._again: dict[Path, float] = {}  # What is, and when.
+    self._tried: dict[Path, Stamp] = {}  # Not tried again unchanged.
+    self._again: dict[Path, float] = {}  # Tried again at these times.
 
   @property
   def is_waiting(self) -> bool:

@@ -43,7 +43,7 @@ class Reporter:
     if active and tensorboard:
       import tensorboardX  # Needed by nothing else.
 
-      # What an interrupted run wrote of epochs to be repeated is hidden.
+      # Hides what an interrupted run wrote of epochs that are repeated.
       self._board = tensorboardX.SummaryWriter(
         str(workdir / 'tensorboard'), purge_step=first_epoch
       )

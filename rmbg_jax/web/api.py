@@ -28,7 +28,7 @@ from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import removebg
 from rmbg_jax.web import service as service_lib
 
-# What a body may have beside its files, in bytes, and of fields and files.
+# Most bytes in a body beside its files, and most fields and files.
 _OTHER_BYTES = 1_000_000
 _MOST_FIELDS = 50
 _MOST_FILES = 4
@@ -92,7 +92,7 @@ def make_api(
     title='RMBG-U2NET for JAX',
     version=rmbg_jax.__version__,
     description='Cuts out a photo in one call.',
-    docs_url=None,  # Its page would be fetched from elsewhere.
+    docs_url=None,  # Its page would load scripts from elsewhere.
     redoc_url=None,
   )
   door = _Door(service, keys, queue)
@@ -252,7 +252,7 @@ class _Door:
         self._service.pool, function, self._service, fields, as_json
       )
     except errors.UserError as error:
-      # Of flags, which are fields here.
+      # Flags are fields here.
       text = re.sub(r'--(?=[a-z])', '', str(error))
       code = (
         'resolution_too_high' if 'pixels than the limit' in text else 'invalid'
@@ -372,7 +372,7 @@ def read_content(value: object, name: str, limits: service_lib.Limits) -> bytes:
       raise _too_large(size, limits)
     return value.file.read()
   if isinstance(value, str):
-    text = value.partition('base64,')[2] or value  # Of a data address.
+    text = value.partition('base64,')[2] or value  # A data address.
     if len(text) * 3 // 4 > limits.bytes + 2:
       raise _too_large(len(text) * 3 // 4, limits)
     try:
@@ -453,7 +453,7 @@ async def _answer_error(
 ) -> responses.Response:
   del request
   if isinstance(error, exceptions.HTTPException):
-    # Of the framework: no such method, a form that is none.
+    # The framework's errors: wrong method, broken form.
     error = removebg.ProblemError(
       error.status_code,
       'invalid_request',
