@@ -183,7 +183,9 @@ def _transform_input(
   return [_combine(weights, rows) for weights in _TRANSFORMS[m][0]]
 
 
-def _combine(weights: Sequence[int | float], arrays: Iterable[Array]) -> Array:
+def _combine(
+  weights: Sequence[int | float], arrays: Iterable[Array | np.ndarray]
+) -> Array | np.ndarray:
   """Returns the weighted sum; zeros and ones cost nothing."""
   terms = [
     array if weight == 1 else array * float(weight)
