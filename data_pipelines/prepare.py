@@ -17,11 +17,11 @@ from absl import app, flags
 from data_pipelines import cli
 from data_pipelines.datasets import (
   cod10k,
-  combine,
   directories,
-  folder,
+  merging,
   p3m,
   people,
+  records,
 )
 from data_pipelines.io import errors
 from data_pipelines.tools import prepare as prepare_lib
@@ -36,12 +36,12 @@ def main(argv: list[str]) -> None:
   out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:
-    share = combine.SHARES[flags.FLAGS.split]
+    share = merging.SHARES[flags.FLAGS.split]
   try:
     everything, unwanted, problems = _read_sources()
-    pairs = combine.name_pairs(everything)
+    pairs = merging.name_pairs(everything)
     # Split before COD10K's choice: who is held out does not depend on it.
-    pairs, left_out = combine.SPLITS[flags.FLAGS.split](pairs, share)
+    pairs, left_out = merging.SPLITS[flags.FLAGS.split](pairs, share)
     written, rejected = prepare_lib.prepare(
       [pair for pair in pairs if pair.image_path not in unwanted],
       out=out,
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
       f'{empty:,} have empty masks: train with '
       '--config.data.allow_empty_masks=true.'
     )
-  print(combine.summarize(written))
+  print(merging.summarize(written))
   if left_out:
     examples = ', '.join(pair.image_path.name for pair in left_out[:3])
     reason = {
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     raise SystemExit(1)
 
 
-def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
+def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
   """Reads what the flags name and says how much it is.
 
   Returns:
@@ -112,7 +112,7 @@ def _read_sources() -> tuple[list[folder.Pair], set[Path], list[str]]:
       unwanted = {
         pair.image_path
         for pair in pairs
-        if not combine.choose_cod10k(pair, choice)
+        if not merging.choose_cod10k(pair, choice)
       }
       print(f'{len(unwanted):,} of COD10K left out (--cod10k_images={choice})')
   if not everything:
@@ -139,21 +139,21 @@ def _define_flags() -> None:
   flags.DEFINE_enum(
     'cod10k_images',
     'cam',
-    combine.COD10K_CHOICES,
+    merging.COD10K_CHOICES,
     'Photos with a camouflaged object; also empty backgrounds; or also those '
     'that show an object with an empty mask, as the Keras project does.',
   )
   flags.DEFINE_enum(
     'split',
     'official',
-    list(combine.SPLITS),
+    list(merging.SPLITS),
     "The publishers' splits, or the Keras project's at random, which trains "
     'on test sets: nothing trained so may be scored on them.',
   )
   flags.DEFINE_float(
     'validation_share',
     None,
-    f'Share of the pairs for validation; by default {combine.SHARES}.',
+    f'Share of the pairs for validation; by default {merging.SHARES}.',
     lower_bound=0.0,
     upper_bound=1.0,
   )

@@ -3,8 +3,9 @@
 FROM python:3.11-slim
 WORKDIR /opt/rmbg
 COPY . .
+ARG EXTRAS=app,matting,heic
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir '.[app,matting,heic]' \
+RUN pip install --no-cache-dir ".[$EXTRAS]" \
   && useradd --create-home --uid 1000 rmbg \
   && mkdir /data && chown 1000 /data
 USER 1000

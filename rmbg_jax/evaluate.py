@@ -26,7 +26,7 @@ from absl import app, flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, parallel
-from rmbg_jax.evaluation import benchmarks, columns
+from rmbg_jax.evaluation import benchmarks, metrics
 
 # Returns a data set's predictions in the order of its pairs: files, arrays, or
 # error messages.
@@ -51,7 +51,7 @@ _SPLIT = flags.DEFINE_list(
 _METRICS = flags.DEFINE_list(
   'metrics',
   [],
-  f'Of {", ".join(columns.METRICS)}. Default: matting where all masks are soft '
+  f'Of {", ".join(metrics.GROUPS)}. Default: matting where all masks are soft '
   'mattes (label `alpha`), otherwise saliency.',
 )
 _BAND = flags.DEFINE_integer(
@@ -116,10 +116,10 @@ def _check_flags() -> None:
     raise app.UsageError('--data is missing. Pass the data sets to score on.')
   if not _CHECKPOINT.value and not _PREDICTIONS.value:
     raise app.UsageError('Pass --checkpoint or --predictions to score.')
-  if not set(_METRICS.value) <= set(columns.METRICS):
+  if not set(_METRICS.value) <= set(metrics.GROUPS):
     raise app.UsageError(
       f'--metrics={",".join(_METRICS.value)}: choose from '
-      f'{", ".join(columns.METRICS)}.'
+      f'{", ".join(metrics.GROUPS)}.'
     )
 
 

@@ -110,13 +110,16 @@ _FILL_HOLES = flags.DEFINE_boolean(
   'fill_holes', False, 'Fill background that the foreground encloses.'
 )
 _FLIP = flags.DEFINE_boolean(
-  'flip', False, 'Average with the result of the mirrored photo.'
+  'flip',
+  None,
+  'Mirror every second of the scales, or do a single one both ways. Default, '
+  'as of --scales: what the checkpoint asks for.',
 )
 _SCALES = flags.DEFINE_list(
   'scales',
-  ['1'],
+  None,
   "Average over these multiples of the network's input size, each above 0 and "
-  f'at most {_MAX_SCALE}.',
+  f'at most {_MAX_SCALE}. 1 alone is fastest.',
 )
 _STRETCH = flags.DEFINE_boolean(
   'stretch',
@@ -229,7 +232,7 @@ def _print_checkpoints() -> None:
 
 
 def _predict_standard() -> None:
-  """From standard input to standard output."""
+  """Cuts out one photo, from standard input to standard output."""
   if not _INPUT.value == _OUTPUT.value == _STANDARD:
     raise errors.UserError(
       '- stands for both: pass --input=- and --output=- together.'
@@ -265,6 +268,7 @@ def _predict_files() -> bool:
     _check_stored()
   if (
     not by_url
+    and isinstance(output, Path)
     and Path(source).is_dir()
     and output.resolve().is_relative_to(Path(source).resolve())
   ):
@@ -371,7 +375,9 @@ def _predict_stored(
   if storage.is_url(source):
     stored.check_places(source, task)
   loaded = load.load_model(_CHECKPOINT.value)
-  stored.begin(task, stored.describe(loaded.variables, options, task.style))
+  stored.begin(
+    task, stored.describe(loaded.compute_digest(), options, task.style)
+  )
   counts = stored.Counts()
   jobs = _list_stored(source, task, counts)
   if _ENGINE.value == 'ray':
@@ -552,8 +558,8 @@ class _Outcome(report.Tally):
   """The outcome of a run.
 
   Attributes:
-    interrupted: whether it was ended by SIGINT.
-    trouble: why it was ended, or its report is not whole; '' if neither.
+    interrupted: Whether it was ended by SIGINT.
+    trouble: Why it was ended, or its report is not whole; '' if neither.
   """
 
   interrupted: bool = False
@@ -564,9 +570,9 @@ class _Session:
   """Does jobs, with a report, until SIGINT. A context.
 
   Attributes:
-    task: what is done with them.
-    outcome: what became of them.
-    stop: set once no other job is to be begun.
+    task: Work done on them.
+    outcome: Numbers of photos by outcome.
+    stop: Set once no other job is to be begun.
   """
 
   def __init__(
@@ -622,10 +628,10 @@ class _Session:
     """Does jobs.
 
     Args:
-      jobs: photos and clips; if it is no sequence, photos are taken from it
+      jobs: Photos and clips; if it is no sequence, photos are taken from it
         as their turn comes.
-      show: called with what became of each.
-      put_back: asked for what failed; what it takes is not reported.
+      show: Called with what became of each.
+      put_back: Asked for what failed; what it takes is not reported.
     """
 
     def add_entry(entry):
@@ -695,17 +701,19 @@ def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
 
 def _make_options() -> dict[str, Any]:
   """Returns what the flags say of the remover, checked, without JAX."""
-  text = ','.join(_SCALES.value)
+  text = ','.join(_SCALES.value or ())
   wrong = errors.UserError(
     f'--scales={text}: pass numbers above 0 and at most {_MAX_SCALE}, such as '
     '0.75,1,1.25.'
   )
-  try:
-    scales = tuple(float(scale) for scale in _SCALES.value)
-  except ValueError as error:
-    raise wrong from error
-  if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
-    raise wrong
+  scales = None
+  if _SCALES.value is not None:
+    try:
+      scales = tuple(float(scale) for scale in _SCALES.value)
+    except ValueError as error:
+      raise wrong from error
+    if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
+      raise wrong
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
@@ -751,7 +759,7 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   for name, instead in (
     ('input', (_LIST.name, _PRINT_REPORT.name)),
     ('output', (_LIST.name,)),

@@ -54,6 +54,8 @@ ALLOWED_WARNINGS = (
   'ignore:unclosed <socket:ResourceWarning',
   # Ray forks to start a node; the child runs another program at once.
   r'ignore:os.fork\(\) was called:RuntimeWarning',
+  # Ray Data sets what it deprecates itself.
+  'ignore::DeprecationWarning:ray',
   # Raised inside TensorFlow and tf_keras themselves.
   'ignore::DeprecationWarning:tensorflow',
   'ignore::DeprecationWarning:tf_keras',

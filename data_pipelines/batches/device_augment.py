@@ -93,7 +93,7 @@ class DeviceAugment:
     replaced = (next(draws) < self.background) | (smallest > 1)
     lowest = jnp.maximum(self.min_scale, smallest)
     highest = jnp.where(replaced, self.max_scale, 1.0)
-    rgba, inside = self._look(pixels, index, lowest, highest, draws)
+    rgba, inside = self._apply_view(pixels, index, lowest, highest, draws)
     image = self._change_color(rgba[..., :3], draws)
     # Beyond its border, a photo repeats its edge, or gives way to the other.
     replaced = replaced[:, None, None, None]
@@ -101,7 +101,9 @@ class DeviceAugment:
     if self.background or self.max_enlargement:
       other = (next(draws) * pixels.shape[0]).astype(jnp.int32)
       ones = jnp.ones(count)
-      behind, _ = self._look(pixels, other, self.min_scale * ones, ones, draws)
+      behind, _ = self._apply_view(
+        pixels, other, self.min_scale * ones, ones, draws
+      )
       behind = self._change_color(_fill(behind), draws)
       share = alpha / 255
       pasted = share * image + (1 - share) * behind
@@ -109,7 +111,7 @@ class DeviceAugment:
     image = self._degrade(image, draws, jax.random.fold_in(key, 1))
     return _to_uint8(image), _to_uint8(alpha)
 
-  def _look(self, pixels, index, lowest, highest, draws):
+  def _apply_view(self, pixels, index, lowest, highest, draws):
     """Returns RGBA (b, h, w, 4) through windows, and where the picture is."""
     height, width = pixels.shape[1:3]
     # Small windows as often as large ones, as ratios.

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 
 from data_pipelines.batches import transforms
 from data_pipelines.batches.device_augment import DeviceAugment
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import records
 from data_pipelines.io import errors, files, images, parallel
 from data_pipelines.io.types import JsonObject
 
@@ -37,7 +37,7 @@ class DeviceIterator:
 
   def __init__(
     self,
-    pairs: Sequence[folder.Pair],
+    pairs: Sequence[records.Pair],
     *,
     decode: transforms.Decode,
     augment: DeviceAugment,
@@ -140,7 +140,7 @@ class EvalBatches:
 
   def __init__(
     self,
-    pairs: Sequence[folder.Pair],
+    pairs: Sequence[records.Pair],
     *,
     decode: transforms.Decode,
     batch_size: int,
@@ -168,7 +168,7 @@ class EvalBatches:
 
 
 def load_pixels(
-  pairs: Sequence[folder.Pair],
+  pairs: Sequence[records.Pair],
   *,
   decode: transforms.Decode,
   cache_dir: str | os.PathLike,

@@ -41,7 +41,7 @@ class View:
   offset: tuple[float, float] = (0.5, 0.5)
 
 
-def look(
+def apply_view(
   picture: UInt8[np.ndarray, 'h w ...'],
   view: View,
   *,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import grain
 
 from data_pipelines.batches import transforms
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import records
 from data_pipelines.io import errors, parallel
 
 # Grain's own default. Each holds a batch: at 512x512, 64 pairs are 67 MB.
@@ -50,7 +50,7 @@ def make_read_options(*, threads: int, buffer: int) -> grain.ReadOptions:
 
 
 def make_train_iterator(
-  pairs: Sequence[folder.Pair],
+  pairs: Sequence[records.Pair],
   *,
   decode: transforms.Decode,
   augment: transforms.Augment,
@@ -98,7 +98,7 @@ def make_train_iterator(
 
 
 def make_eval_batches(
-  pairs: Sequence[folder.Pair],
+  pairs: Sequence[records.Pair],
   *,
   decode: transforms.Decode,
   batch_size: int,
@@ -116,6 +116,6 @@ def make_eval_batches(
   return dataset.to_iter_dataset(read_options)
 
 
-def count_steps(pairs: Sequence[folder.Pair], *, batch_size: int) -> int:
+def count_steps(pairs: Sequence[records.Pair], *, batch_size: int) -> int:
   """Returns the number of training steps in an epoch."""
   return len(pairs) // batch_size

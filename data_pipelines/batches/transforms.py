@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipelines.batches import effects
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import decoding, records
 from data_pipelines.io import errors, plain_images
 
 Element = dict[str, np.ndarray]
@@ -35,7 +35,7 @@ class Decode:
   Attributes:
     size: (height, width) that photo and mask are stretched to.
     allow_empty: Whether a mask without any foreground is accepted.
-    label_weights: The weight of each kind of label (`folder.LABELS`).
+    label_weights: The weight of each kind of label (`records.LABELS`).
   """
 
   def __init__(
@@ -49,12 +49,12 @@ class Decode:
     self.allow_empty = allow_empty
     self.label_weights = dict(label_weights)
 
-  def map(self, element: folder.Pair | object) -> Element:
+  def map(self, element: records.Pair | object) -> Element:
     """Returns the decoded pair; raises ValueError naming a bad file.
 
     `PADDING` becomes zeros with weight 0.
     """
-    if not isinstance(element, folder.Pair):  # It is `PADDING`.
+    if not isinstance(element, records.Pair):  # It is `PADDING`.
       return {
         'image': np.zeros((*self.size, 3), np.uint8),
         'alpha': np.zeros((*self.size, 1), np.uint8),
@@ -62,7 +62,7 @@ class Decode:
       }
     return self.read(element)
 
-  def read(self, pair: folder.Pair, view: effects.View = _WHOLE) -> Element:
+  def read(self, pair: records.Pair, view: effects.View = _WHOLE) -> Element:
     """Returns what `view` shows of a pair; raises ValueError as `map`."""
     # A photo need not be decoded at more than the scale it is wanted at.
     factor = max(1, _CROP_DETAIL / view.scale)
@@ -72,7 +72,7 @@ class Decode:
     )
     photo, mask = arrays or map(
       np.asarray,
-      folder.read_pair(
+      decoding.read_pair(
         pair, allow_empty=self.allow_empty, reduce_to=(height, width)
       ),
     )
@@ -80,8 +80,8 @@ class Decode:
     part = 2 ** round(math.log2(mask.shape[1] / photo.shape[1]))
     extent = mask.shape[1] / part, mask.shape[0] / part
     return {
-      'image': effects.look(photo, view, size=self.size, extent=extent),
-      'alpha': effects.look(mask, view, size=self.size)[..., np.newaxis],
+      'image': effects.apply_view(photo, view, size=self.size, extent=extent),
+      'alpha': effects.apply_view(mask, view, size=self.size)[..., np.newaxis],
       'weight': np.array(self.label_weights[pair.label], np.float32),
     }
 
@@ -187,13 +187,13 @@ class RandomDecode:
   """
 
   def __init__(
-    self, decode: Decode, augment: Augment, pairs: Sequence[folder.Pair]
+    self, decode: Decode, augment: Augment, pairs: Sequence[records.Pair]
   ):
     self.decode = decode
     self.augment = augment
     self.pairs = pairs
 
-  def random_map(self, pair: folder.Pair, rng: np.random.Generator) -> Element:
+  def random_map(self, pair: records.Pair, rng: np.random.Generator) -> Element:
     """Returns the changed pair; raises ValueError as `Decode.map`."""
     element = self.decode.read(pair, self.augment.draw_view(rng))
     image, alpha = element['image'], element['alpha']
@@ -206,7 +206,7 @@ class RandomDecode:
       )
     return {**element, 'image': self.augment.change_photo(image, rng)}
 
-  def _read_background(self, pair: folder.Pair) -> effects.Photo:
+  def _read_background(self, pair: records.Pair) -> effects.Photo:
     element = self.decode.read(pair)
     return effects.fill_foreground(element['image'], element['alpha'])
 

@@ -9,15 +9,15 @@ would teach a network to remove it. "Camouflaged Object Detection", CVPR 2020;
 import dataclasses
 import os
 
-from data_pipelines.datasets import directories, folder
+from data_pipelines.datasets import directories, folder, records
 from data_pipelines.io import errors
 
-TREE = """COD10K-v3/
+LAYOUT = """COD10K-v3/
   Train/{Image,GT_Object}
   Test/{Image,GT_Object}"""
 
-PARTS = tuple(
-  directories.Part(
+SUBSETS = tuple(
+  directories.Subset(
     images=f'{place}/Image',
     masks=f'{place}/GT_Object',
     source='cod10k',
@@ -40,7 +40,7 @@ BACKGROUND = 'background'  # The category of NonCAM photos without any object.
 
 def read_cod10k(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads COD10K-v3's pairs, sorted by name.
 
   Two photos are in both splits under the same name; both are returned.
@@ -62,8 +62,8 @@ def read_cod10k(
     UserError: for another tree, files without a partner, or unknown names.
   """
   found: list[str] = []
-  _, unnamed = directories.read_parts(
-    directory, PARTS, expected=TREE, found=found
+  _, unnamed = directories.read_subsets(
+    directory, SUBSETS, expected=LAYOUT, found=found
   )
   pairs = []
   for pair in unnamed:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import dataset_csv, folder, records
 from data_pipelines.io import errors, files, images
 
 Plane = Float[np.ndarray, 'h w']
@@ -41,7 +41,7 @@ def make_demo(
   Raises:
     UserError: if the folder holds another data set, or it cannot be written.
   """
-  if (directory / folder.CSV_NAME).exists():
+  if (directory / dataset_csv.NAME).exists():
     _check_kept(directory, count, size)
     return
   image_dir, mask_dir = directory / 'Images', directory / 'Masks'
@@ -51,7 +51,7 @@ def make_demo(
   for index in range(count):
     photo, alpha, kind = draw_pair(np.random.default_rng([seed, index]), size)
     name = f'{kind}_{index:05d}'
-    pair = folder.Pair(
+    pair = records.Pair(
       name=f'{name}.jpg',
       category=kind,
       image_path=image_dir / f'{name}.jpg',
@@ -70,7 +70,7 @@ def make_demo(
         'pairs are drawn. Make room and run the same command again.'
       ) from error
     pairs.append(pair)
-  folder.write_csv(directory / folder.CSV_NAME, pairs)
+  dataset_csv.write(directory / dataset_csv.NAME, pairs)
 
 
 def _check_kept(directory: Path, count: int, size: tuple[int, int]) -> None:

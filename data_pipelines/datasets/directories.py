@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors
 
 # Archives are unpacked into a folder of their own name, some twice over.
@@ -14,13 +14,13 @@ _DEPTH = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
+class Subset:
   """Photos and masks of equal stems, in two folders of a published tree.
 
   Attributes:
     images: The photos' folder, relative to the tree's root.
     masks: The masks' folder.
-    source: See `folder.Pair`, as the following.
+    source: See `records.Pair`, as the following.
     split: Split of every pair.
     category: Category of every pair.
     label: Label of every pair.
@@ -36,32 +36,32 @@ class Part:
   count: int
 
 
-def read_parts(
+def read_subsets(
   directory: str | os.PathLike,
-  parts: Sequence[Part],
+  subsets: Sequence[Subset],
   *,
   expected: str,
   found: list[str],
-) -> tuple[Path, list[folder.Pair]]:
-  """Reads the parts that are there of a published data set.
+) -> tuple[Path, list[records.Pair]]:
+  """Reads the subsets that are there of a published data set.
 
   Args:
     directory: The tree, or a folder that it is somewhere in.
-    parts: Parts of the data set; one is enough.
+    subsets: Subsets of the data set; one is enough.
     expected: The tree as it is published, for the error.
     found: Collects files without partner.
 
   Returns:
-    (the tree's root, pairs in the order of the parts, by stem in each).
+    (the tree's root, pairs in the order of the subsets, by stem in each).
 
   Raises:
     MissingFileError: if there is no such folder.
-    UserError: if it has none of the parts.
+    UserError: if it has none of the subsets.
   """
-  root = _find_root(Path(directory), parts, expected)
+  root = _find_root(Path(directory), subsets, expected)
   pairs = []
-  for part in parts:
-    image_dir, mask_dir = root / part.images, root / part.masks
+  for subset in subsets:
+    image_dir, mask_dir = root / subset.images, root / subset.masks
     if image_dir.is_dir() != mask_dir.is_dir():
       missing = mask_dir if image_dir.is_dir() else image_dir
       raise errors.UserError(f'{missing} is missing. Expected\n{expected}')
@@ -72,10 +72,10 @@ def read_parts(
     pairs += [
       dataclasses.replace(
         pair,
-        source=part.source,
-        split=part.split,
-        category=part.category,
-        label=part.label,
+        source=subset.source,
+        split=subset.split,
+        category=subset.category,
+        label=subset.label,
       )
       for pair in matched
     ]
@@ -85,7 +85,7 @@ def read_parts(
 
 
 def describe_counts(
-  pairs: Sequence[folder.Pair], published: dict[tuple[str, str], int]
+  pairs: Sequence[records.Pair], published: dict[tuple[str, str], int]
 ) -> list[str]:
   """Returns a line per source and split: pairs found, of those published."""
   counts = collections.Counter((pair.source, pair.split) for pair in pairs)
@@ -98,7 +98,9 @@ def describe_counts(
   return lines
 
 
-def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
+def _find_root(
+  directory: Path, subsets: Sequence[Subset], expected: str
+) -> Path:
   if not directory.is_dir():
     raise errors.MissingFileError(f'{directory}: no such folder.')
   level = [directory]
@@ -106,8 +108,8 @@ def _find_root(directory: Path, parts: Sequence[Part], expected: str) -> Path:
     for candidate in level:
       if any(
         (candidate / place).is_dir()
-        for part in parts
-        for place in (part.images, part.masks)
+        for subset in subsets
+        for place in (subset.images, subset.masks)
       ):
         return candidate
     level = [

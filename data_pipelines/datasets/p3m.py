@@ -6,16 +6,16 @@ Faces are blurred in the training set and in P3M-500-P, not in P3M-500-NP.
 
 import os
 
-from data_pipelines.datasets import directories, folder
+from data_pipelines.datasets import directories, folder, records
 
-TREE = """P3M-10k/
+LAYOUT = """P3M-10k/
   train/{blurred_image,mask}
   validation/P3M-500-P/{blurred_image,mask,trimap}
   validation/P3M-500-NP/{original_image,mask,trimap}"""
 
 
-def _part(place: str, images: str, source: str, split: str, count: int):
-  return directories.Part(
+def _subset(place: str, images: str, source: str, split: str, count: int):
+  return directories.Subset(
     images=f'{place}/{images}',
     masks=f'{place}/mask',
     source=source,
@@ -26,17 +26,17 @@ def _part(place: str, images: str, source: str, split: str, count: int):
   )
 
 
-PARTS = (
-  _part('train', 'blurred_image', 'p3m-10k', 'train', 9421),
-  _part('validation/P3M-500-P', 'blurred_image', 'p3m-500-p', 'test', 500),
-  _part('validation/P3M-500-NP', 'original_image', 'p3m-500-np', 'test', 500),
+SUBSETS = (
+  _subset('train', 'blurred_image', 'p3m-10k', 'train', 9421),
+  _subset('validation/P3M-500-P', 'blurred_image', 'p3m-500-p', 'test', 500),
+  _subset('validation/P3M-500-NP', 'original_image', 'p3m-500-np', 'test', 500),
 )
-PUBLISHED = {(part.source, part.split): part.count for part in PARTS}
+PUBLISHED = {(subset.source, subset.split): subset.count for subset in SUBSETS}
 
 
 def read_p3m(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads P3M-10k's pairs, sorted by name.
 
   Args:
@@ -54,8 +54,8 @@ def read_p3m(
     ValueError: for another tree, or files without a partner.
   """
   found: list[str] = []
-  _, pairs = directories.read_parts(
-    directory, PARTS, expected=TREE, found=found
+  _, pairs = directories.read_subsets(
+    directory, SUBSETS, expected=LAYOUT, found=found
   )
   folder.report(found, remedy=folder.PAIRING_REMEDY, problems=problems)
   return sorted(pairs, key=lambda pair: pair.name)

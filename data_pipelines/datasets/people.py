@@ -7,14 +7,14 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines.datasets import directories, folder
+from data_pipelines.datasets import directories, folder, records
 from data_pipelines.io import errors
 
-TREE = """people_segmentation/
+LAYOUT = """people_segmentation/
   images/  masks/
   segmentation/{train.txt,val.txt}   one stem per line"""
 
-PART = directories.Part(
+SUBSET = directories.Subset(
   images='images',
   masks='masks',
   source='people',
@@ -28,7 +28,7 @@ PUBLISHED = {('people', 'train'): 5110, ('people', 'val'): 568}
 
 def read_people(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads People Segmentation's pairs, sorted by name.
 
   Args:
@@ -46,8 +46,8 @@ def read_people(
       not in exactly one list.
   """
   found: list[str] = []
-  root, pairs = directories.read_parts(
-    directory, (PART,), expected=TREE, found=found
+  root, pairs = directories.read_subsets(
+    directory, (SUBSET,), expected=LAYOUT, found=found
   )
   lists = {
     split: _read_list(root / f'segmentation/{split}.txt')
@@ -76,7 +76,7 @@ def read_people(
 def _read_list(path: Path) -> set[str]:
   if not path.is_file():
     raise errors.UserError(
-      f'{path} is missing. Expected\n{TREE}\nA folder of your own needs no '
+      f'{path} is missing. Expected\n{LAYOUT}\nA folder of your own needs no '
       'lists: it is read as the data set "folder".'
     )
   # File names hold any bytes, line separators included, except these.

@@ -16,7 +16,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors, images
 
 
@@ -25,7 +25,7 @@ class Benchmark:
   """A published set.
 
   Attributes:
-    source: Name of the source, as in `folder.Pair`.
+    source: Name of the source, as in `records.Pair`.
     title: Its name in papers.
     count: The number of pairs that was published.
   """
@@ -66,7 +66,7 @@ def find_benchmark(directory: str | os.PathLike) -> Benchmark | None:
 
 def read_saliency(
   directory: str | os.PathLike, problems: list[str] | None = None
-) -> list[folder.Pair]:
+) -> list[records.Pair]:
   """Reads a benchmark's pairs, sorted by name.
 
   Args:
@@ -126,7 +126,7 @@ def _find_folder(directory: Path, names: tuple[str, ...]) -> Path | None:
   return None
 
 
-def _pair_by_suffix(directory: Path) -> tuple[list[folder.Pair], list[str]]:
+def _pair_by_suffix(directory: Path) -> tuple[list[records.Pair], list[str]]:
   """Pairs the .jpg photos of a folder with its .png masks."""
   found = [file for file in directory.iterdir() if images.is_image_file(file)]
   photos, masks = (
@@ -134,7 +134,7 @@ def _pair_by_suffix(directory: Path) -> tuple[list[folder.Pair], list[str]]:
     for suffixes in (images.JPEG_SUFFIXES, ('.png',))
   )
   pairs = [
-    folder.Pair(
+    records.Pair(
       name=photos[stem].name,
       category='',
       image_path=photos[stem],

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets import cod10k, combine, demo, folder, p3m, people
+from data_pipelines.datasets import (
+  cod10k,
+  decoding,
+  demo,
+  folder,
+  merging,
+  p3m,
+  people,
+  records,
+  splitting,
+)
 from data_pipelines.io import errors
 
 _READERS = {
@@ -27,7 +37,7 @@ def load_pairs(
   limit: int,
   demo_count: int,
   demo_size: int,
-) -> tuple[Sequence[folder.Pair], Sequence[folder.Pair]]:
+) -> tuple[Sequence[records.Pair], Sequence[records.Pair]]:
   """Returns the checked training and validation pairs of a data set.
 
   Of a folder, and of what was stored of one, every row is used.
@@ -70,11 +80,11 @@ def load_pairs(
     )
   pairs = _READERS.get(name, folder.read_folder)(directory)
   if name == 'cod10k':
-    pairs = [pair for pair in pairs if combine.choose_cod10k(pair, 'cam')]
+    pairs = [pair for pair in pairs if merging.choose_cod10k(pair, 'cam')]
   pairs = [pair for pair in pairs if pair.split != 'test']
   pairs = [pairs[index] for index in _draw(len(pairs), limit)]
-  folder.check_pairs(pairs)
-  return folder.split_pairs(pairs, validation_share=validation_share)
+  decoding.check_pairs(pairs)
+  return splitting.split_pairs(pairs, validation_share=validation_share)
 
 
 def _load_stored(
@@ -83,7 +93,7 @@ def _load_stored(
   *,
   validation_share: float,
   limit: int,
-) -> tuple[Sequence[folder.Pair], Sequence[folder.Pair]]:
+) -> tuple[Sequence[records.Pair], Sequence[records.Pair]]:
   # Imported here: it takes seconds, and only these sets need it.
   from data_pipelines.datasets import tfds_sets
 
@@ -95,7 +105,7 @@ def _load_stored(
     training = [index for index in chosen if index < border]
     validation = [index - border for index in chosen if index >= border]
   else:
-    shares = folder.permute(len(chosen), validation_share=validation_share)
+    shares = splitting.permute(len(chosen), validation_share=validation_share)
     training, validation = ([chosen[i] for i in share] for share in shares)
   return parts[0].take(training), parts[-1].take(validation)
 

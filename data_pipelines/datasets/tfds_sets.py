@@ -12,7 +12,14 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.datasets import cod10k, folder, p3m, people
+from data_pipelines.datasets import (
+  cod10k,
+  decoding,
+  folder,
+  p3m,
+  people,
+  records,
+)
 from data_pipelines.io import errors, files, images
 
 READERS = {
@@ -61,12 +68,12 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator]:
     pairs = READERS[self.builder_config.name](dl_manager.manual_dir)
-    folder.check_pairs(pairs)
+    decoding.check_pairs(pairs)
     folder.report(
       [str(p.image_path) for p in pairs if not _is_utf_8(p.name)],
       remedy='TFDS sets take UTF-8 alone; rename these files',
     )
-    splits: dict[str, list[folder.Pair]] = {}
+    splits: dict[str, list[records.Pair]] = {}
     for pair in pairs:
       split = name_split(pair, self.builder_config.name)
       splits.setdefault(split, []).append(pair)
@@ -75,7 +82,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
     }
 
   def _generate_examples(
-    self, pairs: Sequence[folder.Pair]
+    self, pairs: Sequence[records.Pair]
   ) -> Iterator[tuple[str, dict[str, str | bytes]]]:
     for pair in pairs:
       yield (
@@ -93,7 +100,7 @@ class StoredPairs(Sequence):
 
   Attributes:
     records: A random-access data source of encoded pairs.
-    texts: Other fields of a `folder.Pair`, for each record.
+    texts: Other fields of a `records.Pair`, for each record.
     stamp: Changes when the records do.
     indices: Numbers of the records that belong to it, in order.
   """
@@ -115,7 +122,7 @@ class StoredPairs(Sequence):
     return len(self.indices)
 
   # One at a time, never a slice.
-  def __getitem__(self, index: int) -> folder.Pair:  # ty: ignore[incompatible-method-override]
+  def __getitem__(self, index: int) -> records.Pair:  # ty: ignore[incompatible-method-override]
     """Returns a pair; its record is read once, when a file of it is."""
     place = self.indices[index]
     read = functools.cache(lambda: self.records[place])
@@ -128,7 +135,7 @@ class StoredPairs(Sequence):
       )
       for kind, key in (('photo', 'image'), ('mask', 'mask'))
     )
-    return folder.Pair(image_path=photo, mask_path=mask, **texts)
+    return records.Pair(image_path=photo, mask_path=mask, **texts)
 
   def take(self, indices: Sequence[int]) -> 'StoredPairs':
     """Returns the pairs at these places."""
@@ -137,7 +144,7 @@ class StoredPairs(Sequence):
     )
 
 
-def name_split(pair: folder.Pair, name: str) -> str:
+def name_split(pair: records.Pair, name: str) -> str:
   """Returns the TFDS split of a pair of a data set of `READERS`.
 
   That is train, val or test; of a published set, what is not meant to be used

@@ -619,8 +619,8 @@ def resize_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
 def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   """Stretches to the size of a network's input, without aliasing.
 
-  What training computes with OpenCV (`effects.look`) has the same pixels, of
-  which prediction has no need.
+  What training computes with OpenCV (`effects.apply_view`) has the same pixels,
+  of which prediction has no need.
 
   Args:
     image: 8-bit grey or RGB.
@@ -644,7 +644,7 @@ def _interpolate(
   shape = [1] * pixels.ndim
   shape[axis] = count
   part = (places - first).astype(np.float32).reshape(shape)
-  total = 0
+  total = np.zeros((), np.float32)
   for offset, weight in (
     (-1, soft * (1 - part)),
     (0, (1 - 2 * soft) * (1 - part) + soft * part),

@@ -1,9 +1,9 @@
-"""Decodes plain pairs with OpenCV: the pixels of `folder.read_pair`, faster.
+"""Decodes plain pairs with OpenCV: the pixels of `decoding.read_pair`, faster.
 
 Plain are an 8-bit baseline or progressive JPEG in colour, upright and complete,
 and an 8-bit grey PNG, as most data sets have them. Of anything else, and of
-anything that is not in order, nothing is returned: `folder.read_pair` reads it,
-or says what is wrong.
+anything that is not in order, nothing is returned: `decoding.read_pair` reads
+it, or says what is wrong.
 """
 
 import math
@@ -43,7 +43,7 @@ def read_pair(
     image: File of the photo.
     mask: File of the mask.
     reduce_to: The (height, width) that the photo will be resized to; it may
-      come reduced, as of `folder.read_pair`.
+      come reduced, as of `decoding.read_pair`.
   """
   photo_file, mask_file = _read_file(image), _read_file(mask)
   size = _find_jpeg_size(photo_file)

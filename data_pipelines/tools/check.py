@@ -9,7 +9,7 @@ from typing import Any
 import tqdm
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records, splitting
 from data_pipelines.io import errors, files, images, parallel
 from data_pipelines.io.types import JsonObject
 from data_pipelines.tools import inspection, sheets
@@ -41,20 +41,20 @@ def check(
     folder.read_folder(directory, problems), validation_share
   )
   results = parallel.map_in_order(inspection.inspect_pair, pairs)
-  facts = list(tqdm.tqdm(results, total=len(pairs), unit='pair'))
-  findings = inspection.find_problems(facts, allow_empty=allow_empty)
+  summaries = list(tqdm.tqdm(results, total=len(pairs), unit='pair'))
+  findings = inspection.find_problems(summaries, allow_empty=allow_empty)
   if problems:
     orphans = inspection.Finding(
       kind='file without partner, or wrong row',
       wrong=True,
       items=problems,
-      facts=[],
+      summaries=[],
     )
     findings.insert(0, orphans)
   if unused := _find_unused(directory, pairs):
     findings.append(
       inspection.Finding(
-        kind='file that no row names', wrong=False, items=unused, facts=[]
+        kind='file that no row names', wrong=False, items=unused, summaries=[]
       )
     )
   report = {
@@ -63,7 +63,7 @@ def check(
     'splits': _count(pair.split for pair in pairs),
     'categories': _count(pair.category for pair in pairs),
     'labels': _count(pair.label for pair in pairs),
-    'sources': inspection.describe_sources(facts),
+    'sources': inspection.describe_sources(summaries),
     'findings': [
       {
         'kind': f.kind,
@@ -84,11 +84,13 @@ def render_text(report: JsonObject) -> str:
   for key in ('splits', 'categories', 'labels'):
     counts = (f'{name or "-"} {n:,}' for name, n in report[key].items())
     lines.append(f'{key}: {", ".join(counts)}')
-  for source, facts in report['sources'].items():
-    ranges = ', '.join(f'{r}: {n:,}' for r, n in facts['mask ranges'].items())
+  for source, summaries in report['sources'].items():
+    ranges = ', '.join(
+      f'{r}: {n:,}' for r, n in summaries['mask ranges'].items()
+    )
     lines.append(
-      f'source {source or "-"}: {facts["pairs"]:,} pairs, mean coverage '
-      f'{facts["mean coverage"]:.3f}, masks {ranges}'
+      f'source {source or "-"}: {summaries["pairs"]:,} pairs, mean coverage '
+      f'{summaries["mean coverage"]:.3f}, masks {ranges}'
     )
   for finding in report['findings']:
     title = 'WRONG' if finding['wrong'] else 'Note'
@@ -113,8 +115,8 @@ def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
   share = max(1, _MOST_ON_SHEET // max(1, len(findings)))
   rows = []
   for finding in findings:
-    for fact in finding.facts[:share]:
-      pair = fact.pair
+    for summary in finding.summaries[:share]:
+      pair = summary.pair
       words = (finding.kind, pair.split, pair.source, pair.name)
       rows.append(
         [
@@ -138,14 +140,14 @@ def _open_for_sheet(path: Path) -> Image.Image:
 
 
 def _with_splits(
-  pairs: list[folder.Pair], validation_share: float
-) -> list[folder.Pair]:
+  pairs: list[records.Pair], validation_share: float
+) -> list[records.Pair]:
   if any(pair.split for pair in pairs):
     return pairs
-  return folder.assign_splits(pairs, validation_share=validation_share)
+  return splitting.assign_splits(pairs, validation_share=validation_share)
 
 
-def _find_unused(directory: Path, pairs: Sequence[folder.Pair]) -> list[str]:
+def _find_unused(directory: Path, pairs: Sequence[records.Pair]) -> list[str]:
   """Returns images beside those of a Dataset.csv that it does not name."""
   if not any(e.name.lower() == 'dataset.csv' for e in directory.iterdir()):
     return []

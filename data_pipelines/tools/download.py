@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipelines.datasets import cod10k, folder, p3m, people
+from data_pipelines.datasets import cod10k, p3m, people, records
 from data_pipelines.io import errors
 
 _INSTALL = "pip install -e '.[download]' in a checkout"
@@ -16,17 +16,17 @@ class Published:
   """The address and the terms of a published data set.
 
   Attributes:
-    place: of the data set, for a person.
-    terms: what is known of them.
-    kaggle: the data set's handle at Kaggle, or ''.
-    drive: the archive's id at Google Drive, or ''.
-    read: its reader.
-    counts: what was published, by source and split.
+    place: Address of the data set, for a person.
+    terms: Terms of the data set, as far as known.
+    kaggle: The data set's handle at Kaggle, or ''.
+    drive: The archive's id at Google Drive, or ''.
+    read: Its reader.
+    counts: Numbers of published pairs by source and split.
   """
 
   place: str
   terms: str
-  read: Callable[[Path], list[folder.Pair]]
+  read: Callable[[Path], list[records.Pair]]
   counts: dict[tuple[str, str], int]
   kaggle: str = ''
   drive: str = ''
@@ -60,12 +60,12 @@ DATA_SETS = {
 }
 
 
-def download(name: str, out: Path) -> list[folder.Pair]:
+def download(name: str, out: Path) -> list[records.Pair]:
   """Fetches and unpacks a data set, and reads it.
 
   Args:
-    name: of `DATA_SETS`.
-    out: folder to put it in.
+    name: Name of the data set, one of `DATA_SETS`.
+    out: Folder to put it in.
 
   Returns:
     Its pairs.

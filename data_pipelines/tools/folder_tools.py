@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.datasets import combine, folder
+from data_pipelines.datasets import dataset_csv, decoding, folder, merging
 from data_pipelines.io import errors, files
 from data_pipelines.tools import prepare, sheets
 
@@ -52,13 +52,13 @@ def create_csv(directory: Path, category: str) -> int:
     dataclasses.replace(pair, category=category or pair.name.partition('_')[0])
     for pair in folder.read_folder(directory)
   ]
-  folder.write_csv(directory / folder.CSV_NAME, pairs)
+  dataset_csv.write(directory / dataset_csv.NAME, pairs)
   return len(pairs)
 
 
 def resize(directory: Path, out: Path, size: str) -> int:
   """Writes the folder's pairs at another size; returns how many."""
-  pairs = combine.name_pairs(folder.read_folder(directory), prefixed=False)
+  pairs = merging.name_pairs(folder.read_folder(directory), prefixed=False)
   written, rejected = prepare.prepare(
     pairs, out=out, size=size, allow_empty=True, invert=()
   )
@@ -72,7 +72,7 @@ def plot(directory: Path, out: Path, count: int) -> int:
   drawn = np.random.RandomState(42).permutation(len(pairs))[:count]
   rows = []
   for index in sorted(drawn):
-    photo, mask = folder.read_pair(pairs[index], allow_empty=True)
+    photo, mask = decoding.read_pair(pairs[index], allow_empty=True)
     cut = Image.composite(photo, Image.new('RGB', photo.size, 'white'), mask)
     rows.append([photo, mask.convert('RGB'), cut])
   with files.write_atomically(out) as partial:
@@ -83,5 +83,5 @@ def plot(directory: Path, out: Path, count: int) -> int:
 def _refuse_csv(directory: Path) -> None:
   if directory.is_dir():
     for entry in directory.iterdir():
-      if entry.name.lower() == folder.CSV_NAME.lower():
+      if entry.name.lower() == dataset_csv.NAME.lower():
         raise errors.UserError(f'{entry} exists already. Remove it first.')

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt64
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import decoding, records
 from data_pipelines.io import images
 from data_pipelines.io.errors import UserError
 
@@ -21,7 +21,7 @@ _MOST_DUPLICATES = 1000  # A set of one picture has millions.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
+class PairSummary:
   """Properties found in a pair's files.
 
   Attributes:
@@ -38,7 +38,7 @@ class Facts:
     signature: Two halves of a perceptual hash, None of a photo without texture.
   """
 
-  pair: folder.Pair
+  pair: records.Pair
   trouble: str = ''
   kind: str = ''
   rotated: bool = False
@@ -59,16 +59,16 @@ class Finding:
     kind: Such as 'empty mask'.
     wrong: Whether training on the set as it is would be wrong.
     items: A line of text each.
-    facts: Facts about the pairs, for pictures of them.
+    summaries: Summaries of the pairs, for pictures of them.
   """
 
   kind: str
   wrong: bool
   items: list[str]
-  facts: list[Facts]
+  summaries: list[PairSummary]
 
 
-def inspect_pair(pair: folder.Pair) -> Facts:
+def inspect_pair(pair: records.Pair) -> PairSummary:
   """Reads a pair's files completely."""
   try:
     with images.opened(pair.image_path) as header:
@@ -78,21 +78,21 @@ def inspect_pair(pair: folder.Pair) -> Facts:
       grey_photo = images.to_rgb(photo).convert('L')
     stored = images.open_image(pair.mask_path)
   except UserError as error:
-    return Facts(pair=pair, trouble=str(error), kind='unreadable')
+    return PairSummary(pair=pair, trouble=str(error), kind='unreadable')
   if size != (stored.height, stored.width):
     reason = (
       f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
       f'{stored.width}x{stored.height}'
     )
-    return Facts(pair=pair, trouble=reason, kind='size mismatch')
+    return PairSummary(pair=pair, trouble=reason, kind='size mismatch')
   try:
-    values = np.asarray(folder.convert_mask(stored, pair))
+    values = np.asarray(decoding.convert_mask(stored, pair))
   except UserError as error:
-    return Facts(pair=pair, trouble=str(error), kind='unclear mask')
+    return PairSummary(pair=pair, trouble=str(error), kind='unclear mask')
   mask = values.astype(np.float32) / 255
   between = np.bincount(values.ravel(), minlength=256)[_BETWEEN]
   edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-  return Facts(
+  return PairSummary(
     pair=pair,
     rotated=rotated,
     stored=_name_range(images.read_plane(stored)),
@@ -121,22 +121,22 @@ def find_duplicates(
 
 
 def find_problems(
-  facts: Sequence[Facts], *, allow_empty: bool
+  summaries: Sequence[PairSummary], *, allow_empty: bool
 ) -> list[Finding]:
   """Returns what the pairs have that one should know, the worst first."""
-  good = [f for f in facts if not f.trouble]
+  good = [f for f in summaries if not f.trouble]
   findings = [
     Finding(
       kind=kind,
       wrong=True,
-      items=[f.trouble for f in facts if f.kind == kind],
-      facts=[f for f in facts if f.kind == kind],
+      items=[f.trouble for f in summaries if f.kind == kind],
+      summaries=[f for f in summaries if f.kind == kind],
     )
     for kind in TROUBLES
   ]
   findings += _find_ranges(good)
   findings += _find_same_pictures(good)
-  findings.append(_find_same_names(facts))
+  findings.append(_find_same_names(summaries))
   findings += [
     _list('empty mask', [f for f in good if not f.largest], not allow_empty),
     _list('full mask', [f for f in good if f.coverage > 0.995], False),
@@ -148,10 +148,12 @@ def find_problems(
   return sorted(found, key=lambda finding: not finding.wrong)
 
 
-def describe_sources(facts: Sequence[Facts]) -> dict[str, dict]:
+def describe_sources(summaries: Sequence[PairSummary]) -> dict[str, dict]:
   """Returns by source: pairs, ranges of stored masks, mean coverage."""
   described = {}
-  for source, group in _group_by_source([f for f in facts if not f.trouble]):
+  for source, group in _group_by_source(
+    [f for f in summaries if not f.trouble]
+  ):
     ranges = collections.Counter(f.stored for f in group)
     described[source] = {
       'pairs': len(group),
@@ -161,9 +163,9 @@ def describe_sources(facts: Sequence[Facts]) -> dict[str, dict]:
   return described
 
 
-def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
+def _find_ranges(summaries: Sequence[PairSummary]) -> list[Finding]:
   findings = []
-  for source, group in _group_by_source(facts):
+  for source, group in _group_by_source(summaries):
     full = [f for f in group if f.largest]
     dim = [f for f in full if f.largest < 128]
     if dim and len(dim) == len(full):
@@ -175,7 +177,7 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
             f'{source or "all"}: none of {len(full)} masks reaches 128 of 255; '
             f'the largest value is {max(f.largest for f in full)}'
           ],
-          facts=dim,
+          summaries=dim,
         )
       )
     elif dim:
@@ -190,7 +192,7 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
             f'{source or "all"}: {len(third)} of {len(group)} masks have one '
             'value that is neither foreground nor background'
           ],
-          facts=third,
+          summaries=third,
         )
       )
     grey = [f for f in group if f.grey > 0.5]
@@ -203,7 +205,7 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
             f'{source or "all"}: {len(grey)} of {len(group)} masks are mostly '
             'neither foreground nor background, as photos are'
           ],
-          facts=grey,
+          summaries=grey,
         )
       )
     around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
@@ -218,7 +220,7 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
             'white at the edges and darker inside; to invert them, use '
             f'data_pipelines.prepare --folder=DIR --invert={source or "folder"}'
           ],
-          facts=around,
+          summaries=around,
         )
       )
     if len({f.stored for f in full}) > 1:
@@ -227,8 +229,8 @@ def _find_ranges(facts: Sequence[Facts]) -> list[Finding]:
   return findings
 
 
-def _find_same_pictures(facts: Sequence[Facts]) -> list[Finding]:
-  textured = [f for f in facts if f.signature is not None]
+def _find_same_pictures(summaries: Sequence[PairSummary]) -> list[Finding]:
+  textured = [f for f in summaries if f.signature is not None]
   signatures = np.array([f.signature for f in textured], np.uint64)
   within, across = [], []
   for first, second in find_duplicates(signatures.reshape(-1, 2)):
@@ -244,7 +246,7 @@ def _find_same_pictures(facts: Sequence[Facts]) -> list[Finding]:
         f'{two.pair.image_path} ({two.pair.split})'
         for one, two in couples
       ],
-      facts=[fact for couple in couples for fact in couple],
+      summaries=[summary for couple in couples for summary in couple],
     )
     for where, couples in (
       ('across splits', across),
@@ -253,10 +255,10 @@ def _find_same_pictures(facts: Sequence[Facts]) -> list[Finding]:
   ]
 
 
-def _find_same_names(facts: Sequence[Facts]) -> Finding:
+def _find_same_names(summaries: Sequence[PairSummary]) -> Finding:
   by_stem = collections.defaultdict(list)
-  for fact in facts:
-    by_stem[fact.pair.name.rpartition('.')[0].lower()].append(fact)
+  for summary in summaries:
+    by_stem[summary.pair.name.rpartition('.')[0].lower()].append(summary)
   same = [group for group in by_stem.values() if len(group) > 1]
   return Finding(
     kind='same name but for its case or extension',
@@ -265,23 +267,23 @@ def _find_same_names(facts: Sequence[Facts]) -> Finding:
       ' and '.join(f'{f.pair.name} ({f.pair.split})' for f in group)
       for group in same
     ],
-    facts=[fact for group in same for fact in group],
+    summaries=[summary for group in same for summary in group],
   )
 
 
-def _list(kind: str, facts: list[Facts], wrong: bool) -> Finding:
-  items = [str(f.pair.mask_path) for f in facts]
+def _list(kind: str, summaries: list[PairSummary], wrong: bool) -> Finding:
+  items = [str(f.pair.mask_path) for f in summaries]
   if 'mask' not in kind:
-    items = [str(f.pair.image_path) for f in facts]
-  return Finding(kind=kind, wrong=wrong, items=items, facts=facts)
+    items = [str(f.pair.image_path) for f in summaries]
+  return Finding(kind=kind, wrong=wrong, items=items, summaries=summaries)
 
 
 def _group_by_source(
-  facts: Sequence[Facts],
-) -> list[tuple[str, list[Facts]]]:
+  summaries: Sequence[PairSummary],
+) -> list[tuple[str, list[PairSummary]]]:
   groups = collections.defaultdict(list)
-  for fact in facts:
-    groups[fact.pair.source].append(fact)
+  for summary in summaries:
+    groups[summary.pair.source].append(summary)
   return sorted(groups.items())
 
 

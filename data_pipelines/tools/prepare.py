@@ -12,9 +12,7 @@ import numpy as np
 import tqdm
 from PIL import Image, ImageOps
 
-from data_pipelines.datasets import (
-  folder,
-)
+from data_pipelines.datasets import dataset_csv, decoding, folder, records
 from data_pipelines.io import errors, files, images, parallel
 
 OPTIONS_NAME = 'prepare.json'
@@ -54,13 +52,13 @@ def parse_size(text: str) -> Resize:
 
 
 def prepare_pair(
-  pair: folder.Pair,
+  pair: records.Pair,
   *,
   out: Path,
   resize: Resize,
   allow_empty: bool,
   invert: bool,
-) -> folder.Pair:
+) -> records.Pair:
   """Writes a pair's photo and mask, if they are not there yet.
 
   Args:
@@ -86,7 +84,7 @@ def prepare_pair(
     return result
   own = images.read_size(pair.image_path)
   size = resize(own)
-  photo, mask = folder.read_pair(
+  photo, mask = decoding.read_pair(
     pair, allow_empty=allow_empty or invert, reduce_to=size
   )
   if invert:
@@ -108,7 +106,7 @@ def prepare_pair(
 
 
 def _resize_mask(
-  mask: Image.Image, pair: folder.Pair, size: tuple[int, int]
+  mask: Image.Image, pair: records.Pair, size: tuple[int, int]
 ) -> Image.Image:
   """Returns the mask at (height, width), if what is left of it is one."""
   resized = images.resize_image(mask, size=size)
@@ -122,13 +120,13 @@ def _resize_mask(
 
 
 def prepare(
-  pairs: Sequence[folder.Pair],
+  pairs: Sequence[records.Pair],
   *,
   out: Path,
   size: str,
   allow_empty: bool,
   invert: Sequence[str],
-) -> tuple[list[folder.Pair], list[tuple[str, str]]]:
+) -> tuple[list[records.Pair], list[tuple[str, str]]]:
   """Writes the data set; `Dataset.csv` comes last.
 
   Args:
@@ -167,12 +165,12 @@ def prepare(
   written, rejected = [], []
   results = parallel.map_in_order(attempt, pairs)
   for result in tqdm.tqdm(results, total=len(pairs), unit='pair'):
-    (written if isinstance(result, folder.Pair) else rejected).append(result)
+    (written if isinstance(result, records.Pair) else rejected).append(result)
   if not written:
     raise errors.UserError(
       f'None of {len(pairs)} pairs can be used; the first: {rejected[0][1]}'
     )
-  folder.write_csv(out / folder.CSV_NAME, written)
+  dataset_csv.write(out / dataset_csv.NAME, written)
   return written, rejected
 
 
@@ -195,7 +193,7 @@ def _check_options(out: Path, options: dict) -> None:
     stale.unlink()
 
 
-def _is_done(pair: folder.Pair, result: folder.Pair) -> bool:
+def _is_done(pair: records.Pair, result: records.Pair) -> bool:
   try:
     written = min(path.stat().st_mtime_ns for path in _files_of(result))
   except FileNotFoundError:
@@ -203,7 +201,7 @@ def _is_done(pair: folder.Pair, result: folder.Pair) -> bool:
   return max(path.stat().st_mtime_ns for path in _files_of(pair)) <= written
 
 
-def _files_of(pair: folder.Pair) -> tuple[Path, Path]:
+def _files_of(pair: records.Pair) -> tuple[Path, Path]:
   return pair.image_path, pair.mask_path
 
 
@@ -213,7 +211,7 @@ def _is_plain_jpeg(path: Path) -> bool:
     return upright and image.format == 'JPEG' and image.mode in ('RGB', 'L')
 
 
-def read_own(directory: str, problems: list[str]) -> list[folder.Pair]:
+def read_own(directory: str, problems: list[str]) -> list[records.Pair]:
   """Returns a folder's pairs; those without a source are of 'folder'."""
   return [
     dataclasses.replace(pair, source=pair.source or 'folder')

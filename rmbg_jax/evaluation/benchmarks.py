@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines.datasets import cod10k, folder, p3m, people, saliency
+from data_pipelines.datasets import (
+  cod10k,
+  dataset_csv,
+  folder,
+  p3m,
+  people,
+  records,
+  saliency,
+)
 from data_pipelines.io import errors
 
 # Folders that a published tree may be unpacked into.
@@ -51,7 +59,7 @@ class DataSet:
 
   name: str
   directory: Path
-  pairs: tuple[folder.Pair, ...]
+  pairs: tuple[records.Pair, ...]
   binarize: bool = False
   published: int = 0
   learnable: frozenset[str] = frozenset()
@@ -93,7 +101,7 @@ def load_data_sets(
     if splits and not there:
       raise errors.UserError(
         f'--data={directory}: the set has no splits (the Split column of its '
-        f'{folder.CSV_NAME} is missing or empty), so '
+        f'{dataset_csv.NAME} is missing or empty), so '
         f'--split={",".join(splits)} finds none of its {len(pairs)} pairs. '
         'Leave --split out to score on all of them.'
       )
@@ -143,7 +151,7 @@ def find_trained_on(
 
 def _read(
   directory: Path, problems: list[str]
-) -> tuple[list[folder.Pair], bool]:
+) -> tuple[list[records.Pair], bool]:
   """Returns a folder's pairs, and whether it has a published layout."""
   if directory.name.upper().startswith('P3M-500-'):
     source = directory.name.lower()

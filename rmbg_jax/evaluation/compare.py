@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.io import errors
-from rmbg_jax.evaluation import columns, gallery, tables
+from rmbg_jax.evaluation import gallery, metrics, tables
 from rmbg_jax.evaluation import results as results_lib
 
 _SHOWN = 20  # Images that changed most.
@@ -63,7 +63,7 @@ def compare(first: Path, second: Path, output: Path) -> str:
 def compare_results(
   first: results_lib.Results, second: results_lib.Results
 ) -> list[dict[str, Any]]:
-  """Returns, for each column, both averages and their difference.
+  """Returns, for each metric, both averages and their difference.
 
   Args:
     first: Results of one system.
@@ -75,7 +75,7 @@ def compare_results(
     `worsened`, and whether the second is `better`, None if 0 is in the
     interval.
   """
-  shared = [c for c in first.columns if c.key in second.values]
+  shared = [c for c in first.metrics if c.key in second.values]
   averages = [part.average() for part in (first, second)]
 
   def subtract(weights):
@@ -86,11 +86,11 @@ def compare_results(
     subtract(weights) for weights in results_lib.make_weights(len(first.images))
   )
   rows = []
-  for column in shared:
-    key = column.key
+  for metric in shared:
+    key = metric.key
     low, high = intervals[key]
     gains = second.values[key] - first.values[key]
-    gains = gains if column.higher_is_better else -gains
+    gains = gains if metric.higher_is_better else -gains
     certain = low > 0 or high < 0
     rows.append(
       {
@@ -102,7 +102,7 @@ def compare_results(
         'high': high,
         'improved': float(np.mean(gains > 0)),
         'worsened': float(np.mean(gains < 0)),
-        'better': (low > 0) == column.higher_is_better if certain else None,
+        'better': (low > 0) == metric.higher_is_better if certain else None,
       }
     )
   return rows
@@ -181,9 +181,9 @@ def _write_changes(
 ) -> str:
   """Writes the differences per image; returns the table of the largest."""
   first, second = pair
-  shared = [c for c in columns.COLUMNS if c.key in first.values]
+  shared = [c for c in metrics.METRICS if c.key in first.values]
   shared = [c for c in shared if c.key in second.values]
-  lines = [','.join(('name', *(column.key for column in shared)))]
+  lines = [','.join(('name', *(metric.key for metric in shared)))]
   for index, image in enumerate(first.images):
     changes = (
       second.values[c.key][index] - first.values[c.key][index] for c in shared
@@ -192,7 +192,7 @@ def _write_changes(
     lines.append(','.join((f'"{name}"', *(repr(float(c)) for c in changes))))
   tables.save_text('\n'.join(lines) + '\n', directory / 'differences.csv')
 
-  key = columns.find_rank_key({column.key for column in shared})
+  key = metrics.find_rank_key({metric.key for metric in shared})
   change = second.values[key] - first.values[key]
   largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
   captions = [

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.io import images
-from rmbg_jax.evaluation import columns, predictions, scoring, tables
+from rmbg_jax.evaluation import metrics, predictions, scoring, tables
 from rmbg_jax.evaluation import results as results_lib
 
 _SIDE = 240  # Pixels of a picture's longest side.
@@ -30,7 +30,7 @@ def save_gallery(
     path: Path of the HTML file.
     count: Images of each kind, at most.
   """
-  key = columns.find_rank_key(set(results.values))
+  key = metrics.find_rank_key(set(results.values))
   order = _order(results, key)
   scales = _find_scales(results.images)
   middle = max(0, (len(order) - count) // 2)
@@ -82,10 +82,10 @@ def save_comparison(
 
 def _order(results: results_lib.Results, key: str) -> list[int]:
   """Returns the images' indices, worst first."""
-  column = next(column for column in columns.COLUMNS if column.key == key)
+  metric = next(metric for metric in metrics.METRICS if metric.key == key)
   values = results.values[key]
   return np.argsort(
-    values if column.higher_is_better else -values, kind='stable'
+    values if metric.higher_is_better else -values, kind='stable'
   ).tolist()
 
 

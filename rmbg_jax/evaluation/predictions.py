@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import records
 from data_pipelines.io import images
 from data_pipelines.io.errors import MissingFileError, UserError
 
@@ -86,7 +86,7 @@ def _find_scale(kind: str, low: float, high: float, path: Path) -> int:
 
 
 def find_mask(
-  index: Mapping[str, Sequence[Path]], pair: folder.Pair, data_set: str
+  index: Mapping[str, Sequence[Path]], pair: records.Pair, data_set: str
 ) -> Path | Exception:
   """Returns the mask of a photo, or what is wrong.
 
@@ -125,7 +125,7 @@ class Remover(Protocol):
 
 
 def predict_alphas(
-  remover: Remover, pairs: Sequence[folder.Pair]
+  remover: Remover, pairs: Sequence[records.Pair]
 ) -> Iterator[np.ndarray | Exception]:
   """Yields alpha (h, w) in [0, 1] of each photo at its own size, in order.
 
@@ -158,7 +158,7 @@ def predict_alphas(
           yield photo.hide_transparent(next(alphas))
 
 
-def name_masks(pairs: Sequence[folder.Pair]) -> dict[str, str]:
+def name_masks(pairs: Sequence[records.Pair]) -> dict[str, str]:
   """Returns each pair's mask name by pair name; photos of one stem keep theirs.
 
   Sub-folders in names stay.

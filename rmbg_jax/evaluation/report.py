@@ -11,7 +11,7 @@ from typing import Any
 
 from data_pipelines.io import parallel
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.evaluation import benchmarks, columns, curves, gallery, tables
+from rmbg_jax.evaluation import benchmarks, curves, gallery, metrics, tables
 from rmbg_jax.evaluation import results as results_lib
 
 _PACKAGES = ('numpy', 'scipy', 'pillow', 'pysodmetrics', 'jax', 'jaxlib')
@@ -67,7 +67,7 @@ def save_report(
     for data_set in data_sets:
       own = [r for r in results if r.data_set == data_set.name]
       lines += ['', *_describe_data_set(data_set, own)]
-      for table, explanation in columns.TABLES.items():
+      for table, explanation in metrics.TABLES.items():
         rendered = tables.render(
           [row for row in rows if row['data_set'] == data_set.name],
           table=table,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import records
 from data_pipelines.io import errors, files
-from rmbg_jax.evaluation import columns, scoring
+from rmbg_jax.evaluation import metrics, scoring
 
 RESAMPLES = 1000
 _CHUNK = 100  # Resamples at a time, to bound the memory.
@@ -25,7 +25,7 @@ class Results:
     data_set: Name of the data set.
     images: `name`, `source`, `category` and the paths `photo`, `truth`,
       `prediction` of each image.
-    values: Arrays (n,) by column key; NaN where an image has no value.
+    values: Arrays (n,) by metric key; NaN where an image has no value.
     curves: Arrays (n, 256) by name.
     empty: Images whose truth is empty, with their values; in no average.
     failed: Error messages by image name.
@@ -42,9 +42,9 @@ class Results:
   resized: int = 0
 
   @property
-  def columns(self) -> list[columns.Column]:
-    """The columns that these results have."""
-    return [c for c in columns.COLUMNS if c.key in self.values]
+  def metrics(self) -> list[metrics.Metric]:
+    """The metrics that these results have."""
+    return [c for c in metrics.METRICS if c.key in self.values]
 
   def take(self, chosen: np.ndarray) -> 'Results':
     """Returns the scores of some images, by index or as a mask."""
@@ -57,7 +57,7 @@ class Results:
     )
 
   def average(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Returns the columns' values over the images.
+    """Returns the metrics' values over the images.
 
     A maximum over thresholds is that of the mean curve, as in papers: one
     threshold for all images.
@@ -66,20 +66,20 @@ class Results:
       weights: (r, n), how often each image counts; None: once, r is 1.
 
     Returns:
-      By column key, (r,).
+      By metric key, (r,).
     """
     if weights is None:
       weights = np.ones((1, len(self.images)))
     averages = {}
-    for column in self.columns:
-      if column.curve:
-        mean = weights @ self.curves[column.curve]
-        averages[column.key] = mean.max(axis=1) / weights.sum(axis=1)
+    for metric in self.metrics:
+      if metric.curve:
+        mean = weights @ self.curves[metric.curve]
+        averages[metric.key] = mean.max(axis=1) / weights.sum(axis=1)
       else:
-        values = self.values[column.key]
+        values = self.values[metric.key]
         valid = np.isfinite(values)
         count = weights @ valid
-        averages[column.key] = np.divide(
+        averages[metric.key] = np.divide(
           weights @ np.where(valid, values, 0),
           count,
           out=np.full(len(weights), np.nan),
@@ -136,7 +136,7 @@ def collect(
     system=system,
     data_set=data_set,
     images=infos,
-    values=_stack(rows, [column.key for column in columns.COLUMNS]),
+    values=_stack(rows, [metric.key for metric in metrics.METRICS]),
     curves=_stack(curves, sorted({key for c in curves for key in c})),
     empty=empty,
     failed=failed,
@@ -146,7 +146,7 @@ def collect(
 
 def save_results(results: Results, directory: Path) -> None:
   """Writes `images.csv` and `curves.npz`; `load_results` reads them."""
-  keys = [column.key for column in results.columns]
+  keys = [metric.key for metric in results.metrics]
   header = [*_INFO, 'truth_is_empty', *keys]
   if 'mae_raw' not in keys:
     header.append('mae_raw')
@@ -191,7 +191,7 @@ def load_results(directory: Path) -> Results:
   ) as file:
     rows = [row for row in csv.DictReader(file) if not row['error']]
   scored = [row for row in rows if row['truth_is_empty'] == '0']
-  keys = [c.key for c in columns.COLUMNS if scored and scored[0].get(c.key)]
+  keys = [c.key for c in metrics.METRICS if scored and scored[0].get(c.key)]
   with np.load(directory / 'curves.npz') as stored:
     curves = {key: stored[key] for key in stored.files}
   if any(len(curve) != len(scored) for curve in curves.values()):
@@ -209,7 +209,7 @@ def load_results(directory: Path) -> Results:
 
 
 def _describe(job: scoring.Job) -> dict[str, str]:
-  pair: folder.Pair = job.pair
+  pair: records.Pair = job.pair
   is_file = isinstance(job.prediction, Path)
   path = job.prediction if is_file else job.save_as
   return {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import decoding, records
 from data_pipelines.io import files, images
 from data_pipelines.io.errors import UserError
 from rmbg_jax.evaluation import matting, saliency
@@ -28,7 +28,7 @@ class Job:
     pair: Photo and truth.
     prediction: A mask's file, or alpha (h, w) in [0, 1]; an exception if it
       could not be made.
-    kinds: Kinds of metrics to compute, of `columns.METRICS`.
+    kinds: Kinds of metrics to compute, of `metrics.GROUPS`.
     binarize: Whether the truth is 1 where it is above one half, and 0
       elsewhere, before anything.
     band: The unknown band's radius in pixels, where there is no trimap.
@@ -37,7 +37,7 @@ class Job:
       (`images.Plane.stored`); see `read_alpha`.
   """
 
-  pair: folder.Pair
+  pair: records.Pair
   prediction: Path | np.ndarray | Exception
   kinds: tuple[str, ...]
   binarize: bool
@@ -51,7 +51,7 @@ class Score:
   """The scores of one prediction.
 
   Attributes:
-    values: Values by the keys of `columns.COLUMNS`.
+    values: Values by the keys of `metrics.METRICS`.
     curves: Curves (256,) by name and table, such as `f_raw`.
     empty: Whether the truth has no foreground; the values are then only
       `mae_raw` and `area_raw`, the share of pixels taken for foreground.
@@ -148,7 +148,7 @@ def round_to_8_bit(alpha: np.ndarray) -> np.ndarray:
 def _score(job: Job) -> Score:
   if isinstance(job.prediction, Exception):
     raise job.prediction
-  stored = folder.convert_mask(
+  stored = decoding.convert_mask(
     images.open_image(job.pair.mask_path), job.pair, is_graded=job.binarize
   )
   truth = np.asarray(stored)

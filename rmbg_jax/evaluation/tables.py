@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.io import files
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.evaluation import columns
+from rmbg_jax.evaluation import metrics
 from rmbg_jax.evaluation import results as results_lib
 
 Row = dict[str, Any]
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 def make_rows(results: results_lib.Results) -> list[Row]:
   """Returns the averages over all images, per source and per category.
 
-  Each row has `system`, `data_set`, `group`, `images`, the columns' values by
+  Each row has `system`, `data_set`, `group`, `images`, the metrics' values by
   key in `values`, and 95 % bootstrap intervals (low, high) in `intervals`.
   """
   rows = []
@@ -64,17 +64,17 @@ EMPTY_HEADER = ('data set', 'system', 'images', 'MAE', 'share taken for object')
 
 
 def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
-  """Returns a table of `columns.TABLES` as Markdown, '' if there is none.
+  """Returns a table of `metrics.TABLES` as Markdown, '' if there is none.
 
   Args:
-    rows: of one data set; the systems are put side by side in each group.
-    table: its name.
-    intervals: whether to put them behind the values.
+    rows: Rows of one data set; each group has its systems side by side.
+    table: Its name.
+    intervals: Whether to put them behind the values.
   """
   shown = [
-    column
-    for column in columns.COLUMNS
-    if column.table == table and any(column.key in r['values'] for r in rows)
+    metric
+    for metric in metrics.METRICS
+    if metric.table == table and any(metric.key in r['values'] for r in rows)
   ]
   if not shown:
     return ''
@@ -82,12 +82,12 @@ def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
   rows = sorted(rows, key=lambda row: groups.index(row['group']))
   header = ['images of', 'system', 'n']
   header += [
-    f'{column.title} {"↑" if column.higher_is_better else "↓"}'
-    for column in shown
+    f'{metric.title} {"↑" if metric.higher_is_better else "↓"}'
+    for metric in shown
   ]
   cells = [
     [row['group'], row['system'], str(row['images'])]
-    + [_format_cell(row, column.key, intervals) for column in shown]
+    + [_format_cell(row, metric.key, intervals) for metric in shown]
     for row in rows
   ]
   return render_cells(header, cells)
@@ -120,9 +120,9 @@ def format_value(value: float) -> str:
 def save_csv(rows: Sequence[Row], path: Path) -> None:
   """Writes one line per system, data set and group, with the intervals."""
   keys = [
-    column.key
-    for column in columns.COLUMNS
-    if any(column.key in row['values'] for row in rows)
+    metric.key
+    for metric in metrics.METRICS
+    if any(metric.key in row['values'] for row in rows)
   ]
   header = ['data_set', 'group', 'system', 'images']
   for key in keys:

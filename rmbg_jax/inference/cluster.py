@@ -1,4 +1,4 @@
-"""Prediction on a Ray cluster: the one file that knows Ray.
+"""Predicts on a Ray cluster: the one file that knows Ray.
 
 The driver lists photos and writes their names, in tasks of some dozens, into
 parts of a manifest at the output. One Ray task reads parts as they appear, a
@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -26,14 +27,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+import ray.exceptions
 from PIL import Image
 from ray.data import block as block_lib
 from ray.data import datasource
 
 from data_pipelines.io import errors, parallel, storage
+from data_pipelines.io.types import JsonObject
 from rmbg_jax import runtime
 from rmbg_jax.inference import listing, pipeline, report
 from rmbg_jax.inference import remover as remover_lib
@@ -53,7 +57,7 @@ _CALLS_PER_ACTOR = 2
 _LONE_TRIES = 2
 _INIT_DEATHS = 3  # In a row, of actors that load the network.
 _LINES_PER_PART = 10_000
-# What Ray's object store holds: names, the report, and the network.
+# What Ray's object store holds beside the network: names and the report.
 _OBJECT_STORE_BYTES = 200_000_000
 
 _SCHEMA = pa.schema(
@@ -63,16 +67,16 @@ _SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cluster:
-  """Where predictions run.
+  """Places and numbers of the processes that predict.
 
   Attributes:
-    address: of a running cluster ('auto', 'HOST:PORT'), or '' to start one on
-      this machine, for this run.
+    address: Address of a running cluster ('auto', 'HOST:PORT'), or '' to start
+      one on this machine for this run.
     actors: (fewest, most) processes with a network, None for as many as there
       is room for at the start.
-    cpus: of each, None for as many as leave room for one on each machine, or on
-      each GPU.
-    gpus: of each, None for 1 where there are any.
+    cpus: CPUs per actor; None for as many as leave room for one actor on each
+      machine, or on each GPU.
+    gpus: GPUs per actor; None for 1 where there are any.
   """
 
   address: str = ''
@@ -85,7 +89,7 @@ def run(
   jobs: Iterable[listing.Job],
   task: pipeline.Task,
   loaded: load.LoadedModel,
-  options: dict[str, Any],
+  options: JsonObject,
   *,
   batch_size: int,
   cluster: Cluster,
@@ -93,14 +97,14 @@ def run(
   """Does photos on a cluster.
 
   Args:
-    jobs: with the kinds that are missing (`stored.find_missing`); taken as they
-      are needed, in a thread.
-    task: what to do with them; its output is a URL, or on a disk that all
+    jobs: Photos with their missing kinds (`stored.find_missing`), taken as
+      needed, in a thread.
+    task: Work to do on them; its output is a URL, or on a disk that all
       machines have.
-    loaded: the network, which need not be on the other machines.
-    options: of the remover.
-    batch_size: photos in the network together.
-    cluster: where.
+    loaded: The network, which need not be on the other machines.
+    options: Options of the remover.
+    batch_size: Photos in the network together.
+    cluster: Cluster to run on.
 
   Raises:
     UserError: if the photos cannot be listed, or the cluster gives up.
@@ -110,7 +114,7 @@ def run(
   with lister:
     if not lister.wait_for_work():
       return lister.finish(report.Tally())
-    with _connected(cluster):
+    with _connected(cluster, loaded):
       try:
         dataset = _read_manifest(task.output, name)
         dataset = cut_out(
@@ -134,7 +138,7 @@ def cut_out(
   dataset: ray.data.Dataset,
   task: pipeline.Task,
   loaded: load.LoadedModel,
-  options: dict[str, Any],
+  options: JsonObject,
   *,
   batch_size: int = 4,
   cluster: Cluster | None = None,
@@ -148,16 +152,16 @@ def cut_out(
   after a request for each.
 
   Args:
-    dataset: rows with `photo` (a path that all machines have, or a URL) and
+    dataset: Rows with `photo` (a path that all machines have, or a URL) and
       `result` (where its results go below the folder of their kind, without an
       ending: 'sub/a'), each a text, or a list of texts for a task of several.
-    task: what to do with them.
-    loaded: the network, as `load_model` returns it.
-    options: of `BackgroundRemover`, but batch size and pixels.
-    batch_size: photos in the network together.
-    cluster: actors and what each gets; its address is not used.
-    rows_per_task: of the data set, that one call of an actor gets.
-    run_name: of the run, whose tries are counted; '' for a new one.
+    task: Work to do on the photos.
+    loaded: The network, as `load_model` returns it.
+    options: Options of `BackgroundRemover`, except batch size and pixels.
+    batch_size: Photos in the network together.
+    cluster: Actors and what each gets; its address is not used.
+    rows_per_task: Rows of the data set in one call of an actor.
+    run_name: Name of the run whose tries are counted; '' for a new one.
 
   Returns:
     Rows with `photo`, `status` ('done', 'skipped', 'failed') and `line`, the
@@ -192,7 +196,7 @@ class Worker:
     self,
     loaded: ray.ObjectRef,
     task: pipeline.Task,
-    options: dict[str, Any],
+    options: JsonObject,
     batch_size: int,
     run_name: str,
   ):
@@ -280,7 +284,10 @@ class Worker:
       # What the listing knew was before the first try.
       job = dataclasses.replace(job, kinds=None)
       name = str(job.photo)
-      if name not in todo:
+      if f'{index}-ended' in before:
+        line = json.loads(storage.read(tries / f'{index}-ended'))
+        entries[name] = report.Entry(**line)
+      elif name not in todo:
         entries[name] = report.Entry(photo=name, status='skipped')
       elif not self._task.overwrite and not self._task.missing(job):
         entries[name] = report.Entry(
@@ -298,6 +305,8 @@ class Worker:
       else:
         storage.write(tries / f'{index}-{lone[str(index)]}', b'')
         self._run([job], entries)
+        line = report.to_line(entries[name]).encode()
+        storage.write(tries / f'{index}-ended', line)
 
   def _run(
     self, jobs: Sequence[listing.Job], entries: dict[str, report.Entry]
@@ -423,7 +432,7 @@ class _Lister:
     columns = {
       'photo': [[str(job.photo) for job in jobs] for jobs in tasks],
       'result': [[job.result.as_posix() for job in jobs] for jobs in tasks],
-      'kinds': [[','.join(job.kinds) for job in jobs] for jobs in tasks],
+      'kinds': [[','.join(job.kinds or ()) for job in jobs] for jobs in tasks],
     }
     schema = _SCHEMA.with_metadata({_LAST: b'1'} if is_last else None)
     file = io.BytesIO()
@@ -448,7 +457,9 @@ class _Manifest(datasource.Datasource):
     """Returns nothing: nobody knows."""
     return None
 
-  def get_read_tasks(self, parallelism: int, **_: Any) -> list[Any]:
+  def get_read_tasks(
+    self, parallelism: int, *args: object, **kwargs: object
+  ) -> list[datasource.ReadTask]:
     """Returns the one task that follows the manifest."""
     output, run_name = self._output, self._run_name
     metadata = block_lib.BlockMetadata(
@@ -488,7 +499,7 @@ class _ReportSink(datasource.Datasink):
   """Writes rows of `Worker` as parts of the report, and counts them.
 
   Attributes:
-    tally: what became of all photos, once all are written.
+    tally: Numbers of photos by outcome, once all are written.
   """
 
   def __init__(self, output: storage.Place, run_name: str):
@@ -501,9 +512,15 @@ class _ReportSink(datasource.Datasink):
     """Tasks in one part."""
     return _LINES_PER_PART // _LARGEST_TASK
 
-  def write(self, blocks: Iterable[pa.Table], ctx: Any) -> report.Tally:
+  def write(
+    self,
+    blocks: Iterable[pa.Table],
+    ctx: Any,  # Of a class that Ray keeps to itself.
+  ) -> report.Tally:
     """Writes a part; a task that is tried again writes the same one."""
-    lines = [line for table in blocks for line in _read_column(table, 'line')]
+    lines = [
+      line or '' for table in blocks for line in _read_column(table, 'line')
+    ]
     tally = report.Tally()
     for line in lines:
       tally.add(report.Entry(**json.loads(line)))
@@ -512,7 +529,10 @@ class _ReportSink(datasource.Datasink):
     )
     return tally
 
-  def on_write_complete(self, write_result: Any) -> None:
+  def on_write_complete(
+    self,
+    write_result: Any,  # As `ctx`.
+  ) -> None:
     """Adds up what the parts say."""
     for tally in write_result.write_returns:
       self.tally.merge(tally)
@@ -535,7 +555,7 @@ def _read_manifest(output: storage.Place, run_name: str) -> ray.data.Dataset:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster) -> Iterator[None]:
+def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
   """Connects to a cluster, or starts one, until the end of the block."""
   if cluster.address.startswith('ray://'):
     raise errors.UserError(
@@ -544,17 +564,21 @@ def _connected(cluster: Cluster) -> Iterator[None]:
       f'--address=http://HOST:8265 -- python -m rmbg_jax.predict --engine=ray '
       '--address=auto ... (docs/scaling.md).'
     )
-  options = {'logging_level': 'WARNING', 'log_to_driver': False}
+  options: dict[str, Any] = {'logging_level': 'WARNING', 'log_to_driver': False}
   if not cluster.address:
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    network = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.variables))
     options |= {
       'num_cpus': parallel.count_cores(),
       'include_dashboard': False,
-      'object_store_memory': _OBJECT_STORE_BYTES,
+      'object_store_memory': _OBJECT_STORE_BYTES + 2 * network,
     }
   try:
+    host, _, port = cluster.address.rpartition(':')
+    if port.isdecimal():  # Ray would try for many minutes.
+      socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(address=cluster.address or 'local', **options)
-  except (ConnectionError, ValueError, RuntimeError) as error:
+  except (OSError, ValueError, RuntimeError) as error:
     raise errors.UserError(
       f'--address={cluster.address}: no Ray cluster can be reached there '
       f'({error}). Pass auto on a machine of the cluster, or leave it out to '
@@ -568,7 +592,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
 
 def _choose_pool(
   cluster: Cluster,
-) -> tuple[ray.data.ActorPoolStrategy, dict[str, float]]:
+) -> tuple[ray.data.ActorPoolStrategy, dict[str, Any]]:
   """Returns the pool of actors and what each one needs.
 
   Raises:

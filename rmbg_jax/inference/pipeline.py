@@ -1,4 +1,4 @@
-"""Reading, the network and writing, all at once, in bounded memory."""
+"""Reads, predicts and writes photos at once, in bounded memory."""
 
 import collections
 import dataclasses
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path
+from typing import Any, Generic
 
 import numpy as np
 
@@ -31,23 +32,23 @@ _FETCHED = 16
 # No other photo will be written either.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
-AddEntry = Callable[[report.Entry], None]
+AddEntry = Callable[[report.Entry], object]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Generic[storage.PlaceT]):
   """The work to be done on every photo.
 
   Attributes:
-    output: folder, or place on a store, with a sub-folder for each kind.
-    kinds: of `rendering.KINDS`.
-    style: of the results.
-    overwrite: do results again that are there.
-    max_pixels: photos with more are refused.
-    clip_format: of cut-out clips, of `encoding.FORMATS`.
+    output: Folder, or place on a store, with a sub-folder for each kind.
+    kinds: Kinds to write, of `rendering.KINDS`.
+    style: Look of the results.
+    overwrite: Do results again that are there.
+    max_pixels: Photos with more are refused.
+    clip_format: Format of cut-out clips, one of `encoding.FORMATS`.
   """
 
-  output: storage.Place
+  output: storage.PlaceT
   kinds: tuple[str, ...]
   style: rendering.Style
   overwrite: bool = False
@@ -85,7 +86,7 @@ class Task:
       UserError: naming the photo, and where it is.
     """
     real = {
-      os.path.realpath(self.output / kind): self.output / kind
+      os.path.realpath(str(self.output / kind)): self.output / kind
       for kind in rendering.KINDS
     }
     checked = set()
@@ -109,9 +110,9 @@ class Task:
       return encoding.suffix(kind, self.clip_format)
     return self.style.suffix(kind)
 
-  def missing(self, job: listing.Job) -> dict[str, storage.Place]:
+  def missing(self, job: listing.Job) -> dict[str, storage.PlaceT]:
     """Returns the files that are still to be written, by kind."""
-    paths = {
+    paths: dict[str, Any] = {
       kind: self.output
       / kind
       / job.result.with_name(job.result.name + self._suffix(kind, job))
@@ -138,12 +139,12 @@ def run(
   A full disk is everybody's: no other photo is begun then.
 
   Args:
-    remover: a `BackgroundRemover`; its batch size is used.
-    jobs: the photos, taken as their turn comes.
-    task: what to do with them.
-    add_entry: called, in this thread, with what became of each photo.
-    stop: once set, no other photo is begun; those begun are finished.
-    runs_at_once: in this process, which share the memory.
+    remover: A `BackgroundRemover`; its batch size is used.
+    jobs: The photos, taken as their turn comes.
+    task: Work to do on them.
+    add_entry: Called, in this thread, with what became of each photo.
+    stop: Once set, no other photo is begun; those begun are finished.
+    runs_at_once: Number of runs in this process that share the memory.
   """
   threads = parallel.count_cores()
   # Who writes to a store mostly waits for it.
@@ -173,7 +174,7 @@ def run(
 class _Queue:
   """The photos whose turn will come; files on stores are fetched before it."""
 
-  def __init__(self, jobs, fetchers):
+  def __init__(self, jobs: Iterable[listing.Job], fetchers: futures.Executor):
     self._jobs = iter(jobs)
     self._fetchers = fetchers
     self._next: collections.deque = collections.deque()

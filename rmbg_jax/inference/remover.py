@@ -51,8 +51,8 @@ class BackgroundRemover:
     *,
     batch_size: int = 1,
     refinement: refinement_lib.Refinement = _NO_REFINEMENT,
-    flip: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    flip: bool | None = None,
+    scales: tuple[float, ...] | None = None,
     stretch: bool = False,
     max_pixels: int = photos_lib.MAX_PIXELS,
   ):
@@ -63,8 +63,11 @@ class BackgroundRemover:
       batch_size: Photos that go through the network together; rounded up to a
         multiple of the number of local devices.
       refinement: Refinement of alpha after the network.
-      flip: Average with the result of the mirrored photo.
-      scales: Average over these multiples of the network's input size.
+      flip: Mirrors every second of the scales; a single scale counts twice,
+        the second time mirrored.
+      scales: Multiples of the network's input size to average over. Where
+        neither is given, both are what the checkpoint asks for; otherwise the
+        other is False or (1.0,).
       stretch: Stretch every mask from its own minimum and maximum to [0, 1], as
         the authors of U2-Net do. Where there is no foreground, that invents
         one.
@@ -77,15 +80,21 @@ class BackgroundRemover:
     for name, value in (('batch_size', batch_size), ('max_pixels', max_pixels)):
       if value < 1:
         raise errors.UserError(f'{name}={value}: pass 1 or more.')
-    if not scales:
+    if scales == ():
       raise errors.UserError('scales=(): pass at least one, such as 1.0.')
+    if scales is None and flip is None:
+      wanted = loaded.description.get('prediction', {})
+      scales, flip = wanted.get('scales'), wanted.get('flip')
     if max_pixels > photos_lib.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
       Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     self.max_pixels = max_pixels
     devices = jax.local_devices()
     self.batch_size = -(-batch_size // len(devices)) * len(devices)
     self.refinement = refinement
-    sizes = [_scale_size(loaded.preprocessing.size, s) for s in scales]
+    views = _make_views(
+      loaded.preprocessing.size, scales or (1.0,), flip=bool(flip)
+    )
+    sizes = {size for size, _ in views}
     self._size = max(sizes)  # The others are made from it on the device.
     mesh = Mesh(np.asarray(devices), ('data',))
     self._by_image = NamedSharding(mesh, PartitionSpec('data'))
@@ -109,22 +118,17 @@ class BackgroundRemover:
 
     def compute_probs(weights, images):
       total = jnp.zeros((), 'float32')
-      for size in sizes:
-        compute_logits = programs[size].compute_logits
-        resized = images
+      for size, mirrored in views:
+        seen = images[:, :, ::-1] if mirrored else images
         if size != images.shape[1:3]:
-          resized = jax.image.resize(
-            images.astype('float32'),
-            (images.shape[0], *size, 3),
-            'bilinear',
+          seen = jax.image.resize(
+            seen.astype('float32'), (images.shape[0], *size, 3), 'bilinear'
           )
-        inputs = loaded.preprocessing.normalize(resized)
-        probs = jax.nn.sigmoid(compute_logits(weights, inputs)[..., 0])
-        if flip:
-          mirrored = compute_logits(weights, inputs[:, :, ::-1])[:, :, ::-1]
-          probs = (probs + jax.nn.sigmoid(mirrored[..., 0])) / 2
+        inputs = loaded.preprocessing.normalize(seen)
+        logits = programs[size].compute_logits(weights, inputs)[..., 0]
+        probs = jax.nn.sigmoid(logits[:, :, ::-1] if mirrored else logits)
         total += jax.image.resize(probs, images.shape[:3], 'bilinear')
-      probs = total / len(sizes)
+      probs = total / len(views)
       return _stretch_range(probs) if stretch else probs
 
     if len(devices) > 1:
@@ -136,7 +140,7 @@ class BackgroundRemover:
         (self._weights, jax.ShapeDtypeStruct(shape, np.uint8)),
         loaded.model,
         loaded.preprocessing,
-        (sizes, flip, stretch),
+        (views, stretch),
       )
 
   @classmethod
@@ -146,8 +150,8 @@ class BackgroundRemover:
     *,
     batch_size: int = 1,
     refinement: refinement_lib.Refinement = _NO_REFINEMENT,
-    flip: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    flip: bool | None = None,
+    scales: tuple[float, ...] | None = None,
     stretch: bool = False,
     max_pixels: int = photos_lib.MAX_PIXELS,
   ) -> 'BackgroundRemover':
@@ -294,6 +298,20 @@ def open_photo(image: photos_lib.ImageLike) -> Image.Image:
     UserError: if it is not an image, or an array of another form.
   """
   return photos_lib.read_photo(image).seen
+
+
+def _make_views(
+  size: tuple[int, int], scales: Sequence[float], *, flip: bool
+) -> list[tuple[tuple[int, int], bool]]:
+  """Returns (height, width) of each view of a photo, and if it is mirrored."""
+  if not flip:
+    return [(_scale_size(size, scale), False) for scale in scales]
+  if len(scales) == 1:
+    scales = (*scales, *scales)
+  return [
+    (_scale_size(size, scale), index % 2 == 1)
+    for index, scale in enumerate(scales)
+  ]
 
 
 def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

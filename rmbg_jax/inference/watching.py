@@ -105,7 +105,7 @@ class _Queue:
     return ready
 
   def put_back(self, photo: str) -> bool:
-    """Whether what failed may be half written, so that it is tried again."""
+    """Returns whether a failed file may be half written: it is tried again."""
     path, now = Path(photo), time.monotonic()
     _, since = self._seen.get(path, (None, 0.0))
     # The last try is at the end; whatever it says is true then.

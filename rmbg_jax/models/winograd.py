@@ -16,7 +16,7 @@ results around 1; it is not for 16-bit types.
 
 import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -183,9 +183,7 @@ def _transform_input(
   return [_combine(weights, rows) for weights in _TRANSFORMS[m][0]]
 
 
-def _combine(
-  weights: Sequence[int | float], arrays: Iterable[Array | np.ndarray]
-) -> Array | np.ndarray:
+def _combine(weights, arrays):
   """Returns the weighted sum; zeros and ones cost nothing."""
   terms = [
     array if weight == 1 else array * float(weight)

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from data_pipelines.batches import device_augment, device_loader, transforms
-from data_pipelines.datasets import folder, sources
+from data_pipelines.datasets import records, sources
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import state
@@ -43,8 +43,8 @@ class Inputs(NamedTuple):
     steps_per_epoch: Training steps per epoch.
   """
 
-  training: Sequence[folder.Pair]
-  validation: Sequence[folder.Pair]
+  training: Sequence[records.Pair]
+  validation: Sequence[records.Pair]
   train_batches: BatchIterator
   eval_batches: Iterable[state.Batch]
   steps_per_epoch: int
@@ -88,7 +88,7 @@ def make_inputs(
     decode_evaluated=transforms.Decode(
       size,
       allow_empty=data.allow_empty_masks,
-      label_weights=dict.fromkeys(folder.LABELS, 1.0),
+      label_weights=dict.fromkeys(records.LABELS, 1.0),
     ),
   )
   return Inputs(

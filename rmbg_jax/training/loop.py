@@ -97,7 +97,7 @@ class Training:
 
   Attributes:
     config: Configuration of the training, without 'auto'.
-    parts: Made of the configuration.
+    components: Made of the configuration.
     mesh: The devices.
     train_step: See `step.make_train_step`.
     eval_step: See `validation.make_eval_step`.
@@ -112,7 +112,7 @@ class Training:
   """
 
   config: ml_collections.ConfigDict
-  parts: setup.Parts
+  components: setup.Components
   mesh: Mesh
   train_step: TrainStep
   eval_step: validation.EvalStep
@@ -129,7 +129,7 @@ class Training:
   def is_over(self) -> bool:
     """Whether all epochs are done, or early stopping ends them."""
     return self.position.epoch >= self.config.train.epochs or monitor.is_over(
-      self.position.monitor, self.parts.monitor_settings
+      self.position.monitor, self.components.monitor_settings
     )
 
   @property
@@ -137,7 +137,7 @@ class Training:
     """The learning rate by step, in this epoch."""
     if self.config.optimizer.schedule == 'plateau':
       return lambda step: self.position.monitor.learning_rate
-    return self.parts.schedule
+    return self.components.schedule
 
   def train_epoch(self) -> dict[str, float] | None:
     """Trains to the end of the epoch, saving between steps where that is due.
@@ -146,7 +146,7 @@ class Training:
       What to report: the mean rate in images/s, norms of the last step, seconds
       spent waiting for data, device memory in MB. None if asked to stop.
     """
-    data, start = self.parts.data, self.position
+    data, start = self.components.data, self.position
     # On the host: asking the device would wait for it.
     first = start.epoch * data.steps_per_epoch
     schedule, save_every = self.schedule, self.config.train.save_every
@@ -196,7 +196,7 @@ class Training:
     scores = validation.evaluate(
       self.eval_step,
       self.train_state.eval_variables,
-      self.parts.data.eval_batches,
+      self.components.data.eval_batches,
       mesh=self.mesh,
     )
     _check_finite({'val_loss': scores['val_loss']}, int(self.train_state.step))
@@ -216,7 +216,7 @@ class Training:
       scores: Values that `evaluate` returned.
       seconds: Duration of both, in seconds.
     """
-    epoch, steps = self.position.epoch, self.parts.data.steps_per_epoch
+    epoch, steps = self.position.epoch, self.components.data.steps_per_epoch
     self.reporter.write(
       {
         'epoch': epoch,
@@ -238,7 +238,9 @@ class Training:
       epoch=self.position.epoch + 1,
       iterator=self.position.iterator,
       monitor=monitor.step_monitor(
-        self.position.monitor, scores['val_loss'], self.parts.monitor_settings
+        self.position.monitor,
+        scores['val_loss'],
+        self.components.monitor_settings,
       ),
     )
 
@@ -249,7 +251,7 @@ class Training:
       self.train_state,
       metrics=metrics,
       description={
-        **self.parts.description,
+        **self.components.description,
         'training_data': self.training_data,
         'position': self.position.to_dict(),
       },
@@ -257,7 +259,7 @@ class Training:
 
   def is_stopped_between_epochs(self) -> bool:
     """Returns whether to stop here, with epochs left."""
-    steps = self.position.epoch * self.parts.data.steps_per_epoch
+    steps = self.position.epoch * self.components.data.steps_per_epoch
     asked = self.stop_request.reached(steps)
     return asked and self.position.epoch < self.config.train.epochs
 
@@ -271,14 +273,14 @@ class Training:
       self.position,
       step=step,
       loss=loss,
-      iterator=self.parts.data.train_batches.get_state(),
+      iterator=self.components.data.train_batches.get_state(),
     )
 
   def _make_bar(self) -> tqdm.tqdm:
     return tqdm.tqdm(
       desc=f'Epoch {self.position.epoch + 1}/{self.config.train.epochs}',
       initial=self.position.step,
-      total=self.parts.data.steps_per_epoch,
+      total=self.components.data.steps_per_epoch,
       unit='batch',
       leave=False,
       disable=not _is_main(),
@@ -310,7 +312,7 @@ class Training:
   @functools.cached_property
   def _first_batch(self) -> state.Batch:
     # Kept: to begin with the batches reads many ahead.
-    return next(iter(self.parts.data.eval_batches))
+    return next(iter(self.components.data.eval_batches))
 
 
 def _prepare(
@@ -320,46 +322,46 @@ def _prepare(
   stop_request: signals.StopRequest,
 ) -> Training:
   """Returns the training where its last checkpoint is, or at its beginning."""
-  mesh, parts = state.make_mesh(), setup.make_parts(config)
-  _print_beginning(parts, workdir)
+  mesh, components = state.make_mesh(), setup.make_components(config)
+  _print_beginning(components, workdir)
   wanted, latest = config, store.latest_step
   if latest is None:
     position = resume.Position(
       monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
     )
-    training_data = setup.find_training_data(config, parts)
-    config = memory.choose(config, parts, mesh)
+    training_data = setup.find_training_data(config, components)
+    config = memory.choose(config, components, mesh)
   else:  # Other settings are refused before anything loads.
     saved = store.read_description(latest)
     position = resume.Position.from_dict(saved['position'])
     training_data = saved['training_data']
     config = memory.take_chosen(config, saved['config'])
-    resume.check_compatible(saved, setup.settle(parts, config).description)
-  parts = setup.settle(parts, config)
+    resume.check_compatible(saved, setup.settle(components, config).description)
+  components = setup.settle(components, config)
   chosen = memory.describe(wanted, config)
   if _is_main() and chosen:
     print(chosen)
   train_state = setup.create_train_state(
-    config, parts, mesh, resumed=latest is not None
+    config, components, mesh, resumed=latest is not None
   )
   if latest is not None:
     train_state = resume.restore_state(store, train_state, step=latest)
   if position.iterator is not None:
-    parts.data.train_batches.set_state(position.iterator)
+    components.data.train_batches.set_state(position.iterator)
   _print_position(position, config, resumed=latest is not None)
   return Training(
     config=config,
-    parts=parts,
+    components=components,
     mesh=mesh,
-    train_step=setup.make_train_step(config, parts),
+    train_step=setup.make_train_step(config, components),
     eval_step=validation.make_eval_step(
-      parts.model,
-      parts.preprocessing,
+      components.model,
+      components.preprocessing,
       deterministic=config.deterministic,
-      **parts.loss_options,
+      **components.loss_options,
     ),
     predict_step=validation.make_predict_step(
-      parts.model, parts.preprocessing, mesh
+      components.model, components.preprocessing, mesh
     ),
     store=store,
     stop_request=stop_request,
@@ -383,11 +385,11 @@ def _is_main() -> bool:
   return jax.process_index() == 0
 
 
-def _print_beginning(parts: setup.Parts, workdir: Path) -> None:
+def _print_beginning(components: setup.Components, workdir: Path) -> None:
   if not _is_main():
     return
-  data = parts.data
-  print(summary.summarize(parts.model, size=parts.preprocessing.size))
+  data = components.data
+  print(summary.summarize(components.model, size=components.preprocessing.size))
   print(
     f'{len(data.training)} images to train on, {len(data.validation)} to '
     f'validate, {data.steps_per_epoch} steps per epoch, on '

@@ -51,7 +51,7 @@ def take_chosen(
 
 
 def choose(
-  config: ml_collections.ConfigDict, parts: setup.Parts, mesh: Mesh
+  config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
 ) -> ml_collections.ConfigDict:
   """Returns a configuration without 'auto', whose step fits the device.
 
@@ -61,7 +61,7 @@ def choose(
 
   Args:
     config: Configuration of the training.
-    parts: Parts that the loop works with, of this configuration.
+    components: Components that the loop works with, of this configuration.
     mesh: The devices.
 
   Raises:
@@ -82,7 +82,7 @@ def choose(
 
   def measure(remat, accumulation):
     tried = {'model.remat': remat, 'optimizer.accumulation': accumulation}
-    return measure_step(_replace(config, tried), parts, mesh)
+    return measure_step(_replace(config, tried), components, mesh)
 
   found, needed = search(
     measure, remats=remats, counts=counts, limit=int(_SHARE * available)
@@ -145,22 +145,22 @@ def search(
 
 
 def measure_step(
-  config: ml_collections.ConfigDict, parts: setup.Parts, mesh: Mesh
+  config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
 ) -> int | None:
   """Returns the bytes of each device that a training step takes.
 
   None where compiling it finds already that there are too few.
   """
   model = setup.create_model(config.model)[1]
-  step = setup.make_train_step(config, parts._replace(model=model))
-  size, batch_size = parts.preprocessing.size, config.data.batch_size
+  step = setup.make_train_step(config, components._replace(model=model))
+  size, batch_size = components.preprocessing.size, config.data.batch_size
   with convolution.tracing_shapes():
     variables = jax.eval_shape(
       lambda: model.init(jax.random.key(0), jnp.zeros((1, *size, 3)))
     )
   train_state = jax.eval_shape(
     lambda variables: state.init_train_state(
-      variables, parts.optimizer, use_ema=config.optimizer.ema_decay > 0
+      variables, components.optimizer, use_ema=config.optimizer.ema_decay > 0
     ),
     variables,
   )

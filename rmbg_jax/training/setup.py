@@ -26,7 +26,7 @@ from rmbg_jax.weights import imagenet, load
 AUTO = 'auto'
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
   """The objects that the loop works with.
 
   Attributes:
@@ -52,8 +52,8 @@ class Parts(NamedTuple):
   description: dict[str, Any]
 
 
-def make_parts(config: ml_collections.ConfigDict) -> Parts:
-  """Returns the parts of the training that `config` describes.
+def make_components(config: ml_collections.ConfigDict) -> Components:
+  """Returns the components of the training that `config` describes.
 
   What is 'auto' is left open: `settle` takes what was chosen.
 
@@ -94,7 +94,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     'training_data': sorted(sources),
     'data': inputs.describe(data),
   }
-  return Parts(
+  return Components(
     model,
     preprocessing,
     data,
@@ -106,11 +106,13 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
   )
 
 
-def settle(parts: Parts, config: ml_collections.ConfigDict) -> Parts:
-  """Returns the parts with a configuration in which nothing is 'auto'."""
-  return parts._replace(
+def settle(
+  components: Components, config: ml_collections.ConfigDict
+) -> Components:
+  """Returns the components with a configuration in which nothing is 'auto'."""
+  return components._replace(
     model=create_model(config.model)[1],
-    description={**parts.description, 'config': _to_json(config)},
+    description={**components.description, 'config': _to_json(config)},
   )
 
 
@@ -152,13 +154,17 @@ def count_frozen(config: ml_collections.ConfigDict) -> int:
 
 
 def create_train_state(
-  config: ml_collections.ConfigDict, parts: Parts, mesh: Mesh, *, resumed: bool
+  config: ml_collections.ConfigDict,
+  components: Components,
+  mesh: Mesh,
+  *,
+  resumed: bool,
 ) -> state.TrainState:
   """Returns the state before the first step, replicated over the mesh.
 
   Args:
     config: Says where the first weights come from.
-    parts: Parts made of the same configuration.
+    components: Components made of the same configuration.
     mesh: The devices.
     resumed: Whether a checkpoint will replace all numbers, so that any do.
 
@@ -167,38 +173,38 @@ def create_train_state(
     ValueError: if they do not fit the network.
   """
   return state.create_train_state(
-    _create_variables(config, parts, resumed=resumed),
-    parts.optimizer,
+    _create_variables(config, components, resumed=resumed),
+    components.optimizer,
     mesh,
     use_ema=config.optimizer.ema_decay > 0,
   )
 
 
 def make_train_step(
-  config: ml_collections.ConfigDict, parts: Parts
+  config: ml_collections.ConfigDict, components: Components
 ) -> step_lib.TrainStep:
   """Returns the jitted training step that `config` describes."""
   accumulation = config.optimizer.accumulation
   return step_lib.make_train_step(
-    parts.model,
-    parts.optimizer,
-    parts.preprocessing,
+    components.model,
+    components.optimizer,
+    components.preprocessing,
     frozen_stages=count_frozen(config),
     accumulation=1 if accumulation == AUTO else accumulation,
     ema_decay=config.optimizer.ema_decay,
     deterministic=config.deterministic,
-    **parts.loss_options,
+    **components.loss_options,
   )
 
 
 def find_training_data(
-  config: ml_collections.ConfigDict, parts: Parts
+  config: ml_collections.ConfigDict, components: Components
 ) -> list[str]:
   """Returns the sources that a new training's network has seen when it ends.
 
   Those of its data, and of the network that `config.init_from` names.
   """
-  sources = set(parts.description['training_data'])
+  sources = set(components.description['training_data'])
   if config.init_from:
     before = load.load_model(config.init_from).description
     sources.update(before.get('training_data') or ())
@@ -206,12 +212,12 @@ def find_training_data(
 
 
 def _create_variables(
-  config: ml_collections.ConfigDict, parts: Parts, *, resumed: bool
+  config: ml_collections.ConfigDict, components: Components, *, resumed: bool
 ) -> Any:
   if config.init_from and not resumed:
-    return load.load_variables(config.init_from, parts.model)
+    return load.load_variables(config.init_from, components.model)
   variables = state.create_variables(
-    parts.model, seed=config.seed, size=parts.preprocessing.size
+    components.model, seed=config.seed, size=components.preprocessing.size
   )
   encoder = config.model.encoder
   if encoder.get('weights') and not resumed:

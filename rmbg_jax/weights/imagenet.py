@@ -9,8 +9,8 @@ from rmbg_jax.weights import download, efficientnet_pth, keras_h5, torchvision
 
 FLAG = '--config.model.encoder.weights'
 
-# Dialect: address, checksum. Keras lists the MD5 of its files; torchvision
-# puts the first eight digits of the SHA-256 into the name.
+# Dialect: address, checksum. Keras lists the MD5 of its files; torchvision puts
+# the first eight digits of the SHA-256 into the name.
 PUBLISHED = {
   'keras': (
     'https://storage.googleapis.com/tensorflow/keras-applications/resnet/'
@@ -19,7 +19,7 @@ PUBLISHED = {
   ),
   'torchvision': (
     'https://download.pytorch.org/models/resnet50-0676ba61.pth',
-    'sha256:0676ba61',
+    'sha256:0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a',
   ),
 }
 

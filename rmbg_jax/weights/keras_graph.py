@@ -94,7 +94,7 @@ def find_by_graph(
   """Returns Keras' name of each layer after the encoder, and the rates.
 
   Raises:
-    LookupError: if the graph is not the original network's.
+    LookupError: if the graph is not that network's.
   """
   if encoder_out not in graph.layers:
     raise LookupError(f'no layer {encoder_out}')

@@ -39,7 +39,7 @@ def load_encoder(
 
 
 def _their_names(conv: str) -> tuple[str, str]:
-  """`conv2_block1/conv3` is `layer1.0.conv3`; number 0 is `downsample`."""
+  """Maps `conv2_block1/conv3` to `layer1.0.conv3`, number 0 to `downsample`."""
   if '/' not in conv:
     return 'conv1', 'bn1'
   block, part = conv.split('/')

@@ -15,18 +15,21 @@ from jax import export
 
 from data_pipelines.io import files
 
+# Any: JAX makes the settings' attributes when it is imported.
+_config: Any = jax.config
 
-def keep(make: Callable[[], bytes], *parts: Any) -> bytes:
+
+def keep(make: Callable[[], bytes], *parts: object) -> bytes:
   """Returns what `make` returned when it was called with the same parts.
 
   In this version of the project and its libraries, whose files may have
   changed without a new number.
 
   Args:
-    make: called where nothing is kept.
-    *parts: all that its result depends on besides, told apart by their texts.
+    make: Called where nothing is kept.
+    *parts: All that its result depends on besides, told apart by their texts.
   """
-  folder = jax.config.jax_compilation_cache_dir
+  folder = _config.jax_compilation_cache_dir
   if not folder:
     return make()
   text = repr((jax.__version__, jax.lib.__version__, _list_sources(), parts))
@@ -47,25 +50,26 @@ def keep(make: Callable[[], bytes], *parts: Any) -> bytes:
 
 
 def keep_program(
-  function: Callable[..., Any], arguments: Any, *parts: Any
+  function: Callable[..., Any],  # Of arrays, to arrays.
+  arguments: tuple,
+  *parts: object,
 ) -> Callable[..., Any]:
   """Returns a function, jitted; it is not traced where it is kept.
 
   Args:
-    function: to be called on one device.
-    arguments: arrays or their shapes, a tuple.
-    *parts: all that the function depends on besides.
+    function: Function that is called on one device.
+    arguments: Arrays or their shapes, a tuple.
+    *parts: All that the function depends on besides.
   """
-  if not jax.config.jax_compilation_cache_dir:
+  if not _config.jax_compilation_cache_dir:
     return jax.jit(function)
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
   )
-  config = jax.config
   content = keep(
     lambda: bytes(export.export(jax.jit(function))(*shapes).serialize()),
     jax.default_backend(),
-    (config.jax_enable_x64, config.jax_default_matmul_precision),
+    (_config.jax_enable_x64, _config.jax_default_matmul_precision),
     shapes,
     *parts,
   )

@@ -1,8 +1,7 @@
 """Times reading data: the loader, bare decoding, the Keras project's pipeline.
 
 ```bash
-python -m scripts.benchmarks.data                     # throughput and memory
-python -m scripts.benchmarks.data --scale=25599       # preparing and checking
+python -m scripts.benchmarks.data
 ```
 
 Needs requirements-dev.txt. Photos of about 1000x1000 pixels become 512x512 in
@@ -10,19 +9,12 @@ batches of 16. Every side runs in processes of its own, in turn, `--rounds`
 times; printed are the medians of images per second. The original's pipeline is
 tf.data with OpenCV through `numpy_function`: as that project writes it, one
 image after the other, and with parallel calls, which it does not use.
-
-With `--scale`, trees of tiny pairs with the publishers' names are prepared to a
-set of so many, checked and evaluated, and a tenth of it for comparison.
 """
 
-import hashlib
 import json
 import multiprocessing
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -35,20 +27,18 @@ from PIL import Image
 from configs import default
 from data_pipelines import cli
 from data_pipelines.batches import transforms
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records
 from data_pipelines.io import parallel
 from scripts.benchmarks import common
 
 SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
 SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
-PUBLISHED = 25_599
 
 _IMAGES = flags.DEFINE_integer('images', 320, 'Per timing.')
 _FILES = flags.DEFINE_integer('files', 64, 'Photos to make.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timings of each side.')
-_SCALE = flags.DEFINE_integer('scale', 0, 'Tiny pairs to prepare; 0 for none.')
 _SIDE = flags.DEFINE_enum(
-  'side', None, [*SIDES, 'memory', 'all'], 'Measure one, here.'
+  'side', None, [*SIDES, 'memory'], 'Measure one, here.'
 )
 _DATA = cli.define_path('data', None, 'Folder of pairs, for --side.')
 
@@ -81,11 +71,11 @@ def make_pairs(root: Path, count: int) -> None:
 def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
   """Returns the function that both the loader and the bare side call."""
   return transforms.Decode(
-    size, allow_empty=True, label_weights=dict.fromkeys(folder.LABELS, 1.0)
+    size, allow_empty=True, label_weights=dict.fromkeys(records.LABELS, 1.0)
   )
 
 
-def _decode_all(pairs: list[folder.Pair]) -> float:
+def _decode_all(pairs: list[records.Pair]) -> float:
   decode = make_decode()
   began = time.process_time()
   for pair in pairs:
@@ -93,7 +83,7 @@ def _decode_all(pairs: list[folder.Pair]) -> float:
   return time.process_time() - began
 
 
-def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
+def measure_bare(pairs: list[records.Pair], images: int) -> tuple[float, float]:
   """Measures one process per core without any pipeline.
 
   Returns:
@@ -110,7 +100,7 @@ def measure_bare(pairs: list[folder.Pair], images: int) -> tuple[float, float]:
 
 
 def make_batches(
-  pairs: Sequence[folder.Pair], batch: int, augment: transforms.Augment
+  pairs: Sequence[records.Pair], batch: int, augment: transforms.Augment
 ) -> Iterator[transforms.Element]:
   """Returns the training loader at its default threads and buffer."""
   from data_pipelines.batches import loader
@@ -141,7 +131,7 @@ def measure_iterator(
 
 
 def make_original(
-  pairs: Sequence[folder.Pair], parallel: bool
+  pairs: Sequence[records.Pair], parallel: bool
 ) -> Iterator[object]:
   """Returns the Keras project's pipeline, with its ranges put right."""
   import cv2
@@ -234,97 +224,16 @@ def compare(root: Path, images: int, rounds: int) -> None:
   )
 
 
-def make_published(root: Path, count: int) -> None:
-  """Writes the three published trees, with P3M-500-P besides the count."""
-  from scripts.references import published_sets
-
-  def share(published):
-    return round(published * count / PUBLISHED)
-
-  published_sets.make_p3m(root / 'p3m', train=share(9421), test=share(500))
-  published_sets.make_cod10k(
-    root / 'cod10k',
-    cam=(share(3040), share(2026)),
-    noncam=(share(2960), share(1974)),
-  )
-  published_sets.make_people(root / 'people', train=share(5110), val=share(568))
-
-
-def evaluate(root: Path) -> None:
-  """Walks all pairs once, as an evaluation does, and counts pictures."""
-  from data_pipelines.batches import loader
-
-  pairs = folder.read_folder(root)
-  batches = loader.make_eval_batches(
-    pairs,
-    decode=make_decode((32, 32)),
-    batch_size=64,
-    read_options=loader.make_read_options(threads=0, buffer=0),
-    sharding=loader.Sharding(),
-  )
-  seen = [
-    hashlib.sha256(image.tobytes()).digest()
-    for batch in batches
-    for image in batch['image'][batch['weight'] > 0]
-  ]
-  print(
-    f'{len(pairs):,} pairs, {len(seen):,} evaluated, {len(set(seen)):,} '
-    'different pictures among them'
-  )
-
-
-def measure_scale(root: Path, count: int) -> None:
-  """Prints time and memory of preparing, checking and evaluating."""
-  make_published(root, count)
-  sources = [f'--{name}={root / name}' for name in ('p3m', 'cod10k', 'people')]
-  out = root / 'out'
-  module = [sys.executable, '-m']
-  for name, command in (
-    (
-      'prepare',
-      [*module, 'data_pipelines.prepare', *sources, f'--output={out}']
-      + ['--cod10k_images=all', '--split=original'],
-    ),
-    (
-      'check',
-      [*module, 'data_pipelines.check', str(out), '--allow_empty_masks'],
-    ),
-    ('evaluate', [*module, __spec__.name, '--side=all', f'--data={out}']),
-  ):
-    began = time.perf_counter()
-    process = subprocess.Popen(
-      command,
-      cwd=common.ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
-    )
-    text = process.stdout.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    print(
-      f'{name}: {time.perf_counter() - began:.0f} s, peak '
-      f'{usage.ru_maxrss / 1024:.0f} MB, exit code {process.returncode}'
-    )
-    print('\n'.join(f'  {line}' for line in text.splitlines()), flush=True)
-
-
 def main(argv: list[str]) -> None:
   """Prints the comparison."""
   common.begin(argv)
-  if _SIDE.value == 'all':
-    evaluate(Path(_DATA.value))
-    return
   if _SIDE.value:
     print(json.dumps(measure(_SIDE.value, Path(_DATA.value), _IMAGES.value)))
     return
   with tempfile.TemporaryDirectory() as directory:
     root = Path(directory)
-    if _SCALE.value:
-      for count in (_SCALE.value // 10, _SCALE.value):
-        measure_scale(root / str(count), count)
-    else:
-      make_pairs(root, _FILES.value)
-      compare(root, _IMAGES.value, _ROUNDS.value)
+    make_pairs(root, _FILES.value)
+    compare(root, _IMAGES.value, _ROUNDS.value)
 
 
 if __name__ == '__main__':

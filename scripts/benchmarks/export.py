@@ -88,7 +88,7 @@ def measure(checkpoint: str, folder: Path) -> None:
     checkpoint = folder / 'original.h5'
     common.make_keras_model(checkpoint)
   loaded = load_model(checkpoint)
-  remover = BackgroundRemover(loaded)
+  remover = BackgroundRemover(loaded, scales=(1.0,))
   height, width = loaded.preprocessing.size
   photos = np.random.default_rng(0).integers(
     0, 256, (1, height, width, 3), np.uint8

@@ -9,8 +9,8 @@ network: the original network at 512x512, one image at a time, here and in
   Keras/TensorFlow with the same weights, in turn; the masks' difference.
 folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
   `rmbg_jax.predict` and by the Keras notebook's loop.
-released: the networks whose weights come with the project, at their own size,
-  and U2-Net-p in onnxruntime at 320.
+released: the networks of `--checkpoints`, at their own size, and U2-Net-p in
+  onnxruntime at 320; `u2netp` among them is the same file in both.
 memory: the peak of a process that does 200 photos, and one that does 2,000,
   with the released weights.
 
@@ -133,16 +133,15 @@ def measure_folder(folder: Path) -> None:
   )
 
 
-def measure_released(u2netp: str, repeats: int) -> None:
-  """Prints the photos per second of the released networks and U2-Net-p."""
+def measure_released(checkpoints: list[str], u2netp: str, repeats: int) -> None:
+  """Prints the photos per second of networks and of U2-Net-p."""
   from rmbg_jax import BackgroundRemover, load_model
-  from rmbg_jax.weights import release
 
   session = common.open_onnx(u2netp)
   name = session.get_inputs()[0].name
   inputs = np.zeros((1, 3, 320, 320), np.float32)
   calls = {'U2-Net-p': lambda: session.run(None, {name: inputs})}
-  for checkpoint in release.RELEASED:
+  for checkpoint in checkpoints:
     loaded = load_model(checkpoint)
     remover = BackgroundRemover(loaded)
     size = loaded.preprocessing.size
@@ -184,7 +183,7 @@ def main(argv: list[str]) -> None:
       elif case == 'folder':
         measure_folder(folder)
       elif case == 'released':
-        measure_released(flags.FLAGS.u2netp, repeats)
+        measure_released(flags.FLAGS.checkpoints, flags.FLAGS.u2netp, repeats)
       else:
         measure_memory(folder)
 
@@ -197,6 +196,7 @@ def _define_flags() -> None:
     message=f'choose from {", ".join(CASES)}.',
   )
   flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
+  cli.define_paths('checkpoints', ['small', 'lite'], 'Networks, for released.')
   cli.define_path('u2netp', None, 'Path of u2netp.onnx, for released.')
 
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from data_pipelines.batches import effects, loader, transforms
-from data_pipelines.datasets import demo, folder
+from data_pipelines.datasets import demo, folder, records
 
 ALL = {
   'flip': 0.5,
@@ -19,7 +19,7 @@ ALL = {
   'jpeg': 0.5,
   'background': 0.5,
 }
-WEIGHTS = dict.fromkeys(folder.LABELS, 1.0)
+WEIGHTS = dict.fromkeys(records.LABELS, 1.0)
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +51,7 @@ def _write_pair(directory, photo, mask):
   paths = directory / 'photo.png', directory / 'mask.png'
   for path, array in zip(paths, (photo, mask[..., 0]), strict=True):
     Image.fromarray(array).save(path)
-  return folder.Pair(
+  return records.Pair(
     name='a', category='', image_path=paths[0], mask_path=paths[1]
   )
 
@@ -65,9 +65,9 @@ def test_a_view_of_a_ramp_has_the_values_of_its_sources(angle, flip, larger):
   y, x = np.mgrid[: larger * height, : larger * width] / larger + 0.5 / larger
   ramp = np.round(x + 2 * y).astype(np.uint8)
   view = effects.View(flip=flip, scale=scale, angle=angle, offset=offset)
-  seen = effects.look(ramp, view, size=(height, width))
+  seen = effects.apply_view(ramp, view, size=(height, width))
   coloured = np.stack([ramp] * 3, axis=-1)
-  colours = effects.look(coloured, view, size=(height, width))
+  colours = effects.apply_view(coloured, view, size=(height, width))
   np.testing.assert_array_equal(colours, np.stack([seen] * 3, axis=-1))
   y, x = np.mgrid[:height, :width] + 0.5
   turn = np.deg2rad(angle)
@@ -106,7 +106,7 @@ def test_nothing_is_made_up_at_the_edges(rng):
     for min_scale in (0.3, 1.0):
       augment = transforms.Augment(flip=0.5, min_scale=min_scale, rotate=45.0)
       for _ in range(100):
-        seen = effects.look(white, augment.draw_view(rng), size=(37, 53))
+        seen = effects.apply_view(white, augment.draw_view(rng), size=(37, 53))
         assert seen.shape == (37, 53, 3)
         assert seen.min() == 255
 
@@ -118,7 +118,7 @@ def test_rounding_does_not_reach_beyond_the_picture(size, rng):
   views = [augment.draw_view(rng) for _ in range(4000)]
   for view in views:
     if view.angle:
-      effects.look(picture, view, size=size)
+      effects.apply_view(picture, view, size=size)
 
 
 def test_color_is_pillows_and_keeps_grey(rng):
@@ -294,7 +294,7 @@ def test_reduced_decoding_is_a_good_downscale(tmp_path):
   decoded = transforms.Decode(
     (512, 512), allow_empty=False, label_weights=WEIGHTS
   ).map(
-    folder.Pair(
+    records.Pair(
       name='a',
       category='',
       image_path=path,

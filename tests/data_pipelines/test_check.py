@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import dataset_csv, decoding, folder, records
 from data_pipelines.io import images
 from data_pipelines.tools import check, inspection
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def _make(root, count=10, source='own'):
   pairs = []
   for index, photo in enumerate(sorted((root / 'tree').rglob('*.jpg'))):
     pairs.append(
-      folder.Pair(
+      records.Pair(
         name=photo.name,
         category='human',
         image_path=photo,
@@ -34,7 +34,7 @@ def _make(root, count=10, source='own'):
         split='train' if index < 0.7 * count else 'val',
       )
     )
-  folder.write_csv(root / 'Dataset.csv', pairs)
+  dataset_csv.write(root / 'Dataset.csv', pairs)
   return pairs
 
 
@@ -147,7 +147,7 @@ def test_check_reads_masks_as_training_does(store, kind, stored, tmp_path):
   for pair in pairs:
     mask = np.asarray(Image.open(pair.mask_path.with_suffix('.png')))
     Image.fromarray(store(mask)).save(pair.mask_path)
-  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
   report, findings = _check(tmp_path)
   assert report['fit'] == (kind is None)
   assert kind is None or kind in findings
@@ -156,12 +156,12 @@ def test_check_reads_masks_as_training_does(store, kind, stored, tmp_path):
   if kind == 'unclear mask':
     for pair in pairs:
       with pytest.raises(ValueError, match=pair.mask_path.name):
-        folder.read_pair(pair, allow_empty=True)
+        decoding.read_pair(pair, allow_empty=True)
 
 
 def test_a_soft_matte_may_be_dim_but_not_all_of_them(tmp_path):
   pairs = [dataclasses.replace(p, label='alpha') for p in _make(tmp_path)]
-  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
 
   def darken(pair, share):
     mask = np.asarray(Image.open(pair.mask_path))
@@ -170,18 +170,20 @@ def test_a_soft_matte_may_be_dim_but_not_all_of_them(tmp_path):
   darken(pairs[0], 0.3)
   report, findings = _check(tmp_path)
   assert report['fit'] and set(findings) == {'mask below 128 of 255'}
-  assert np.asarray(folder.read_pair(pairs[0], allow_empty=True)[1]).max() == 76
+  assert (
+    np.asarray(decoding.read_pair(pairs[0], allow_empty=True)[1]).max() == 76
+  )
   for pair in pairs[1:]:
     darken(pair, 0.3)
   report, findings = _check(tmp_path)
   assert not report['fit'] and 'unclear mask range' in findings
   darken(pairs[0], 0.014)
   with pytest.raises(ValueError, match='largest value is 1:'):
-    folder.read_pair(pairs[0], allow_empty=True)
+    decoding.read_pair(pairs[0], allow_empty=True)
   deep = np.asarray(Image.open(pairs[1].mask_path)).astype(np.uint16)
   Image.fromarray(deep).save(pairs[1].mask_path)
   with pytest.raises(ValueError, match='largest value is 76:'):
-    folder.read_pair(pairs[1], allow_empty=True)
+    decoding.read_pair(pairs[1], allow_empty=True)
 
 
 def test_names_that_differ_in_case_or_extension_are_found(tmp_path):
@@ -189,7 +191,7 @@ def test_names_that_differ_in_case_or_extension_are_found(tmp_path):
   twin = dataclasses.replace(
     pairs[0], name=f'{pairs[1].image_path.stem.upper()}.PNG'
   )
-  folder.write_csv(tmp_path / 'Dataset.csv', [twin, *pairs[1:]])
+  dataset_csv.write(tmp_path / 'Dataset.csv', [twin, *pairs[1:]])
   report, findings = _check(tmp_path)
   assert report['fit']
   (item,) = findings['same name but for its case or extension'].items
@@ -238,7 +240,7 @@ def test_names_of_any_bytes_are_reported(tmp_path):
       image_path=pairs[number].image_path.rename(mask.with_name(f'{name}.jpg')),
       mask_path=mask.rename(mask.with_name(f'{name}.png')),
     )
-  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
   report, findings = _check(tmp_path)
   assert len(findings['unreadable'].items) == 2
   check.save_report(report, tmp_path / 'r.json')

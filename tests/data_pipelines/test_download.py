@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import (
+  dataset_csv,
+  decoding,
+  folder,
+  records,
+  splitting,
+)
 from data_pipelines.io import errors
 
 HEADER = 'Image Name,Category,Image Path,Mask Path'
@@ -48,7 +54,7 @@ def test_csv_with_backslashes_and_optional_columns(tmp_path):
   )
   first, second = folder.read_folder(tmp_path)
   assert (first.name, first.label, first.split) == ('x.jpg', 'gt', 'train')
-  assert second == folder.Pair(
+  assert second == records.Pair(
     name='y.jpg',
     category='animal',
     image_path=tmp_path / 'Images/y.jpg',
@@ -57,7 +63,7 @@ def test_csv_with_backslashes_and_optional_columns(tmp_path):
     label='pseudo',
     split='val',
   )
-  assert folder.split_pairs([first, second], validation_share=0.9) == (
+  assert splitting.split_pairs([first, second], validation_share=0.9) == (
     [first],
     [second],
   )
@@ -72,7 +78,7 @@ def test_rows_without_a_split_are_for_training(tmp_path):
   pairs = folder.read_folder(tmp_path)
   assert [pair.split for pair in pairs] == ['test', 'train', 'val', 'train']
   bare = [dataclasses.replace(pairs[1], split=''), *pairs[2:]]
-  training, validation = folder.split_pairs(bare, validation_share=0.5)
+  training, validation = splitting.split_pairs(bare, validation_share=0.5)
   assert [pair.name for pair in training] == ['x.jpg', 'z.jpg']
   assert [pair.name for pair in validation] == ['y.jpg']
 
@@ -80,7 +86,7 @@ def test_rows_without_a_split_are_for_training(tmp_path):
 def test_csv_round_trip(tmp_path):
   _make(tmp_path, ['x', 'y'])
   pairs = folder.read_folder(tmp_path)
-  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
   assert folder.read_folder(tmp_path) == pairs
   assert not list(tmp_path.glob('*.partial'))
 
@@ -168,16 +174,16 @@ def test_attributes_of_macos_are_no_photos(tmp_path):
     path.with_name(f'._{path.name}').write_bytes(b'\0\5\26\7')
   pairs = folder.read_folder(tmp_path)
   assert [pair.name for pair in pairs] == ['a.jpg', 'b.jpg']
-  folder.check_pairs(pairs)
+  decoding.check_pairs(pairs)
 
 
 def test_names_that_are_not_utf_8_stay(tmp_path):
   name = os.fsdecode(b'caf\xe9')
   _make(tmp_path, [name, 'b\u2028c'])
   pairs = folder.read_folder(tmp_path)
-  folder.write_csv(tmp_path / 'Dataset.csv', pairs)
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
   assert folder.read_folder(tmp_path) == pairs
-  folder.check_pairs(pairs)
+  decoding.check_pairs(pairs)
 
 
 def test_missing_empty_and_other_folders(tmp_path):
@@ -197,7 +203,7 @@ def test_headers_are_checked(tmp_path):
   (tmp_path / 'Images/n05.jpg').write_text('not an image')
   pairs = folder.read_folder(tmp_path)
   with pytest.raises(ValueError) as error:
-    folder.check_pairs(pairs)
+    decoding.check_pairs(pairs)
   message = str(error.value)
   assert re.search(r'n03\.jpg is 8x6 pixels, its mask n03\.png 6x8', message)
   assert re.search(r'n05\.jpg: cannot be read', message)
@@ -205,21 +211,21 @@ def test_headers_are_checked(tmp_path):
   for path in (tmp_path / 'Masks').iterdir():
     path.write_text('')
   with pytest.raises(ValueError, match='and 4 more'):
-    folder.check_pairs(pairs)
+    decoding.check_pairs(pairs)
 
 
 def test_split_is_scikit_learns(tmp_path):
   pairs = [
-    folder.Pair(
+    records.Pair(
       name=f'{i:03d}', category='', image_path=tmp_path, mask_path=tmp_path
     )
     for i in range(23)
   ]
-  training, validation = folder.split_pairs(pairs, validation_share=0.2)
+  training, validation = splitting.split_pairs(pairs, validation_share=0.2)
   # sklearn's train_test_split(range(23), test_size=.2, random_state=42).
   order = np.random.RandomState(42).permutation(23)
   expected = sorted(order[: math.ceil(23 * 0.2)])
   assert [int(pair.name) for pair in validation] == expected
   assert sorted(training + validation, key=lambda p: p.name) == pairs
   with pytest.raises(ValueError, match='No pair is left for training'):
-    folder.split_pairs(pairs[:1], validation_share=0.2)
+    splitting.split_pairs(pairs[:1], validation_share=0.2)

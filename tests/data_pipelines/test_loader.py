@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.batches import loader, transforms
-from data_pipelines.datasets import demo, folder, sources
+from data_pipelines.datasets import demo, folder, records, sources
 from data_pipelines.io import errors, parallel
 
 COUNT, BATCH = 11, 4
@@ -161,7 +161,7 @@ def test_bad_pairs_are_refused_by_name(tmp_path):
   Image.new('L', (8, 9), 255).save(tmp_path / 'larger.png')
 
   def decode(mask, allow_empty=False):
-    pair = folder.Pair(
+    pair = records.Pair(
       name='a',
       category='',
       image_path=tmp_path / 'a.png',

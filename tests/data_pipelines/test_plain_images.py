@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.batches import effects, transforms
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import decoding, records
 from data_pipelines.io import images, plain_images
 
 
@@ -39,7 +39,7 @@ def _pair(tmp_path, photo, mask):
   paths = tmp_path / 'photo.jpg', tmp_path / 'mask.png'
   for path, content in zip(paths, (photo, mask), strict=True):
     path.write_bytes(content)
-  return folder.Pair(
+  return records.Pair(
     name='a', category='', image_path=paths[0], mask_path=paths[1]
   )
 
@@ -64,7 +64,7 @@ def test_plain_pairs_have_pillows_pixels(options, size, tmp_path):
   pair = _pair(
     tmp_path, _encode(_photo(), 'jpeg', **options), _encode(_mask(), 'png')
   )
-  expected = folder.read_pair(pair, allow_empty=False, reduce_to=size)
+  expected = decoding.read_pair(pair, allow_empty=False, reduce_to=size)
   for ours, theirs in zip(_read(pair, size), expected, strict=True):
     np.testing.assert_array_equal(ours, np.asarray(theirs))
   content = images.Encoded('a', stamp='', read_bytes=pair.image_path.read_bytes)
@@ -135,16 +135,20 @@ def test_all_else_is_left_to_pillow(name, photo, mask, tmp_path):
   pair = _pair(tmp_path, photo, mask)
   assert _read(pair, (64, 64)) is None
   decode = transforms.Decode(
-    (64, 64), allow_empty=False, label_weights=dict.fromkeys(folder.LABELS, 1.0)
+    (64, 64),
+    allow_empty=False,
+    label_weights=dict.fromkeys(records.LABELS, 1.0),
   )
   try:
-    expected = folder.read_pair(pair, allow_empty=False, reduce_to=(64, 64))
+    expected = decoding.read_pair(pair, allow_empty=False, reduce_to=(64, 64))
   except ValueError as error:
     with pytest.raises(type(error)) as raised:
       decode.map(pair)
     assert str(raised.value) == str(error)
   else:
-    alpha = effects.look(np.asarray(expected[1]), effects.View(), size=(64, 64))
+    alpha = effects.apply_view(
+      np.asarray(expected[1]), effects.View(), size=(64, 64)
+    )
     np.testing.assert_array_equal(decode.map(pair)['alpha'][..., 0], alpha)
 
 
@@ -167,7 +171,7 @@ def test_missing_files_and_pixels_without_end(tmp_path, monkeypatch):
 def test_training_and_prediction_see_the_same(size, sides, tmp_path):
   """Of the same decoded pixels within rounding: OpenCV's against NumPy's."""
   for picture in (_photo(*sides), _mask(*sides)):
-    trained = effects.look(np.asarray(picture), effects.View(), size=size)
+    trained = effects.apply_view(np.asarray(picture), effects.View(), size=size)
     predicted = np.asarray(images.resize_input(picture, size=size), int)
     difference = np.abs(trained - predicted)
     assert difference.max() <= 2
@@ -184,7 +188,7 @@ def test_a_photo_from_its_file_is_the_same_for_training(tmp_path):
   trained = transforms.Decode(
     (288, 288),
     allow_empty=True,
-    label_weights=dict.fromkeys(folder.LABELS, 1.0),
+    label_weights=dict.fromkeys(records.LABELS, 1.0),
   ).map(pair)
   photo = images.open_image(pair.image_path)
   predicted = np.asarray(images.resize_input(photo, size=(288, 288)), int)

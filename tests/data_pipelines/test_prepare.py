@@ -17,15 +17,16 @@ from PIL import Image
 
 from data_pipelines.datasets import (
   cod10k,
-  combine,
   folder,
+  merging,
   p3m,
   people,
+  records,
   sources,
 )
 from data_pipelines.io import images
 from data_pipelines.tools import prepare
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +97,7 @@ def _own(root, count=3, size=(24, 20)):
 
 def _prepare(root, out, *, size='', allow_empty=False, invert=()):
   problems = []
-  pairs = combine.name_pairs(folder.read_folder(root, problems))
+  pairs = merging.name_pairs(folder.read_folder(root, problems))
   written, rejected = prepare.prepare(
     pairs, out=out, size=size, allow_empty=allow_empty, invert=list(invert)
   )
@@ -141,8 +142,8 @@ def test_original_split_is_that_of_all_that_the_original_used(published):
     *cod10k.read_cod10k(published / 'cod'),
     *people.read_people(published / 'people'),
   ]
-  split, left_out = combine.split_originally(
-    combine.name_pairs(everything), 0.2
+  split, left_out = merging.split_originally(
+    merging.name_pairs(everything), 0.2
   )
   assert {pair.source for pair in left_out} == {'p3m-500-p'}
   assert len(left_out) == 2
@@ -152,7 +153,7 @@ def test_original_split_is_that_of_all_that_the_original_used(published):
   order = np.random.RandomState(42).permutation(31)
   held_out = {names[i] for i in order[: math.ceil(31 * 0.2)]}
   for choice, count in (('cam', 23), ('cam+background', 27), ('all', 31)):
-    chosen = [p for p in split if combine.choose_cod10k(p, choice)]
+    chosen = [p for p in split if merging.choose_cod10k(p, choice)]
     assert len(chosen) == count
     for pair in chosen:
       assert pair.split == ('val' if pair.name in held_out else 'train')
@@ -194,9 +195,9 @@ def test_official_split_trains_on_nothing_that_is_tested(published):
     tested = published / 'cod/Test' / kind / name.format(1008)
     trained = published / 'cod/Train' / kind / name.format(1008)
     trained.write_bytes(tested.read_bytes())
-  pairs = combine.name_pairs(cod10k.read_cod10k(published / 'cod'))
+  pairs = merging.name_pairs(cod10k.read_cod10k(published / 'cod'))
   assert len({pair.name for pair in pairs}) == len(pairs) == 17
-  split, left_out = combine.split_officially(pairs, 0.3)
+  split, left_out = merging.split_officially(pairs, 0.3)
   assert [pair.name for pair in left_out] == [
     'aquatic_COD10K-CAM-1-Aquatic-1-BatFish-1008_cod10k_train.jpg'
   ]
@@ -205,7 +206,7 @@ def test_official_split_trains_on_nothing_that_is_tested(published):
   counts = {
     (source, s): sum((p.source, p.split) == (source, s) for p in split)
     for source in ('cod10k', 'cod10k-noncam')
-    for s in folder.SPLITS
+    for s in records.SPLITS
   }
   assert list(counts.values()) == [2, 2, 4, 2, 2, 4]
 
@@ -329,7 +330,7 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
   Image.new('RGB', (24, 20), 'red').save(root / 'Images/n0.png', 'jpeg')
   out = tmp_path / 'out'
   # With the prefix, one name is longer than names can be.
-  pairs = combine.name_pairs(prepare.read_own(str(root), []))
+  pairs = merging.name_pairs(prepare.read_own(str(root), []))
   written, rejected = prepare.prepare(
     pairs, out=out, size='8', allow_empty=False, invert=()
   )

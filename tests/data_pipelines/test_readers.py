@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from data_pipelines.datasets import cod10k, folder, p3m, people
-from scripts.references import published_sets
+from data_pipelines.datasets import cod10k, p3m, people, records
+from tests.support import published_sets
 
 READERS = {
   'p3m': (published_sets.make_p3m, p3m.read_p3m),
@@ -98,7 +98,7 @@ def test_nested_trees_are_found_and_others_refused(name, tmp_path):
   for pair in pairs:
     assert pair.image_path.stem == pair.mask_path.stem
     assert pair.image_path.is_file() and pair.mask_path.is_file()
-    assert pair.split in folder.SPLITS
+    assert pair.split in records.SPLITS
   other = tmp_path / 'other'
   (other / 'somewhere').mkdir(parents=True)
   with pytest.raises(ValueError, match=r'not the tree .* Expected\n\w'):

@@ -8,14 +8,14 @@ import pytest
 
 from data_pipelines.datasets import (
   cod10k,
-  combine,
-  folder,
+  merging,
   p3m,
   people,
   sources,
+  splitting,
 )
 from data_pipelines.tools import prepare
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ import grain
 import numpy as np
 from absl import flags
 from data_pipelines.batches import loader, transforms
-from data_pipelines.datasets import folder, sources, tfds_sets
+from data_pipelines.datasets import sources, splitting, tfds_sets
 
 root = pathlib.Path(sys.argv[1])
 flags.FLAGS.mark_as_parsed()
@@ -115,7 +115,7 @@ def _combine(root):
   ]
   (root / 'all').mkdir()
   written, _ = prepare.prepare(
-    folder.assign_splits(combine.name_pairs(pairs), validation_share=0.2),
+    splitting.assign_splits(merging.name_pairs(pairs), validation_share=0.2),
     out=root / 'all',
     size='',
     allow_empty=True,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import combine, folder
+from data_pipelines.datasets import folder, merging, records
 from data_pipelines.io import images
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,7 +106,7 @@ def test_misuse_is_explained(directory):
 
 def test_equal_stems_get_names_of_their_own(tmp_path):
   pairs = [
-    folder.Pair(
+    records.Pair(
       name=f'{place}/x.jpg',
       category='',
       image_path=tmp_path / place / stem,
@@ -115,7 +115,7 @@ def test_equal_stems_get_names_of_their_own(tmp_path):
     )
     for place, stem in (('a', 'x.jpg'), ('b', 'X.jpeg'), ('c', 'x.tif'))
   ]
-  names = [pair.name for pair in combine.name_pairs(pairs)]
+  names = [pair.name for pair in merging.name_pairs(pairs)]
   assert len({name.lower().rpartition('.')[0] for name in names}) == 3
   assert [Path(name).suffix for name in sorted(names)] == [
     '.jpg',

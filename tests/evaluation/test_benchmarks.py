@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import folder, saliency
+from data_pipelines.datasets import dataset_csv, records, saliency
 from rmbg_jax.evaluation import benchmarks
-from scripts.references import published_sets
+from tests.support import published_sets
 
 
 def _load(directory, **options):
@@ -92,10 +92,10 @@ def test_a_saliency_benchmark_names_files_without_partner(tmp_path):
 def _write_folder(directory, rows):
   """A folder with a CSV; `rows` are (name, source, split)."""
   _write_pairs(directory / 'Images', directory / 'Masks', count=len(rows))
-  folder.write_csv(
+  dataset_csv.write(
     directory / 'Dataset.csv',
     [
-      folder.Pair(
+      records.Pair(
         name=name,
         category='',
         image_path=directory / f'Images/{index:04}.jpg',

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import demo, folder
+from data_pipelines.datasets import demo, folder, splitting
 from rmbg_jax.training import loop
-from scripts.references import published_sets
-from tests.support import helpers
+from tests.support import helpers, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +38,7 @@ def data_dir(tmp_path_factory):
   directory = tmp_path_factory.mktemp('data') / 'demo'
   demo.make_demo(directory, count=24, size=(32, 32), seed=42)
   csv_path = directory / 'Dataset.csv'
-  training, validation = folder.split_pairs(
+  training, validation = splitting.split_pairs(
     folder.read_folder(directory), validation_share=0.25
   )
   rows = {pair.name: 'train' for pair in training}

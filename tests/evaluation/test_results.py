@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import records
 from rmbg_jax.evaluation import (
   benchmarks,
   compare,
@@ -175,7 +175,7 @@ def pair(tmp_path):
   photo = Image.fromarray(np.repeat(truth[..., None], 3, axis=2))
   photo.save(tmp_path / 'a.jpg')
   Image.fromarray(truth).save(tmp_path / 'a.png')
-  return folder.Pair(
+  return records.Pair(
     name='a.jpg',
     category='',
     image_path=tmp_path / 'a.jpg',
@@ -327,7 +327,7 @@ def test_a_trimap_beside_the_masks_is_the_band(pair, tmp_path, rng):
   mask_path = tmp_path / 'mask' / 'a.png'
   mask_path.parent.mkdir()
   Image.open(pair.mask_path).save(mask_path)
-  pair = folder.Pair(
+  pair = records.Pair(
     name='a.jpg',
     category='',
     image_path=pair.image_path,
@@ -397,7 +397,7 @@ def test_masks_are_found_by_stem_or_name(tmp_path, pair):
 
 def test_mask_names_never_collide():
   def pair(name):
-    return folder.Pair(
+    return records.Pair(
       name=name, category='', image_path=Path(name), mask_path=Path(name)
     )
 

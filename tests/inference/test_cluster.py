@@ -170,6 +170,7 @@ def test_who_kills_its_process_is_given_up_by_name(cluster, store, photos):
   names = [f'{index:03}.jpg' for index in range(0, 40, 2)]
   for name in names:
     store.put(f'photos/{name}', (photos / 'photos' / name).read_bytes())
+  store.put('photos/001.jpg', b'no photo')  # In the task of the next one.
   store.put('photos/013.jpg', b'')
   killed = []
 
@@ -185,7 +186,8 @@ def test_who_kills_its_process_is_given_up_by_name(cluster, store, photos):
   process = start(photos, f'{bucket}/out', *flags, source=f'{bucket}/photos')
   text = finish(process)
   assert process.returncode == 1, text
-  assert '20 of 21 photos done' in text
+  assert '20 of 22 photos done' in text
+  assert f'Failed: {bucket}/photos/001.jpg: cannot be read as' in text
   assert f'Failed: {bucket}/photos/013.jpg: its process died at it 3' in text
   assert len(set(killed)) == 3
   expected = read_results(photos / 'expected')
@@ -194,12 +196,13 @@ def test_who_kills_its_process_is_given_up_by_name(cluster, store, photos):
   assert all(expected[name] == content for name, content in found.items())
   # What is skipped costs no request of its own, and no cluster.
   store.faults.clear()
-  store.put('photos/013.jpg', (photos / 'photos/sub/013.jpg').read_bytes())
+  for name in ('001.jpg', '013.jpg'):
+    store.put(f'photos/{name}', (photos / 'photos/sub' / name).read_bytes())
   store.requests.clear()
   process = start(photos, f'{bucket}/out', *flags, source=f'{bucket}/photos')
   text = finish(process)
   assert process.returncode == 0, text
-  assert '21 of 21 photos done (20 of them before)' in text
+  assert '22 of 22 photos done (20 of them before)' in text
   assert not [path for _, path in store.requests if 'photos/000' in path]
 
 

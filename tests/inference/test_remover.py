@@ -1,5 +1,6 @@
 """From a checkpoint of any kind to alpha and cut-outs in Python."""
 
+import dataclasses
 import functools
 import io
 import subprocess
@@ -181,6 +182,32 @@ def test_flips_and_scales_are_averaged(workdir):
   actual = double.predict(large)
   np.testing.assert_allclose(actual, (whole + enlarged) / 2, atol=1e-4)
   assert np.abs(actual - whole).max() > 1e-2
+
+
+def test_every_second_scale_is_mirrored_as_the_checkpoint_asks(workdir):
+  loaded = load_model(workdir)
+  batch = np.asarray(helpers.make_photo((64, 64)))[None]
+  plain, double = (
+    BackgroundRemover(loaded, scales=scales).predict(batch)
+    for scales in ((1.0, 2.0), (2.0,))
+  )
+  once = 2 * plain - double  # The single scale, at the size of the other.
+  turned = BackgroundRemover(loaded, scales=(2.0,)).predict(batch[:, :, ::-1])
+  expected = (once + turned[:, :, ::-1]) / 2
+  asked = {'scales': [1.0, 2.0], 'flip': True}
+  own = dataclasses.replace(
+    loaded, description={**loaded.description, 'prediction': asked}
+  )
+  for remover in (
+    BackgroundRemover(loaded, scales=(1.0, 2.0), flip=True),
+    BackgroundRemover(own),
+  ):
+    np.testing.assert_allclose(remover.predict(batch), expected, atol=1e-4)
+  assert np.abs(expected - plain).max() > 1e-3
+  # What is said replaces all that the checkpoint asks for.
+  alone = BackgroundRemover(own, scales=(2.0,)).predict(batch)
+  np.testing.assert_allclose(alone, double, atol=1e-5)
+  assert own.compute_digest() != loaded.compute_digest()
 
 
 @pytest.mark.parametrize(

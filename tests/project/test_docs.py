@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import demo
-from scripts.references import published_sets
+from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 

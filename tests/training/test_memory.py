@@ -76,11 +76,11 @@ def test_the_choice_is_printed_saved_and_kept(
   tmp_path, data_dir, monkeypatch, capsys
 ):
   config = _make_config(data_dir)
-  parts, mesh = setup.make_parts(config), state.make_mesh()
+  components, mesh = setup.make_components(config), state.make_mesh()
 
   def measure(accumulation):
     tried = _make_config(data_dir, **{'optimizer.accumulation': accumulation})
-    return memory.measure_step(tried, parts, mesh)
+    return memory.measure_step(tried, components, mesh)
 
   whole, half = measure(1), measure(2)
   assert half < whole
@@ -105,13 +105,13 @@ def test_the_choice_is_printed_saved_and_kept(
 
 def test_what_cannot_fit_names_the_keys(data_dir, monkeypatch):
   config = _make_config(data_dir)
-  parts = setup.make_parts(config)
+  components = setup.make_components(config)
   monkeypatch.setattr(memory, 'find_available', lambda: 1000)
   monkeypatch.setattr(memory, 'measure_step', lambda *_: 5_000_000_000)
   with pytest.raises(
     errors.UserError, match=r'batch_size=8 at 32x32 takes 5\.0 GB'
   ) as raised:
-    memory.choose(config, parts, state.make_mesh())
+    memory.choose(config, components, state.make_mesh())
   for key in ('model.dtype', 'data.batch_size', 'data.size'):
     assert f'config.{key}' in str(raised.value)
 
@@ -122,14 +122,14 @@ def test_nothing_is_measured_where_the_memory_is_not_known(
   monkeypatch.setattr(memory, 'find_available', lambda: None)
   monkeypatch.delattr(memory, 'measure_step')
   config = _make_config(data_dir)
-  parts, mesh = setup.make_parts(config), state.make_mesh()
-  chosen = memory.choose(config, parts, mesh)
+  components, mesh = setup.make_components(config), state.make_mesh()
+  chosen = memory.choose(config, components, mesh)
   assert (chosen.model.remat, chosen.optimizer.accumulation) == (False, 1)
   assert config.model.remat == 'auto'
   fixed = _make_config(
     data_dir, **{'model.remat': True, 'optimizer.accumulation': 2}
   )
-  assert memory.choose(fixed, parts, mesh).optimizer.accumulation == 2
+  assert memory.choose(fixed, components, mesh).optimizer.accumulation == 2
 
 
 def test_full_leaves_it_to_the_device():

@@ -76,8 +76,8 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
           'train': {'epochs': 3, 'save_every': 0},
         }
       ),
-      parts=setup.Parts(
-        **dict.fromkeys(setup.Parts._fields)
+      components=setup.Components(
+        **dict.fromkeys(setup.Components._fields)
         | {
           'data': inputs.Inputs([], [], _Batches(), [], steps_per_epoch=4),
           'schedule': lambda step: step / 2,

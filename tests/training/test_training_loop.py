@@ -138,14 +138,16 @@ def test_starts_from_the_weights_of_another_training(
 
 def test_what_the_first_weights_have_seen_is_said(workdir, data_dir, tmp_path):
   config = helpers.make_config(data_dir, init_from=str(workdir))
-  parts = setup.make_parts(config)
+  components = setup.make_components(config)
   with checkpoints.CheckpointStore(workdir, writable=False) as store:
     before = store.read_description(store.latest_step)['training_data']
   assert before
-  parts.description['training_data'] = ['mine']
-  assert setup.find_training_data(config, parts) == sorted({'mine', *before})
+  components.description['training_data'] = ['mine']
+  assert setup.find_training_data(config, components) == sorted(
+    {'mine', *before}
+  )
   config.init_from = ''
-  assert setup.find_training_data(config, parts) == ['mine']
+  assert setup.find_training_data(config, components) == ['mine']
 
 
 def test_starting_points_that_do_not_fit_are_refused(

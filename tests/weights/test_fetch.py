@@ -14,22 +14,21 @@ from data_pipelines.io import errors
 from rmbg_jax.weights import download
 
 CONTENT = bytes(range(256)) * 40
+CHECKSUM = 'md5:' + hashlib.md5(CONTENT).hexdigest()
 
 
 class _Publisher(http.server.BaseHTTPRequestHandler):
-  """Serves CONTENT with ranges; cuts the first answer in the middle."""
+  """Serves CONTENT; a first answer to `cut.h5` breaks off in the middle."""
 
-  requests = []
+  paths = []
 
   def do_GET(self):  # noqa: N802
-    wanted = self.headers.get('Range')
-    self.requests.append(wanted)
-    start = int(wanted.removeprefix('bytes=').rstrip('-')) if wanted else 0
-    body = CONTENT[start:]
-    self.send_response(206 if wanted else 200)
-    self.send_header('Content-Length', str(len(body)))
+    is_cut = self.path == '/cut.h5' and self.path not in self.paths
+    self.paths.append(self.path)
+    self.send_response(200)
+    self.send_header('Content-Length', str(len(CONTENT)))
     self.end_headers()
-    self.wfile.write(body[: len(body) if wanted else 5000])
+    self.wfile.write(CONTENT[: 5000 if is_cut else None])
 
   def log_message(self, *_):
     pass
@@ -38,35 +37,35 @@ class _Publisher(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def publisher(monkeypatch, tmp_path):
   monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'cache')
-  _Publisher.requests = []
+  _Publisher.paths = []
   server = http.server.HTTPServer(('127.0.0.1', 0), _Publisher)
   threading.Thread(target=server.serve_forever, daemon=True).start()
-  yield f'http://127.0.0.1:{server.server_port}/weights.h5'
+  yield f'http://127.0.0.1:{server.server_port}'
   server.shutdown()
   server.server_close()
 
 
-def test_download_resumes_checks_and_caches(publisher):
-  checksum = 'md5:' + hashlib.md5(CONTENT).hexdigest()
-  with pytest.raises(FileNotFoundError, match='5000 of 10240'):
-    download.fetch(publisher, checksum=checksum, flag='--x')
-  path = download.fetch(publisher, checksum=checksum, flag='--x')
+def list_stored():
+  return {path.name for path in download.cache_dir().iterdir()}
+
+
+def test_what_is_cut_off_is_not_kept_and_what_is_whole_is(publisher):
+  url = f'{publisher}/cut.h5'
+  with pytest.raises(errors.MissingFileError, match='5000 bytes read'):
+    download.fetch(url, checksum=CHECKSUM, flag='--x')
+  assert list_stored() == {'cut.h5.lock'}
+  path = download.fetch(url, checksum=CHECKSUM, flag='--x')
   assert path.read_bytes() == CONTENT
-  assert _Publisher.requests == [None, 'bytes=5000-']
-  assert download.fetch(publisher, checksum=checksum, flag='--x') == path
-  assert len(_Publisher.requests) == 2, 'the cached copy was not used'
+  assert download.fetch(url, checksum=CHECKSUM, flag='--x') == path
+  assert len(_Publisher.paths) == 2, 'the cached copy was not used'
 
 
 def test_processes_that_download_at_once_do_not_disturb_each_other(publisher):
-  checksum = 'md5:' + hashlib.md5(CONTENT).hexdigest()
-  fetch = functools.partial(download.fetch, checksum=checksum, flag='--x')
-  download.cache_dir().mkdir()
-  # So that the publisher sends all of it.
-  (download.cache_dir() / 'weights.h5.partial').write_bytes(CONTENT[:10])
+  fetch = functools.partial(download.fetch, checksum=CHECKSUM, flag='--x')
   with futures.ThreadPoolExecutor(4) as pool:
-    paths = list(pool.map(fetch, [publisher] * 4))
+    paths = list(pool.map(fetch, [f'{publisher}/w.h5'] * 4))
   assert {path.read_bytes() for path in paths} == {CONTENT}
-  assert _Publisher.requests == ['bytes=10-']
+  assert _Publisher.paths == ['/w.h5']
 
 
 class _Broken(socketserver.BaseRequestHandler):
@@ -135,9 +134,7 @@ def test_without_a_home_folder_nothing_is_there(monkeypatch):
 
 
 def test_download_refuses_a_wrong_checksum(publisher):
-  with pytest.raises(FileNotFoundError):  # The publisher's first answer.
-    download.fetch(publisher, checksum='sha256:00', flag='--x')
-  with pytest.raises(ValueError, match='sha256:00.*--x=PATH'):
-    download.fetch(publisher, checksum='sha256:00', flag='--x')
-  left = {path.name for path in download.cache_dir().iterdir()}
-  assert left == {'weights.h5.lock'}
+  wrong = 'sha256:' + 64 * '0'
+  with pytest.raises(errors.MissingFileError, match=f'{wrong}.*--x=PATH'):
+    download.fetch(f'{publisher}/w.h5', checksum=wrong, flag='--x')
+  assert list_stored() == {'w.h5.lock'}

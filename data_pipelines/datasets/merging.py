@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from data_pipelines.datasets import cod10k, folder
+from data_pipelines.datasets import cod10k, records, splitting
 from data_pipelines.io import images
 
 COD10K_CHOICES = ('cam', 'cam+background', 'all')
@@ -13,7 +13,7 @@ COD10K_CHOICES = ('cam', 'cam+background', 'all')
 SHARES = {'original': 0.2, 'official': 0.05}
 
 
-def choose_cod10k(pair: folder.Pair, choice: str) -> bool:
+def choose_cod10k(pair: records.Pair, choice: str) -> bool:
   """Returns whether a pair belongs to one of `COD10K_CHOICES`."""
   if pair.source != 'cod10k-noncam' or choice == 'all':
     return True
@@ -21,8 +21,8 @@ def choose_cod10k(pair: folder.Pair, choice: str) -> bool:
 
 
 def name_pairs(
-  pairs: Iterable[folder.Pair], *, prefixed: bool = True
-) -> list[folder.Pair]:
+  pairs: Iterable[records.Pair], *, prefixed: bool = True
+) -> list[records.Pair]:
   """Returns pairs named CATEGORY_STEM.jpg (or .png), sorted by name.
 
   Where that is not unique, as of photos that are in two splits, the source and
@@ -57,8 +57,8 @@ def name_pairs(
 
 
 def split_originally(
-  pairs: Sequence[folder.Pair], share: float
-) -> tuple[list[folder.Pair], list[folder.Pair]]:
+  pairs: Sequence[records.Pair], share: float
+) -> tuple[list[records.Pair], list[records.Pair]]:
   """Splits at random what the Keras project trains on: 25,599 pairs.
 
   That is everything but P3M-500-P, test sets and empty masks included.
@@ -73,12 +73,12 @@ def split_originally(
   """
   used = [pair for pair in pairs if pair.source != 'p3m-500-p']
   left_out = [pair for pair in pairs if pair.source == 'p3m-500-p']
-  return folder.assign_splits(used, validation_share=share), left_out
+  return splitting.assign_splits(used, validation_share=share), left_out
 
 
 def split_officially(
-  pairs: Sequence[folder.Pair], share: float
-) -> tuple[list[folder.Pair], list[folder.Pair]]:
+  pairs: Sequence[records.Pair], share: float
+) -> tuple[list[records.Pair], list[records.Pair]]:
   """Keeps the published splits; validates where a source has no list for it.
 
   Args:
@@ -103,13 +103,13 @@ def split_officially(
     if any(pair.split == 'val' for pair in same):
       kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
     elif math.ceil(len(same) * share) < len(same):
-      kept += folder.assign_splits(same, validation_share=share)
+      kept += splitting.assign_splits(same, validation_share=share)
     else:
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
 
 
-def summarize(pairs: Sequence[folder.Pair]) -> str:
+def summarize(pairs: Sequence[records.Pair]) -> str:
   """Returns a table of the pairs per source, category and split."""
   counts = collections.Counter(
     (pair.source, pair.category, pair.split) for pair in pairs
@@ -117,11 +117,11 @@ def summarize(pairs: Sequence[folder.Pair]) -> str:
   lines = [f'{"source":15} {"category":12} {"train":>7} {"val":>7} {"test":>7}']
   for source, category in sorted({key[:2] for key in counts}):
     numbers = ''.join(
-      f'{counts[source, category, split]:8,}' for split in folder.SPLITS
+      f'{counts[source, category, split]:8,}' for split in records.SPLITS
     )
     lines.append(f'{source:15} {category:12}{numbers}')
   totals = collections.Counter(pair.split for pair in pairs)
-  numbers = ''.join(f'{totals[split]:8,}' for split in folder.SPLITS)
+  numbers = ''.join(f'{totals[split]:8,}' for split in records.SPLITS)
   lines.append(f'{"all":15} {"":12}{numbers}')
   return '\n'.join(lines)
 

@@ -1,8 +1,8 @@
-"""The columns of the tables; a key states variant, region and unit."""
+"""The metrics and their tables; a key states variant, region and unit."""
 
 import dataclasses
 
-METRICS = ('saliency', 'matting')
+GROUPS = ('saliency', 'matting')
 TABLES = {
   'stretched': (
     'Each prediction is stretched to [0, 1] before it is scored, as '
@@ -22,7 +22,7 @@ TABLES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Column:
+class Metric:
   """A metric of a table.
 
   Attributes:
@@ -41,7 +41,7 @@ class Column:
   curve: str = ''
 
 
-def _saliency_columns(table: str) -> list[Column]:
+def _list_saliency(table: str) -> list[Metric]:
   titles = {
     'mae': 'MAE',
     'max_f': 'max F',
@@ -57,7 +57,7 @@ def _saliency_columns(table: str) -> list[Column]:
     'boundary_iou': 'BIoU',
   }
   return [
-    Column(
+    Metric(
       key=f'{name}_{table}',
       title=title,
       table=table,
@@ -68,7 +68,7 @@ def _saliency_columns(table: str) -> list[Column]:
   ]
 
 
-def _matting_columns() -> list[Column]:
+def _list_matting() -> list[Metric]:
   titles = {
     'sad_{}_thousands': 'SAD/1000 {}',
     'mse_{}': 'MSE {}',
@@ -77,7 +77,7 @@ def _matting_columns() -> list[Column]:
     'connectivity_{}_thousands': 'Conn/1000 {}',
   }
   return [
-    Column(
+    Metric(
       key=key.format(region),
       title=title.format(region),
       table='matting',
@@ -88,13 +88,13 @@ def _matting_columns() -> list[Column]:
   ]
 
 
-COLUMNS = (
-  *_saliency_columns('stretched'),
-  *_saliency_columns('raw'),
-  *_matting_columns(),
+METRICS = (
+  *_list_saliency('stretched'),
+  *_list_saliency('raw'),
+  *_list_matting(),
 )
 
 
 def find_rank_key(keys: set[str]) -> str:
-  """Returns the column that images are ordered by, of those there are."""
+  """Returns the metric that images are ordered by, of those there are."""
   return 'iou_raw' if 'iou_raw' in keys else 'mad_whole'

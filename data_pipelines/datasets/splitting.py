@@ -1,0 +1,76 @@
+"""Dividing pairs into those to train on and those to validate on."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.datasets.records import Pair
+from data_pipelines.io.errors import UserError
+
+
+def split_pairs(
+  pairs: Sequence[Pair], *, validation_share: float
+) -> tuple[list[Pair], list[Pair]]:
+  """Splits into training and validation.
+
+  The data set's own split counts where it has validation pairs. Otherwise what
+  is not for tests is split as the Keras project splits the sorted list with
+  scikit-learn's `train_test_split` and seed 42 (see `permute`).
+
+  Args:
+    pairs: Sorted by name.
+    validation_share: Share of the pairs, in (0, 1); not used if there are
+      validation pairs.
+
+  Returns:
+    (training pairs, validation pairs), both sorted by name.
+
+  Raises:
+    ValueError: if either would be empty.
+  """
+  if any(pair.split == 'val' for pair in pairs):
+    # A pair that is not said to be held out is trained on.
+    training = [pair for pair in pairs if pair.split in ('train', '')]
+    validation = [pair for pair in pairs if pair.split == 'val']
+  else:
+    usable = [pair for pair in pairs if pair.split != 'test']
+    parts = permute(len(usable), validation_share=validation_share)
+    training, validation = ([usable[i] for i in part] for part in parts)
+  for split, name in ((training, 'training'), (validation, 'validation')):
+    if not split:
+      raise UserError(
+        f'No pair is left for {name} out of {len(pairs)}. Change the Split '
+        'column of Dataset.csv, or config.data.validation_share '
+        f'(={validation_share}).'
+      )
+  return training, validation
+
+
+def assign_splits(
+  pairs: Sequence[Pair], *, validation_share: float
+) -> list[Pair]:
+  """Returns all pairs with the split that `split_pairs` puts them in.
+
+  Splits of the pairs' own are not regarded.
+  """
+  bare = [dataclasses.replace(pair, split='') for pair in pairs]
+  _, validation = split_pairs(bare, validation_share=validation_share)
+  held_out = {pair.name for pair in validation}
+  return [
+    dataclasses.replace(pair, split='val' if pair.name in held_out else 'train')
+    for pair in bare
+  ]
+
+
+def permute(
+  count: int, *, validation_share: float
+) -> tuple[list[int], list[int]]:
+  """Returns (training, validation) indices of a random split, always the same.
+
+  The first ceil(count x share) of a permutation are for validation.
+  """
+  order = np.random.RandomState(42).permutation(count)
+  held_out = math.ceil(count * validation_share)
+  return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
