@@ -81,8 +81,8 @@ class Cluster:
 
   address: str = ''
   actors: tuple[int, int] | None = None
-  cpus: float | None = None
-  gpus: float | None = None
+  cpus: int | float | None = None
+  gpus: int | float | None = None
 
 
 def run(

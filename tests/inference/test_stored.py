@@ -133,7 +133,7 @@ def test_results_made_otherwise_are_refused(store, checkpoint, tmp_path):
   _fill(store, tmp_path / 'photos')
   _run(checkpoint)
   before = store.contents('out')
-  with pytest.raises(SystemExit, match='flip was False, is True'):
+  with pytest.raises(SystemExit, match='flip was None, is True'):
     _run(checkpoint, flip=True)
   assert store.contents('out') == before
   _run(checkpoint, save=['mask'], format='webp')  # Beside it: other names.
