@@ -25,7 +25,9 @@ import tempfile
 import threading
 import time
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 from absl import flags
 
@@ -37,7 +39,13 @@ PAGE = 1000  # Names, as S3 gives them.
 SETTLED = 0.1  # Of the photos, that are not timed.
 
 
-def start(source: str, output: Path, *flags: str, log, environment=None):
+def start(
+  source: str,
+  output: Path,
+  *flags: str,
+  log: IO[str],
+  environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen:
   """Starts the command; returns its process."""
   return subprocess.Popen(
     [
@@ -95,7 +103,7 @@ class _Names(http.server.BaseHTTPRequestHandler):
   count = 0
   photo = b''
 
-  def log_message(self, *_):
+  def log_message(self, *_: Any) -> None:
     """Says nothing."""
 
   def do_GET(self):  # noqa: N802 (The library's name for it.)
