@@ -27,7 +27,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from absl import flags
 
@@ -103,7 +103,7 @@ class _Names(http.server.BaseHTTPRequestHandler):
   count = 0
   photo = b''
 
-  def log_message(self, *_: Any) -> None:
+  def log_message(self, *_: object) -> None:
     """Says nothing."""
 
   def do_GET(self):  # noqa: N802 (The library's name for it.)
