@@ -5,7 +5,6 @@ enlarges; larger, the picture becomes a small part of another photo, whose own
 foreground has been painted over. So every foreground meets every background.
 """
 
-import dataclasses
 import functools
 import operator
 
@@ -13,62 +12,42 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from data_pipelines.batches import effects, transforms
 from data_pipelines.io import errors
 
 _DRAWS = 24  # Random numbers per pair, of which some may be left.
-_LUMA = (0.299, 0.587, 0.114)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DeviceAugment:
-  """Changes pairs in device memory; 0 (for scales, 1) turns a change off.
+class DeviceAugment(transforms.Augment):
+  """Changes pairs in device memory; what all loaders change, as `Augment` says.
 
   Attributes:
-    flip: Probability of a horizontal flip.
-    min_scale: The smallest window's side as a share of the picture's.
-    max_scale: The largest one's, where the background is replaced.
-    rotate: Largest rotation in degrees, either way.
-    color: Brightness, contrast and saturation are multiplied by up to
-      1 - color to 1 + color.
-    blur: Probability of a Gaussian blur.
-    noise: Probability of Gaussian noise.
-    jpeg: Probability of JPEG compression; must be 0, since a device does not
-      compress.
-    background: Probability that the background is another photo's.
+    max_scale: The largest window's side as a share of the picture's, where the
+      background is replaced.
     max_enlargement: Largest enlargement of a picture over its own resolution; 0
       for any. One that is too small for that always becomes part of another
       photo.
   """
 
-  flip: float = 0.5
-  min_scale: float = 0.7
-  max_scale: float = 1.0
-  rotate: float = 0.0
-  color: float = 0.0
-  blur: float = 0.0
-  noise: float = 0.0
-  jpeg: float = 0.0
-  background: float = 0.0
-  max_enlargement: float = 0.0
-
-  def __post_init__(self):
-    """Checks the ranges."""
-    if not 0 < self.min_scale <= 1 <= self.max_scale:
+  def __init__(
+    self,
+    *,
+    max_scale: float = 1.0,
+    max_enlargement: float = 0.0,
+    jpeg: float = 0.0,
+    **shared: float,
+  ):
+    super().__init__(**shared)
+    self.max_scale = max_scale
+    self.max_enlargement = max_enlargement
+    if max_scale < 1:
       raise errors.UserError(
-        'config.data.augment.min_scale must be in (0, 1] and '
-        'config.data.device.max_scale at least 1, got '
-        f'{self.min_scale} and {self.max_scale}.'
+        f'config.data.device.max_scale={max_scale} is below 1.'
       )
-    for name in ('flip', 'color', 'blur', 'noise', 'background'):
-      if not 0 <= getattr(self, name) <= 1:
-        raise errors.UserError(
-          f'config.data.augment.{name} must be in [0, 1], got '
-          f'{getattr(self, name)}.'
-        )
-    if self.jpeg:
+    if jpeg:
       raise errors.UserError(
-        f'config.data.augment.jpeg (={self.jpeg}) needs config.data.loader='
-        "'grain': a device cannot compress pictures. Set it to 0."
+        f"config.data.augment.jpeg (={jpeg}) needs config.data.loader='grain': "
+        'a device cannot compress pictures. Set it to 0.'
       )
 
   def __call__(
@@ -114,16 +93,16 @@ class DeviceAugment:
   def _apply_view(self, pixels, index, lowest, highest, draws):
     """Returns RGBA (b, h, w, 4) through windows, and where the picture is."""
     height, width = pixels.shape[1:3]
-    # Small windows as often as large ones, as ratios.
-    highest = jnp.maximum(lowest, highest)
-    scale = lowest * (highest / lowest) ** next(draws)
+    scale = lowest + (jnp.maximum(lowest, highest) - lowest) * next(draws)
     free_x = next(draws)
     # People are mostly cut off by the lower edge: there they stay.
     free_y = jnp.where(scale > 1, 1.0, next(draws))
     center_x = scale / 2 + free_x * (1 - scale)
     center_y = scale / 2 + free_y * (1 - scale)
     mirror = jnp.where(next(draws) < self.flip, -1, 1)
-    angle = jnp.deg2rad(self.rotate) * (2 * next(draws) - 1)
+    turn = 2 * next(draws) - 1  # One photo in five is not level.
+    angle = jnp.sign(turn) * jnp.maximum(0, 5 * jnp.abs(turn) - 4)
+    angle = jnp.deg2rad(self.rotate) * angle
     # Offsets from the window's centre, in picture sides.
     y, x = jnp.meshgrid(
       (jnp.arange(height) + 0.5) / height - 0.5,
@@ -142,20 +121,16 @@ class DeviceAugment:
     return rgba, inside[..., None].astype(jnp.float32)
 
   def _change_color(self, image, draws):
-    """Changes brightness, contrast and saturation, in [0, 255]."""
+    """Changes the light of images in [0, 255]."""
     if not self.color:
       return image
-    brightness, contrast, saturation = (
-      1 + self.color * (2 * next(draws)[:, None, None, None] - 1)
-      for _ in range(3)
+    factors = [1 + self.color * (2 * next(draws) - 1) for _ in range(3)]
+    hue = self.color / 10 * (2 * next(draws) - 1)
+    matrix = jax.vmap(functools.partial(effects.make_color_matrix, arrays=jnp))(
+      *factors, hue
     )
-    image = image * brightness
-    mean = jnp.mean(image, axis=(1, 2, 3), keepdims=True)
-    image = mean + contrast * (image - mean)
-    luma = jnp.sum(
-      image * jnp.asarray(_LUMA).reshape(1, 1, 1, 3), axis=-1, keepdims=True
-    )
-    return jnp.clip(luma + saturation * (image - luma), 0, 255)
+    image = jnp.einsum('bhwc,bdc->bhwd', image, matrix[..., :3])
+    return jnp.clip(image + matrix[:, None, None, :, 3], 0, 255)
 
   def _degrade(self, image, draws, key):
     """Blurs some images and adds noise to some."""

@@ -6,16 +6,18 @@ Arrays are uint8 in [0, 255]: `image` (h, w, 3) RGB, `alpha` (h, w, 1).
 import dataclasses
 import io
 import math
+import types
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from data_pipelines.io import images
 
 Photo = UInt8[np.ndarray, 'h w 3']
 Alpha = UInt8[np.ndarray, 'h w 1']
+Number = float | Float[Array, '']  # Or a number on a device.
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _RGB_TO_YIQ = np.array(
@@ -134,25 +136,37 @@ def change_color(
   saturation: float,
   hue: float,
 ) -> Photo:
-  """Changes the light of a photo; one matrix does it all.
+  """Changes the light of a photo, as `make_color_matrix` says."""
+  matrix = make_color_matrix(brightness, contrast, saturation, hue)
+  return cv2.transform(image, np.asarray(matrix))
+
+
+def make_color_matrix(
+  brightness: Number,
+  contrast: Number,
+  saturation: Number,
+  hue: Number,
+  *,
+  arrays: types.ModuleType = np,
+) -> Float[np.ndarray | Array, '3 4']:
+  """Returns a change of light as one matrix (3, 4) for (red, green, blue, 1).
 
   Args:
-    image: The photo.
     brightness: Factor.
     contrast: Factor of the distance to middle grey.
     saturation: Factor of the distance to the pixel's grey.
     hue: Shift of the hue, in turns of the colour circle.
+    arrays: `numpy`, or `jax.numpy`, of which the numbers and the matrix are.
   """
   turn = 2 * np.pi * hue
-  cos, sin = np.cos(turn), np.sin(turn)
-  rotation = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+  cos, sin = arrays.cos(turn), arrays.sin(turn)
+  rotation = arrays.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
   matrix = np.linalg.inv(_RGB_TO_YIQ) @ rotation @ _RGB_TO_YIQ
   to_grey = np.tile(_LUMA, (3, 1))
   matrix = (saturation * np.eye(3) + (1 - saturation) * to_grey) @ matrix
   matrix = matrix * brightness * contrast
-  bias = np.full((3, 1), 127.5 * (1 - contrast))
-  rows = np.concatenate([matrix, bias], axis=1)
-  return cv2.transform(image, rows)
+  bias = arrays.full((3, 1), 127.5 * (1 - contrast))
+  return arrays.concatenate([matrix, bias], axis=1)
 
 
 def blur(image: Photo, *, radius: float) -> Photo:

@@ -112,8 +112,8 @@ class Augment:
   def __init__(
     self,
     *,
-    flip: float,
-    min_scale: float,
+    flip: float = 0.0,
+    min_scale: float = 1.0,
     rotate: float = 0.0,
     color: float = 0.0,
     blur: float = 0.0,

@@ -20,16 +20,18 @@ from jaxtyping import UInt8
 
 from data_pipelines.io import errors
 from rmbg_jax.training import (
+  logs,
   memory,
   monitor,
   optimizers,
+  pictures,
+  profiling,
   resume,
   setup,
   signals,
   state,
   summary,
   validation,
-  writers,
 )
 from rmbg_jax.training.step import Metrics, TrainStep, read_metrics
 from rmbg_jax.weights import checkpoints
@@ -119,8 +121,8 @@ class Training:
   predict_step: validation.PredictStep
   store: checkpoints.CheckpointStore
   stop_request: signals.StopRequest
-  reporter: writers.Reporter
-  profiler: writers.Profiler
+  reporter: logs.Reporter
+  profiler: profiling.Profiler
   training_data: list[str]
   train_state: state.TrainState
   position: resume.Position
@@ -303,7 +305,7 @@ class Training:
     )
     count = int((batch['weight'] > 0).sum())
     count = min(count, self.config.train.grid_images)
-    return writers.make_grid(
+    return pictures.make_grid(
       np.asarray(batch['image'])[:count],
       np.asarray(batch['alpha'])[:count],
       [output[:count] for output in jax.device_get(probs)],
@@ -365,13 +367,13 @@ def _prepare(
     ),
     store=store,
     stop_request=stop_request,
-    reporter=writers.Reporter(
+    reporter=logs.Reporter(
       workdir,
       first_epoch=position.epoch,
       tensorboard=config.train.tensorboard,
       active=_is_main(),
     ),
-    profiler=writers.Profiler(
+    profiler=profiling.Profiler(
       workdir, config.train.profile_steps, active=_is_main()
     ),
     training_data=training_data,

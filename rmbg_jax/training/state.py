@@ -31,7 +31,7 @@ class TrainState:
   """
 
   step: Any  # An array, its shape or its sharding, as in all fields.
-  params: optax.Params
+  params: Variables
   batch_stats: Variables
   opt_state: optax.OptState
   ema: Variables | None = None

@@ -1,6 +1,7 @@
 """The training step: a pure function of the state and a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, state
 
@@ -110,7 +112,7 @@ def make_train_step(
       train_state.params,
       learning_rate=learning_rate,
     )
-    params = optax.apply_updates(train_state.params, updates)
+    params = cast(Variables, optax.apply_updates(train_state.params, updates))
     norms = [optax.tree.norm(tree) for tree in (grads, params, updates)]
     step_metrics = jnp.stack([loss, *norms])
     ema = train_state.ema

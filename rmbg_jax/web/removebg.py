@@ -1,20 +1,18 @@
-"""remove.bg's interface: its parameters, results, headers and errors."""
+"""remove.bg's interface: its parameters, results and headers."""
 
 import base64
 import dataclasses
-import io
 import re
-import zipfile
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
-from PIL import Image, ImageColor, ImageOps
-from starlette import responses
+from PIL import Image, ImageColor
 
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import foreground, photos, rendering
+from rmbg_jax.web import composition, problems
 
 # Pixels that a result may have, by size; None: as many as the photo.
 Size = Literal[
@@ -37,12 +35,7 @@ MEDIA_TYPES = {
   'webp': 'image/webp',
   'zip': 'application/zip',
 }
-_QUALITY = 95
-# Alpha of what counts as seen, and of what there must be somewhere.
-_SEEN, _FOUND = 0.05, 0.5
-# Pixels, and share of the subject: the widest margins.
-_WIDEST_MARGIN, _WIDEST_SHARE = 500, 0.5
-_SHOWN_LENGTH = 60  # Characters of a wrong value.
+_FOUND = 0.5  # Alpha that there must be somewhere.
 
 # Nobody counts here, but clients may ask for what is left.
 _PLENTY = 1_000_000
@@ -59,50 +52,6 @@ ACCOUNT = {
     }
   }
 }
-ERROR_SCHEMA = {
-  'type': 'object',
-  'properties': {
-    'errors': {
-      'type': 'array',
-      'items': {
-        'type': 'object',
-        'properties': {
-          'title': {'type': 'string'},
-          'code': {'type': 'string'},
-          'detail': {'type': 'string'},
-        },
-      },
-    }
-  },
-}
-
-
-class ProblemError(Exception):
-  """Ends a request with a status and a body that says why."""
-
-  def __init__(
-    self,
-    status: int,
-    code: str,
-    title: str,
-    detail: str = '',
-    *,
-    headers: Mapping[str, str] | None = None,
-  ):
-    super().__init__(title)
-    self._status = status
-    self._entry = {'title': title, 'code': code}
-    if detail:
-      self._entry['detail'] = detail
-    self._headers = headers
-
-  def to_response(self) -> responses.Response:
-    """Returns what the client gets."""
-    return responses.JSONResponse(
-      {'errors': [self._entry]},
-      status_code=self._status,
-      headers=dict(self._headers or {}),
-    )
 
 
 class Options(pydantic.BaseModel):
@@ -133,46 +82,15 @@ class Options(pydantic.BaseModel):
   shadow_type: str = pydantic.Field('none', description='Others are refused.')
 
 
-_Model = TypeVar('_Model', bound=pydantic.BaseModel)
-
-
-def parse(model: type[_Model], fields: JsonObject) -> _Model:
-  """Returns the fields as options; empty ones count as left out.
-
-  Raises:
-    ProblemError: naming the first that is wrong.
-  """
-  fields = {
-    name: value for name, value in fields.items() if value not in ('', None)
-  }
-  try:
-    return model.model_validate(fields)
-  except pydantic.ValidationError as error:
-    first = error.errors(include_url=False)[0]
-    name = str(first['loc'][0])[:_SHOWN_LENGTH]
-    value = first['input']
-    if not isinstance(value, str | int | float):
-      value = type(value).__name__
-    message = first['msg'].removeprefix('Value error, ')
-    raise ProblemError(
-      400,
-      'invalid_parameters',
-      f'{name}={str(value)[:_SHOWN_LENGTH]}: {message}'
-      if first['type'] != 'extra_forbidden'
-      else f'{name}: no such parameter. Choose from '
-      f'{", ".join(model.model_fields)}',
-    ) from error
-
-
 def choose_source(options: Options, fields: JsonObject) -> str:
   """Returns the name of the field with the photo.
 
   Raises:
-    ProblemError: if there is none, more than one, or an address.
+    problems.ProblemError: if there is none, more than one, or an address.
   """
   for name in ('image_url', 'bg_image_url'):
     if getattr(options, name):
-      raise ProblemError(
+      raise problems.ProblemError(
         400,
         'invalid_image_url',
         f'{name}: this server fetches no addresses',
@@ -184,14 +102,14 @@ def choose_source(options: Options, fields: JsonObject) -> str:
     if fields.get(name) not in (None, '')
   ]
   if not found:
-    raise ProblemError(
+    raise problems.ProblemError(
       400,
       'missing_source',
       'No image given',
       'Pass image_file or image_file_b64.',
     )
   if len(found) > 1:
-    raise ProblemError(
+    raise problems.ProblemError(
       400,
       'multiple_sources',
       'Multiple image sources given: pass either image_file or image_file_b64',
@@ -266,22 +184,24 @@ def cut_out(
     find_alpha: Computes a photo's alpha (h, w) in [0, 1].
 
   Raises:
-    ProblemError: if an option is wrong, or there is no foreground.
+    problems.ProblemError: if an option is wrong, or there is no foreground.
   """
   colour = _parse_colour(options.bg_color)
   margins = _parse_margins(options.crop_margin)
   scale, position = _parse_place(options)
   if options.add_shadow or options.shadow_type != 'none':
-    raise _wrong('add_shadow', 'true', 'this server draws no shadows')
+    raise problems.wrong('add_shadow', 'true', 'this server draws no shadows')
   if colour and picture:
-    raise _wrong('bg_color', options.bg_color, 'there is bg_image_file as well')
+    raise problems.wrong(
+      'bg_color', options.bg_color, 'there is bg_image_file as well'
+    )
   roi = _parse_roi(options.roi, photo.rgb.size)
-  photo, roi = _shrink(photo, roi, _SIZES[options.size])
+  photo, roi = composition.shrink(photo, roi, _SIZES[options.size])
   alpha = np.zeros(photo.rgb.size[::-1], np.float32)
   left, top, right, bottom = roi
-  alpha[top:bottom, left:right] = find_alpha(_crop(photo, roi))
+  alpha[top:bottom, left:right] = find_alpha(composition.crop(photo, roi))
   if alpha.max() < _FOUND:
-    raise ProblemError(
+    raise problems.ProblemError(
       400,
       'unknown_foreground',
       'Could not identify foreground in image.',
@@ -289,150 +209,24 @@ def cut_out(
     )
   colours = foreground.estimate_foreground(np.asarray(photo.rgb), alpha)
   cutout = Image.fromarray(rendering.add_opacity(colours, alpha))
-  box = _find_box(alpha)
+  box = composition.find_box(alpha)
   if options.crop:
-    cutout, box = _crop_subject(cutout, box, margins)
+    cutout, box = composition.crop_subject(cutout, box, margins)
   elif scale or position:
-    cutout, box = _place_subject(cutout, box, scale, position)
-  behind = _make_background(colour, picture, cutout.size)
+    cutout, box = composition.place_subject(cutout, box, scale, position)
+  behind = composition.make_background(colour, picture, cutout.size)
   form = options.format.replace('jpeg', 'jpg')
   if form == 'auto':
     opaque = picture is not None or (colour is not None and colour[3] == 255)
     form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
   profile = photo.icc_profile
   return Result(
-    content=_encode(cutout, behind, form, options.channels, profile),
+    content=composition.encode(cutout, behind, form, options.channels, profile),
     form=form,
     kind='other' if options.type == 'auto' else _printable(options.type),
     size=cutout.size,
     box=box,
   )
-
-
-def _encode(cutout, behind, form, channels, profile) -> bytes:
-  """Returns the file: of alpha, of the cut-out, or before a background."""
-  file = io.BytesIO()
-  keep = {'icc_profile': profile} if profile else {}
-  if form == 'zip':
-    # Pictures do not get smaller.
-    with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
-      archive.writestr('color.jpg', _save(cutout.convert('RGB'), 'jpg', keep))
-      archive.writestr('alpha.png', _save(cutout.getchannel('A'), 'png', {}))
-      if behind:
-        archive.writestr(
-          'background.jpg', _save(behind.convert('RGB'), 'jpg', keep)
-        )
-    return file.getvalue()
-  if channels == 'alpha':
-    return _save(cutout.getchannel('A'), form, {})
-  if behind:
-    cutout = Image.alpha_composite(behind, cutout)
-  if form == 'jpg':  # Without a background, on white.
-    white = Image.new('RGBA', cutout.size, 'white')
-    cutout = Image.alpha_composite(white, cutout).convert('RGB')
-  return _save(cutout, form, keep)
-
-
-def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
-  file = io.BytesIO()
-  if form == 'png':
-    image.save(file, 'png', compress_level=1, **options)
-  elif form == 'webp':
-    if max(image.size) > 16_383:
-      raise _wrong('format', 'webp', 'it has at most 16383 pixels a side')
-    image.save(file, 'webp', quality=_QUALITY, **options)
-  else:
-    image.save(file, 'jpeg', quality=_QUALITY, **options)
-  return file.getvalue()
-
-
-def _shrink(photo, roi, most: int | None):
-  """Returns photo and region with at most so many pixels."""
-  width, height = photo.rgb.size
-  if most is None or width * height <= most:
-    return dataclasses.replace(photo, deep=None), roi
-  scale = (most / (width * height)) ** 0.5
-  size = max(1, int(width * scale)), max(1, int(height * scale))
-  resample = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR
-  small = dataclasses.replace(
-    photo,
-    rgb=photo.rgb.resize(size, resample),
-    opacity=photo.opacity and photo.opacity.resize(size, resample),
-    deep=None,
-  )
-  left, top = (int(roi[k] * size[k] / photo.rgb.size[k]) for k in (0, 1))
-  right, bottom = (
-    max(start + 1, round(roi[2 + k] * size[k] / photo.rgb.size[k]))
-    for k, start in enumerate((left, top))
-  )
-  return small, (left, top, min(right, size[0]), min(bottom, size[1]))
-
-
-def _crop(photo: photos.Photo, roi) -> photos.Photo:
-  return dataclasses.replace(
-    photo,
-    rgb=photo.rgb.crop(roi),
-    opacity=photo.opacity and photo.opacity.crop(roi),
-  )
-
-
-def _find_box(alpha: np.ndarray) -> tuple[int, int, int, int]:
-  seen = alpha >= _SEEN
-  rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
-  left, top = int(columns[0]), int(rows[0])
-  return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
-
-
-def _crop_subject(cutout, box, margins):
-  """Returns the subject with margins around it, and where it is in that."""
-  left, top, width, height = box
-  above, right, below, before = (
-    min(
-      round(value * side / 100) if unit == '%' else round(value),
-      round(side * _WIDEST_SHARE),
-      _WIDEST_MARGIN,
-    )
-    for (value, unit), side in zip(
-      margins, (height, width, height, width), strict=True
-    )
-  )
-  # Pillow fills what is outside of the picture with transparency.
-  cropped = cutout.crop(
-    (left - before, top - above, left + width + right, top + height + below)
-  )
-  return cropped, (before, above, width, height)
-
-
-def _place_subject(cutout, box, scale, position):
-  """Returns the subject scaled and moved within the picture's own size."""
-  left, top, width, height = box
-  size = cutout.size
-  factor = scale * min(size[0] / width, size[1] / height) if scale else 1
-  new = [
-    min(size[k], max(1, round(side * factor)))
-    for k, side in enumerate((width, height))
-  ]
-  if position == 'original':
-    places = [
-      min(max(0, round(start + (side - new[k]) / 2)), size[k] - new[k])
-      for k, (start, side) in enumerate(((left, width), (top, height)))
-    ]
-  else:
-    # Scaling alone centres.
-    x, y = position or (0.5, 0.5)
-    places = [round((size[k] - new[k]) * p) for k, p in enumerate((x, y))]
-  subject = cutout.crop((left, top, left + width, top + height))
-  if factor != 1:
-    subject = subject.resize(new, Image.Resampling.LANCZOS)
-  placed = Image.new('RGBA', size)
-  placed.paste(subject, (places[0], places[1]))
-  return placed, (*places, *new)
-
-
-def _make_background(colour, picture, size) -> Image.Image | None:
-  if picture is not None:
-    return ImageOps.fit(picture, size).convert('RGBA')
-  return Image.new('RGBA', size, colour) if colour else None
 
 
 def _parse_colour(text: str) -> tuple[int, int, int, int] | None:
@@ -443,7 +237,7 @@ def _parse_colour(text: str) -> tuple[int, int, int, int] | None:
   try:
     colour = ImageColor.getrgb(text)
   except ValueError:
-    raise _wrong('bg_color', text, 'pass rrggbb or a name') from None
+    raise problems.wrong('bg_color', text, 'pass rrggbb or a name') from None
   return colour if len(colour) == 4 else (*colour, 255)
 
 
@@ -454,7 +248,7 @@ def _parse_lengths(name, text, counts) -> list[tuple[float, str]]:
   words = text.split()
   parts = [found for word in words if (found := _LENGTH.fullmatch(word))]
   if len(text) > 100 or len(words) not in counts or len(parts) < len(words):
-    raise _wrong(name, text, 'pass numbers with px or %, such as 10%')
+    raise problems.wrong(name, text, 'pass numbers with px or %, such as 10%')
   return [(float(part[1]), part[2] or 'px') for part in parts]
 
 
@@ -475,7 +269,7 @@ def _parse_roi(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     min(edge, size[k % 2]) for k, edge in enumerate(edges)
   )
   if left >= right or top >= bottom:
-    raise _wrong('roi', text, 'there is nothing in it')
+    raise problems.wrong('roi', text, 'there is nothing in it')
   return left, top, right, bottom
 
 
@@ -488,7 +282,7 @@ def _parse_place(options: Options):
   if options.scale != 'original':
     ((value, unit),) = _parse_lengths('scale', options.scale, (1,))
     if unit != '%' or not 10 <= value <= 100:
-      raise _wrong('scale', options.scale, 'pass 10% to 100%')
+      raise problems.wrong('scale', options.scale, 'pass 10% to 100%')
     scale = value / 100
   if options.position == 'original':
     said = 'position' in options.model_fields_set
@@ -497,15 +291,9 @@ def _parse_place(options: Options):
     return scale, (0.5, 0.5)
   found = _parse_lengths('position', options.position, (1, 2))
   if any(unit != '%' or value > 100 for value, unit in found):
-    raise _wrong('position', options.position, 'pass 0% to 100%')
+    raise problems.wrong('position', options.position, 'pass 0% to 100%')
   return scale, (found[0][0] / 100, found[-1][0] / 100)
 
 
-def _wrong(name: str, value: str, remedy: str) -> ProblemError:
-  return ProblemError(
-    400, 'invalid_parameters', f'{name}={value[:_SHOWN_LENGTH]}: {remedy}'
-  )
-
-
 def _printable(text: str) -> str:
-  return re.sub('[^a-z]', '', text[:_SHOWN_LENGTH]) or 'other'
+  return re.sub('[^a-z]', '', text[: problems.SHOWN_LENGTH]) or 'other'

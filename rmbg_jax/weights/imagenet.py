@@ -5,7 +5,7 @@ from pathlib import Path
 from data_pipelines.io.errors import MissingFileError, UserError
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models.layers import Variables
-from rmbg_jax.weights import download, efficientnet_pth, keras_h5, torchvision
+from rmbg_jax.weights import download, keras_h5, pytorch_encoders
 
 FLAG = '--config.model.encoder.weights'
 
@@ -26,8 +26,8 @@ PUBLISHED = {
 # Readers for ResNet50 by the file's ending.
 _READERS = {
   '.h5': ('keras', keras_h5.load_encoder),
-  '.safetensors': ('torchvision', torchvision.load_encoder),
-  '.pth': ('torchvision', torchvision.load_encoder),
+  '.safetensors': ('torchvision', pytorch_encoders.load_resnet),
+  '.pth': ('torchvision', pytorch_encoders.load_resnet),
 }
 
 
@@ -76,10 +76,10 @@ def _read_resnet(encoder: Variables, config: JsonObject) -> Variables:
 def _read_efficientnet(encoder: Variables, config: JsonObject) -> Variables:
   weights, variant = config['weights'], config['name']
   if weights == 'imagenet':
-    path = efficientnet_pth.find_published(variant)
+    path = pytorch_encoders.find_published(variant)
   else:
     path = _check_path(weights, ('.pth', '.safetensors'))
-  return efficientnet_pth.load_encoder(encoder, path, variant=variant)
+  return pytorch_encoders.load_efficientnet(encoder, path, variant=variant)
 
 
 def _check_path(weights: str, endings: tuple[str, ...]) -> Path:

@@ -205,7 +205,7 @@ def test_a_small_picture_becomes_part_of_another_photo():
 def test_wrong_settings_are_refused():
   with pytest.raises(ValueError, match=r'jpeg \(=0.1\)'):
     DeviceAugment(jpeg=0.1)
-  with pytest.raises(ValueError, match=r'augment\.blur must be in'):
+  with pytest.raises(ValueError, match=r'augment\.blur=2.0 is not in'):
     DeviceAugment(blur=2.0)
   with pytest.raises(ValueError, match='max_scale'):
     DeviceAugment(max_scale=0.5)

@@ -128,28 +128,30 @@ def count_masks(output):
   return len(list((output / 'mask').rglob('[0-9]*.png')))
 
 
-def find_actors(node=None):
-  """The processes of actors, those of one node."""
+def find_actors(store):
+  """The processes of this cluster's actors."""
   found = []
   for folder in Path('/proc').glob('[0-9]*'):
     with contextlib.suppress(OSError):
       line = (folder / 'cmdline').read_bytes()
       environment = (folder / 'environ').read_bytes()
-      if line.startswith(b'ray::MapWorker') and (
-        node is None or node.node_id.encode() in environment
+      if (
+        line.startswith(b'ray::MapWorker') and store.url.encode() in environment
       ):
         found.append(int(folder.name))
   return found
 
 
-def test_a_killed_actor_and_a_lost_node_cost_nothing(cluster, photos, tmp_path):
+def test_a_killed_actor_and_a_lost_node_cost_nothing(
+  cluster, store, photos, tmp_path
+):
   node = cluster.add_node(**NODE)
   process = start(
     photos, tmp_path / 'out', '--engine=ray', f'--address={cluster.address}'
   )
   try:
     wait_for(lambda: count_masks(tmp_path / 'out') >= 20, process)
-    os.kill(find_actors()[0], signal.SIGKILL)
+    os.kill(find_actors(store)[0], signal.SIGKILL)
     done = count_masks(tmp_path / 'out')
     wait_for(lambda: count_masks(tmp_path / 'out') >= done + 20, process)
     assert count_masks(tmp_path / 'out') < COUNT

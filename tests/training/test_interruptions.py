@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.datasets import demo
-from rmbg_jax.training import loop, signals, writers
+from rmbg_jax.training import loop, profiling, signals
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
@@ -218,16 +218,16 @@ def test_a_profile_goes_on_after_a_stop(monkeypatch, tmp_path):
   calls = []
   for name in ('start_trace', 'stop_trace'):
     monkeypatch.setattr(
-      writers.jax.profiler, name, lambda *_, name=name: calls.append(name)
+      profiling.jax.profiler, name, lambda *_, name=name: calls.append(name)
     )
 
   def run(steps, *, active=True):
     calls.clear()
-    profiler = writers.Profiler(tmp_path, (2, 4), active=active)
+    recorder = profiling.Profiler(tmp_path, (2, 4), active=active)
     for step in steps:
-      profiler.before(step)
-      profiler.after(step, ())
-    profiler.close()
+      recorder.before(step)
+      recorder.after(step, jax.numpy.zeros(()))
+    recorder.close()
     return list(calls)
 
   both = ['start_trace', 'stop_trace']

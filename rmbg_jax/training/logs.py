@@ -2,13 +2,12 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from data_pipelines.io import files
@@ -95,55 +94,3 @@ class Reporter:
     """Ends the TensorBoard file."""
     if self._board:
       self._board.close()
-
-
-class Profiler:
-  """Records a range of steps with `jax.profiler` into `WORKDIR/profile`."""
-
-  def __init__(self, workdir: Path, steps: Sequence[int], *, active: bool):
-    """Takes the first and last step to record, from 1; (0, 0) for none.
-
-    Of several processes, one is active.
-    """
-    self._directory = str(workdir / 'profile')
-    self._first, self._last = steps if active else (0, 0)
-    self._running = False
-
-  def before(self, step: int) -> None:
-    """Starts a profile where one is due; call it before dispatching a step."""
-    if self._first <= step <= self._last and not self._running:
-      jax.profiler.start_trace(self._directory)
-      self._running = True
-
-  def after(self, step: int, results: jax.Array) -> None:
-    """Ends a profile where it is due, after waiting for a step's results."""
-    if self._running and step >= self._last:
-      jax.block_until_ready(results)
-      self.close()
-
-  def close(self) -> None:
-    """Ends the recording, if one is under way."""
-    if self._running:
-      jax.profiler.stop_trace()
-      self._running = False
-
-
-def make_grid(
-  images: UInt8[np.ndarray, 'b h w 3'],
-  alpha: UInt8[np.ndarray, 'b h w 1'],
-  outputs: Sequence[Float[np.ndarray, 'b h w 1']],
-) -> UInt8[np.ndarray, 'h2 w2 3']:
-  """Returns a picture with a row per image: photo, truth, each output.
-
-  Args:
-    images: RGB in [0, 255].
-    alpha: The truth in [0, 255].
-    outputs: Probabilities in [0, 1], coarse to fine.
-  """
-  columns = [images, np.repeat(alpha, 3, axis=-1)]
-  for probs in outputs:
-    grey = np.round(np.asarray(probs) * 255).astype(np.uint8)
-    columns.append(np.repeat(grey, 3, axis=-1))
-  return np.concatenate(
-    [np.concatenate(list(column), axis=0) for column in columns], axis=1
-  )

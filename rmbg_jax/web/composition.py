@@ -1,0 +1,172 @@
+"""Puts a cut-out together as remove.bg does: its size, place and background."""
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from rmbg_jax.inference import photos
+from rmbg_jax.web import problems
+
+# (left, top, right, bottom) of a region, (left, top, width, height) of a
+# subject; pixels.
+Box = tuple[int, int, int, int]
+
+_QUALITY = 95
+_SEEN = 0.05  # Alpha of what counts as seen.
+# Pixels, and share of the subject: the widest margins.
+_WIDEST_MARGIN, _WIDEST_SHARE = 500, 0.5
+
+
+def encode(
+  cutout: Image.Image,
+  behind: Image.Image | None,
+  form: str,
+  channels: str,
+  profile: bytes | None,
+) -> bytes:
+  """Returns the file: of alpha, of the cut-out, or before a background."""
+  file = io.BytesIO()
+  keep = {'icc_profile': profile} if profile else {}
+  if form == 'zip':
+    # Pictures do not get smaller.
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+      archive.writestr('color.jpg', _save(cutout.convert('RGB'), 'jpg', keep))
+      archive.writestr('alpha.png', _save(cutout.getchannel('A'), 'png', {}))
+      if behind:
+        archive.writestr(
+          'background.jpg', _save(behind.convert('RGB'), 'jpg', keep)
+        )
+    return file.getvalue()
+  if channels == 'alpha':
+    return _save(cutout.getchannel('A'), form, {})
+  if behind:
+    cutout = Image.alpha_composite(behind, cutout)
+  if form == 'jpg':  # Without a background, on white.
+    white = Image.new('RGBA', cutout.size, 'white')
+    cutout = Image.alpha_composite(white, cutout).convert('RGB')
+  return _save(cutout, form, keep)
+
+
+def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
+  file = io.BytesIO()
+  if form == 'png':
+    image.save(file, 'png', compress_level=1, **options)
+  elif form == 'webp':
+    if max(image.size) > 16_383:
+      raise problems.wrong(
+        'format', 'webp', 'it has at most 16383 pixels a side'
+      )
+    image.save(file, 'webp', quality=_QUALITY, **options)
+  else:
+    image.save(file, 'jpeg', quality=_QUALITY, **options)
+  return file.getvalue()
+
+
+def shrink(
+  photo: photos.Photo, roi: Box, most: int | None
+) -> tuple[photos.Photo, Box]:
+  """Returns photo and region with at most so many pixels."""
+  width, height = photo.rgb.size
+  if most is None or width * height <= most:
+    return dataclasses.replace(photo, deep=None), roi
+  scale = (most / (width * height)) ** 0.5
+  size = max(1, int(width * scale)), max(1, int(height * scale))
+  resample = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR
+  small = dataclasses.replace(
+    photo,
+    rgb=photo.rgb.resize(size, resample),
+    opacity=photo.opacity and photo.opacity.resize(size, resample),
+    deep=None,
+  )
+  left, top = (int(roi[k] * size[k] / photo.rgb.size[k]) for k in (0, 1))
+  right, bottom = (
+    max(start + 1, round(roi[2 + k] * size[k] / photo.rgb.size[k]))
+    for k, start in enumerate((left, top))
+  )
+  return small, (left, top, min(right, size[0]), min(bottom, size[1]))
+
+
+def crop(photo: photos.Photo, roi: Box) -> photos.Photo:
+  """Returns a region of a photo."""
+  return dataclasses.replace(
+    photo,
+    rgb=photo.rgb.crop(roi),
+    opacity=photo.opacity and photo.opacity.crop(roi),
+  )
+
+
+def find_box(alpha: np.ndarray) -> Box:
+  """Returns (left, top, width, height) of what is seen of a subject."""
+  seen = alpha >= _SEEN
+  rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+  left, top = int(columns[0]), int(rows[0])
+  return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+
+
+def crop_subject(
+  cutout: Image.Image, box: Box, margins: Sequence[tuple[float, str]]
+) -> tuple[Image.Image, Box]:
+  """Returns the subject with margins around it, and where it is in that."""
+  left, top, width, height = box
+  above, right, below, before = (
+    min(
+      round(value * side / 100) if unit == '%' else round(value),
+      round(side * _WIDEST_SHARE),
+      _WIDEST_MARGIN,
+    )
+    for (value, unit), side in zip(
+      margins, (height, width, height, width), strict=True
+    )
+  )
+  # Pillow fills what is outside of the picture with transparency.
+  cropped = cutout.crop(
+    (left - before, top - above, left + width + right, top + height + below)
+  )
+  return cropped, (before, above, width, height)
+
+
+def place_subject(
+  cutout: Image.Image,
+  box: Box,
+  scale: float | None,
+  position: Literal['original'] | tuple[float, float] | None,
+) -> tuple[Image.Image, Box]:
+  """Returns the subject scaled and moved within the picture's own size."""
+  left, top, width, height = box
+  size = cutout.size
+  factor = scale * min(size[0] / width, size[1] / height) if scale else 1
+  new = [
+    min(size[k], max(1, round(side * factor)))
+    for k, side in enumerate((width, height))
+  ]
+  if position == 'original':
+    places = [
+      min(max(0, round(start + (side - new[k]) / 2)), size[k] - new[k])
+      for k, (start, side) in enumerate(((left, width), (top, height)))
+    ]
+  else:
+    # Scaling alone centres.
+    x, y = position or (0.5, 0.5)
+    places = [round((size[k] - new[k]) * p) for k, p in enumerate((x, y))]
+  subject = cutout.crop((left, top, left + width, top + height))
+  if factor != 1:
+    subject = subject.resize(new, Image.Resampling.LANCZOS)
+  placed = Image.new('RGBA', size)
+  placed.paste(subject, (places[0], places[1]))
+  return placed, (places[0], places[1], new[0], new[1])
+
+
+def make_background(
+  colour: tuple[int, ...] | None,
+  picture: Image.Image | None,
+  size: tuple[int, int],
+) -> Image.Image | None:
+  """Returns the picture cut to a size, or the colour; None for neither."""
+  if picture is not None:
+    return ImageOps.fit(picture, size).convert('RGBA')
+  return Image.new('RGBA', size, colour) if colour else None

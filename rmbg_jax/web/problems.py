@@ -1,0 +1,103 @@
+"""Defines the answers to calls that cannot be done, and checks of fields."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import pydantic
+from starlette import responses
+
+from data_pipelines.io.types import JsonObject
+
+SHOWN_LENGTH = 60  # Characters of a wrong value.
+_RETRY_SECONDS = 5
+ERROR_SCHEMA = {
+  'type': 'object',
+  'properties': {
+    'errors': {
+      'type': 'array',
+      'items': {
+        'type': 'object',
+        'properties': {
+          'title': {'type': 'string'},
+          'code': {'type': 'string'},
+          'detail': {'type': 'string'},
+        },
+      },
+    }
+  },
+}
+
+_Model = TypeVar('_Model', bound=pydantic.BaseModel)
+
+
+class ProblemError(Exception):
+  """Ends a request with a status and a body that says why."""
+
+  def __init__(
+    self,
+    status: int,
+    code: str,
+    title: str,
+    detail: str = '',
+    *,
+    headers: Mapping[str, str] | None = None,
+  ):
+    super().__init__(title)
+    self._status = status
+    self._entry = {'title': title, 'code': code}
+    if detail:
+      self._entry['detail'] = detail
+    self._headers = headers
+
+  def to_response(self) -> responses.Response:
+    """Returns what the client gets."""
+    return responses.JSONResponse(
+      {'errors': [self._entry]},
+      status_code=self._status,
+      headers=dict(self._headers or {}),
+    )
+
+
+def parse(model: type[_Model], fields: JsonObject) -> _Model:
+  """Returns the fields as options; empty ones count as left out.
+
+  Raises:
+    ProblemError: naming the first that is wrong.
+  """
+  fields = {
+    name: value for name, value in fields.items() if value not in ('', None)
+  }
+  try:
+    return model.model_validate(fields)
+  except pydantic.ValidationError as error:
+    first = error.errors(include_url=False)[0]
+    name = str(first['loc'][0])[:SHOWN_LENGTH]
+    value = first['input']
+    if not isinstance(value, str | int | float):
+      value = type(value).__name__
+    message = first['msg'].removeprefix('Value error, ')
+    raise ProblemError(
+      400,
+      'invalid_parameters',
+      f'{name}={str(value)[:SHOWN_LENGTH]}: {message}'
+      if first['type'] != 'extra_forbidden'
+      else f'{name}: no such parameter. Choose from '
+      f'{", ".join(model.model_fields)}',
+    ) from error
+
+
+def too_many() -> ProblemError:
+  """Returns what to say to one request too many."""
+  return ProblemError(
+    429,
+    'rate_limit_exceeded',
+    'Too many requests are waiting. Try again.',
+    headers={'Retry-After': str(_RETRY_SECONDS)},
+  )
+
+
+def wrong(name: str, value: str, remedy: str) -> ProblemError:
+  """Returns what to say of a parameter."""
+  return ProblemError(
+    400, 'invalid_parameters', f'{name}={value[:SHOWN_LENGTH]}: {remedy}'
+  )
