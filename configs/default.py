@@ -1,6 +1,6 @@
 """Every setting there is, at the values the other configurations start from.
 
-The network and the sizes are the original project's. To train on a folder of
+The network and the sizes are the Keras project's. To train on a folder of
 your own photos (`Images/`, `Masks/`, optional `Dataset.csv`):
 
 ```bash
@@ -18,25 +18,25 @@ def get_config() -> ConfigDict:
   config.seed = 42
   # Start from the weights (only) of a working directory, a .safetensors file,
   # a model.h5 or a U2-Net .onnx; 'small' or 'lite' for the ones that come
-  # with the project ('released' is the default of them), 'u2net', 'u2netp' or
+  # with the project ('released' is the default one), 'u2net', 'u2netp' or
   # 'u2net_human_seg' for published ones.
   config.init_from = ''
-  # Bit for bit the same on a GPU too, at the cost of some speed.
+  # Makes a GPU's results equal bit for bit too; slower.
   config.deterministic = False
 
   config.model = ConfigDict()
   config.model.name = 'unet'
   config.model.encoder = ConfigDict()
-  # Or 'efficientnet_lite0', 1 or 2, which have none of the next three settings.
+  # Or 'efficientnet_lite0', 1 or 2, which lack the next three keys.
   config.model.encoder.name = 'resnet50'
   config.model.encoder.dialect = 'keras'  # Or 'torchvision'.
   config.model.encoder.stage_sizes = (3, 4, 6)
   config.model.encoder.width = 64
-  # '' for random ones, 'imagenet' for those of their publisher, or the path of
-  # a Keras .h5, or a PyTorch .safetensors or .pth file.
+  # '' (random), 'imagenet' (published ones), or the path of a Keras .h5 or a
+  # PyTorch .safetensors or .pth file.
   config.model.encoder.weights = ''
-  # So many stages of the encoder, from the first (at half of the resolution),
-  # keep their weights and batch statistics.
+  # Number of encoder stages, from the first (at half of the resolution), whose
+  # weights and batch statistics stay as they are.
   config.model.encoder.frozen_stages = 0
   config.model.bridge = ConfigDict()
   config.model.bridge.filters = 1024
@@ -44,9 +44,9 @@ def get_config() -> ConfigDict:
   config.model.decoder = ConfigDict()
   config.model.decoder.filters = (512, 256, 128, 64)
   config.model.bn_momentum = 0.99
-  config.model.dtype = 'float32'  # Of the computation; or 'bfloat16'.
-  # Compute features again for the gradient instead of keeping them: less
-  # memory, more time. 'auto': if the device's memory asks for it.
+  config.model.dtype = 'float32'  # Of computation; or 'bfloat16'.
+  # Whether to recompute features for the gradient: less memory, more time.
+  # 'auto': only if the device's memory is too small otherwise.
   config.model.remat = FieldReference(False, field_type=object)
 
   config.data = ConfigDict()
@@ -55,41 +55,41 @@ def get_config() -> ConfigDict:
   config.data.name = 'folder'
   config.data.dir = ''
   config.data.size = (512, 512)  # (height, width), multiples of 16.
-  # '' for the encoder's dialect; 'original' is BGR / 255.
+  # '' for the encoder's own; 'original' is BGR / 255.
   config.data.normalization = ''
   config.data.batch_size = 16  # Over all devices and hosts together.
-  config.data.validation_share = 0.2  # Where the data set has no Split column.
-  config.data.limit = 0  # Use only so many pairs; 0 for all.
+  config.data.validation_share = 0.2  # Without a Split column.
+  config.data.limit = 0  # Most pairs to use; 0 for all.
   config.data.allow_empty_masks = False
   config.data.augment = ConfigDict()
   config.data.augment.flip = 0.5  # Probability.
   config.data.augment.min_scale = 0.7  # Smallest crop, as a share of the side.
-  config.data.augment.rotate = 10.0  # Largest angle in degrees, of a fifth.
+  config.data.augment.rotate = 10.0  # At most, in degrees; 1 photo in 5.
   config.data.augment.color = 0.2  # Strength in [0, 1].
-  config.data.augment.blur = 0.05  # Probability, as the following.
+  config.data.augment.blur = 0.05  # Probabilities, down to `jpeg`.
   config.data.augment.noise = 0.05
   config.data.augment.jpeg = 0.1
-  # Another photo's background. Needs masks with good edges.
+  # Probability of another photo's background; needs masks with good edges.
   config.data.augment.background = 0.0
-  # 'grain' decodes on the host again and again; 'device' keeps all pairs in
-  # device memory and changes them there (one host; `config.data.device`).
+  # 'grain' decodes on the host each epoch; 'device' keeps all pairs in device
+  # memory and augments them there (one host; see `config.data.device`).
   config.data.loader = 'grain'
-  config.data.threads = 0  # That read; 0: one per core, at most 16.
+  config.data.threads = 0  # Readers; 0: one per core, at most 16.
   # Batches read ahead, each by one thread; 0: two more than threads.
   config.data.buffer = 0
   config.data.device = ConfigDict()
   # Folder to keep the decoded pairs in for the next time; '' for none.
   config.data.device.cache_dir = ''
-  # Of each category in an epoch; all 0: as many as there are.
+  # Share of each category in an epoch; all 0: as in the data.
   config.data.device.shares = ConfigDict()
   config.data.device.shares.human = 0.0
   config.data.device.shares.animal = 0.0
   config.data.device.shares.object = 0.0
-  # With another background, a photo's frame may shrink to 1 / max_scale, and
-  # no photo is shown larger than so many times its own size; 0 for any.
+  # With another background, a photo's frame may shrink to 1 / max_scale.
+  # max_enlargement limits how much a photo is enlarged; 0 for no limit.
   config.data.device.max_scale = 1.0
   config.data.device.max_enlargement = 0.0
-  config.data.demo = ConfigDict()  # What the demo set is drawn with.
+  config.data.demo = ConfigDict()  # Of the drawn demo set.
   config.data.demo.count = 600
   config.data.demo.size = 128  # Pixels.
 
@@ -119,22 +119,22 @@ def get_config() -> ConfigDict:
   config.optimizer.plateau.min_learning_rate = 1e-7
   config.optimizer.warmup_steps = 0  # Not with 'plateau'.
   config.optimizer.weight_decay = 0.0  # Decoupled, as in AdamW.
-  config.optimizer.clip_norm = 0.0  # Of the gradient; 0 for none.
+  config.optimizer.clip_norm = 0.0  # Largest gradient norm; 0: any.
   # The encoder's learning rate as a share of the others'; 0 freezes it, its
   # batch statistics too.
   config.optimizer.encoder_rate = 1.0
-  # A batch in so many parts, one after the other; batch statistics are those
-  # of each part. 'auto': as many as the device's memory asks for.
+  # Number of parts that a batch is computed in, each with its own batch
+  # statistics. 'auto': as few as fit into the device's memory.
   config.optimizer.accumulation = FieldReference(1, field_type=object)
-  # Of the moving averages of the weights, which are then what is evaluated
-  # and saved as the model; 0 for none.
+  # Decay of the weights' moving averages, which are then evaluated and saved as
+  # the model; 0 for none.
   config.optimizer.ema_decay = 0.0
 
   config.train = ConfigDict()
   config.train.epochs = 100
-  # Epochs without a lower validation loss after which to stop; 0: never.
+  # Epochs without a lower validation loss before it stops; 0: never.
   config.train.early_stopping = 20
-  # Steps between checkpoints within an epoch; 0: at its end alone.
+  # Steps between checkpoints within an epoch; 0: only at its end.
   config.train.save_every = 500
   config.train.grid_every = 5  # Epochs between validation pictures; 0: never.
   config.train.grid_images = 6

@@ -1,4 +1,4 @@
-"""The original network at the original's settings, on the combined 25K set.
+"""The Keras project's network and settings, on the combined 25K set.
 
 ```bash
 python -m rmbg_jax.main --config=configs/full.py --config.data.dir=FOLDER

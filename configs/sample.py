@@ -1,4 +1,4 @@
-"""The original's sample settings: 1000 images at 16x16, to see it run.
+"""The Keras project's sample settings: 1000 images at 16x16, to see it run.
 
 ```bash
 python -m rmbg_jax.main --config=configs/sample.py --config.data.dir=FOLDER

@@ -1,1 +1,1 @@
-"""From image files to batches of arrays. Knows nothing of the network."""
+"""Makes batches of arrays from image files. Knows nothing of the network."""

@@ -19,7 +19,7 @@ _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 # Mended outside of the program, even where the error names no file.
 _SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
-# What is defined here is a flag of the module that asks for it.
+# Flags belong to the module that asks for them.
 flags.disclaim_key_flags()
 
 
@@ -69,11 +69,11 @@ def define_path(
   """Defines a flag that takes a path.
 
   Args:
-    name: of the flag.
-    default: its value where it is not passed.
-    description: for --help.
-    short: a shorter name that means the same, '' for none.
-    required: whether it must be passed.
+    name: Name of the flag.
+    default: Its value where it is not passed.
+    description: Text for --help.
+    short: A shorter name that means the same, '' for none.
+    required: Whether it must be passed.
   """
   holder = flags.DEFINE(
     _PathParser(), name, default, description, required=required
@@ -113,14 +113,14 @@ def run(
   """Parses the flags and calls `main`, `reporting` what goes wrong.
 
   Args:
-    main: gets the arguments that are not flags, after the program's name.
+    main: Gets the arguments that are not flags, after the program's name.
     module: `__name__` of the module that `main` is in.
-    required: names of the flags that must be passed.
-    parse: sets the flags from a command line and returns what is left of it.
+    required: Names of the flags that must be passed.
+    parse: Sets the flags from a command line and returns what is left of it.
   """
   if module != '__main__':
-    # To --help, absl answers with what it knows of the file that was started:
-    # for an installed command, not the module, but a few lines that import it.
+    # absl's --help shows the started file's docstring and flags. For an
+    # installed command, that file only imports the module.
     started = sys.modules['__main__']
     started.__doc__ = sys.modules[module].__doc__
     for flag in flags.FLAGS.get_key_flags_for_module(module):
@@ -136,7 +136,7 @@ def run(
     try:
       main(argv)
     finally:
-      sys.stdout.flush()  # What is wrong with it is said here, not at the end.
+      sys.stdout.flush()  # Errors of the output appear here, not at exit.
 
   with reporting():
     app.run(run_main, flags_parser=parse_flags)
@@ -176,8 +176,8 @@ def check_folder(path: Path, flag: str) -> None:
   Called before anything is computed for it.
 
   Args:
-    path: of the folder, which need not be there yet.
-    flag: that names it, for the error.
+    path: Path of the folder, which need not be there yet.
+    flag: Name of its flag, for the error.
 
   Raises:
     UserError: if it cannot be written to.
@@ -204,8 +204,8 @@ def _give_up_closed_output(error: Exception) -> None:
     return
   output = select.poll()
   output.register(sys.stdout, select.POLLERR)
-  if output.poll(0):  # Else it is another pipe.
-    # Python would flush it once more, and complain.
+  if output.poll(0):  # Else another pipe broke.
+    # Python would complain when it flushes the output at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(1) from None
 

@@ -16,7 +16,9 @@ from data_pipelines.datasets import demo as demo_lib
 def main(argv: list[str]) -> None:
   """Writes a demo set where the flags say."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   demo_lib.make_demo(
     Path(flags.FLAGS.output),
     count=flags.FLAGS.count,

@@ -24,7 +24,9 @@ from data_pipelines.tools import download as download_lib
 def main(argv: list[str]) -> None:
   """Downloads what the flags name."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   published = download_lib.DATA_SETS[flags.FLAGS.name]
   print(f'From {published.place}. Terms: {published.terms}')
   if not flags.FLAGS.accept_terms:

@@ -30,7 +30,9 @@ from data_pipelines.tools import prepare as prepare_lib
 def main(argv: list[str]) -> None:
   """Makes what the flags describe; exits with 1 if a file was rejected."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> None:
     )
     rejected += [('', problem) for problem in problems]
     prepare_lib.write_rejected(out / prepare_lib.REJECTED_NAME, rejected)
-  except errors.UserError:  # Also of a missing file, which is an OSError too.
+  except errors.UserError:  # Includes a missing file, which is an OSError too.
     raise
   except OSError as error:
     raise errors.UserError(
@@ -66,7 +68,7 @@ def main(argv: list[str]) -> None:
   if left_out:
     examples = ', '.join(pair.image_path.name for pair in left_out[:3])
     reason = {
-      'original': 'the original project does not use P3M-500-P',
+      'original': 'the Keras project does not use P3M-500-P',
       'official': 'under the same names they are tested',
     }[flags.FLAGS.split]
     print(f'{len(left_out)} left out, as {reason}: {examples}')
@@ -139,13 +141,13 @@ def _define_flags() -> None:
     'cam',
     merging.COD10K_CHOICES,
     'Photos with a camouflaged object; also empty backgrounds; or also those '
-    'that show an object with an empty mask, as the original project does.',
+    'that show an object with an empty mask, as the Keras project does.',
   )
   flags.DEFINE_enum(
     'split',
     'official',
     list(merging.SPLITS),
-    "The publishers' splits, or the original project's at random, which trains "
+    "The publishers' splits, or the Keras project's at random, which trains "
     'on test sets: nothing trained so may be scored on them.',
   )
   flags.DEFINE_float(

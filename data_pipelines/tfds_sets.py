@@ -1,4 +1,4 @@
-r"""The data sets as TFDS ones: few large array_record files, no TensorFlow.
+r"""Writes data sets as TFDS ones: few large array_record files, no TensorFlow.
 
 ```bash
 python -m data_pipelines.tfds_sets --name=combined --data=PREPARED --output=DIR
@@ -19,7 +19,9 @@ from data_pipelines.datasets import tfds_sets as tfds_sets_lib
 def main(argv: list[str]) -> None:
   """Builds what the flags describe."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   counts = tfds_sets_lib.build(
     flags.FLAGS.name, flags.FLAGS.data, out=flags.FLAGS.output
   )

@@ -27,8 +27,10 @@ from data_pipelines.io import errors
 def main(argv: list[str]) -> None:
   """Serves the page until SIGINT or SIGTERM."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  # What is below is cleaned up.
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
+  # Exit normally, so that the folders below are deleted.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
   # Uploads and results are gone when the page is.
   with tempfile.TemporaryDirectory(
@@ -45,7 +47,7 @@ def _serve(folder: Path) -> None:
     )
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')
-  # Read when it is imported.
+  # Gradio reads it at import.
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
@@ -94,7 +96,7 @@ def _serve(folder: Path) -> None:
   except OSError as error:
     port = '' if values.port is None else f' --port={values.port}'
     raise errors.UserError(
-      f'--host={values.host}{port}: nothing free there. Pass another --port.'
+      f'--host={values.host}{port}: no free port. Pass another --port.'
     ) from error
   print(
     f'The page is at {url} (Ctrl-C ends it), one HTTP call at {url}api/remove',
@@ -163,7 +165,7 @@ def _define_flags() -> None:
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   _define_flags()
   cli.run(main, __name__)
 

@@ -20,7 +20,7 @@ CONFIGS = next(
   for parent in (Path(__file__).parent, Path(__file__).parents[1])
   if (folder := parent / 'configs').is_dir()
 )
-# What of a configuration are paths.
+# Keys of a configuration that hold paths.
 _CONFIG_PATHS = (
   'data.dir',
   'data.device.cache_dir',
@@ -28,7 +28,7 @@ _CONFIG_PATHS = (
   'model.encoder.weights',
 )
 
-# What is defined here is a flag of the module that asks for it.
+# Flags belong to the module that asks for them.
 flags.disclaim_key_flags()
 
 
@@ -36,7 +36,7 @@ def define_config(description: str) -> flags.FlagHolder:
   """Defines `--config`: the path of a configuration, or its name.
 
   Args:
-    description: for --help.
+    description: Text for --help.
 
   Raises:
     SystemExit: if what training needs is not installed.
@@ -66,8 +66,8 @@ def find_config(name: str) -> str:
   """Returns the path of a configuration, with its argument.
 
   Args:
-    name: that of a file in `configs/` without its ending, such as `full`, with
-      an argument as in `lite:device`. A path stays as it is.
+    name: Name of a file in `configs/` without its ending, such as `full`, or
+      with an argument, such as `lite:device`. Paths stay as they are.
 
   Raises:
     UserError: if there is no configuration of that name.
@@ -110,7 +110,7 @@ def own_configs(path: str) -> Iterator[None]:
   A project that has a `configs` package too gets its own in its own files.
 
   Args:
-    path: of the configuration, with its argument.
+    path: Path of the configuration, with its argument.
   """
   is_own = Path(path.partition(':')[0]).resolve().parent == CONFIGS.resolve()
   if not is_own and importlib.util.find_spec('configs'):
@@ -146,7 +146,7 @@ def _parse_with_config(argv: Sequence[str]) -> list[str]:
   except (AttributeError, KeyError, TypeError) as error:
     problem = _describe_wrong_setting(argv, error)
     if not problem:
-      raise  # Of the configuration's own code.
+      raise  # A mistake in the configuration's own code.
     raise errors.UserError(problem) from error
   _expand_paths(config)
   return rest
@@ -158,7 +158,7 @@ def _parse_all(argv: list[str]) -> list[str]:
   except flags.Error as error:
     cause = error
     while cause := cause.__context__:
-      # Around what a configuration says, ml_collections puts its traceback.
+      # ml_collections wraps a configuration's error in a traceback.
       if isinstance(cause, errors.UserError) and not cause.__context__:
         raise cause from None
     return app.parse_flags_with_usage(argv)

@@ -28,8 +28,8 @@ from data_pipelines import cli
 from data_pipelines.io import errors, parallel
 from rmbg_jax.evaluation import benchmarks, metrics
 
-# From a data set to its predictions, in the order of its pairs: files, arrays,
-# or what went wrong.
+# Returns a data set's predictions in the order of its pairs: files, arrays, or
+# error messages.
 Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
 _CHECKPOINT = cli.define_paths(
@@ -86,7 +86,9 @@ _ALLOW = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   """Does what the flags say; exits with 1 if any image could not be scored."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   _check_flags()
   cli.check_folder(Path(_OUTPUT.value), 'output')
   try:
@@ -111,9 +113,9 @@ def _check_flags() -> None:
       raise app.UsageError('--compare takes two folders: --compare=A,B.')
     return
   if not _DATA.value:
-    raise app.UsageError('--data is missing: what to score on.')
+    raise app.UsageError('--data is missing. Pass the data sets to score on.')
   if not _CHECKPOINT.value and not _PREDICTIONS.value:
-    raise app.UsageError('Pass --checkpoint or --predictions: what to score.')
+    raise app.UsageError('Pass --checkpoint or --predictions to score.')
   if not set(_METRICS.value) <= set(metrics.GROUPS):
     raise app.UsageError(
       f'--metrics={",".join(_METRICS.value)}: choose from '
@@ -140,14 +142,14 @@ def _evaluate() -> list[str]:
       taken = {other.name for other in data_sets}
       name = _make_unique(found.name, found.directory, taken)
       data_sets.append(dataclasses.replace(found, name=name))
-  # All are opened before any is scored, so that none is refused in the end.
+  # Open all before scoring any, so that none is refused at the end.
   systems: dict[str, dict[str, Any]] = {}
   predicts: dict[str, Predict] = {}
   for opener, paths in (
     (_open_checkpoint, _CHECKPOINT.value),
     (_open_folder, _PREDICTIONS.value),
   ):
-    for path in paths:  # Not as a Path: hf://OWNER/NAME is none.
+    for path in paths:  # A Path would break hf://OWNER/NAME.
       name = (
         Path(path).stem if Path(path).is_file() else Path(path).absolute().name
       )
@@ -206,11 +208,11 @@ def _score(
   """Returns the results of a system on a data set, with a progress bar.
 
   Args:
-    predict: gives its predictions.
-    data_set: what on.
-    system: its name.
-    scales: see `scoring.Job`.
-    masks_dir: folder for predictions that are not files yet.
+    predict: Gives its predictions.
+    data_set: Photos and truths to score on.
+    system: Its name.
+    scales: See `scoring.Job`.
+    masks_dir: Folder for predictions that are not files yet.
   """
   from rmbg_jax.evaluation import predictions, results, scoring
 
@@ -311,7 +313,7 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   cli.run(main, __name__)
 
 

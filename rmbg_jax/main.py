@@ -36,7 +36,9 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which, from 0.')
 def main(argv: list[str]) -> None:
   """Runs the training that the flags describe."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
   # Imported here, so that --help and a wrong flag are answered at once.
   import jax
 
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> None:
     )
   runtime.start()
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    # What is None is found in the environment.
+    # None: taken from the environment.
     jax.distributed.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
@@ -61,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   command_line.run(main, __name__)
 
 

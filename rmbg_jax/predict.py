@@ -232,7 +232,7 @@ def _print_checkpoints() -> None:
 
 
 def _predict_standard() -> None:
-  """From standard input to standard output."""
+  """Cuts out one photo, from standard input to standard output."""
   if not _INPUT.value == _OUTPUT.value == _STANDARD:
     raise errors.UserError(
       '- stands for both: pass --input=- and --output=- together.'
@@ -558,8 +558,8 @@ class _Outcome(report.Tally):
   """The outcome of a run.
 
   Attributes:
-    interrupted: whether it was ended by SIGINT.
-    trouble: why it was ended, or its report is not whole; '' if neither.
+    interrupted: Whether it was ended by SIGINT.
+    trouble: Why it was ended, or its report is not whole; '' if neither.
   """
 
   interrupted: bool = False
@@ -570,9 +570,9 @@ class _Session:
   """Does jobs, with a report, until SIGINT. A context.
 
   Attributes:
-    task: what is done with them.
-    outcome: what became of them.
-    stop: set once no other job is to be begun.
+    task: Work done on them.
+    outcome: Numbers of photos by outcome.
+    stop: Set once no other job is to be begun.
   """
 
   def __init__(
@@ -628,10 +628,10 @@ class _Session:
     """Does jobs.
 
     Args:
-      jobs: photos and clips; if it is no sequence, photos are taken from it
+      jobs: Photos and clips; if it is no sequence, photos are taken from it
         as their turn comes.
-      show: called with what became of each.
-      put_back: asked for what failed; what it takes is not reported.
+      show: Called with what became of each.
+      put_back: Asked for what failed; what it takes is not reported.
     """
 
     def add_entry(entry):
@@ -759,7 +759,7 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
 
 
 def run() -> None:
-  """The command line's entry point."""
+  """Runs the command line."""
   for name, instead in (
     ('input', (_LIST.name, _PRINT_REPORT.name)),
     ('output', (_LIST.name,)),

@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from data_pipelines.io import errors
 from rmbg_jax.weights import download
 
-# As JAX names it to those who listen.
+# JAX's name of the event.
 COMPILATION = '/jax/core/compile/backend_compile_duration'
 _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 
@@ -38,7 +38,7 @@ def start() -> None:
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
-  """Whether a message says more than an exception will.
+  """Returns whether a message says more than an exception will.
 
   What goes wrong in Orbax's threads is logged by each of them, with all of its
   traceback, and raised as well.
@@ -74,7 +74,7 @@ def find_trim() -> Callable[[int], int] | None:
 
 
 def is_exhausted(error: Exception) -> bool:
-  """Whether an error of JAX, or of Python, says that memory is used up."""
+  """Returns whether an error of JAX or Python says that memory ran out."""
   return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
 
 
@@ -83,7 +83,7 @@ def naming_remedies(remedies: str) -> Iterator[None]:
   """Has an error of used up memory say what to change.
 
   Args:
-    remedies: what the user can do, in a sentence.
+    remedies: Sentence that says what the user can do.
 
   Raises:
     UserError: for that error, of any device; others stay what they are.

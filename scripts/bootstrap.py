@@ -1,4 +1,4 @@
-"""The virtual environment of `quickstart.py` and `test.py`.
+"""Makes the virtual environment of `quickstart.py` and `test.py`.
 
 Standard library only: these scripts run before anything is installed.
 """
@@ -37,7 +37,7 @@ def prepare(requirements: str) -> Path:
   find it from any folder.
 
   Args:
-    requirements: the name of a requirements file in the project's folder.
+    requirements: The name of a requirements file in the project's folder.
   """
   if sys.version_info < MINIMUM_PYTHON:
     needed = '.'.join(map(str, MINIMUM_PYTHON))

@@ -5,8 +5,8 @@ python scripts/export.py --checkpoint=runs/lite --output=lite.onnx
 ```
 
 .safetensors: for this project, half the size. .onnx: for onnxruntime.
-.stablehlo: for JAX without this project. .h5: for Keras and the original
-project. docs/export.md says how to use each.
+.stablehlo: for JAX without this project. .h5: for Keras, its own project
+included. docs/export.md says how to use each.
 """
 
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""From pairs to batches: reading, augmenting, loading."""
+"""Makes batches from pairs: reads, augments, loads."""

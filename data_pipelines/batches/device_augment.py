@@ -22,11 +22,11 @@ class DeviceAugment(transforms.Augment):
   """Changes pairs in device memory; what all loaders change, as `Augment` says.
 
   Attributes:
-    max_scale: the largest window's side as a share of the picture's, where the
+    max_scale: The largest window's side as a share of the picture's, where the
       background is replaced.
-    max_enlargement: how many times its own resolution a picture may be shown
-      at; 0 for any. One that is too small for that always becomes part of
-      another photo.
+    max_enlargement: Largest enlargement of a picture over its own resolution; 0
+      for any. One that is too small for that always becomes part of another
+      photo.
   """
 
   def __init__(
@@ -60,14 +60,14 @@ class DeviceAugment(transforms.Augment):
     """Returns changed images and alphas, in [0, 255].
 
     Args:
-      pixels: all pairs, RGB and alpha.
-      index: which of them to change.
-      smallest: the smallest window of each that resolution allows, as a share
+      pixels: All pairs, RGB and alpha.
+      index: Numbers of the pairs to change.
+      smallest: The smallest window of each that resolution allows, as a share
         of the picture's side.
-      key: all that the result depends on besides.
+      key: All that the result depends on besides.
     """
     (count,) = index.shape
-    # In one go: XLA takes long to compile many draws.
+    # One draw: XLA takes long to compile many.
     draws = iter(jax.random.uniform(key, (_DRAWS, count)))
     replaced = (next(draws) < self.background) | (smallest > 1)
     lowest = jnp.maximum(self.min_scale, smallest)
@@ -136,7 +136,7 @@ class DeviceAugment(transforms.Augment):
     """Blurs some images and adds noise to some."""
     chosen = [next(draws)[:, None, None, None] for _ in range(4)]
     if self.blur:
-      # What looks alike at different sizes: 0.5 to 2 pixels at 512.
+      # 0.5 to 2 pixels at 512, so that it looks alike at any size.
       unit = min(image.shape[1:3]) / 512
       sigma = unit * (0.5 + 1.5 * chosen[0])
       blurred = _blur(image, sigma, reach=int(6 * unit + 1))
@@ -155,8 +155,8 @@ def _to_uint8(values):
 def _sample(pixels, index, y, x):
   """Returns bilinear samples (b, h, w, c); beyond the border, its pixels."""
   height, width = pixels.shape[1:3]
-  # In whole 1/256 pixels: XLA may compute a coordinate twice, rounded in two
-  # ways, and the whole part of one would go with the rest of the other.
+  # Whole 1/256 pixels: XLA may compute a float twice with different rounding,
+  # so that whole part and fraction would not belong together.
   y, x = (jnp.round(256 * at).astype(jnp.int32) for at in (y, x))
   top, left = y // 256, x // 256
   down, right = ((at % 256)[..., None] / 256 for at in (y, x))
@@ -197,7 +197,7 @@ def _halve(x):
 
 
 def _blur(image, sigma, *, reach):
-  """Gaussian blur; beyond the border, its pixels."""
+  """Blurs by a Gaussian; the border's pixels continue beyond it."""
   offsets = range(-reach, reach + 1)
   taps = [
     jnp.exp(-(d**2) / (2 * jnp.maximum(sigma, 0.05) ** 2)) for d in offsets

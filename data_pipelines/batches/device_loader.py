@@ -1,4 +1,4 @@
-"""All pairs in device memory: batches that no host's cores can hold up.
+"""Makes batches from pairs in device memory, faster than a host can decode.
 
 The pairs are decoded once, as the Grain loader decodes them, into one uint8
 array; if asked for, a file keeps it for the next time. From then on the host
@@ -50,15 +50,15 @@ class DeviceIterator:
     """Decodes the pairs and puts them on the devices.
 
     Args:
-      pairs: to train on.
-      decode: reads a pair.
-      augment: changes pairs at random.
-      shares: of each category in an epoch, up to a factor; all 0 for that of
-        the pairs. Categories that are not named get nothing then.
-      batch_size: of the global batch.
-      seed: of order and augmentation.
-      cache_dir: see `load_pixels`.
-      mesh: the devices.
+      pairs: Pairs to train on.
+      decode: Reads a pair.
+      augment: Changes pairs at random.
+      shares: Shares of the categories in an epoch, up to a factor; all 0 for
+        those of the pairs. Categories without a share get nothing then.
+      batch_size: Number of images in the global batch.
+      seed: Seed of order and augmentation.
+      cache_dir: See `load_pixels`.
+      mesh: The devices.
 
     Raises:
       UserError: if there are several hosts, fewer pairs than a batch needs,
@@ -176,9 +176,9 @@ def load_pixels(
   """Returns all pairs as RGB and alpha, decoded once.
 
   Args:
-    pairs: to decode.
-    decode: reads a pair.
-    cache_dir: folder for a file of the decoded pairs, which is used as long as
+    pairs: Pairs to decode.
+    decode: Reads a pair.
+    cache_dir: Folder for a file of the decoded pairs, which is used as long as
       no file has changed; '' for none.
 
   Raises:

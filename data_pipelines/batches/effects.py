@@ -1,4 +1,4 @@
-"""Changes of single pictures, as functions of given numbers: no chance here.
+"""Changes single pictures by given numbers, without chance.
 
 Arrays are uint8 in [0, 255]: `image` (h, w, 3) RGB, `alpha` (h, w, 1).
 """
@@ -30,11 +30,11 @@ class View:
   """A crop of a picture, rotated and mirrored.
 
   Attributes:
-    flip: whether to mirror the result horizontally.
-    scale: the part's sides as a share of the picture's, in (0, 1]; lowered
+    flip: Whether to mirror the result horizontally.
+    scale: The part's sides as a share of the picture's, in (0, 1]; lowered
       where a turned part would not fit, so that nothing must be made up.
-    angle: by which the content is turned counter-clockwise, in degrees.
-    offset: the part's place (down, right) in its range, each in [0, 1].
+    angle: Angle by which the content is turned counter-clockwise, in degrees.
+    offset: The part's place (down, right) in its range, each in [0, 1].
   """
 
   flip: bool = False
@@ -56,8 +56,8 @@ def apply_view(
   is resized. All of it, level, has the pixels of `images.resize_input`.
 
   Args:
-    picture: grey or RGB.
-    view: the part.
+    picture: Grey or RGB.
+    view: The part.
     size: (height, width) of the result.
     extent: (width, height) of the picture, where its last pixels are parts of
       one; None for all of them.
@@ -71,7 +71,7 @@ def apply_view(
   extent = extent or picture.shape[1::-1]
   needed = math.ceil(height / scale), math.ceil(width / scale)
   across, down = images.find_blocks(extent, size=needed)
-  # From pixel to pixel of the result, if all of the picture is seen.
+  # Picture pixels per pixel of the result, if all of it is seen.
   step_x, step_y = extent[0] / across / width, extent[1] / down / height
   pixels = _reduce(picture, across, down)
   pixels = _soften(pixels, scale * step_x, scale * step_y)
@@ -152,10 +152,10 @@ def make_color_matrix(
   """Returns a change of light as one matrix (3, 4) for (red, green, blue, 1).
 
   Args:
-    brightness: factor.
-    contrast: factor of the distance to middle grey.
-    saturation: factor of the distance to the pixel's grey.
-    hue: in turns of the colour circle.
+    brightness: Factor.
+    contrast: Factor of the distance to middle grey.
+    saturation: Factor of the distance to the pixel's grey.
+    hue: Shift of the hue, in turns of the colour circle.
     arrays: `numpy`, or `jax.numpy`, of which the numbers and the matrix are.
   """
   turn = 2 * np.pi * hue
@@ -218,7 +218,7 @@ def _fill(
   height, width = image.shape[:2]
   if known.min() == 1 or height == width == 1:
     return image
-  # To even sizes; the doubled edge has no weight of its own.
+  # Pad to even sizes; the doubled edge has weight 0.
   pad = ((0, height % 2), (0, width % 2), (0, 0))
   weight = np.pad(known, pad)
   total = _sum_blocks(np.pad(image, pad) * weight)

@@ -23,8 +23,8 @@ class Sharding:
   """The part of every global batch that this process reads.
 
   Attributes:
-    index: of this process.
-    count: of processes.
+    index: Number of this process, from 0.
+    count: Number of processes.
   """
 
   index: int = 0
@@ -39,8 +39,8 @@ def make_read_options(*, threads: int, buffer: int) -> grain.ReadOptions:
   """Returns how Grain reads ahead.
 
   Args:
-    threads: each of them makes a batch, alone; 0 for one per core, at most 16.
-    buffer: batches read ahead; 0 for two more than threads, so that none of
+    threads: Each of them makes a batch, alone; 0 for one per core, at most 16.
+    buffer: Batches read ahead; 0 for two more than threads, so that none of
       them waits.
   """
   threads = threads or min(parallel.count_cores(), _MOST_THREADS)
@@ -66,13 +66,13 @@ def make_train_iterator(
   last batch it has returned.
 
   Args:
-    pairs: all pairs, of all processes.
-    decode: reads a pair.
-    augment: changes it at random.
-    batch_size: of the global batch; a process gets its share of it.
-    seed: of order and augmentation.
-    read_options: threads, and batches read ahead.
-    sharding: this process's part.
+    pairs: All pairs, of all processes.
+    decode: Reads a pair.
+    augment: Changes it at random.
+    batch_size: Number of images in the global batch; a process gets its share.
+    seed: Seed of order and augmentation.
+    read_options: Threads, and batches read ahead.
+    sharding: This process's part.
 
   Returns:
     An iterator of dictionaries: `image` (b, h, w, 3), `alpha` (b, h, w, 1),

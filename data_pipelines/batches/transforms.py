@@ -1,4 +1,4 @@
-"""Decoding and augmentation of single pairs.
+"""Decodes and augments single pairs.
 
 An element becomes a dictionary of arrays: `image` (h, w, 3) RGB and `alpha`
 (h, w, 1), both uint8 in [0, 255], so that a quarter of the bytes of float32
@@ -34,8 +34,8 @@ class Decode:
 
   Attributes:
     size: (height, width) that photo and mask are stretched to.
-    allow_empty: whether a mask without any foreground is accepted.
-    label_weights: the weight of each kind of label (`records.LABELS`).
+    allow_empty: Whether a mask without any foreground is accepted.
+    label_weights: The weight of each kind of label (`records.LABELS`).
   """
 
   def __init__(
@@ -94,19 +94,19 @@ class Augment:
   gets them. Each is off at its default.
 
   Attributes:
-    flip: probability of a horizontal flip.
-    min_scale: the smallest side of the random crop as a share of the image's
+    flip: Probability of a horizontal flip.
+    min_scale: The smallest side of the random crop as a share of the image's
       side; the crop keeps the aspect and is resized to the size of all. 1 turns
       it off.
-    rotate: the largest angle in degrees, to either side, of one photo in five;
+    rotate: The largest angle in degrees, to either side, of one photo in five;
       the others stay level, as most are. The crop is made as small as it takes
       to stay within the image.
-    color: brightness, contrast and saturation are multiplied by up to 1 -
+    color: Brightness, contrast and saturation are multiplied by up to 1 -
       color to 1 + color, the hue is turned by up to color / 10 of the circle.
-    blur: probability of a Gaussian blur.
-    noise: probability of Gaussian noise.
-    jpeg: probability of JPEG artefacts.
-    background: probability of another photo's background.
+    blur: Probability of a Gaussian blur.
+    noise: Probability of Gaussian noise.
+    jpeg: Probability of JPEG artefacts.
+    background: Probability of another photo's background.
   """
 
   def __init__(
@@ -155,7 +155,7 @@ class Augment:
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * self.color
     hue = rng.uniform(-1, 1) * self.color / 10
     blur, noise, jpeg = rng.random(3) < (self.blur, self.noise, self.jpeg)
-    # What looks alike at different sizes: a blur of .5 to 2 pixels at 512.
+    # .5 to 2 pixels at 512, so that the blur looks alike at any size.
     radius = rng.uniform(0.5, 2) * min(image.shape[:2]) / 512
     deviation = rng.uniform(2, 12)
     seed = int(rng.integers(2**31))
@@ -181,9 +181,9 @@ class RandomDecode:
   """Reads a pair and changes it at random; image and alpha move together.
 
   Attributes:
-    decode: reads it.
-    augment: says how it is changed.
-    pairs: to draw other photos from, for their backgrounds.
+    decode: Reads it.
+    augment: Says how it is changed.
+    pairs: Pairs to draw other photos from, for their backgrounds.
   """
 
   def __init__(

@@ -1,1 +1,1 @@
-"""From a data set on disk to a list of pairs."""
+"""Reads data sets on disk as lists of pairs."""

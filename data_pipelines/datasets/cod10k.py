@@ -46,9 +46,9 @@ def read_cod10k(
   Two photos are in both splits under the same name; both are returned.
 
   Args:
-    directory: the tree above or a folder that it is in; one of its two parts
+    directory: The tree above or a folder that it is in; one of its two parts
       is enough.
-    problems: given, it collects what is wrong with single files, which are
+    problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:

@@ -115,7 +115,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str | None, Any]]]:
 
 
 def _is_foreign(text: str) -> bool:
-  """Whether it has bytes that are not UTF-8, as names of files may."""
+  """Returns whether a name has bytes that are not UTF-8."""
   return any('\udc80' <= character <= '\udcff' for character in text)
 
 

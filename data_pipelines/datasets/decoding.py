@@ -20,9 +20,9 @@ def read_pair(
   """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
 
   Args:
-    pair: to read.
-    allow_empty: whether a mask without any foreground is accepted.
-    reduce_to: the (height, width) that the photo will be resized to, if it may
+    pair: Pair to read.
+    allow_empty: Whether a mask without any foreground is accepted.
+    reduce_to: The (height, width) that the photo will be resized to, if it may
       come reduced where that is cheap; the mask never is.
 
   Raises:
@@ -61,9 +61,9 @@ def convert_mask(
   Every use of a truth goes through here.
 
   Args:
-    stored: what `images.open_image` returns of `pair.mask_path`.
-    pair: names it, and says whether it is a soft matte.
-    is_graded: whether the mask is an average of several people's, and may be
+    stored: Image that `images.open_image` returned for `pair.mask_path`.
+    pair: Names it, and says whether it is a soft matte.
+    is_graded: Whether the mask is an average of several people's, and may be
       low everywhere.
 
   Raises:

@@ -33,10 +33,10 @@ def make_demo(
   that looks complete.
 
   Args:
-    directory: made if missing.
-    count: number of pairs.
+    directory: Made if missing.
+    count: Number of pairs.
     size: (height, width) of every picture in pixels.
-    seed: picture k of a seed is the same whatever the count.
+    seed: Picture k of a seed is the same whatever the count.
 
   Raises:
     UserError: if the folder holds another data set, or it cannot be written.
@@ -91,7 +91,7 @@ def draw_pair(
   """Draws one picture.
 
   Args:
-    rng: the only source of chance.
+    rng: The only source of chance.
     size: (height, width) in pixels.
 
   Returns:
@@ -134,7 +134,7 @@ def _draw_background(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
 
 
 def _draw_texture(rng: np.random.Generator, x: Plane, y: Plane) -> Picture:
-  """A pattern of two vivid colours with some shading from one side."""
+  """Draws a pattern of two vivid colours, shaded from one side."""
   angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(6, 14)
   u = (x * np.cos(angle) + y * np.sin(angle)) * frequency
   v = (y * np.cos(angle) - x * np.sin(angle)) * frequency
@@ -240,14 +240,14 @@ def _draw_bar(
 
 
 def _cover(outside: Plane, *, softness: float) -> Plane:
-  """Coverage in [0, 1] from the distance outside an edge, in pixels."""
+  """Returns coverage in [0, 1] by the distance outside an edge in pixels."""
   return np.clip(0.5 - outside / softness, 0, 1)
 
 
 def _noise(
   rng: np.random.Generator, shape: tuple[int, int], *, cells: int
 ) -> Plane:
-  """Smooth noise in about [-1, 1] with that many cells per side."""
+  """Draws smooth noise in about [-1, 1] with that many cells per side."""
   coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
   return np.asarray(
     Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC),

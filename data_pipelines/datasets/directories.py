@@ -1,4 +1,4 @@
-"""Finding a published data set's folders and pairing the files in them."""
+"""Finds a published data set's folders and pairs the files in them."""
 
 import collections
 import dataclasses
@@ -18,13 +18,13 @@ class Subset:
   """Photos and masks of equal stems, in two folders of a published tree.
 
   Attributes:
-    images: the photos' folder, relative to the tree's root.
-    masks: the masks' folder.
-    source: see `records.Pair`, as the following.
-    split: of every pair.
-    category: of every pair.
-    label: of every pair.
-    count: the number of pairs that was published.
+    images: The photos' folder, relative to the tree's root.
+    masks: The masks' folder.
+    source: See `records.Pair`, as the following.
+    split: Split of every pair.
+    category: Category of every pair.
+    label: Label of every pair.
+    count: The number of pairs that was published.
   """
 
   images: str
@@ -46,10 +46,10 @@ def read_subsets(
   """Reads the subsets that are there of a published data set.
 
   Args:
-    directory: the tree, or a folder that it is somewhere in.
-    subsets: of the data set; one is enough.
-    expected: the tree as it is published, for the error.
-    found: collects files without partner.
+    directory: The tree, or a folder that it is somewhere in.
+    subsets: Subsets of the data set; one is enough.
+    expected: The tree as it is published, for the error.
+    found: Collects files without partner.
 
   Returns:
     (the tree's root, pairs in the order of the subsets, by stem in each).

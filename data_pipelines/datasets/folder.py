@@ -28,8 +28,8 @@ def read_folder(
   """Reads a data set's list of pairs, sorted by name.
 
   Args:
-    directory: a folder of the layout in the module's docstring.
-    problems: given, it collects what is wrong with single rows and files,
+    directory: A folder of the layout in the module's docstring.
+    problems: Given, it collects what is wrong with single rows and files,
       which are left out; otherwise that is an error.
 
   Raises:

@@ -14,7 +14,7 @@ SHARES = {'original': 0.2, 'official': 0.05}
 
 
 def choose_cod10k(pair: records.Pair, choice: str) -> bool:
-  """Whether a pair belongs to a choice among `COD10K_CHOICES`."""
+  """Returns whether a pair belongs to one of `COD10K_CHOICES`."""
   if pair.source != 'cod10k-noncam' or choice == 'all':
     return True
   return choice == 'cam+background' and pair.category == cod10k.BACKGROUND
@@ -29,8 +29,8 @@ def name_pairs(
   the split are added, and then a number.
 
   Args:
-    pairs: of all data sets.
-    prefixed: whether names get the category, or else the source, in front.
+    pairs: Pairs of all data sets.
+    prefixed: Whether names get the category, or else the source, in front.
   """
   stems = {}
   for pair in pairs:
@@ -59,14 +59,14 @@ def name_pairs(
 def split_originally(
   pairs: Sequence[records.Pair], share: float
 ) -> tuple[list[records.Pair], list[records.Pair]]:
-  """Splits at random what the original project trains on: 25,599 pairs.
+  """Splits at random what the Keras project trains on: 25,599 pairs.
 
   That is everything but P3M-500-P, test sets and empty masks included.
 
   Args:
-    pairs: everything that was published, sorted by name: who is held out must
+    pairs: Everything that was published, sorted by name: who is held out must
       not depend on what is chosen of them later.
-    share: of the pairs, in (0, 1), for validation.
+    share: Share of the pairs, in (0, 1), for validation.
 
   Returns:
     (training and validation pairs, pairs left out).
@@ -82,8 +82,9 @@ def split_officially(
   """Keeps the published splits; validates where a source has no list for it.
 
   Args:
-    pairs: sorted by name.
-    share: of the training pairs of a source without validation pairs.
+    pairs: Sorted by name.
+    share: Share of the training pairs, in (0, 1), for validation in sources
+      without validation pairs.
 
   Returns:
     (pairs, training pairs left out because the same photo is tested).

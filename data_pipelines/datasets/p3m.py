@@ -40,9 +40,9 @@ def read_p3m(
   """Reads P3M-10k's pairs, sorted by name.
 
   Args:
-    directory: the tree above or a folder that it is in; one of its three parts
+    directory: The tree above or a folder that it is in; one of its three parts
       is enough. P3M-500's trimaps are beside `mask/`, with equal names.
-    problems: given, it collects what is wrong with single files, which are
+    problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:

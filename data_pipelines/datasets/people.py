@@ -32,8 +32,8 @@ def read_people(
   """Reads People Segmentation's pairs, sorted by name.
 
   Args:
-    directory: the tree above or a folder that it is in.
-    problems: given, it collects what is wrong with single files, which are
+    directory: The tree above or a folder that it is in.
+    problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:
@@ -79,6 +79,6 @@ def _read_list(path: Path) -> set[str]:
       f'{path} is missing. Expected\n{LAYOUT}\nA folder of your own needs no '
       'lists: it is read as the data set "folder".'
     )
-  # As the names of files: of any bytes, and with any separator but these.
+  # File names hold any bytes, line separators included, except these.
   lines = path.read_text('utf-8-sig', 'surrogateescape').split('\n')
   return {line.strip() for line in lines if line.strip()}

@@ -1,4 +1,4 @@
-"""What a data set is a list of."""
+"""Describes pairs of photo and mask: data sets are lists of them."""
 
 import dataclasses
 from pathlib import Path
@@ -17,12 +17,12 @@ class Pair(Generic[File]):
   """A photo and its mask.
 
   Attributes:
-    name: of the photo, unique in its data set.
-    category: such as 'human', or '' where unknown.
-    image_path: the photo's file; its content where there is no file of it.
-    mask_path: the mask's, likewise.
-    source: the data set that the pair is from, or ''.
-    label: how the mask was made: 'gt' (by people), 'alpha' (a soft matte),
+    name: Name of the photo, unique in its data set.
+    category: Such as 'human', or '' where unknown.
+    image_path: The photo's file; its content where there is no file of it.
+    mask_path: The mask's, likewise.
+    source: The data set that the pair is from, or ''.
+    label: Origin of the mask: 'gt' (by people), 'alpha' (a soft matte),
       'pseudo' (by another model).
     split: 'train', 'val', 'test', or '' where the data set has none.
   """

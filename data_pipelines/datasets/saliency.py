@@ -25,9 +25,9 @@ class Benchmark:
   """A published set.
 
   Attributes:
-    source: as `records.Pair` has it.
-    title: its name in papers.
-    count: the number of pairs that was published.
+    source: Name of the source, as in `records.Pair`.
+    title: Its name in papers.
+    count: The number of pairs that was published.
   """
 
   source: str
@@ -70,8 +70,8 @@ def read_saliency(
   """Reads a benchmark's pairs, sorted by name.
 
   Args:
-    directory: a folder with the name of a set of `BENCHMARKS`.
-    problems: given, it collects what is wrong with single files, which are
+    directory: A folder with the name of a set of `BENCHMARKS`.
+    problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:

@@ -1,4 +1,4 @@
-"""From the `config.data` of a training to its pairs."""
+"""Loads the pairs that a training's `config.data` names."""
 
 import os
 from collections.abc import Sequence
@@ -47,11 +47,12 @@ def load_pairs(
       'cod10k' (its camouflaged photos) or 'people' as published; 'tfds/NAME'
       for what `tfds_sets.py` made; 'demo' for the embedded set, which is drawn
       into the directory first. Test pairs are left out.
-    directory: where the data set is.
-    validation_share: for data sets without validation pairs.
-    limit: use only so many pairs, drawn at random, always the same; 0 for all.
-    demo_count: number of pictures of the demo set.
-    demo_size: their height and width in pixels.
+    directory: Folder of the data set.
+    validation_share: Share of the pairs, in (0, 1), in data sets without
+      validation pairs.
+    limit: Use only so many pairs, drawn at random, always the same; 0 for all.
+    demo_count: Number of pictures of the demo set.
+    demo_size: Their height and width in pixels.
 
   Raises:
     MissingFileError: if the folder or a file in it is missing.

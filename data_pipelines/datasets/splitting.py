@@ -16,12 +16,13 @@ def split_pairs(
   """Splits into training and validation.
 
   The data set's own split counts where it has validation pairs. Otherwise what
-  is not for tests is split as the original project splits the sorted list with
+  is not for tests is split as the Keras project splits the sorted list with
   scikit-learn's `train_test_split` and seed 42 (see `permute`).
 
   Args:
-    pairs: sorted by name.
-    validation_share: in (0, 1); not used if there are validation pairs.
+    pairs: Sorted by name.
+    validation_share: Share of the pairs, in (0, 1); not used if there are
+      validation pairs.
 
   Returns:
     (training pairs, validation pairs), both sorted by name.

@@ -99,10 +99,10 @@ class StoredPairs(Sequence):
   """Pairs of a TFDS split, whose files are read when they are asked for.
 
   Attributes:
-    records: a random-access data source of encoded pairs.
-    texts: what else a `records.Pair` has, of each record.
-    stamp: changes when the records do.
-    indices: of the records that belong to it, in order.
+    records: A random-access data source of encoded pairs.
+    texts: Other fields of a `records.Pair`, for each record.
+    stamp: Changes when the records do.
+    indices: Numbers of the records that belong to it, in order.
   """
 
   def __init__(
@@ -164,8 +164,8 @@ def build(
   """Writes a data set as a TFDS one; a complete one is kept.
 
   Args:
-    name: of `READERS`.
-    directory: see `RmbgPairs.MANUAL_DOWNLOAD_INSTRUCTIONS`.
+    name: Name of the data set, one of `READERS`.
+    directory: See `RmbgPairs.MANUAL_DOWNLOAD_INSTRUCTIONS`.
     out: TFDS' `data_dir`.
 
   Returns:

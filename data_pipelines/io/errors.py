@@ -19,7 +19,7 @@ class Stopped(SystemExit):  # noqa: N818 (Not an error.)
   """Ends a program that a signal has asked to end, when all is saved.
 
   Attributes:
-    code: what a shell gives for the signal.
+    code: Exit code that a shell gives for the signal.
   """
 
   def __init__(self, message: str, signum: int):

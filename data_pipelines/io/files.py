@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or not there."""
+"""Writes files atomically: whole or not there."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     yield partial
     partial.replace(path)
   except BaseException as error:
-    with contextlib.suppress(OSError):  # Else it hides what went wrong.
+    with contextlib.suppress(OSError):  # A second error would hide the first.
       partial.unlink(missing_ok=True)
     if isinstance(error, OSError) and error.filename in (None, str(partial)):
       error.filename, error.filename2 = str(path), None

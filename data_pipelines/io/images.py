@@ -1,4 +1,4 @@
-"""Reading photographs and masks: the border where PIL becomes arrays."""
+"""Reads photographs and masks: the border where PIL becomes arrays."""
 
 import contextlib
 import importlib
@@ -27,8 +27,8 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
   *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
 }
 
-# All that is ever opened, by Pillow's names. It knows many more, of which some
-# start other programs (EPS: Ghostscript).
+# The only formats opened, by Pillow's names. Some of its others start programs
+# (EPS: Ghostscript).
 _FORMATS = (
   *('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'JPEG2000', 'AVIF', 'HEIF'),
 )
@@ -36,7 +36,7 @@ for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
 
-# How what is stored becomes upright, by the EXIF orientation.
+# EXIF's orientation tag, and the turns that make pixels upright.
 _ORIENTATION = 0x0112
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,15 +49,15 @@ _TURNS = {
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
 
-# Of the size that is wanted, what averaging blocks of pixels must leave: with
-# this share it is as near to an ideal filter as a box filter is.
+# Share of the wanted size that averaging blocks must leave: as near to an ideal
+# filter as a box filter.
 _KEPT = 0.95
 
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _MOST_PROFILE = 32 * 2**20  # Bytes of a colour profile.
 
-# Of 255, by which channels may differ in what counts as grey, and pixels from
-# what counts as one colour: lossy files and roundings.
+# Differences, of 255, that lossy files and rounding make between channels of
+# grey and between pixels of one colour.
 _GREY_TOLERANCE = 8
 _COLOUR_TOLERANCE = 16
 
@@ -66,9 +66,9 @@ class Encoded:
   """An image file's content that is kept elsewhere, read when it is needed.
 
   Attributes:
-    name: what errors call it.
-    stamp: changes when the content does.
-    read_bytes: returns the content.
+    name: Name in errors.
+    stamp: Changes when the content does.
+    read_bytes: Returns the content.
   """
 
   def __init__(self, name: str, *, stamp: str, read_bytes: Callable[[], bytes]):
@@ -83,7 +83,7 @@ class Encoded:
 Source = str | os.PathLike | bytes | Encoded
 
 
-# Kinds of values of which it is not said what stands for all.
+# Kinds of values whose full foreground may differ from file to file.
 SCALED = ('integers', 'wide integers', 'floats')
 
 
@@ -92,8 +92,8 @@ class Plane(NamedTuple):
 
   Attributes:
     values: (h, w), uint8, or another type of integers or floats.
-    stored: how: one of `SCALED`, or 'one colour' or 'transparency', which are
-      in [0, 255].
+    stored: Kind of storage: one of `SCALED`, or 'one colour' or 'transparency',
+      which are in [0, 255].
   """
 
   values: np.ndarray
@@ -101,7 +101,7 @@ class Plane(NamedTuple):
 
 
 def is_image_file(path: Path) -> bool:
-  """Whether the name ends like that of an image this project reads.
+  """Returns whether a name ends like an image that this project reads.
 
   macOS puts a file of attributes, `._a.jpg`, beside `a.jpg` in archives.
   """
@@ -114,7 +114,7 @@ def open_image(source: Source) -> Image.Image:
   """Opens and fully decodes an image, upright as its EXIF tag says.
 
   Args:
-    source: a path, or the content of an image file.
+    source: A path, or the content of an image file.
 
   Returns:
     The image in the mode it is stored in, its EXIF orientation applied.
@@ -137,7 +137,7 @@ def open_reduced(
   pixels, as long as 95 % of the size that is asked for are left.
 
   Args:
-    source: as of `open_image`.
+    source: Image as `open_image` takes it.
     size: (height, width) that it will be resized to.
 
   Returns:
@@ -177,7 +177,7 @@ def read_orientation(image: Image.Image) -> int:
   """
   try:
     value = image.getexif().get(_ORIENTATION)
-  except Exception:  # Whatever a broken EXIF raises, the pixels are good.
+  except Exception:  # Pixels are good even with a broken EXIF.
     return 1
   return int(value) if isinstance(value, Real) and value in _TURNS else 1
 
@@ -280,7 +280,7 @@ def find_extremes(values: np.ndarray) -> tuple[float, float]:
 
 
 def find_scale(low: float, high: float, *, floats: bool) -> int:
-  """Returns what stands for all in values from `low` to `high`.
+  """Returns the value of full foreground among values from `low` to `high`.
 
   Of one image or, better, of many.
 
@@ -304,8 +304,7 @@ def find_scale(low: float, high: float, *, floats: bool) -> int:
       return 65535
     remedy = 'store 8 bits, or all of 16 bits'
   raise UserError(
-    f'its values are from {low:g} to {high:g}, and what stands for all is '
-    f'unclear; {remedy}'
+    f'its values are from {low:g} to {high:g}, an unclear range; {remedy}'
   )
 
 
@@ -409,7 +408,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _is_wide(image: Image.Image) -> bool:
-  """Whether it is grey of more than 8 bits."""
+  """Returns whether an image is grey with more than 8 bits."""
   return image.mode.startswith('I') or image.mode == 'F'
 
 
@@ -600,7 +599,8 @@ def find_softness(step: float) -> float:
   the full size it is that filter. In 32nds, it is 0 where it would be little.
 
   Args:
-    step: from one pixel of the result to the next, up to about 2 pixels.
+    step: Distance between two pixels of the result in pixels of the image, up
+      to about 2.
   """
   return round(max(0.0, step**2 - 1) / 12 * 32) / 32
 
@@ -609,7 +609,7 @@ def resize_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   """Stretches to (height, width), bilinear and without aliasing.
 
   Args:
-    image: any but a palette image.
+    image: Any but a palette image.
     size: (height, width) of the result.
   """
   height, width = size

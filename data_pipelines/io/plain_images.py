@@ -1,4 +1,4 @@
-"""Decodes plain pairs with OpenCV: the pixels of `decoding.read_pair`, sooner.
+"""Decodes plain pairs with OpenCV: the pixels of `decoding.read_pair`, faster.
 
 Plain are an 8-bit baseline or progressive JPEG in colour, upright and complete,
 and an 8-bit grey PNG, as most data sets have them. Of anything else, and of
@@ -22,7 +22,7 @@ _PNG_START = b'\x89PNG\r\n\x1a\n'
 # Chunks that change no pixel, and are none of those that Pillow refuses.
 _PNG_CHUNKS = frozenset({b'IHDR', b'IDAT', b'IEND', b'pHYs', b'tIME', b'sRGB'})
 
-_START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2})  # Of 8-bit Huffman coding.
+_START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2})  # 8-bit, Huffman-coded.
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xCC}
 _START_OF_SCAN = 0xDA
 # Without bit 0, which asks for BGR.
@@ -40,9 +40,9 @@ def read_pair(
   """Returns photo and mask, None where they are not plain.
 
   Args:
-    image: of the photo.
-    mask: of the mask.
-    reduce_to: the (height, width) that the photo will be resized to; it may
+    image: File of the photo.
+    mask: File of the mask.
+    reduce_to: The (height, width) that the photo will be resized to; it may
       come reduced, as of `decoding.read_pair`.
   """
   photo_file, mask_file = _read_file(image), _read_file(mask)
@@ -50,7 +50,7 @@ def read_pair(
   if size is None or size != _find_png_size(mask_file):
     return None
   values = _decode(mask_file, cv2.IMREAD_UNCHANGED)
-  # Where white is less than half of 255, it is to be asked what it means.
+  # Below half of 255, the range is unclear: `folder` decides.
   if values is None or values.shape != size or values.max() < 128:
     return None
   kept = images.find_kept(reduce_to)
@@ -90,7 +90,7 @@ def _is_small(size: tuple[int, int]) -> bool:
 
 def _find_jpeg_size(content: bytes) -> tuple[int, int] | None:
   """Returns (height, width) of a plain JPEG, None of anything else."""
-  # With its end where the file's is, decoding cannot run out of data.
+  # A complete file: decoding cannot run out of data.
   if content[:2] != b'\xff\xd8' or content[-2:] != b'\xff\xd9':
     return None
   size, position = None, 2
@@ -114,7 +114,7 @@ def _find_jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _is_harmless(kind: int, body: bytes) -> bool:
-  """Whether a JPEG's segment leaves the picture upright and its only one."""
+  """Returns whether a JPEG's segment leaves one upright picture."""
   if kind == 0xE2:
     return not body.startswith(b'MPF')
   if kind != 0xE1:
@@ -125,7 +125,7 @@ def _is_harmless(kind: int, body: bytes) -> bool:
   try:
     exif.load(body)
     return exif.get(0x0112, 1) == 1
-  except Exception:  # Whatever a broken EXIF raises, Pillow may still read it.
+  except Exception:  # Leave a broken EXIF to Pillow.
     return False
 
 

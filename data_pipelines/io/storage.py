@@ -1,4 +1,4 @@
-"""Files by URL, on object stores and on disks: read, listed, written whole.
+"""Reads, lists and atomically writes files by URL, on stores and disks.
 
 Every function takes a `Place`: a `Path`, or a `Url` of an object store. The
 packages that talk to stores are imported when a `Url` is first used.
@@ -44,7 +44,7 @@ class Url:
   """An address on an object store; `/` joins as it does for paths.
 
   Attributes:
-    text: it, such as 's3://bucket/photos', without a slash at its end.
+    text: It, such as 's3://bucket/photos', without a slash at its end.
   """
 
   text: str
@@ -83,7 +83,7 @@ PlaceT = TypeVar('PlaceT', bound=Place)
 
 
 def is_url(text: str) -> bool:
-  """Whether a text is a URL, of whatever kind."""
+  """Returns whether a text is a URL of any kind."""
   return '://' in text
 
 
@@ -143,7 +143,7 @@ def write(place: Place, content: bytes) -> None:
 
 
 def exists(place: Place) -> bool:
-  """Whether there is such a file: one request. For many, see `Found`.
+  """Returns whether the file exists: one request. For many, see `Found`.
 
   Raises:
     UserError: if a store does not say.
@@ -212,11 +212,11 @@ class Found:
     self._last: str | None = ''
 
   def has(self, name: str, *, low: str) -> bool:
-    """Whether the listing has a name.
+    """Returns whether the listing has a name.
 
     Args:
-      name: which.
-      low: its beginning, such that later names will be behind it, or before
+      name: Name to look for.
+      low: Its beginning, such that later names will be behind it, or before
         it only where they are a beginning of it: for 'sub/a.b.png' that is
         'sub/a.b.', which 'sub/a.png' may follow.
 

@@ -25,9 +25,10 @@ def check(
   """Reads all files of a data set in the folder layout.
 
   Args:
-    directory: of the data set.
-    allow_empty: whether masks may be empty.
-    validation_share: for a set without splits, as in training.
+    directory: Folder of the data set.
+    allow_empty: Whether masks may be empty.
+    validation_share: Share of the pairs, in (0, 1), in a set without splits, as
+      in training.
 
   Returns:
     (a JSON-compatible report, the findings in it).

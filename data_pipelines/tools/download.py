@@ -16,12 +16,12 @@ class Published:
   """The address and the terms of a published data set.
 
   Attributes:
-    place: of the data set, for a person.
-    terms: what is known of them.
-    kaggle: the data set's handle at Kaggle, or ''.
-    drive: the archive's id at Google Drive, or ''.
-    read: its reader.
-    counts: what was published, by source and split.
+    place: Address of the data set, for a person.
+    terms: Terms of the data set, as far as known.
+    kaggle: The data set's handle at Kaggle, or ''.
+    drive: The archive's id at Google Drive, or ''.
+    read: Its reader.
+    counts: Numbers of published pairs by source and split.
   """
 
   place: str
@@ -64,8 +64,8 @@ def download(name: str, out: Path) -> list[records.Pair]:
   """Fetches and unpacks a data set, and reads it.
 
   Args:
-    name: of `DATA_SETS`.
-    out: folder to put it in.
+    name: Name of the data set, one of `DATA_SETS`.
+    out: Folder to put it in.
 
   Returns:
     Its pairs.

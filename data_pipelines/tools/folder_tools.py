@@ -43,8 +43,9 @@ def create_csv(directory: Path, category: str) -> int:
   """Writes the Dataset.csv of a folder that has none; returns its rows.
 
   Args:
-    directory: with `Images/` and `Masks/`.
-    category: of all pairs; '' for the part of each name before the first '_'.
+    directory: Folder with `Images/` and `Masks/`.
+    category: Category of all pairs; '' for the part of each name before the
+      first '_'.
   """
   _refuse_csv(directory)
   pairs = [

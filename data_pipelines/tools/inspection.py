@@ -12,12 +12,12 @@ from data_pipelines.datasets import decoding, records
 from data_pipelines.io import images
 from data_pipelines.io.errors import UserError
 
-# Of 128 bits; unrelated photos differ in about half of them.
+# Bits of 128 that may differ; unrelated photos differ in about half.
 NEAR = 4
 # Values of 255 that are neither foreground nor background.
 _BETWEEN = slice(26, 230)
 TROUBLES = ('unreadable', 'size mismatch', 'unclear mask')
-_MOST_DUPLICATES = 1000  # Listed; a set of one picture would have millions.
+_MOST_DUPLICATES = 1000  # A set of one picture has millions.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,17 +25,17 @@ class PairSummary:
   """Properties found in a pair's files.
 
   Attributes:
-    pair: the pair, with a split.
-    trouble: why it cannot be used, or ''.
-    kind: of trouble: one of `TROUBLES` or ''.
-    rotated: whether the photo's EXIF tag turns or mirrors it.
-    stored: how the mask's values are stored, such as '0-1' or '16 bits'.
-    largest: the mask's largest value as training reads it, of 255.
-    grey: the share of the mask that is neither fore- nor background.
-    shades: how many values that share has.
-    coverage: the foreground's share of the picture, in [0, 1].
-    border: the mask's mean along the picture's edge, in [0, 1].
-    signature: two halves of a perceptual hash, None of a photo without texture.
+    pair: The pair, with a split.
+    trouble: Why it cannot be used, or ''.
+    kind: Kind of trouble: one of `TROUBLES` or ''.
+    rotated: Whether the photo's EXIF tag turns or mirrors it.
+    stored: Storage of the mask's values, such as '0-1' or '16 bits'.
+    largest: The mask's largest value as training reads it, of 255.
+    grey: The share of the mask that is neither fore- nor background.
+    shades: Number of values that share has.
+    coverage: The foreground's share of the picture, in [0, 1].
+    border: The mask's mean along the picture's edge, in [0, 1].
+    signature: Two halves of a perceptual hash, None of a photo without texture.
   """
 
   pair: records.Pair
@@ -56,10 +56,10 @@ class Finding:
   """Something that several pairs have in common.
 
   Attributes:
-    kind: such as 'empty mask'.
-    wrong: whether training on the set as it is would be wrong.
-    items: a line of text each.
-    summaries: of the pairs, for pictures of them.
+    kind: Such as 'empty mask'.
+    wrong: Whether training on the set as it is would be wrong.
+    items: A line of text each.
+    summaries: Summaries of the pairs, for pictures of them.
   """
 
   kind: str
@@ -299,7 +299,7 @@ def _name_range(plane: images.Plane) -> str:
 
 
 def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:
-  """Whether brightness rises to the right, and downwards, on an 8x8 grid."""
+  """Returns where brightness rises, to the right and down, in an 8x8 grid."""
   if np.asarray(grey).std() < 2:
     return None
   halves = []

@@ -62,11 +62,11 @@ def prepare_pair(
   """Writes a pair's photo and mask, if they are not there yet.
 
   Args:
-    pair: with the name it is to have.
-    out: folder with `Images/` and `Masks/`.
-    resize: see `parse_size`.
-    allow_empty: whether its mask may be empty.
-    invert: whether its mask is 255 for the background.
+    pair: Pair with the name that it is to have.
+    out: Folder with `Images/` and `Masks/`.
+    resize: See `parse_size`.
+    allow_empty: Whether its mask may be empty.
+    invert: Whether its mask is 255 for the background.
 
   Returns:
     The pair with the written files.
@@ -130,11 +130,11 @@ def prepare(
   """Writes the data set; `Dataset.csv` comes last.
 
   Args:
-    pairs: with their names and splits.
-    out: the new data set's folder.
-    size: see `parse_size`.
-    allow_empty: whether any mask may be empty; COD10K's NonCAM masks may.
-    invert: the sources whose masks are 255 for the background.
+    pairs: Pairs with their names and splits.
+    out: The new data set's folder.
+    size: See `parse_size`.
+    allow_empty: Whether any mask may be empty; COD10K's NonCAM masks may.
+    invert: The sources whose masks are 255 for the background.
 
   Returns:
     (the written pairs, (name, reason) of what could not be used).
@@ -189,7 +189,7 @@ def _check_options(out: Path, options: dict) -> None:
     )
   with files.write_atomically(path) as partial:
     partial.write_text(json.dumps(options))
-  for stale in out.glob('*/.*.partial'):  # Of a run that was killed.
+  for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Many small pictures on one, to look at."""
+"""Puts many small pictures on one sheet."""
 
 import textwrap
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ def make_sheet(
   A line is no higher than the images in it.
 
   Args:
-    rows: at least one; all of the same length.
-    cell: height and width of a cell in pixels.
-    columns: rows that stand side by side.
+    rows: Rows of images, at least one; all of the same length.
+    cell: Height and width of a cell in pixels.
+    columns: Rows that stand side by side.
   """
   parts = len(rows[0])
   fitted = [

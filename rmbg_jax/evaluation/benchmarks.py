@@ -1,4 +1,4 @@
-"""Finding what to score on: published test sets, or any folder of pairs."""
+"""Finds the photos to score on: published test sets, or any folder of pairs."""
 
 import dataclasses
 import os
@@ -46,15 +46,15 @@ class DataSet:
   """A set of photos with their truths.
 
   Attributes:
-    name: for folders and tables.
-    directory: what the user named.
-    pairs: sorted by name.
-    binarize: whether the truth is graded and stands for a binary one, which is
+    name: Name in folders and tables.
+    directory: Folder that the user named.
+    pairs: Sorted by name.
+    binarize: Whether the truth is graded and stands for a binary one, which is
       1 where it is above one half (PASCAL-S), in every table.
-    published: how many pairs the set was published with, 0 if not known.
-    learnable: sources that have training rows beside the ones scored. A
+    published: Number of published pairs, 0 if not known.
+    learnable: Sources that have training rows beside the ones scored. A
       checkpoint that names one of them was not trained on these.
-    problems: files that were left out, and why.
+    problems: Files that were left out, and why.
   """
 
   name: str
@@ -75,7 +75,7 @@ def load_data_sets(
     directory: P3M-10k (or one of its P3M-500s), COD10K-v3, People
       Segmentation, a benchmark that `datasets/saliency.py` knows by its
       folder's name, or any folder that `folder.read_folder` reads.
-    splits: which rows to take; none: all that are not for training.
+    splits: Splits whose rows are taken; none: all but those for training.
 
   Raises:
     MissingFileError: if there is no such folder.
@@ -83,7 +83,9 @@ def load_data_sets(
   """
   directory = Path(directory)
   if not directory.is_dir():
-    raise errors.MissingFileError(f'--data={directory}: no such folder.')
+    raise errors.MissingFileError(
+      f'--data={directory}: no such folder. Pass the folder of a data set.'
+    )
   problems: list[str] = []
   pairs, is_published = _read(directory, problems)
   learnable = frozenset(pair.source for pair in pairs if pair.split == 'train')
@@ -134,8 +136,8 @@ def find_trained_on(
   own in the same set.
 
   Args:
-    data_set: the set.
-    training_data: the sources that a checkpoint's description names.
+    data_set: The set.
+    training_data: The sources that a checkpoint's description names.
   """
   return sorted(
     {
@@ -155,7 +157,7 @@ def _read(
     source = directory.name.lower()
     pairs = p3m.read_p3m(directory.resolve().parents[1], problems)
     return [pair for pair in pairs if pair.source == source], True
-  # Each set by something that no other has.
+  # Each set is recognised by something that no other has.
   for mark, read in (
     ('P3M-500-*/mask', p3m.read_p3m),
     ('Test/GT_Object', cod10k.read_cod10k),

@@ -1,4 +1,4 @@
-"""Two systems on the same images: the paired bootstrap of the differences."""
+"""Compares two systems on the same images by a paired bootstrap."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ def compare(first: Path, second: Path, output: Path) -> str:
   """Compares two evaluations and writes what differs.
 
   Args:
-    first: an `--output` with one system in it, or a system's folder in one.
-    second: the same of another.
-    output: folder for `comparison.md`, `comparison.json` and, for each data
+    first: An `--output` with one system in it, or a system's folder in one.
+    second: The same of another.
+    output: Folder for `comparison.md`, `comparison.json` and, for each data
       set, `SET/differences.csv` and `SET/changed_most.html`.
 
   Returns:
@@ -66,8 +66,8 @@ def compare_results(
   """Returns, for each metric, both averages and their difference.
 
   Args:
-    first: of the one system.
-    second: of the other, on the same images in the same order.
+    first: Results of one system.
+    second: Results of the other, on the same images in the same order.
 
   Returns:
     Rows with `key`, `first`, `second`, `difference` (second minus first), the

@@ -1,4 +1,4 @@
-"""Curves over the threshold, as a picture."""
+"""Draws curves over the threshold."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ def save_curves(results: Sequence[results_lib.Results], path: Path) -> None:
   """Draws precision-recall, F and E over the threshold, of stretched masks.
 
   Args:
-    results: of several systems on one data set, with curves.
-    path: of the PNG.
+    results: Results of several systems on one data set, with curves.
+    path: Path of the PNG.
   """
   figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout='constrained')
   for part in results:

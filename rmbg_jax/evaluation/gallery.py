@@ -1,4 +1,4 @@
-"""Galleries: one HTML file with its pictures in it."""
+"""Writes galleries: one HTML file with its pictures in it."""
 
 import base64
 import html
@@ -26,9 +26,9 @@ def save_gallery(
   """Writes the worst, median and best images of a system.
 
   Args:
-    results: with images.
-    path: of the HTML file.
-    count: images of each kind, at most.
+    results: Results with images.
+    path: Path of the HTML file.
+    count: Images of each kind, at most.
   """
   key = metrics.find_rank_key(set(results.values))
   order = _order(results, key)
@@ -63,9 +63,9 @@ def save_comparison(
   """Writes images with two systems' predictions side by side.
 
   Args:
-    pairs: the same image as both results describe it, and a caption.
-    path: of the HTML file.
-    systems: their names.
+    pairs: The same image as both results describe it, and a caption.
+    path: Path of the HTML file.
+    systems: Their names.
   """
   rows = []
   scales = [_find_scales([pair[system] for pair in pairs]) for system in (0, 1)]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 _SIGMA = 1.4  # Of the gradient's Gaussian, in pixels.
-_STEP, _TOLERANCE = 0.1, 0.15  # Of the connectivity.
+_STEP, _TOLERANCE = 0.1, 0.15  # Of the connectivity error.
 
 
 def make_unknown_band(
@@ -37,9 +37,9 @@ def compute_matting(
   """Returns an image's errors over the whole image and the unknown band.
 
   Args:
-    alpha: the prediction, in [0, 1].
-    truth: in [0, 1].
-    unknown: the band. Where it is empty, means over it are NaN.
+    alpha: The prediction, in [0, 1].
+    truth: True alpha in [0, 1].
+    unknown: The band. Where it is empty, means over it are NaN.
 
   Returns:
     The errors; the keys name region and unit.

@@ -26,11 +26,11 @@ class Metric:
   """A metric of a table.
 
   Attributes:
-    key: its name in files.
-    title: its name in tables.
-    table: of `TABLES`.
-    higher_is_better: otherwise lower is.
-    curve: the curve whose mean over the images has the value as its largest;
+    key: Its name in files.
+    title: Its name in tables.
+    table: Name of its table, one of `TABLES`.
+    higher_is_better: Otherwise lower is.
+    curve: The curve whose mean over the images has the value as its largest;
       '' for a mean over the images' values.
   """
 

@@ -15,9 +15,9 @@ from data_pipelines.datasets import records
 from data_pipelines.io import images
 from data_pipelines.io.errors import MissingFileError, UserError
 
-# By the first letter of Pillow's modes.
+# Kinds of values by the first letter of Pillow's modes.
 _KINDS = {'F': 'floats', 'I': 'wide integers'}
-# What a file must exceed to say what stands for all in files of its kind.
+# A value above this shows which value is full foreground, by kind of file.
 _TELLING = {'integers': 1, 'wide integers': 32767, 'floats': 127}
 _ENOUGH = 50
 
@@ -33,18 +33,20 @@ def index_masks(directory: Path) -> dict[str, list[Path]]:
     if images.is_image_file(path) and not path.name.startswith('.'):
       index[path.stem].append(path)
   if not index:
-    raise MissingFileError(f'--predictions={directory}: no masks in it.')
+    raise MissingFileError(
+      f'--predictions={directory}: no masks in it. Pass a folder of masks.'
+    )
   return dict(index)
 
 
 def find_scales(paths: Iterable[Path]) -> dict[str, int]:
-  """Returns what stands for all in predictions, by how they are stored.
+  """Returns the values of full foreground in predictions, by kind of storage.
 
   One that is nearly black says nothing of it, so files are read until one does,
   as a rule the first, or `_ENOUGH` of a kind have been read.
 
   Args:
-    paths: of the predictions of a folder.
+    paths: Paths of the predictions in a folder.
 
   Returns:
     1, 255 or 65535 for those of `images.SCALED` that there are.
@@ -63,7 +65,7 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
         plane = images.read_plane(images.turn_upright(image))
         low, high = images.find_extremes(plane.values)
     except UserError:
-      continue  # Said when it is scored.
+      continue  # Scoring reports it.
     if plane.stored != kind:
       continue  # Its range is known.
     found = ranges.setdefault(kind, [0, 0.0, 0.0, path])
@@ -89,10 +91,10 @@ def find_mask(
   """Returns the mask of a photo, or what is wrong.
 
   Args:
-    index: as `index_masks` makes it.
-    pair: the photo; its mask has its stem (`a.png` for `a.jpg`) or its name
+    index: Paths by stem and name, from `index_masks`.
+    pair: The photo; its mask has its stem (`a.png` for `a.jpg`) or its name
       (`a.jpg.png`).
-    data_set: its name. Of several masks, the one in a folder of that name is
+    data_set: Its name. Of several masks, the one in a folder of that name is
       taken, or in one named `mask`.
   """
   found = index.get(pair.image_path.stem) or index.get(pair.image_path.name)
@@ -132,8 +134,8 @@ def predict_alphas(
   A photo that cannot be read costs no other: its exception is yielded.
 
   Args:
-    remover: a `BackgroundRemover`.
-    pairs: with the photos; the next ones are read ahead.
+    remover: A `BackgroundRemover`.
+    pairs: Pairs with the photos; the next ones are read ahead.
   """
   size = remover.batch_size
   batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
@@ -172,13 +174,13 @@ def name_masks(pairs: Sequence[records.Pair]) -> dict[str, str]:
 
 def describe_checkpoint(
   path: str,
-  loaded: Any,  # Of `load_model`, whose module brings JAX.
+  loaded: Any,  # A `LoadedModel`; its module imports JAX.
 ) -> dict[str, Any]:
   """Returns what a table says of a checkpoint.
 
   Args:
-    path: as `load_model` takes it.
-    loaded: as `load_model` returns it.
+    path: Path or name that `load_model` takes.
+    loaded: Network that `load_model` returned.
 
   Returns:
     Its path, its hash (of the file, or of the weights if it is a folder), its
@@ -214,7 +216,7 @@ def _hash(path: Path, variables: Any) -> dict[str, str]:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
   from flax import traverse_util
 
-  # Not the files of a training's folder: they hold times and paths.
+  # Hash the weights, not the folder's files, which hold times and paths.
   digest = hashlib.sha256()
   flat = traverse_util.flatten_dict(variables, sep='/')
   for key in sorted(flat):

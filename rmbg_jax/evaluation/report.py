@@ -1,4 +1,4 @@
-"""The report of an evaluation: what was scored, how, and the tables."""
+"""Writes the report of an evaluation: what was scored, how, and the tables."""
 
 import datetime
 import importlib.metadata
@@ -49,12 +49,13 @@ def save_report(
   """Writes `table.md`, `table.csv`, `results.json`, curves and galleries.
 
   Args:
-    results: of all systems on all data sets.
-    data_sets: what they are on.
-    about: as `describe_run` returns it.
-    systems: what is said of each, by name; `notes` is a list of sentences.
-    output: the folder.
-    gallery_count: worst, median and best images to show; 0 for no gallery.
+    results: Results of all systems on all data sets.
+    data_sets: Data sets of the results.
+    about: Run's description, from `describe_run`.
+    systems: Descriptions of the systems by name; `notes` is a list of
+      sentences.
+    output: The folder.
+    gallery_count: Worst, median and best images to show; 0 for no gallery.
 
   Returns:
     The report for a terminal: the same without intervals.

@@ -1,4 +1,4 @@
-"""The scores of one system on one data set: averages, intervals, files."""
+"""Holds one system's scores on a data set: averages, intervals, files."""
 
 import csv
 import dataclasses
@@ -21,15 +21,15 @@ class Results:
   """Scores of images, with their averages.
 
   Attributes:
-    system: what predicted, as tables name it.
-    data_set: what on.
-    images: for each image `name`, `source`, `category` and the paths `photo`,
-      `truth`, `prediction`.
-    values: by metric key, (n,); NaN where an image has none.
-    curves: by name, (n, 256).
-    empty: images whose truth is empty, with their values; in no average.
-    failed: what went wrong, by image name.
-    resized: predictions that were not of their truth's size.
+    system: Name of the predicting system, as in tables.
+    data_set: Name of the data set.
+    images: `name`, `source`, `category` and the paths `photo`, `truth`,
+      `prediction` of each image.
+    values: Arrays (n,) by metric key; NaN where an image has no value.
+    curves: Arrays (n, 256) by name.
+    empty: Images whose truth is empty, with their values; in no average.
+    failed: Error messages by image name.
+    resized: Predictions that were not of their truth's size.
   """
 
   system: str
@@ -169,7 +169,7 @@ def save_results(results: Results, directory: Path) -> None:
     files.write_atomically(directory / 'curves.npz') as partial,
     partial.open('wb') as file,
   ):
-    # Half the bytes; the seventh digit of a curve says nothing.
+    # Half the bytes: six digits of a curve are enough.
     curves = {k: v.astype(np.float32) for k, v in results.curves.items()}
     np.savez_compressed(file, allow_pickle=False, **curves)
 

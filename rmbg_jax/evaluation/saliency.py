@@ -13,7 +13,7 @@ import py_sod_metrics
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-# Of the diagonal; the width that boundary IoU looks at.
+# Width of boundary IoU's band, as a share of the diagonal.
 _BOUNDARY_SHARE = 0.02
 
 
@@ -32,8 +32,8 @@ def compute_saliency(
   """Returns an image's values and its curves.
 
   Args:
-    alpha: the prediction, in [0, 1].
-    truth: with some foreground; F of an empty truth means nothing.
+    alpha: The prediction, in [0, 1].
+    truth: True mask with some foreground; F of an empty truth means nothing.
 
   Returns:
     The values by name, and over the thresholds 255/255, 254/255, ... 0 the

@@ -1,4 +1,4 @@
-"""Scoring images one by one, in processes over the images.
+"""Scores images one by one, in several processes.
 
 JAX is not imported here: a process that scores starts in a second.
 """
@@ -25,16 +25,16 @@ class Job:
   """A prediction to score.
 
   Attributes:
-    pair: photo and truth.
-    prediction: a mask's file, or alpha (h, w) in [0, 1]; an exception if it
+    pair: Photo and truth.
+    prediction: A mask's file, or alpha (h, w) in [0, 1]; an exception if it
       could not be made.
-    kinds: of `metrics.GROUPS`, what to compute.
-    binarize: whether the truth is 1 where it is above one half, and 0
+    kinds: Kinds of metrics to compute, of `metrics.GROUPS`.
+    binarize: Whether the truth is 1 where it is above one half, and 0
       elsewhere, before anything.
-    band: the unknown band's radius in pixels, where there is no trimap.
-    save_as: where to write an alpha as an 8-bit mask, if at all.
-    scales: by kind of values (`images.Plane.stored`), what stands for all in
-      files of predictions; see `read_alpha`.
+    band: The unknown band's radius in pixels, where there is no trimap.
+    save_as: Path to write an alpha to as an 8-bit mask, None for nowhere.
+    scales: Value of full foreground in files of predictions, by kind of values
+      (`images.Plane.stored`); see `read_alpha`.
   """
 
   pair: records.Pair
@@ -51,12 +51,12 @@ class Score:
   """The scores of one prediction.
 
   Attributes:
-    values: by the keys of `metrics.METRICS`.
-    curves: by name and table, such as `f_raw`, each (256,).
-    empty: whether the truth has no foreground; the values are then only
+    values: Values by the keys of `metrics.METRICS`.
+    curves: Curves (256,) by name and table, such as `f_raw`.
+    empty: Whether the truth has no foreground; the values are then only
       `mae_raw` and `area_raw`, the share of pixels taken for foreground.
-    resized: whether the prediction was of another size than the truth.
-    error: why there is no score, or ''.
+    resized: Whether the prediction was of another size than the truth.
+    error: Why there is no score, or ''.
   """
 
   values: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -75,8 +75,8 @@ def score_all(
   number.
 
   Args:
-    jobs: taken from as scores are done.
-    processes: how many score; with 1, this one does.
+    jobs: Taken from as scores are done.
+    processes: Number of processes that score; with 1, this one does.
   """
   if processes == 1:
     for job in jobs:
@@ -108,10 +108,10 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
   """Returns a prediction: a mask, or a cut-out's transparency.
 
   Args:
-    path: of the file.
-    scales: what stands for all in each of `images.SCALED`, as found in the
-      predictions of a folder. Without it a file is judged alone, and integers
-      of 0 and 1 are taken for nearly black.
+    path: Path of the file.
+    scales: Value of full foreground for each of `images.SCALED`, as found in a
+      folder's predictions. Without it a file is judged alone, and integers of 0
+      and 1 are taken for nearly black.
 
   Returns:
     8-bit grey, or floats in [0, 1] where the file has more than 8 bits.
@@ -185,7 +185,7 @@ def _compute(
 ) -> Score:
   share = truth / 255
   mae = float(np.abs(alpha - share).mean())
-  # Of a soft matte, any pixel is something; of a mask, those it is rounded to.
+  # Any value counts in a soft matte, only those above one half in a mask.
   if truth.max() <= (128 if 'saliency' in job.kinds else 0):
     area = float(np.mean(alpha > 0.5))
     return Score(empty=True, values={'mae_raw': mae, 'area_raw': area})
@@ -223,6 +223,6 @@ def _read_trimap(mask_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
   if trimap.shape != shape:
     raise UserError(
       f'{path}: the trimap is {trimap.shape[1]}x{trimap.shape[0]} pixels, the '
-      f'mask {shape[1]}x{shape[0]}.'
+      f'mask {shape[1]}x{shape[0]}. Store both at one size.'
     )
   return (trimap > 0) & (trimap < 255)

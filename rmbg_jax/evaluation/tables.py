@@ -67,9 +67,9 @@ def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
   """Returns a table of `metrics.TABLES` as Markdown, '' if there is none.
 
   Args:
-    rows: of one data set; the systems are put side by side in each group.
-    table: its name.
-    intervals: whether to put them behind the values.
+    rows: Rows of one data set; each group has its systems side by side.
+    table: Its name.
+    intervals: Whether to put them behind the values.
   """
   shown = [
     metric

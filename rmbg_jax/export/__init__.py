@@ -1,4 +1,4 @@
-"""Networks in the formats of other programs, ready for use without this one.
+"""Writes networks in other programs' formats, for use without this one.
 
 Every file holds the preprocessing's numbers (built in too), the architecture
 and whatever the checkpoint says of itself.
@@ -12,8 +12,8 @@ from rmbg_jax.weights import load, release
 
 RELEASE = '.safetensors'
 
-# What writes a file of that ending, from (path, loaded network). Imported when
-# it does: a prediction needs `program.py` alone.
+# Writers by file ending; they take (path, loaded network). Imported at use,
+# since prediction needs only `program.py`.
 _WRITERS = {
   '.onnx': ('onnx_file', 'save_onnx'),
   '.stablehlo': ('stablehlo', 'save_stablehlo'),
@@ -45,10 +45,10 @@ def save_export(
   """Writes a network in the format that the path's ending names, atomically.
 
   Args:
-    path: ending in one of `FORMATS`.
-    loaded: the network.
-    dtype: of the parameters in a `.safetensors`, 'float16' (the default) or
-      'float32'; the others hold float32.
+    path: Ending in one of `FORMATS`.
+    loaded: The network.
+    dtype: Type of the parameters in a `.safetensors`, 'float16' (the default)
+      or 'float32'; other formats hold float32.
 
   Raises:
     UserError: for another ending, a network that the format cannot hold, or

@@ -11,9 +11,9 @@ def describe(
   """Returns the JSON-compatible description of an exported network.
 
   Args:
-    loaded: the network.
-    takes: the input that the file wants, in words.
-    gives: its output.
+    loaded: The network.
+    takes: The input that the file wants, in words.
+    gives: Its output.
   """
   return release.describe(
     loaded.description,

@@ -1,9 +1,9 @@
-"""Back to Keras: an `.h5` that the original project's code loads and runs.
+"""Writes an `.h5` that the Keras project's code loads and runs.
 
-Written with h5py and JSON alone, in the layout of a full model of Keras 2,
-which Keras 3 reads as well. Layers are named as in the original's files. As
-its notebook does, the user feeds BGR / 255 and takes the last of four outputs;
-a fixed layer `preprocess` makes of that what the network was trained with.
+Uses only h5py and JSON, in the layout of a full model of Keras 2, which Keras 3
+reads as well. Layers have that project's names. As in its notebook, the user
+feeds BGR / 255 and takes the last of four outputs; a fixed layer `preprocess`
+turns that into what the network was trained with.
 """
 
 import collections
@@ -23,7 +23,7 @@ from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import unet
 from rmbg_jax.weights import keras_h5, keras_preprocess, load, release
 
-# Of the layout; both versions of Keras check that there is one.
+# Version of the layout; Keras 2 and 3 check that there is one.
 _KERAS_VERSION = '2.15.0'
 
 _INPUT = 'input_1'
@@ -33,13 +33,13 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a Keras model: BGR / 255 (b, h, w, 3) to probs (b, h, w, 4), any b.
 
   Raises:
-    UserError: for a network that is not the original's, at any widths, or a
+    UserError: for a network that is not that project's, at any widths, or a
       preprocessing that no layer does.
   """
   if not isinstance(loaded.model, unet.UNet):
     raise errors.UserError(
       f'{path}: {type(loaded.model).__name__} has no counterpart in the '
-      'original project. Export it to .onnx or .stablehlo.'
+      'Keras project. Export it to .onnx or .stablehlo.'
     )
   height, width = loaded.preprocessing.size
   model = _Model(loaded)
@@ -114,9 +114,9 @@ class _Model:
   """The layers of the Keras model, and their weights.
 
   Attributes:
-    layers: their configurations by name.
-    weights: by the layer's name and the weight's.
-    output: the layer that concatenates the four outputs.
+    layers: Their configurations by name.
+    weights: Arrays by the layer's name and the weight's.
+    output: The layer that concatenates the four outputs.
   """
 
   def __init__(self, loaded: load.LoadedModel):
@@ -261,7 +261,7 @@ class _Model:
     return [self._variables[key] for key in wanted if key in self._variables]
 
 
-# How Keras names layers that get no name.
+# Keras' default names of layers.
 _BASE_NAMES = {
   'Activation': 'activation',
   'Add': 'add',

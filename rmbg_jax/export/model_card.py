@@ -1,4 +1,4 @@
-"""A model card with the metadata that the Hugging Face hub reads."""
+"""Writes a model card with the metadata that the Hugging Face hub reads."""
 
 import json
 
@@ -11,9 +11,9 @@ def make_card(
   """Returns the model card, with what the hub reads at its beginning.
 
   Args:
-    description: of the release.
+    description: Description in the release.
     repository: OWNER/NAME.
-    license_name: one of the hub's identifiers.
+    license_name: One of the hub's identifiers.
   """
   import huggingface_hub
 

@@ -1,4 +1,4 @@
-"""ONNX: for onnxruntime and whatever else reads it.
+"""Writes ONNX, for onnxruntime and other programs.
 
 Photos as NumPy has them (uint8, channels last) go in, alpha comes out; batch
 normalisations are folded into the convolutions.
@@ -18,7 +18,7 @@ from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import load, release
 
-# What onnxruntime 1.20 and newer run; 18 has `axes` for Resize.
+# onnxruntime 1.20 and newer run these; 18 has `axes` for Resize.
 _OPSET, _IR_VERSION = 18, 8
 
 

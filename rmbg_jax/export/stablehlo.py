@@ -1,4 +1,4 @@
-"""StableHLO: for JAX without this project, and what else compiles it.
+"""Writes StableHLO, for JAX without this project and other compilers.
 
 The file is a ZIP of `program`, as `jax.export` serialises it, and
 `description.json`, because the former has no room for metadata.

@@ -1,1 +1,1 @@
-"""From photo files to masks and cut-outs: what `predict.py` is made of."""
+"""Turns photo files into masks and cut-outs, for `predict.py`."""

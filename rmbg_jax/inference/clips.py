@@ -1,4 +1,4 @@
-"""Reading moving pictures: video files, GIF, APNG, folders of frames."""
+"""Reads moving pictures: video files, GIF, APNG, folders of frames."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from data_pipelines.io import errors, images
 from rmbg_jax.inference import photos
 
 SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
-# Of photos and of moving pictures.
+# Endings of both photos and moving pictures.
 _EITHER = frozenset({'.gif', '.png', '.apng'})
 _PNG_START = 4096  # Bytes that have what says that a PNG moves.
 
@@ -38,9 +38,9 @@ class Frame:
   """A picture of a clip.
 
   Attributes:
-    photo: the picture, upright.
-    start: when it is shown, in units of the clip's time base.
-    duration: how long, 0 if that is not known.
+    photo: The picture, upright.
+    start: Time it is shown at, in units of the clip's time base.
+    duration: Duration in these units, 0 if not known.
   """
 
   photo: photos.Photo
@@ -64,13 +64,13 @@ class Clip:
 
   Attributes:
     size: (width, height) in pixels, upright.
-    time_base: seconds of a unit of time.
-    rate: frames per second, on average.
-    aspect: width of a pixel by its height.
-    colour: how it is stored.
-    count: about how many frames there are; None if that is not known.
-    notes: what is not kept.
-    read: yields the frames, once.
+    time_base: Seconds of a unit of time.
+    rate: Frames per second, on average.
+    aspect: Width of a pixel by its height.
+    colour: Storage of its colours.
+    count: About how many frames there are; None if that is not known.
+    notes: Sentences about what is not kept.
+    read: Yields the frames, once.
   """
 
   size: tuple[int, int]
@@ -84,11 +84,11 @@ class Clip:
 
 
 def is_clip(path: Path) -> bool:
-  """Whether a file is a moving picture, by its name or its first bytes."""
+  """Returns whether a file is a moving picture, by name or first bytes."""
   suffix = path.suffix.lower()
   if suffix in SUFFIXES:
     return True
-  # What is a pipe would wait for ever.
+  # Reading a pipe would wait for ever.
   if suffix not in _EITHER or not HAS_AV or not path.is_file():
     return False
   try:
@@ -118,9 +118,9 @@ def opened(
   """Opens a clip; what goes wrong with its content is named.
 
   Args:
-    path: of a file, or a folder of numbered frames.
-    max_pixels: clips with larger frames are refused.
-    frame_rate: of folders.
+    path: Path of a file, or of a folder of numbered frames.
+    max_pixels: Clips with larger frames are refused.
+    frame_rate: Frames per second, for folders.
 
   Raises:
     MissingFileError: if there is no such file.
@@ -361,7 +361,7 @@ def _find_seconds(container, stream) -> float | None:
   """Returns how long the pictures say they are; None if they do not."""
   if stream.duration:
     return float(stream.duration * stream.time_base)
-  text = stream.metadata.get('DURATION', '')  # Of Matroska and WebM.
+  text = stream.metadata.get('DURATION', '')  # Written by Matroska and WebM.
   if found := re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', text):
     hours, minutes, seconds = map(float, found.groups())
     # Counted from the beginning of the file, not of the stream.

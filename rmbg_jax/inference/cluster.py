@@ -1,4 +1,4 @@
-"""Prediction on a Ray cluster: the one file that knows Ray.
+"""Predicts on a Ray cluster: the one file that knows Ray.
 
 The driver lists photos and writes their names, in tasks of some dozens, into
 parts of a manifest at the output. One Ray task reads parts as they appear, a
@@ -67,16 +67,16 @@ _SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cluster:
-  """Where predictions run.
+  """Places and numbers of the processes that predict.
 
   Attributes:
-    address: of a running cluster ('auto', 'HOST:PORT'), or '' to start one on
-      this machine, for this run.
+    address: Address of a running cluster ('auto', 'HOST:PORT'), or '' to start
+      one on this machine for this run.
     actors: (fewest, most) processes with a network, None for as many as there
       is room for at the start.
-    cpus: of each, None for as many as leave room for one on each machine, or on
-      each GPU.
-    gpus: of each, None for 1 where there are any.
+    cpus: CPUs per actor; None for as many as leave room for one actor on each
+      machine, or on each GPU.
+    gpus: GPUs per actor; None for 1 where there are any.
   """
 
   address: str = ''
@@ -97,14 +97,14 @@ def run(
   """Does photos on a cluster.
 
   Args:
-    jobs: with the kinds that are missing (`stored.find_missing`); taken as they
-      are needed, in a thread.
-    task: what to do with them; its output is a URL, or on a disk that all
+    jobs: Photos with their missing kinds (`stored.find_missing`), taken as
+      needed, in a thread.
+    task: Work to do on them; its output is a URL, or on a disk that all
       machines have.
-    loaded: the network, which need not be on the other machines.
-    options: of the remover.
-    batch_size: photos in the network together.
-    cluster: where.
+    loaded: The network, which need not be on the other machines.
+    options: Options of the remover.
+    batch_size: Photos in the network together.
+    cluster: Cluster to run on.
 
   Raises:
     UserError: if the photos cannot be listed, or the cluster gives up.
@@ -152,16 +152,16 @@ def cut_out(
   after a request for each.
 
   Args:
-    dataset: rows with `photo` (a path that all machines have, or a URL) and
+    dataset: Rows with `photo` (a path that all machines have, or a URL) and
       `result` (where its results go below the folder of their kind, without an
       ending: 'sub/a'), each a text, or a list of texts for a task of several.
-    task: what to do with them.
-    loaded: the network, as `load_model` returns it.
-    options: of `BackgroundRemover`, but batch size and pixels.
-    batch_size: photos in the network together.
-    cluster: actors and what each gets; its address is not used.
-    rows_per_task: of the data set, that one call of an actor gets.
-    run_name: of the run, whose tries are counted; '' for a new one.
+    task: Work to do on the photos.
+    loaded: The network, as `load_model` returns it.
+    options: Options of `BackgroundRemover`, except batch size and pixels.
+    batch_size: Photos in the network together.
+    cluster: Actors and what each gets; its address is not used.
+    rows_per_task: Rows of the data set in one call of an actor.
+    run_name: Name of the run whose tries are counted; '' for a new one.
 
   Returns:
     Rows with `photo`, `status` ('done', 'skipped', 'failed') and `line`, the
@@ -498,7 +498,7 @@ class _ReportSink(datasource.Datasink):
   """Writes rows of `Worker` as parts of the report, and counts them.
 
   Attributes:
-    tally: what became of all photos, once all are written.
+    tally: Numbers of photos by outcome, once all are written.
   """
 
   def __init__(self, output: storage.Place, run_name: str):

@@ -1,4 +1,4 @@
-"""Writing moving pictures in parts, and joining the parts."""
+"""Writes moving pictures in parts, and joins the parts."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ('prores', 'vp9', 'png')
 
-_FRAMES = '.frames'  # What the name of a folder of frames ends with.
+_FRAMES = '.frames'  # Ending of folders of frames.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class _Codec:
   """Encoder settings of one kind of clip.
 
   Attributes:
-    name: of the encoder.
-    container: the file's format.
-    pixels: their format; that of odd sizes, where 2x2 pixels share colours.
-    options: of the encoder. Frames are in order (no B-frames, no hidden ones),
-      so parts can be joined.
-    sounds: codecs that the container takes as they are.
-    sound: what others become.
+    name: FFmpeg's name of the encoder.
+    container: The file's format.
+    pixels: Their format; that of odd sizes, where 2x2 pixels share colours.
+    options: Options of the encoder. Frames are in order (no B-frames, no hidden
+      ones), so parts can be joined.
+    sounds: Codecs that the container takes as they are.
+    sound: Codec that other sound is converted to.
   """
 
   name: str
@@ -57,7 +57,7 @@ _H264 = _Codec(
   sound='aac',
 )
 _PRORES = _Codec(
-  name='prores_aw',  # In a third of the time of `prores_ks`.
+  name='prores_aw',  # Takes a third of `prores_ks`'s time.
   container='mov',
   pixels=('yuva444p10le', 'yuva444p10le'),
   options={'profile': '4'},
@@ -97,9 +97,9 @@ class Part:
   """A part that is written.
 
   Attributes:
-    path: a file or a folder of frames.
+    path: A file or a folder of frames.
     times: (start, duration) of each frame, in units of the time base.
-    time_base: of the clip, in seconds.
+    time_base: Unit of the clip's times, in seconds.
   """
 
   path: Path
@@ -113,10 +113,10 @@ def make_writer(
   """Returns what writes one part of one kind, over what may be there.
 
   Args:
-    kind: of result.
-    form: of `FORMATS`.
-    clip: that it is made of.
-    path: of the part, a file or a folder of frames.
+    kind: Kind of result.
+    form: Format of cut-out clips, one of `FORMATS`.
+    clip: Clip that it is made of.
+    path: Path of the part, a file or a folder of frames.
   """
   if form == 'png':
     return FramesWriter(path)
@@ -166,14 +166,14 @@ class VideoWriter(contextlib.AbstractContextManager):
     """Returns what `add` takes of a picture; for any thread.
 
     Args:
-      pixels: of uint8, grey, RGB or RGBA.
+      pixels: Picture in uint8: grey, RGB or RGBA.
     """
     import av
 
     form = {2: 'gray', 3: 'rgb24'}[pixels.ndim]
     if pixels.ndim == 3 and pixels.shape[2] == 4:
       form = 'rgba'
-    if form == 'gray':  # Its values stay where black and white are.
+    if form == 'gray':  # As RGB, black and white stay.
       pixels, form = np.repeat(pixels[..., None], 3, axis=2), 'rgb24'
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
     colour = self._clip.colour
@@ -187,9 +187,9 @@ class VideoWriter(contextlib.AbstractContextManager):
     """Adds a picture; one after the other.
 
     Args:
-      prepared: by `prepare`.
-      index: of the frame in the whole clip.
-      start: in units of the clip's time base.
+      prepared: Picture that `prepare` returned.
+      index: Number of the frame in the whole clip, from 0.
+      start: Time it is shown at, in units of the clip's time base.
     """
     del index
     if self._open is None:
@@ -257,11 +257,11 @@ def join(
   """Writes the result: all parts, and the sound of the clip.
 
   Args:
-    kind: of result.
-    form: of `FORMATS`.
-    parts: in order.
-    sound: the clip that has it; None for none.
-    path: of the result.
+    kind: Kind of result.
+    form: Format of cut-out clips, one of `FORMATS`.
+    parts: Parts in order.
+    sound: The clip that has it; None for none.
+    path: Path of the result.
   """
   if form == 'png':
     _join_folders([part.path for part in parts], path)
@@ -282,19 +282,19 @@ def join(
     )
     template = first.streams.video[0]
     pictures = output.add_stream_from_template(template)
-    if template.sample_aspect_ratio:  # Some containers keep it, not codecs.
+    if template.sample_aspect_ratio:  # Kept by the container, not the codec.
       pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
     pictures.time_base = parts[0].time_base
     flows = [_read_parts(parts, pictures)]
     if sound is not None:
       with av.open(str(sound)) as source:
         count = len(source.streams.audio)
-      for index in range(count):  # Each is read for itself.
+      for index in range(count):  # Each stream is read separately.
         source = stack.enter_context(av.open(str(sound)))
         flows.append(
           _read_sound(source, source.streams.audio[index], output, codec)
         )
-    # By time, or what comes later would wait in memory.
+    # Ordered by time, so that no stream waits in memory.
     for _, packet in heapq.merge(*flows, key=lambda one: one[0]):
       output.mux(packet)
 
@@ -362,7 +362,7 @@ def _join_folders(parts: Sequence[Path], path: Path) -> None:
   gathered = parts[0].with_name('all')
   gathered.mkdir(exist_ok=True)
   for part in parts:
-    if part.exists():  # Else it was moved before an interruption.
+    if part.exists():  # Else an earlier run moved it.
       for frame in sorted(part.iterdir()):
         frame.replace(gathered / frame.name)
       part.rmdir()

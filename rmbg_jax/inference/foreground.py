@@ -1,4 +1,4 @@
-"""The foreground's own colours, without what shines through from behind.
+"""Estimates the foreground's own colours, without the old background.
 
 Where a pixel is partly background, as in hair, the photo's colour is a blend.
 A cut-out with that colour carries a halo of the old background.
@@ -24,7 +24,7 @@ _LAST_ITERATIONS = 2
 
 _TILE = (64, 256)  # Rows and columns: what it needs stays in a core's cache.
 
-Span = tuple[int, int]  # From, up to but not including.
+Span = tuple[int, int]  # (First, last + 1).
 
 
 def estimate_foreground(
@@ -43,9 +43,9 @@ def estimate_foreground(
   little memory: in all about 10 bytes a pixel besides the result.
 
   Args:
-    image: the photo, as unsigned integers up to their type's maximum or as
+    image: The photo, as unsigned integers up to their type's maximum or as
       floats in [0, 1].
-    alpha: the foreground's share, in [0, 1].
+    alpha: The foreground's share, in [0, 1].
   """
   band = _is_mixed(alpha)
   if not band.any():
@@ -72,8 +72,8 @@ class _Photo:
   """A photo and its alpha, seen at any size.
 
   Attributes:
-    alpha: at its own size.
-    scale: what is 1 in the type of its colours.
+    alpha: Alpha at its own size.
+    scale: Largest value of its colours' type.
   """
 
   def __init__(self, image: np.ndarray, alpha: np.ndarray):

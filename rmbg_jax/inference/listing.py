@@ -31,13 +31,13 @@ class Job(Generic[storage.PlaceT]):
   """A photo to do.
 
   Attributes:
-    photo: its file.
-    result: where its results go, relative to the folder of their kind and
-      without the ending of the format; never outside of that folder.
-    is_clip: whether it is a moving picture, a file or a folder of frames.
-    error: why it cannot be done, where that is known before; then `photo` may
+    photo: Its file.
+    result: Path of its results, relative to the folder of their kind and
+      without the format's ending; never outside of that folder.
+    is_clip: Whether it is a moving picture, a file or a folder of frames.
+    error: Why it cannot be done, where that is known before; then `photo` may
       be a folder of which nobody knows what is in it.
-    kinds: of results that are still to be made, where a listing has told.
+    kinds: Kinds of results still to be made, None if no listing has told.
   """
 
   photo: storage.PlaceT
@@ -59,7 +59,7 @@ def list_jobs(source: str) -> list[Job]:
   beside it that differ in their endings), not on what else is to be done.
 
   Args:
-    source: a photo; a folder, whose tree the results mirror; a pattern such as
+    source: A photo; a folder, whose tree the results mirror; a pattern such as
       `photos/**/*.jpg`; or a `.txt` file with a path on each line, relative
       to it.
 
@@ -120,7 +120,7 @@ def take_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
   """Returns this process's part of the jobs.
 
   Args:
-    jobs: of all processes.
+    jobs: Jobs of all processes.
     shard: 'i/n' with i from 0 to n - 1, or '' for all.
 
   Raises:
@@ -183,7 +183,7 @@ def _number_repeated(results: Sequence[Path]) -> list[Path]:
 
 
 def _fold(path: Path) -> str:
-  """The same for names that some file system takes for one."""
+  """Returns one text for names that some file system takes for one."""
   return unicodedata.normalize('NFC', path.as_posix()).casefold()
 
 
@@ -238,8 +238,8 @@ def _walk_files(
   """Yields the files of a tree.
 
   Args:
-    folder: the tree.
-    unreachable: gets what may be photos, or hold some, and why not.
+    folder: The tree.
+    unreachable: Gets what may be photos, or hold some, and why not.
   """
 
   def add_closed(error: OSError):

@@ -1,4 +1,4 @@
-"""Reading photographs of any kind, with all that their files have.
+"""Reads photographs of any kind, with all that their files have.
 
 The network sees 8-bit RGB. What is written later has the photo's own bits,
 colours and profile, so these are kept beside it, and what cannot be kept is
@@ -43,11 +43,11 @@ class Photo:
   """A photograph, upright.
 
   Attributes:
-    rgb: the colours, 8 bits each.
-    deep: the colours as uint16 (h, w, 3) where the file has 16 bits each.
-    opacity: an 8-bit grey image where the file has transparency.
-    icc_profile: what the colours mean, where it is not sRGB.
-    notes: what of the file is not kept.
+    rgb: The colours, 8 bits each.
+    deep: The colours as uint16 (h, w, 3) where the file has 16 bits each.
+    opacity: An 8-bit grey image where the file has transparency.
+    icc_profile: ICC profile of the colours, None for sRGB.
+    notes: Sentences about what is not kept of the file.
   """
 
   rgb: Image.Image
@@ -80,8 +80,8 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
   """Reads a photo, upright as its EXIF tag says.
 
   Args:
-    source: see `ImageLike`.
-    max_pixels: files with more are refused before they are decoded.
+    source: See `ImageLike`.
+    max_pixels: Files with more are refused before they are decoded.
 
   Raises:
     MissingFileError: if there is no such file.

@@ -1,4 +1,4 @@
-"""Reading, the network and writing, all at once, in bounded memory."""
+"""Reads, predicts and writes photos at once, in bounded memory."""
 
 import collections
 import dataclasses
@@ -40,12 +40,12 @@ class Task(Generic[storage.PlaceT]):
   """The work to be done on every photo.
 
   Attributes:
-    output: folder, or place on a store, with a sub-folder for each kind.
-    kinds: of `rendering.KINDS`.
-    style: of the results.
-    overwrite: do results again that are there.
-    max_pixels: photos with more are refused.
-    clip_format: of cut-out clips, of `encoding.FORMATS`.
+    output: Folder, or place on a store, with a sub-folder for each kind.
+    kinds: Kinds to write, of `rendering.KINDS`.
+    style: Look of the results.
+    overwrite: Do results again that are there.
+    max_pixels: Photos with more are refused.
+    clip_format: Format of cut-out clips, one of `encoding.FORMATS`.
   """
 
   output: storage.PlaceT
@@ -139,12 +139,12 @@ def run(
   A full disk is everybody's: no other photo is begun then.
 
   Args:
-    remover: a `BackgroundRemover`; its batch size is used.
-    jobs: the photos, taken as their turn comes.
-    task: what to do with them.
-    add_entry: called, in this thread, with what became of each photo.
-    stop: once set, no other photo is begun; those begun are finished.
-    runs_at_once: in this process, which share the memory.
+    remover: A `BackgroundRemover`; its batch size is used.
+    jobs: The photos, taken as their turn comes.
+    task: Work to do on them.
+    add_entry: Called, in this thread, with what became of each photo.
+    stop: Once set, no other photo is begun; those begun are finished.
+    runs_at_once: Number of runs in this process that share the memory.
   """
   threads = parallel.count_cores()
   # Who writes to a store mostly waits for it.

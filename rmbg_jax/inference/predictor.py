@@ -15,7 +15,7 @@ class Predictor(Protocol):
   """A `BackgroundRemover`, whose module takes a second to import for JAX.
 
   Attributes:
-    batch_size: photos that go through the network together.
+    batch_size: Photos that go through the network together.
   """
 
   batch_size: int

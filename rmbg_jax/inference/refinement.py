@@ -1,4 +1,4 @@
-"""From the network's small map of probabilities to the photo's alpha."""
+"""Turns the network's small map of probabilities into the photo's alpha."""
 
 import dataclasses
 import importlib
@@ -15,13 +15,13 @@ from data_pipelines.io import errors
 Method = Literal['none', 'guided', 'matting']
 METHODS: tuple[Method, ...] = get_args(Method)
 
-# Of the guided filter: half a window in pixels of the small map, and the
-# variance of colour, in [0, 1], below which an edge is not followed.
+# The guided filter's half window, in pixels of the small map, and the variance
+# of colour, in [0, 1], below which an edge is not followed.
 _RADIUS = 2
 _EPSILON = 1e-4
 
-# Of matting: the longest side in pixels that it runs at, and the share of that
-# by which the unknown band reaches beyond what the network left undecided.
+# The longest side that matting runs at, in pixels, and the share of it by which
+# the unknown band is wider than what the network left undecided.
 _MATTING_SIDE = 1024
 _BAND = 0.01
 
@@ -34,13 +34,13 @@ class Refinement:
   """Sharpens alpha after the network.
 
   Attributes:
-    method: how it gets the photo's size. 'none': bilinear. 'guided': edges
-      follow those of the photo (guided filter, He and Sun, arXiv:1505.00996).
-      'matting': the band around edges is solved for by closed-form matting
-      (Levin et al., TPAMI 2008; needs pymatting).
-    threshold: alpha becomes 1 from here on and 0 below; None leaves it soft.
-    keep_largest: only the largest connected part stays.
-    fill_holes: background that the foreground encloses is filled.
+    method: Way to the photo's size. 'none': bilinear. 'guided': edges follow
+      those of the photo (guided filter, He and Sun, arXiv:1505.00996).
+      'matting': closed-form matting solves for the band around edges (Levin et
+      al., TPAMI 2008; needs pymatting).
+    threshold: Alpha becomes 1 from here on and 0 below; None leaves it soft.
+    keep_largest: Whether only the largest connected part stays.
+    fill_holes: Background that the foreground encloses is filled.
   """
 
   method: str = 'none'
@@ -67,8 +67,8 @@ class Refinement:
     """Returns alpha in [0, 1] at the RGB photo's size.
 
     Args:
-      probs: the network's, in [0, 1], at its own size.
-      photo: as the network saw it, at its full size.
+      probs: The network's, in [0, 1], at its own size.
+      photo: Photo that the network saw, at its full size.
     """
     if self.method == 'guided':
       alpha = _upsample_guided(probs, photo)
@@ -98,7 +98,7 @@ def _enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _upsample_guided(
   probs: Float[np.ndarray, 'h w'], photo: Image.Image
 ) -> Float[np.ndarray, 'h2 w2']:
-  """The fast guided filter: alpha as a linear function of colour, locally.
+  """Enlarges alpha by the fast guided filter: locally linear in colour.
 
   The function's coefficients are found at the network's resolution and
   enlarged; the function is then applied to the photo's own colours.
@@ -139,7 +139,7 @@ def _resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _solve_matting(
   probs: Float[np.ndarray, 'h w'], photo: Image.Image
 ) -> Float[np.ndarray, 'h2 w2']:
-  """Closed-form matting of the undecided band, at a bounded size."""
+  """Solves the undecided band by closed-form matting, at a bounded size."""
   scale = min(1, _MATTING_SIDE / max(photo.size))
   width, height = (max(1, round(side * scale)) for side in photo.size)
   size = width, height
@@ -182,13 +182,13 @@ def _load_pymatting():
 def _find_largest(
   alpha: Float[np.ndarray, 'h w'],
 ) -> Bool[np.ndarray, 'h w']:
-  """The largest part whose alpha is nowhere near 0, diagonals connected."""
+  """Returns the largest part whose alpha is not near 0, diagonals joined."""
   parts, count = _ndimage().label(alpha > 0.1, structure=np.ones((3, 3)))
   if count < 2:
     return np.ones(alpha.shape, bool)
   sizes = np.bincount(parts.ravel(), weights=alpha.ravel())
   sizes[0] = 0
-  # What is fainter still belongs to the part that it surrounds.
+  # Fainter pixels belong to the part that they surround.
   _, nearest = _ndimage().distance_transform_edt(
     parts == 0, return_indices=True
   )

@@ -1,4 +1,4 @@
-"""The Python interface: load a network once, then cut out photos.
+"""Cuts out photos in Python: load a network once, then use it.
 
 ```python
 from rmbg_jax import BackgroundRemover
@@ -40,9 +40,9 @@ class BackgroundRemover:
   processes, and construct one in each.
 
   Attributes:
-    batch_size: photos that go through the network together.
-    refinement: what is done to alpha after the network.
-    max_pixels: files with more are refused.
+    batch_size: Photos that go through the network together.
+    refinement: Refinement of alpha after the network.
+    max_pixels: Files with more are refused.
   """
 
   def __init__(
@@ -59,19 +59,19 @@ class BackgroundRemover:
     """Prepares a loaded network.
 
     Args:
-      loaded: as `load_model` returns it.
-      batch_size: photos that go through the network together; rounded up to a
+      loaded: Network that `load_model` returned.
+      batch_size: Photos that go through the network together; rounded up to a
         multiple of the number of local devices.
-      refinement: what is done to alpha after the network.
+      refinement: Refinement of alpha after the network.
       flip: Mirrors every second of the scales; a single scale counts twice,
         the second time mirrored.
       scales: Multiples of the network's input size to average over. Where
         neither is given, both are what the checkpoint asks for; otherwise the
         other is False or (1.0,).
-      stretch: stretch every mask from its own minimum and maximum to [0, 1], as
+      stretch: Stretch every mask from its own minimum and maximum to [0, 1], as
         the authors of U2-Net do. Where there is no foreground, that invents
         one.
-      max_pixels: files with more are refused before they are decoded. More than
+      max_pixels: Files with more are refused before they are decoded. More than
         the default raises Pillow's own limit, for this process, along with it.
 
     Raises:
@@ -183,7 +183,7 @@ class BackgroundRemover:
     """Returns the foreground's share of each pixel, in [0, 1].
 
     Args:
-      image: a path, the content of an image file, a PIL image, or an array of
+      image: A path, the content of an image file, a PIL image, or an array of
         uint8 in [0, 255], grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 
     Raises:
@@ -217,7 +217,7 @@ class BackgroundRemover:
     The colours of half-transparent pixels are the foreground's own.
 
     Args:
-      image: as of `alpha`.
+      image: Image as `alpha` takes it.
 
     Returns:
       For an array an array (h, w, 4) of uint8, for bytes the content of a PNG

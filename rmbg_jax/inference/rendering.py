@@ -1,4 +1,4 @@
-"""From a photo and its alpha to the pictures that are saved."""
+"""Makes the pictures that are saved from a photo and its alpha."""
 
 import dataclasses
 import functools
@@ -49,15 +49,15 @@ class Style:
   """The look of results.
 
   Attributes:
-    format: of the files; masks and trimaps are never lossy, so with 'jpeg' they
-      are PNG.
-    quality: of WebP and JPEG, 1 to 100.
-    background: of composites: '#rrggbb' or a colour's name, the path of a
-      picture, or 'blur' for the photo's own background, blurred.
-    estimate_foreground: replace the colours of half-transparent pixels by the
+    format: Format of the files; masks and trimaps are lossless, so with 'jpeg'
+      they are PNG.
+    quality: Quality of WebP and JPEG, 1 to 100.
+    background: Background of composites: '#rrggbb' or a colour's name, the path
+      of a picture, or 'blur' for the photo's own, blurred.
+    estimate_foreground: Replace the colours of half-transparent pixels by the
       foreground's own.
-    trim: cut cut-outs and composites to the foreground.
-    trimap_width: pixels by which a trimap's unknown band reaches to either side
+    trim: Cut cut-outs and composites to the foreground.
+    trimap_width: Pixels by which a trimap's unknown band reaches to either side
       beyond what alpha leaves undecided.
   """
 
@@ -159,10 +159,10 @@ class Style:
     """Returns the encoded file of one kind.
 
     Args:
-      kind: which.
-      photo: the photo.
-      alpha: its foreground's share.
-      colours: as `find_colours` returns them.
+      kind: Kind to encode.
+      photo: The photo.
+      alpha: Its foreground's share.
+      colours: Colours that `find_colours` returned.
 
     Raises:
       UserError: if it is too large for its format.
@@ -276,7 +276,7 @@ def to_mask(alpha: Float[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
 def side_by_side(
   photo: Image.Image, alpha: Float[np.ndarray, 'h w']
 ) -> UInt8[np.ndarray, 'h w2 3']:
-  """Returns the original project's picture: photo | line | photo x mask."""
+  """Returns the Keras project's picture: photo | line | photo x mask."""
   pixels = np.asarray(photo)
   picture = np.full((photo.height, 2 * photo.width + 10, 3), 128, np.uint8)
   picture[:, : photo.width] = pixels
@@ -293,8 +293,8 @@ def to_trimap(
   """Returns what is sure: 255 foreground, 0 background, 128 unknown.
 
   Args:
-    alpha: the foreground's share.
-    width: pixels (of a square) by which the unknown band grows to either side.
+    alpha: The foreground's share.
+    width: Pixels (of a square) by which the unknown band grows to either side.
   """
   from scipy import ndimage
 

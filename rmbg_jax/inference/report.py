@@ -1,4 +1,4 @@
-"""The report of a prediction: one JSON line for each photo."""
+"""Writes the report of a prediction: one JSON line for each photo."""
 
 import collections
 import dataclasses
@@ -24,16 +24,16 @@ class Entry:
   """The outcome for one photo.
 
   Attributes:
-    photo: its path.
+    photo: Its path.
     status: 'done', 'skipped' (its results were there), or 'failed'.
-    width: of the photo in pixels, upright.
-    height: of the photo in pixels, upright.
-    seconds: spent on reading, refining and writing it, without the network,
+    width: Width of the upright photo in pixels.
+    height: Height of the upright photo in pixels.
+    seconds: Spent on reading, refining and writing it, without the network,
       which photos share.
-    foreground: its mean alpha.
-    notes: what of the photo could not be kept.
-    frames: of a clip.
-    error: why it failed.
+    foreground: Its mean alpha.
+    notes: Sentences about what could not be kept of the photo.
+    frames: Number of a clip's frames.
+    error: Why it failed.
   """
 
   photo: str
@@ -49,11 +49,11 @@ class Entry:
 
 @dataclasses.dataclass(kw_only=True)
 class Tally:
-  """What became of many photos.
+  """Counts of the outcomes of many photos.
 
   Attributes:
-    counts: how many, by status.
-    failures: the first of those that failed.
+    counts: Numbers of photos by status.
+    failures: The first of those that failed.
   """
 
   counts: collections.Counter[str] = dataclasses.field(
@@ -170,7 +170,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
   status 'skipped', as in a report of one file.
 
   Args:
-    output: where `report/` is.
+    output: Place that has `report/`.
 
   Raises:
     MissingFileError: if there is no such report.

@@ -20,11 +20,11 @@ _MADE_WITH = 'made_with.json'
 
 @dataclasses.dataclass(kw_only=True)
 class Counts:
-  """What a listing came upon so far.
+  """Counts of what a listing has found so far.
 
   Attributes:
-    photos: how many.
-    others: files that are no photos, by their ending.
+    photos: Number of photos.
+    others: Files that are no photos, by their ending.
   """
 
   photos: int = 0
@@ -41,8 +41,8 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
   `a.jpg.webp` always keeps its ending.
 
   Args:
-    source: the URL of a photo, or of what all names begin with (a folder).
-    counts: kept up to date.
+    source: The URL of a photo, or of what all names begin with (a folder).
+    counts: Kept up to date.
 
   Raises:
     UserError: if it cannot be listed, or has no photos.
@@ -76,9 +76,9 @@ def find_missing(
   The output is listed beside the photos, page by page: no request for each.
 
   Args:
-    jobs: with results in the order of `list_jobs`, or sorted by
+    jobs: Jobs with results in the order of `list_jobs`, or sorted by
       `listing_order`.
-    task: what is done with them.
+    task: Work done on them.
 
   Raises:
     UserError: if the output cannot be listed.
@@ -134,8 +134,8 @@ def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
   It is the first that is written, so it shows whether anything can be.
 
   Args:
-    task: what is to be done; with `overwrite`, results are all made anew.
-    made_with: whatever changes a result, by its name.
+    task: Work to do; with `overwrite`, all results are made again.
+    made_with: Whatever changes a result, by its name.
 
   Raises:
     UserError: if the results there were made with something else, naming it,
@@ -173,9 +173,9 @@ def describe(
   The format is not among it, since results of two formats have two names.
 
   Args:
-    network: its digest.
-    options: of the remover.
-    style: of the results.
+    network: Its digest.
+    options: Options of the remover.
+    style: Look of the results.
   """
   looks = dataclasses.asdict(style)
   del looks['format']

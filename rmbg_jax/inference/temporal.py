@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# Of the range of colours: a difference by which a mask is taken for another's.
-# Noise of good clips stays well below, what moves is well above.
+# Difference of colours in [0, 1] that counts as movement. Noise in good clips
+# is well below, movement well above.
 _SIGMA = 0.04
 _RADIUS = 2  # Pixels of the network's input that decide together.
-_MOST = 0.95  # Of the frames before; nothing is kept for ever.
+_MOST = 0.95  # Largest weight of earlier frames.
 
 
 @dataclasses.dataclass
@@ -24,7 +24,7 @@ class Steadier:
 
   Attributes:
     strength: 0 for nothing to 1.
-    last: the last steadied mask, and the picture that it belongs to, RGB in
+    last: The last steadied mask, and the picture that it belongs to, RGB in
       [0, 1]; None before the first, and where the strength is 0.
   """
 
@@ -41,8 +41,8 @@ class Steadier:
     """Returns the mask of the next frame.
 
     Args:
-      probs: the network's, in [0, 1].
-      seen: what it saw.
+      probs: The network's, in [0, 1].
+      seen: Picture that the network saw.
     """
     if not self.strength:
       return probs

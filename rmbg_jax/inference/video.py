@@ -1,4 +1,4 @@
-"""Cutting out clips: in parts, so that what is done stays done."""
+"""Cuts out clips in parts, so that finished parts stay done."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ _PART = 120  # Frames, at least: what an interruption costs at most.
 # written; and what a pixel of either takes, about.
 _WAITING_BYTES = 500_000_000
 _PIXEL_BYTES = 16
-_FOLDER = '.parts'  # In the output, while clips are not done.
+_FOLDER = '.parts'  # Folder in the output for unfinished clips.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,10 @@ class Options:
   """Options for clips, beside those of a `Task`.
 
   Attributes:
-    steadiness: of masks over time, 0 to 1; see `temporal.Steadier`.
-    frame_rate: of folders of frames, per second.
-    key: what else results depend on, such as the checkpoint; parts of another
-      are not used.
+    steadiness: Steadiness of masks over time, 0 to 1; see `temporal.Steadier`.
+    frame_rate: Frames per second of folders of frames.
+    key: Text for what else results depend on, such as the checkpoint; parts of
+      another key are not used.
   """
 
   steadiness: float = 0.0
@@ -72,12 +72,12 @@ def run(
   """Does clips, one after the other, as `pipeline.run` does photos.
 
   Args:
-    remover: a `BackgroundRemover`; its batch size is used.
-    jobs: the clips.
-    task: what to do with them.
-    options: see there.
-    add_entry: called, in this thread, with what became of each clip.
-    stop: once set, the part at work is given up; those before are kept.
+    remover: A `BackgroundRemover`; its batch size is used.
+    jobs: The clips.
+    task: Work to do on them.
+    options: See there.
+    add_entry: Called, in this thread, with what became of each clip.
+    stop: Once set, the part at work is given up; those before are kept.
   """
   for job in jobs:
     if stop.is_set():
@@ -85,11 +85,11 @@ def run(
     work = _Work(remover, job, task, options, stop)
     try:
       entry = work.run()
-    except Exception as error:  # Whatever it is, it is this clip's alone.
+    except Exception as error:  # Any error concerns this clip only.
       text = pipeline.describe(error).removeprefix(f'{job.photo}: ')
       entry = report.Entry(photo=str(job.photo), status='failed', error=text)
       if isinstance(error, errors.UserError):
-        work.clear()  # Of a clip that is broken, no part is of use.
+        work.clear()  # Parts of a broken clip are useless.
       if isinstance(error, OSError) and error.errno in pipeline.FULL:
         stop.set()
     if entry:
@@ -164,7 +164,7 @@ class _Work:
   def clear(self) -> None:
     """Removes all parts."""
     shutil.rmtree(self._folder, ignore_errors=True)
-    for parent in self._folder.parents:  # Those that are empty now.
+    for parent in self._folder.parents:  # Remove the empty ones.
       if parent == self._task.output:
         break
       with contextlib.suppress(OSError):
@@ -214,7 +214,7 @@ class _Work:
 
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""
-    # Of large frames fewer than the network takes go through it together.
+    # Large frames go through the network in smaller batches, to save memory.
     room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
     self._size = max(1, min(self._remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
@@ -231,7 +231,7 @@ class _Work:
         leave=False,
       ) as progress,
     ):
-      # What was done is decoded once more: seeking is not exact in all formats.
+      # Decode finished frames again: seeking is not exact in all formats.
       for _ in itertools.islice(frames, done):
         if self._stop.is_set():
           return None
@@ -331,7 +331,7 @@ class _Batches:
     self._next = reader.submit(self._read)
 
   def are_over(self) -> bool:
-    """Whether there are no more frames; waits until that is known.
+    """Returns whether there are no more frames; waits until that is known.
 
     Raises:
       UserError: if the clip is damaged there.

@@ -1,4 +1,4 @@
-"""Noticing files that appear in a folder, once they are complete."""
+"""Notices files that appear in a folder, once they are complete."""
 
 import importlib.util
 import threading
@@ -40,11 +40,11 @@ def watch(
   """Does what is in a folder and what appears there, until stopped.
 
   Args:
-    folder: with its sub-folders.
-    list_jobs: returns what is to be done of what is there.
-    do: does jobs. What fails has to be asked for by its path: where the answer
+    folder: Folder to watch, with its sub-folders.
+    list_jobs: Returns what is to be done of what is there.
+    do: Does jobs. What fails has to be asked for by its path: where the answer
       is True, it may still be incomplete, and is tried again.
-    stop: ends it once set.
+    stop: Ends it once set.
   """
   import watchfiles
 
@@ -58,7 +58,7 @@ def watch(
     yield_on_timeout=True,
     raise_interrupt=False,
   ):
-    # Listed after the watching has begun: nothing comes in between.
+    # List after watching began, so that no file is missed.
     if changes or queue.is_waiting or is_first:
       is_first = False
       if ready := queue.update(list_jobs()):
@@ -72,8 +72,8 @@ class _Queue:
 
   def __init__(self):
     self._seen: dict[Path, tuple[Stamp, float]] = {}
-    self._tried: dict[Path, Stamp] = {}  # What is not tried again as it is.
-    self._again: dict[Path, float] = {}  # What is, and when.
+    self._tried: dict[Path, Stamp] = {}  # Not tried again unchanged.
+    self._again: dict[Path, float] = {}  # Tried again at these times.
 
   @property
   def is_waiting(self) -> bool:
@@ -105,7 +105,7 @@ class _Queue:
     return ready
 
   def put_back(self, photo: str) -> bool:
-    """Whether what failed may be half written, so that it is tried again."""
+    """Returns whether a failed file may be half written: it is tried again."""
     path, now = Path(photo), time.monotonic()
     _, since = self._seen.get(path, (None, 0.0))
     # The last try is at the end; whatever it says is true then.

@@ -10,7 +10,7 @@ from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import efficientnet, u2net
 from rmbg_jax.models.unet import UNet
 
-# How many stages the encoders have.
+# Number of stages of each encoder.
 ENCODER_STAGES = {
   'resnet50': 4,
   **dict.fromkeys(efficientnet.VARIANTS, len(efficientnet.FEATURES)),
@@ -34,8 +34,8 @@ def create_model(
     architecture: `name` (a key of `MODELS`) and the network's attributes,
       those of a part grouped under the part's name: `encoder.width` is the
       attribute `encoder_width`. Lists, as JSON has them, become tuples.
-    dtype: of the computation; not part of what a checkpoint stores.
-    remat: whether training computes features again instead of keeping them;
+    dtype: Type of the computation; checkpoints do not store it.
+    remat: Whether training computes features again instead of keeping them;
       not part of it either.
 
   Returns:

@@ -14,10 +14,10 @@ class DilatedBridge(nn.Module):
   convolution (the idea of ASPP, Chen et al., arXiv:1606.00915).
 
   Attributes:
-    filters: channels of every branch and of the output.
-    rates: the dilation of each branch, in pixels of the input features.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
+    filters: Channels of every branch and of the output.
+    rates: The dilation of each branch, in pixels of the input features.
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
   """
 
   filters: int

@@ -1,4 +1,4 @@
-"""Convolution that is fast on a CPU too, and so are its gradients.
+"""Convolves fast on a CPU too, gradients included.
 
 3x3 convolutions between many channels go through `winograd.py`. For the others,
 XLA computes the gradient of a convolution with respect to its kernel as another
@@ -57,7 +57,7 @@ def init_kernel(
 
 
 def is_for_cpu(platform: str) -> bool:
-  """Whether to take the algorithms for a CPU.
+  """Returns whether to use the algorithms for a CPU.
 
   Args:
     platform: 'cpu' or another; '' for the one that JAX runs on.
@@ -76,16 +76,16 @@ def convolve(
   platform: str = '',
   **options: Any,  # Passed on unread.
 ) -> Float[Array, 'b h2 w2 f']:
-  """`jax.lax.conv_general_dilated`, for `flax.linen.Conv` to call.
+  """Convolves as `jax.lax.conv_general_dilated`; for `flax.linen.Conv`.
 
   Args:
-    x: features.
-    kernel: of the convolution.
-    strides: of the convolution.
-    padding: of the convolution.
+    x: Features.
+    kernel: Kernel of the convolution.
+    strides: Strides in rows and columns, in pixels.
+    padding: Padding, as of `jax.lax.conv_general_dilated`.
     platform: 'cpu' or another to choose the algorithm for; '' for the one that
       JAX runs on.
-    **options: of `jax.lax.conv_general_dilated`.
+    **options: Other options of `jax.lax.conv_general_dilated`.
   """
   height, width = kernel.shape[:2]
   dilation = tuple(options.get('rhs_dilation') or (1, 1))
@@ -115,10 +115,10 @@ def choose_winograd(
   """Returns the m of `winograd.py` to convolve by on a CPU, 0 for none.
 
   Args:
-    height: of the features.
-    shape: of the kernel.
-    dtype: of the computation.
-    rate: of dilation.
+    height: Height of the features, in pixels.
+    shape: Shape (kh, kw, c, f) of the kernel.
+    dtype: Type of the computation.
+    rate: Dilation, in pixels.
   """
   suits = (
     shape[:2] == (3, 3)
@@ -136,9 +136,9 @@ def convolve_by_rows(
   padding: Padding,
   *,
   rhs_dilation: tuple[int, ...],
-  **options: Any,  # As of `convolve`.
+  **options: Any,  # As in `convolve`.
 ) -> Float[Array, 'b h w f']:
-  """`convolve` with stride 1 and 'SAME', a sum over the kernel's rows.
+  """Convolves with stride 1 and 'SAME', as a sum over the kernel's rows.
 
   Shorter sums round less, for some more time.
   """
@@ -187,7 +187,7 @@ def _kernel_gradient(
   dy: Float[Array, 'b h w f'],
   shape: tuple[int, ...],
 ) -> Float[Array, 'kh kw c f']:
-  """One matrix product per row of the kernel.
+  """Returns the kernel's gradient, by a matrix product for each of its rows.
 
   With x padded by half a kernel, dkernel[i, j] is the sum over all pixels of
   x[row + i, column + j] dy[row, column]. Side by side, the dy of a row's

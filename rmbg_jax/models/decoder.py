@@ -11,9 +11,9 @@ class ResidualBlock(nn.Module):
   """Two 3x3 convolutions beside a 1x1 shortcut, ReLU after the sum.
 
   Attributes:
-    filters: channels of the output.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
+    filters: Channels of the output.
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
   """
 
   filters: int
@@ -36,9 +36,9 @@ class DecoderBlock(nn.Module):
   """Doubles the resolution and merges the encoder's features of that size.
 
   Attributes:
-    filters: channels of the output.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
+    filters: Channels of the output.
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
   """
 
   filters: int
@@ -65,7 +65,7 @@ class Head(nn.Module):
   first gives the same numbers for a fraction of the work.
 
   Attributes:
-    factor: how many times coarser than the image the features are.
+    factor: Side of the image over that of the features.
   """
 
   factor: int

@@ -22,11 +22,11 @@ class Stage(NamedTuple):
   """Blocks of the same number of channels.
 
   Attributes:
-    blocks: how many; the first has the stride.
-    filters: channels of the output.
-    expansion: times as many channels as the input's are convolved.
-    kernel: side of the depthwise kernel.
-    stride: of the first block.
+    blocks: Number of blocks; the first has the stride.
+    filters: Channels of the output.
+    expansion: Times as many channels as the input's are convolved.
+    kernel: Side of the depthwise kernel.
+    stride: Stride of the first block, in pixels.
   """
 
   blocks: int
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
   stride: int
 
 
-# Of EfficientNet-Lite 0.
+# Stages of EfficientNet-Lite 0.
 _STAGES = (
   Stage(1, 16, 1, 3, 1),
   Stage(2, 24, 6, 3, 2),
@@ -47,7 +47,7 @@ _STAGES = (
   Stage(1, 320, 6, 3, 1),
 )
 _STEM_FILTERS = 32
-# Width and depth as multiples of those.
+# Width and depth of the variants, as multiples of those.
 VARIANTS = {
   'efficientnet_lite0': (1.0, 1.0),
   'efficientnet_lite1': (1.0, 1.1),
@@ -76,12 +76,12 @@ class InvertedBottleneck(nn.Module):
   """Expands by a 1x1, convolves each channel alone, projects by a 1x1.
 
   Attributes:
-    filters: channels of the output.
-    expansion: see `Stage`.
-    kernel: see `Stage`.
-    stride: of the depthwise convolution.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
+    filters: Channels of the output.
+    expansion: See `Stage`.
+    kernel: See `Stage`.
+    stride: Stride of the depthwise convolution, in pixels.
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
   """
 
   filters: int
@@ -117,10 +117,10 @@ class EfficientNetEncoder(nn.Module):
   """EfficientNet-Lite as a feature extractor.
 
   Attributes:
-    variant: a key of `VARIANTS`.
-    momentum: of the running batch statistics.
-    dtype: of the computation.
-    remat: whether a block's inner features are computed again for the gradient.
+    variant: A key of `VARIANTS`.
+    momentum: Momentum of the running batch statistics.
+    dtype: Type of the computation.
+    remat: Whether a block's inner features are computed again for the gradient.
   """
 
   variant: str = 'efficientnet_lite0'
@@ -139,10 +139,11 @@ class EfficientNetEncoder(nn.Module):
     """Computes features by name.
 
     Args:
-      images: preprocessed.
-      train: whether batch statistics are computed or the running ones used.
-      frozen_stages: how many stages use and keep the running ones all the same,
-        and pass no gradient. Each ends with a feature (`find_stage`).
+      images: Preprocessed.
+      train: Whether batch statistics are computed or the running ones used.
+      frozen_stages: Number of stages that use and keep the running statistics
+        all the same, and pass no gradient. Each ends with a feature
+        (`find_stage`).
 
     Returns:
       `stage1` (1/2), `stage2`, `stage3`, `stage5`, `stage7` (1/32).
@@ -185,7 +186,8 @@ def find_stage(child: str) -> int:
   """Returns the number, from 1, of the feature that a child contributes to.
 
   Args:
-    child: of the encoder: `conv1` and `bn1`, the stem, or `stage4_block1`.
+    child: Child of the encoder: `conv1` and `bn1`, the stem, or
+      `stage4_block1`.
   """
   number = int(child[5]) if child.startswith('stage') else 1
   return 1 + sum(number > last for last in FEATURES)

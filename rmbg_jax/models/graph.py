@@ -21,20 +21,20 @@ class Node(NamedTuple):
   """An operation and its result.
 
   Attributes:
-    name: of both. A convolution has that of its variables in the network.
+    name: Name of both. A convolution has that of its variables in the network.
     op: 'input', 'conv', 'depthwise' (a convolution of each channel alone),
       'relu', 'relu6', 'pool' (maximum), 'add', 'concat' (of channels) or
       'resize' (bilinear, half-pixel centres).
-    inputs: names of the nodes that it reads.
+    inputs: Names of the nodes that it reads.
     size: (height, width) of the result in pixels.
-    stride: of a convolution; pools have 2.
-    dilation: of a convolution.
-    kernel: of a pool, in pixels.
+    stride: Stride of a convolution, in pixels; pools have 2.
+    dilation: Dilation of a convolution, in pixels.
+    kernel: Side of the pooling window, in pixels.
     padding: ((top, bottom), (left, right)) pixels of a pool or a convolution;
       () pads a convolution by half of its (dilated) kernel.
-    norm: the batch normalisation behind a convolution; '' for none.
-    epsilon: of that.
-    accurate: whether the sums of a convolution should be short, to round less.
+    norm: The batch normalisation behind a convolution; '' for none.
+    epsilon: Epsilon of the batch normalisation.
+    accurate: Whether the sums of a convolution should be short, to round less.
   """
 
   name: str
@@ -54,8 +54,8 @@ class Graph:
   """Nodes in an order in which they can run.
 
   Attributes:
-    nodes: by name. The first is the preprocessed image.
-    outputs: names of the logits, as the network returns them.
+    nodes: Nodes by name. The first is the preprocessed image.
+    outputs: Names of the logits, as the network returns them.
   """
 
   def __init__(self, model: nn.Module, *, size: tuple[int, int]):
@@ -119,13 +119,13 @@ class Graph:
     """Adds a convolution padded as TensorFlow's 'SAME'.
 
     Args:
-      x: the node that it reads.
-      name: of the node.
-      kernel: its side in pixels.
-      stride: of the convolution.
-      depthwise: whether each channel is convolved alone.
-      norm: as of `Node`.
-      epsilon: as of `Node`.
+      x: The node that it reads.
+      name: Name of the node.
+      kernel: Its side in pixels.
+      stride: Stride of the convolution, in pixels.
+      depthwise: Whether each channel is convolved alone.
+      norm: Name of the batch normalisation behind it, '' for none.
+      epsilon: Epsilon of the batch normalisation.
     """
     size = self._shrink(x, stride)
     padding = []
@@ -194,7 +194,7 @@ def fold_conv(
 
   Args:
     variables: `params` and `batch_stats` of the network.
-    node: the convolution.
+    node: The convolution.
   """
   flat = traverse_util.flatten_dict(variables, sep='/')
   kernel, bias = (flat.get(key.format(node.name)) for key in layers.CONV_KEYS)

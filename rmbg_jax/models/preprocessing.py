@@ -17,7 +17,7 @@ class Preprocessing:
   Attributes:
     size: (height, width) in pixels that photos are stretched to.
     channels: 'rgb' or 'bgr', the order the network expects.
-    scale: pixel values in [0, 255] are divided by it first; 'maximum' for the
+    scale: Pixel values in [0, 255] are divided by it first; 'maximum' for the
       largest value of each image ...
     mean: ... then this is subtracted, one value per channel in that order ...
     std: ... and then divided by this.
@@ -63,10 +63,9 @@ class Preprocessing:
     return cls(**values)
 
 
-# By name: those that the published ImageNet weights were trained with, under
-# the names of the encoder or its dialects; that of U2-Net's authors; and the
-# one of the original project, which feeds BGR / 255 to an encoder trained on
-# something else.
+# By name: the ones of published ImageNet weights (named as the encoder or its
+# dialect), of U2-Net's authors, and of the Keras project, which feeds BGR / 255
+# to an encoder trained on other input.
 _NORMALIZATIONS: dict[str, dict[str, Any]] = {
   'keras': {
     'channels': 'bgr',

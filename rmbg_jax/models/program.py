@@ -1,4 +1,4 @@
-"""A network as prediction runs it: only what its last output needs.
+"""Runs a network for prediction: only what its last output needs.
 
 Against `model.apply`, normalisations are folded into the convolutions, kernels
 are transformed once and not at every call, and there is less to trace and to
@@ -28,9 +28,9 @@ class Program:
   """Computes a network's prediction for images of one size.
 
   Attributes:
-    weights: what `compute_logits` needs of the network's variables, NumPy
-      arrays by keys that say how they are prepared: programs of several sizes
-      may share one dictionary.
+    weights: Network's variables that `compute_logits` needs, NumPy arrays by
+      keys that say how they are prepared: programs of several sizes may share
+      one dictionary.
   """
 
   def __init__(
@@ -44,8 +44,8 @@ class Program:
     """Prepares the weights.
 
     Args:
-      model: the network.
-      variables: its `params` and `batch_stats`, NumPy arrays.
+      model: The network.
+      variables: Its `params` and `batch_stats`, NumPy arrays.
       size: (height, width) of the images.
       platform: 'cpu' or another to choose the algorithms for; '' for both, of
         which the compiler takes one.
@@ -80,8 +80,8 @@ class Program:
     """Returns float32 logits of preprocessed images.
 
     Args:
-      weights: this program's, wherever they are now.
-      images: of the program's size.
+      weights: This program's, wherever they are now.
+      images: Preprocessed images of the program's size.
     """
     results = {graph_lib.INPUT: images}
     for node in self._nodes[1:]:

@@ -26,14 +26,14 @@ class Bottleneck(nn.Module):
   """A bottleneck block: 1x1, 3x3 and 1x1 convolutions beside a shortcut.
 
   Attributes:
-    filters: channels of the first two convolutions; the output has four times
+    filters: Channels of the first two convolutions; the output has four times
       as many.
-    stride: the stride of the block.
-    project: whether the shortcut is a 1x1 convolution (first block of a
+    stride: The stride of the block.
+    project: Whether the shortcut is a 1x1 convolution (first block of a
       stage) or the identity.
-    stride_on_3x3: where the stride is applied (see the module's docstring).
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
+    stride_on_3x3: Whether the 3x3 has the stride (see the module's docstring).
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
   """
 
   filters: int
@@ -80,13 +80,13 @@ class ResNetEncoder(nn.Module):
   """ResNet without its last stage and classifier, as a feature extractor.
 
   Attributes:
-    stage_sizes: blocks in stages conv2, conv3, conv4; (3, 4, 6) is ResNet50.
-    width: channels of the stem; stage k works at width x 2^k and returns four
+    stage_sizes: Blocks in stages conv2, conv3, conv4; (3, 4, 6) is ResNet50.
+    width: Channels of the stem; stage k works at width x 2^k and returns four
       times that. 64 is ResNet50.
     dialect: 'keras' or 'torchvision', see the module's docstring.
-    momentum: of the running batch statistics.
-    dtype: of the computation.
-    remat: whether a block's inner features are computed again for the gradient.
+    momentum: Momentum of the running batch statistics.
+    dtype: Type of the computation.
+    remat: Whether a block's inner features are computed again for the gradient.
   """
 
   stage_sizes: tuple[int, ...] = (3, 4, 6)
@@ -107,10 +107,10 @@ class ResNetEncoder(nn.Module):
     """Computes features by name.
 
     Args:
-      images: preprocessed.
-      train: whether batch statistics are computed or the running ones used.
-      frozen_stages: how many stages use and keep the running ones all the same,
-        and pass no gradient. `conv1` is the first.
+      images: Preprocessed.
+      train: Whether batch statistics are computed or the running ones used.
+      frozen_stages: Number of stages that use and keep the running statistics
+        all the same, and pass no gradient. `conv1` is the first.
 
     Returns:
       `conv1` (1/2) to `conv4` (1/16).

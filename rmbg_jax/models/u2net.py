@@ -30,10 +30,10 @@ class ConvBlock(nn.Module):
   """A 3x3 convolution, a batch normalisation and a ReLU.
 
   Attributes:
-    filters: channels of the output.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
-    dilation: of the convolution, in pixels.
+    filters: Channels of the output.
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
+    dilation: Dilation of the convolution, in pixels.
   """
 
   filters: int
@@ -54,11 +54,11 @@ class RSU(nn.Module):
   """A residual U-block: a U-Net around which the input is added again.
 
   Attributes:
-    mid: channels inside.
-    filters: channels of the output.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
-    height: number of convolutions on the way down (RSU-7 to RSU-4), of which
+    mid: Channels inside.
+    filters: Channels of the output.
+    conv: Makes a convolution.
+    norm: Makes a batch normalisation.
+    height: Number of convolutions on the way down (RSU-7 to RSU-4), of which
       the last is dilated; 0 for RSU-4F, which keeps the resolution and dilates.
   """
 
@@ -106,10 +106,10 @@ class U2NetEncoder(nn.Module):
   """The six stages on the way down.
 
   Attributes:
-    mid: inner channels of each stage, fine to coarse.
-    filters: outer channels of each stage, fine to coarse.
-    conv: makes a convolution.
-    make_norm: gives what makes a stage's batch normalisations, from 1.
+    mid: Inner channels of each stage, fine to coarse.
+    filters: Outer channels of each stage, fine to coarse.
+    conv: Makes a convolution.
+    make_norm: Gives what makes a stage's batch normalisations, from 1.
     make_block: `RSU`, or what behaves as it.
   """
 
@@ -142,17 +142,17 @@ class U2Net(nn.Module):
   """U2-Net, by default at the paper's full width.
 
   Attributes:
-    encoder_mid: inner channels of the encoder's stages, fine to coarse.
-    encoder_filters: outer channels of the same.
-    decoder_mid: inner channels of the decoder's stages, coarse to fine.
-    decoder_filters: outer channels of the same.
-    freeze_norm: whether the batch normalisations use and keep their running
+    encoder_mid: Inner channels of the encoder's stages, fine to coarse.
+    encoder_filters: Outer channels of the same.
+    decoder_mid: Inner channels of the decoder's stages, coarse to fine.
+    decoder_filters: Outer channels of the same.
+    freeze_norm: Whether the batch normalisations use and keep their running
       statistics in training too. Weights whose normalisations are folded into
       the convolutions need it.
-    bn_momentum: of the running batch statistics.
-    dtype: of the computation, 'float32' or 'bfloat16'. Parameters, batch
+    bn_momentum: Momentum of the running batch statistics.
+    dtype: Type of the computation, 'float32' or 'bfloat16'. Parameters, batch
       statistics, heads and logits are float32 either way.
-    remat: whether a block's inner features are computed again for the gradient
+    remat: Whether a block's inner features are computed again for the gradient
       instead of kept: less memory for about a third more time.
   """
 
@@ -176,11 +176,11 @@ class U2Net(nn.Module):
     """Computes a logit map per decoder stage and the fused one.
 
     Args:
-      images: preprocessed images of any height and width.
-      train: whether batch statistics are computed (and updated, if
+      images: Preprocessed images of any height and width.
+      train: Whether batch statistics are computed (and updated, if
         `batch_stats` is mutable) or the running ones used.
-      frozen_stages: how many of the encoder's stages use and keep their running
-        statistics in training too, and pass no gradient.
+      frozen_stages: Number of the encoder's stages that use and keep their
+        running statistics in training too, and pass no gradient.
 
     Returns:
       Float32 logit maps, coarse to fine (the paper's S6 to S1), then the fused

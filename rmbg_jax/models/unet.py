@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from data_pipelines.io.errors import UserError
 from rmbg_jax.models import bridge, decoder, efficientnet, layers, resnet
 
-# Keras' defaults, which the original uses outside of its ResNet50.
+# Keras' defaults, which the Keras project uses outside of ResNet50.
 DECODER_EPSILON = 1e-3
 ENCODERS = ('resnet50', *efficientnet.VARIANTS)
 
@@ -18,18 +18,19 @@ class UNet(nn.Module):
 
   Attributes:
     encoder_name: 'resnet50', or a variant of `efficientnet.py`.
-    encoder_dialect: of ResNet50, 'keras' or 'torchvision' (see `resnet.py`).
-    encoder_stage_sizes: of ResNet50, blocks in its stages.
-    encoder_width: of ResNet50, channels of its stem.
-    bridge_filters: channels of the bridge.
-    bridge_rates: dilation of each branch of the bridge.
-    decoder_filters: channels of each decoder block, coarse to fine. A block
+    encoder_dialect: Dialect of ResNet50, 'keras' or 'torchvision' (see
+      `resnet.py`).
+    encoder_stage_sizes: Numbers of blocks in ResNet50's stages.
+    encoder_width: Number of channels of ResNet50's stem.
+    bridge_filters: Channels of the bridge.
+    bridge_rates: Dilation of each branch of the bridge.
+    decoder_filters: Channels of each decoder block, coarse to fine. A block
       doubles the resolution; its skip connection is the encoder's next finer
       feature, and after the last of them the image.
-    bn_momentum: of the running batch statistics.
-    dtype: of the computation, 'float32' or 'bfloat16'. Parameters, batch
+    bn_momentum: Momentum of the running batch statistics.
+    dtype: Type of the computation, 'float32' or 'bfloat16'. Parameters, batch
       statistics, heads and logits are float32 either way.
-    remat: whether a block's inner features are computed again for the gradient
+    remat: Whether a block's inner features are computed again for the gradient
       instead of kept: less memory for about a third more time.
   """
 
@@ -55,12 +56,12 @@ class UNet(nn.Module):
     """Computes one logit map per decoder block.
 
     Args:
-      images: preprocessed images, height and width multiples of 16 for
+      images: Preprocessed images, height and width multiples of 16 for
         ResNet50, of 32 for EfficientNet.
-      train: whether batch statistics are computed (and updated, if
+      train: Whether batch statistics are computed (and updated, if
         `batch_stats` is mutable) or the running ones used.
-      frozen_stages: how many of the encoder's stages use and keep their running
-        statistics in training too, and pass no gradient.
+      frozen_stages: Number of the encoder's stages that use and keep their
+        running statistics in training too, and pass no gradient.
 
     Returns:
       Float32 logit maps, one per decoder block, coarse to fine. The last is

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# By m: the transforms of input rows, kernel rows and (transposed) output rows,
-# the paper's B^T, G and A^T. m = 1 is the definition itself.
+# Transforms of input, kernel and (transposed) output rows by m, the paper's
+# B^T, G and A^T. m = 1 is plain convolution.
 _TRANSFORMS = {
   1: (
     ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -88,7 +88,7 @@ def convolve_transformed(
   matrices: Sequence[Float[Array | np.ndarray, 'c f3']],
   rate: int,
 ) -> Float[Array, 'b h w f']:
-  """`convolve` by what `transform_kernel` has made of a kernel, with any m."""
+  """Convolves by a kernel that `transform_kernel` returned, with any m."""
   m = len(matrices) - 2
   at = _TRANSFORMS[m][2]
   b, h, w, _ = x.shape
@@ -123,7 +123,7 @@ convolve.defvjp(_forward, _backward)
 def _kernel_gradient(
   x: Float[Array, 'b h w c'], dy: Float[Array, 'b h w f'], rate: int
 ) -> Float[Array, '3 3 c f']:
-  """The transposed algorithm: one product per transformed row here too."""
+  """Returns the kernel's gradient, by one product per transformed row."""
   m = choose_m(x.shape[1], rate)
   _, g, at = _TRANSFORMS[m]
   b, h, w, c = x.shape

@@ -1,4 +1,4 @@
-"""From a configuration to the batches of a training."""
+"""Makes a training's batches from its configuration."""
 
 import hashlib
 import json
@@ -36,11 +36,11 @@ class Inputs(NamedTuple):
   """The data that a training reads.
 
   Attributes:
-    training: the pairs to train on.
-    validation: the pairs to validate on.
-    train_batches: what is trained on.
-    eval_batches: one pass over the validation pairs, to be walked repeatedly.
-    steps_per_epoch: training steps per epoch.
+    training: The pairs to train on.
+    validation: The pairs to validate on.
+    train_batches: Endless iterator of the batches to train on.
+    eval_batches: One pass over the validation pairs, to be walked repeatedly.
+    steps_per_epoch: Training steps per epoch.
   """
 
   training: Sequence[records.Pair]

@@ -26,10 +26,10 @@ class Reporter:
     """Reads what is there.
 
     Args:
-      workdir: of the training.
-      first_epoch: the first that is to be written.
-      tensorboard: whether to write for TensorBoard.
-      active: whether to write at all; of several processes, one does.
+      workdir: Working directory of the training.
+      first_epoch: The first that is to be written.
+      tensorboard: Whether to write for TensorBoard.
+      active: Whether to write at all; of several processes, one does.
     """
     self._workdir = workdir
     self._active = active
@@ -42,7 +42,7 @@ class Reporter:
     if active and tensorboard:
       import tensorboardX  # Needed by nothing else.
 
-      # What an interrupted run wrote of epochs to be repeated is hidden.
+      # Hides what an interrupted run wrote of epochs that are repeated.
       self._board = tensorboardX.SummaryWriter(
         str(workdir / 'tensorboard'), purge_step=first_epoch
       )

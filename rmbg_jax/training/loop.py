@@ -43,9 +43,9 @@ def train_and_evaluate(
   """Trains the network that a configuration describes.
 
   Args:
-    config: as `configs/default.py` has it.
-    workdir: for checkpoints, logs and pictures. A training found there goes on
-      where it stopped.
+    config: Configuration with the keys of `configs/default.py`.
+    workdir: Folder for checkpoints, logs and pictures. A training found there
+      goes on where it stopped.
 
   Returns:
     The last epoch's row of the log.
@@ -98,19 +98,19 @@ class Training:
   """A training under way: what it works with, and where it stands.
 
   Attributes:
-    config: of the training; nothing in it is 'auto' any more.
-    components: made of the configuration.
-    mesh: the devices.
-    train_step: see `step.make_train_step`.
-    eval_step: see `validation.make_eval_step`.
-    predict_step: see `validation.make_predict_step`.
-    store: of the checkpoints.
-    stop_request: whether to stop.
-    reporter: writes logs and pictures.
-    profiler: records some steps.
-    training_data: sources that the network has seen when the training ends.
-    train_state: after the last step taken.
-    position: of that state in the training.
+    config: Configuration of the training, without 'auto'.
+    components: Made of the configuration.
+    mesh: The devices.
+    train_step: See `step.make_train_step`.
+    eval_step: See `validation.make_eval_step`.
+    predict_step: See `validation.make_predict_step`.
+    store: Store of the checkpoints.
+    stop_request: Whether to stop.
+    reporter: Writes logs and pictures.
+    profiler: Records some steps.
+    training_data: Sources that the network has seen when the training ends.
+    train_state: State after the last step taken.
+    position: Position of that state in the training.
   """
 
   config: ml_collections.ConfigDict
@@ -214,9 +214,9 @@ class Training:
     """Writes the epoch's row of the log, and its picture where one is due.
 
     Args:
-      report: what `train_epoch` returned.
-      scores: what `evaluate` returned.
-      seconds: that both took.
+      report: Values that `train_epoch` returned.
+      scores: Values that `evaluate` returned.
+      seconds: Duration of both, in seconds.
     """
     epoch, steps = self.position.epoch, self.components.data.steps_per_epoch
     self.reporter.write(
@@ -260,7 +260,7 @@ class Training:
     )
 
   def is_stopped_between_epochs(self) -> bool:
-    """Whether to stop here, with epochs left."""
+    """Returns whether to stop here, with epochs left."""
     steps = self.position.epoch * self.components.data.steps_per_epoch
     asked = self.stop_request.reached(steps)
     return asked and self.position.epoch < self.config.train.epochs
@@ -383,7 +383,7 @@ def _prepare(
 
 
 def _is_main() -> bool:
-  """Whether this process is the one of several that prints and writes."""
+  """Returns whether this process is the one that prints and writes."""
   return jax.process_index() == 0
 
 

@@ -33,7 +33,7 @@ _PYRAMID_LEVELS = 4  # As often as sizes, multiples of 16, can be halved.
 
 
 def compute_bce(logits: Maps, alpha: Maps) -> PerImage:
-  """Returns the mean binary cross-entropy: the original's loss."""
+  """Returns the mean binary cross-entropy: the Keras project's loss."""
   return jnp.mean(_bce(logits, alpha), axis=_PIXELS)
 
 
@@ -156,12 +156,12 @@ def compute_loss(
   """Returns the weighted sum of losses, averaged over the outputs.
 
   Args:
-    outputs: the network's logits, coarse to fine.
-    alpha: the truth in [0, 1].
-    weights: weight of each loss by its name in `LOSSES`; those with weight 0
+    outputs: The network's logits, coarse to fine.
+    alpha: The truth in [0, 1].
+    weights: Weight of each loss by its name in `LOSSES`; those with weight 0
       are not computed. `{'bce': 1.0}` with equal output weights is the
       original's loss.
-    output_weights: of each output; the average is taken with them.
+    output_weights: Weight of each output in the average.
 
   Raises:
     UserError: if there are not as many output weights as outputs.

@@ -20,7 +20,7 @@ from rmbg_jax import runtime
 from rmbg_jax.models import convolution
 from rmbg_jax.training import setup, state
 
-# What may be 'auto'; the value that the step is tried with first.
+# Keys that may be 'auto', with the value to try first.
 KEYS = {'model.remat': False, 'optimizer.accumulation': 1}
 # Evaluation, batches that are read ahead and what cannot be packed tightly take
 # the rest.
@@ -40,8 +40,8 @@ def take_chosen(
   """Returns a configuration with a checkpoint's choices where it has 'auto'.
 
   Args:
-    config: of the training.
-    saved: the configuration in the checkpoint's description.
+    config: Configuration of the training.
+    saved: The configuration in the checkpoint's description.
   """
   chosen = {}
   for key in _find_open(config):
@@ -60,9 +60,9 @@ def choose(
   as few as will do. Each try compiles the step.
 
   Args:
-    config: of the training.
-    components: of that.
-    mesh: the devices.
+    config: Configuration of the training.
+    components: Components that the loop works with, of this configuration.
+    mesh: The devices.
 
   Raises:
     UserError: if nothing that may be chosen fits, naming the keys to change.
@@ -119,10 +119,10 @@ def search(
   """Returns the first (remat, accumulation) that fits, and what it takes.
 
   Args:
-    measure: what a step takes; every call compiles it.
-    remats: values to try, in this order.
-    counts: parts to compute a batch in, ascending.
-    limit: bytes that there are.
+    measure: Function that returns what a step takes; every call compiles it.
+    remats: Values to try, in this order.
+    counts: Parts to compute a batch in, ascending.
+    limit: Bytes that there are.
 
   Returns:
     None where nothing fits, and then the bytes of the last one that was tried.
@@ -133,7 +133,7 @@ def search(
       return (remat, counts[0]), needed
   index = 1
   while index < len(counts):
-    # Even if all of it were shared out, so many parts would be needed.
+    # So many parts are needed even if all memory divides among them.
     least = counts[index - 1] * needed / limit if needed is not None else 0
     while index < len(counts) - 1 and counts[index] < least:
       index += 1
@@ -230,7 +230,7 @@ def _find_host_memory() -> int | None:
 
 
 def naming_keys(config: ml_collections.ConfigDict) -> Any:
-  """`runtime.naming_remedies` for a training."""
+  """Has errors of used up memory name a training's keys to change."""
   height, width = config.data.size
   return runtime.naming_remedies(
     f'It is too little for config.data.batch_size={config.data.batch_size} at '

@@ -14,8 +14,8 @@ class Mean:
   """A running mean over images.
 
   Attributes:
-    total: sum of the values.
-    count: number of values.
+    total: Sum of the values.
+    count: Number of values.
   """
 
   total: Float[Array, '']

@@ -18,12 +18,12 @@ class MonitorSettings:
   """Thresholds for lowering the learning rate and for ending the training.
 
   Attributes:
-    patience: epochs without an improvement of `min_delta` after which the
+    patience: Epochs without an improvement of `min_delta` after which the
       learning rate is multiplied by `factor`; 0 for never.
-    factor: see there.
-    min_delta: smallest decrease of the loss that the plateau takes for one.
-    min_learning_rate: the rate does not fall below it.
-    stop_patience: epochs without any improvement after which the training
+    factor: See there.
+    min_delta: Smallest decrease of the loss that the plateau takes for one.
+    min_learning_rate: The rate does not fall below it.
+    stop_patience: Epochs without any improvement after which the training
       ends; 0 for never.
   """
 
@@ -39,12 +39,12 @@ class MonitorState:
   """The state of the callbacks; part of every checkpoint.
 
   Attributes:
-    learning_rate: for the next epoch.
-    plateau_best: the lowest loss, as the plateau sees it.
-    plateau_wait: epochs since.
-    best: the lowest loss.
-    stop_wait: epochs since.
-    improved: whether the last epoch is the best one so far.
+    learning_rate: Learning rate of the next epoch.
+    plateau_best: The lowest loss, as the plateau sees it.
+    plateau_wait: Epochs since.
+    best: The lowest loss.
+    stop_wait: Epochs since.
+    improved: Whether the last epoch is the best one so far.
   """
 
   learning_rate: float
@@ -99,5 +99,5 @@ def step_monitor(
 
 
 def is_over(state: MonitorState, settings: MonitorSettings) -> bool:
-  """Whether there has been no improvement for too long."""
+  """Returns whether there has been no improvement for too long."""
   return 0 < settings.stop_patience <= state.stop_wait

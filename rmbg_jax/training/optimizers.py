@@ -29,10 +29,10 @@ def make_schedule(
 
   Args:
     schedule: 'constant', 'plateau', or 'cosine' (down to 0 at the last step).
-    learning_rate: the highest rate.
-    warmup_steps: steps of linear increase before it (`check_config` has it 0
+    learning_rate: The highest rate.
+    warmup_steps: Steps of linear increase before it (`check_config` has it 0
       with 'plateau').
-    total_steps: length of the training.
+    total_steps: Length of the training.
 
   Raises:
     UserError: for an unknown schedule.
@@ -66,11 +66,11 @@ def make_optimizer(
   The learning rate is an argument of each `update`, `learning_rate`.
 
   Args:
-    weight_decay: of AdamW, for kernels: a bias, or what a normalisation
-      multiplies with and adds, is not drawn to 0. 0 for Adam.
-    clip_norm: largest global norm of a gradient, 0 for none.
-    encoder_rate: the encoder's learning rate as a share of the others'.
-    is_frozen: whether a child of the encoder, by its name, does not move; then
+    weight_decay: Weight decay of AdamW, 0 for Adam. It draws kernels to 0, not
+      biases or the scales and offsets of normalisations.
+    clip_norm: Largest global norm of a gradient, 0 for none.
+    encoder_rate: The encoder's learning rate as a share of the others'.
+    is_frozen: Whether a child of the encoder, by its name, does not move; then
       nothing is kept for it.
   """
   # All parts are always there, so that switching one on or off leaves the

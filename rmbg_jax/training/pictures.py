@@ -15,8 +15,8 @@ def make_grid(
 
   Args:
     images: RGB in [0, 255].
-    alpha: the truth in [0, 255].
-    outputs: probabilities in [0, 1], coarse to fine.
+    alpha: The truth in [0, 255].
+    outputs: Probabilities in [0, 1], coarse to fine.
   """
   columns = [images, np.repeat(alpha, 3, axis=-1)]
   for probs in outputs:

@@ -19,13 +19,13 @@ class Profiler:
     self._running = False
 
   def before(self, step: int) -> None:
-    """To be called before a step is dispatched."""
+    """Starts the profile where it is due; call it before dispatching a step."""
     if self._first <= step <= self._last and not self._running:
       jax.profiler.start_trace(self._directory)
       self._running = True
 
   def after(self, step: int, results: jax.Array) -> None:
-    """To be called with a step's results, which the last one waits for."""
+    """Ends the profile after its last step, once that has results."""
     if self._running and step >= self._last:
       jax.block_until_ready(results)
       self.close()

@@ -1,4 +1,4 @@
-"""Saves where a training stands, and goes on with it where that may be done."""
+"""Saves the position of a training and resumes it."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ CHANGEABLE = (
   'config.data.buffer',
   'config.data.device.cache_dir',
 )
-# What checkpoints that do not name a setting were made with.
+# Values of settings that older checkpoints do not name.
 _BEFORE = {
   'architecture.encoder.name': 'resnet50',
   'config.model.encoder.name': 'resnet50',
@@ -36,12 +36,12 @@ class Position:
   """A point in a training, as its checkpoint stores it.
 
   Attributes:
-    epoch: the epoch that comes next or is under way, from 0.
-    step: steps of it that are done.
-    loss: sum of their losses.
-    iterator: state of the data iterator after the last batch used, None at
+    epoch: The epoch that comes next or is under way, from 0.
+    step: Steps of it that are done.
+    loss: Sum of their losses.
+    iterator: State of the data iterator after the last batch used, None at
       the very beginning.
-    monitor: state of the epoch monitor.
+    monitor: State of the epoch monitor.
   """
 
   epoch: int = 0
@@ -66,8 +66,8 @@ def check_compatible(saved: JsonObject, wanted: JsonObject) -> None:
   """Refuses to go on with a checkpoint under other settings.
 
   Args:
-    saved: the checkpoint's description.
-    wanted: that of the configuration.
+    saved: The checkpoint's description.
+    wanted: Description of the configuration asked for.
 
   Raises:
     UserError: listing every setting that differs and may not.
@@ -146,7 +146,7 @@ def _to_trees(state: TrainState) -> dict[str, Any]:
 
 
 def _has_rate(saved: Any) -> bool:
-  """Whether the learning rate is in a checkpoint's optimiser state.
+  """Returns whether a checkpoint's optimiser state has the learning rate.
 
   Older ones have it there, by `optax.inject_hyperparams`, which puts it around
   everything else.

@@ -41,7 +41,7 @@ _SHARES = {
   'optimizer.plateau.factor': '(0, 1)',
   'optimizer.ema_decay': '[0, 1)',
 }
-# What it must be, and what may be said instead.
+# Check of the value if it is not 'auto', and what it may be in words.
 _OR_AUTO = {
   'model.remat': (lambda value: isinstance(value, bool), 'True, False'),
   'optimizer.accumulation': (
@@ -74,8 +74,8 @@ def check_config(config: ConfigDict) -> None:
   """Checks what can be checked without data, weights or devices.
 
   Args:
-    config: as `configs/default.py` has it. Keys that it lacks are not checked:
-      not every network has every one.
+    config: Configuration with the keys of `configs/default.py`. Keys that it
+      lacks are not checked: not every network has every one.
 
   Raises:
     UserError: naming every key whose value cannot be, the value, and what it

@@ -30,15 +30,16 @@ class Components(NamedTuple):
   """The objects that the loop works with.
 
   Attributes:
-    model: the network.
-    preprocessing: of its input.
-    data: what is read.
-    optimizer: of the network's parameters.
-    schedule: the learning rate by step; with a plateau, the first one.
-    loss_options: the keyword arguments `loss_weights` and `output_weights` of
+    model: The network.
+    preprocessing: Preprocessing of the network's input.
+    data: Training and validation data.
+    optimizer: Optimiser of the network's parameters.
+    schedule: The learning rate by step; with a plateau, the first one.
+    loss_options: The keyword arguments `loss_weights` and `output_weights` of
       the steps.
-    monitor_settings: when the rate falls and when the training ends.
-    description: what every checkpoint says of itself but the position.
+    monitor_settings: Settings for when the rate falls and when the training
+      ends.
+    description: Description in every checkpoint, without the position.
   """
 
   model: nn.Module
@@ -162,10 +163,10 @@ def create_train_state(
   """Returns the state before the first step, replicated over the mesh.
 
   Args:
-    config: says where the first weights come from.
-    components: of the same configuration.
-    mesh: the devices.
-    resumed: whether a checkpoint will replace all numbers, so that any do.
+    config: Says where the first weights come from.
+    components: Components made of the same configuration.
+    mesh: The devices.
+    resumed: Whether a checkpoint will replace all numbers, so that any do.
 
   Raises:
     FileNotFoundError: if weights are missing.

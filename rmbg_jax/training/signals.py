@@ -1,4 +1,4 @@
-"""Ending a training on request, at the same step on every host."""
+"""Ends a training on request, at the same step on every host."""
 
 import contextlib
 import signal
@@ -21,7 +21,7 @@ class StopRequest(contextlib.AbstractContextManager):
   too, with steps of its own, so that a training can miss it.)
 
   Attributes:
-    signum: the signal that was received, SIGTERM if it was another process.
+    signum: The signal that was received, SIGTERM if it was another process.
   """
 
   def __init__(self):
@@ -42,7 +42,7 @@ class StopRequest(contextlib.AbstractContextManager):
     self._previous = {}
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after this step; every process gets the same answer.
+    """Returns whether to stop after this step, the same in every process.
 
     Every process must ask after every step.
     """

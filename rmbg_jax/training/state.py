@@ -23,11 +23,11 @@ class TrainState:
   """Everything a training step reads and writes.
 
   Attributes:
-    step: number of steps taken, an int32 scalar.
-    params: the network's parameters, float32.
-    batch_stats: running batch statistics, float32.
-    opt_state: the optimiser's state.
-    ema: exponential moving averages of `params` and `batch_stats`, or None.
+    step: Number of steps taken, an int32 scalar.
+    params: The network's parameters, float32.
+    batch_stats: Running batch statistics, float32.
+    opt_state: The optimiser's state.
+    ema: Exponential moving averages of `params` and `batch_stats`, or None.
   """
 
   step: Any  # An array, its shape or its sharding, as in all fields.
@@ -113,9 +113,9 @@ def create_train_state(
 
   Args:
     variables: `params` and `batch_stats`.
-    optimizer: decides the shape of the optimiser's state.
-    mesh: the devices.
-    use_ema: whether to keep moving averages.
+    optimizer: Decides the shape of the optimiser's state.
+    mesh: The devices.
+    use_ema: Whether to keep moving averages.
   """
 
   def create(variables):

@@ -13,7 +13,7 @@ from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, state
 
-# What a step says of itself; one array, so that reading it is one transfer.
+# Figures of a step, as one array, so that reading them is one transfer.
 METRICS = ('loss', 'grad_norm', 'param_norm', 'update_norm')
 Metrics = Float[Array, '4']
 TrainStep = Callable[
@@ -46,20 +46,19 @@ def make_train_step(
   batch statistics are those of the whole global batch.
 
   Args:
-    model: the network.
-    optimizer: of its parameters; its `update` gets `learning_rate`.
-    preprocessing: of its input.
-    loss_weights: see `losses.compute_loss`.
-    output_weights: see `losses.compute_loss`.
-    frozen_stages: how many of the encoder's stages, and their statistics, stay
-      as they are; the optimiser must leave them alone as well.
-    accumulation: parts that a batch is computed in, one after the other, to
+    model: The network.
+    optimizer: Optimiser of its parameters; its `update` gets `learning_rate`.
+    preprocessing: Preprocessing of its input.
+    loss_weights: See `losses.compute_loss`.
+    output_weights: See `losses.compute_loss`.
+    frozen_stages: Number of the encoder's stages that stay as they are,
+      statistics included; the optimiser must leave them alone as well.
+    accumulation: Parts that a batch is computed in, one after the other, to
       save memory. The gradient is that of the whole batch, but for the batch
       statistics, which are those of each part.
-    ema_decay: of the moving averages, which the state must have, or 0. In the
-      first steps the decay is (1 + step) / (10 + step), as long as that is
-      lower.
-    deterministic: whether a GPU must give the same bits every time.
+    ema_decay: Decay of the moving averages, which the state must have, or 0. In
+      the first steps it is (1 + step) / (10 + step), as long as that is lower.
+    deterministic: Whether a GPU must give the same bits every time.
   """
 
   def compute_loss(params, batch_stats, batch, total_weight):

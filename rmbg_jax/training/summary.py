@@ -9,7 +9,7 @@ def summarize(model: nn.Module, *, size: tuple[int, int]) -> str:
   """Returns a table of the network's parts, without computing anything.
 
   Args:
-    model: an image-to-logits network of this project.
+    model: An image-to-logits network of this project.
     size: (height, width) of the input in pixels.
 
   Returns:

@@ -1,1 +1,1 @@
-"""The page: `service.py` works on files, `page.py` is what is seen of it."""
+"""Serves the page: `service.py` does the work, `page.py` shows it."""

@@ -1,4 +1,4 @@
-"""One HTTP call for one photo: the routes beside the page.
+"""Answers HTTP calls, one photo each: the routes beside the page.
 
 `POST /api/remove` is the project's own call, `POST /v1.0/removebg` that of
 remove.bg (`removebg.py`). Both work on the page's service, within its limits.
@@ -62,15 +62,15 @@ def make_api(
   """Returns the application with all routes but the page's.
 
   Args:
-    service: that does the work.
-    keys: one of which a call must have in X-Api-Key; none: nobody is asked.
-    queue: requests that may wait; another is answered by 429.
+    service: Service that does the work.
+    keys: One of which a call must have in X-Api-Key; none: nobody is asked.
+    queue: Requests that may wait; another is answered by 429.
   """
   api = fastapi.FastAPI(
     title='RMBG-U2NET for JAX',
     version=rmbg_jax.__version__,
     description='Cuts out a photo in one call.',
-    docs_url=None,  # Its page would be fetched from elsewhere.
+    docs_url=None,  # Its page would load scripts from elsewhere.
     redoc_url=None,
   )
   door = admission.Door(service, keys, queue)
@@ -236,7 +236,7 @@ def read_content(value: object, name: str, limits: service_lib.Limits) -> bytes:
       raise _too_large(size, limits)
     return value.file.read()
   if isinstance(value, str):
-    text = value.partition('base64,')[2] or value  # Of a data address.
+    text = value.partition('base64,')[2] or value  # A data address.
     if len(text) * 3 // 4 > limits.bytes + 2:
       raise _too_large(len(text) * 3 // 4, limits)
     try:

@@ -43,9 +43,9 @@ def describe_body(
   """Returns the OpenAPI description of a body.
 
   Args:
-    options: its fields.
-    files: beside them, by name, and whether JSON can have them as base64.
-    required: which of the files must be there.
+    options: Its fields.
+    files: File fields by name, with whether JSON can have each as base64.
+    required: Name of the file that must be there.
   """
   fields = options.model_json_schema()['properties']
   sent = {name: {'type': 'string', 'format': 'binary'} for name in files}

@@ -161,7 +161,7 @@ class _Results:
           'Download all (zip)', elem_id='archive'
         )
       with gr.Accordion('All files', open=False), gr.Row():
-        # What is in no component, Gradio does not delete when it is old.
+        # Gradio deletes old files only if a component holds them.
         self._images = gr.File(label='Results', interactive=False)
         self._masks = gr.File(label='Masks', interactive=False)
     self._done = gr.State([])
@@ -233,7 +233,7 @@ def _add_interface(
     photos,
     background,
     colour,
-    picture=None,  # So that clients may leave it out.
+    picture=None,  # Clients may leave it out.
     edges='',
     checkpoint='',
     kind='',
@@ -340,13 +340,13 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
     message = html.escape(str(error), quote=False)
     raise gr.Error(message, print_exception=False) from error
   except OSError as error:
-    # Of the server's disk; its text has a path, which is nobody's business.
+    # The error's own text has a path of the server, not for visitors.
     message = f'The server cannot do it now: {error.strerror}.'
     raise gr.Error(message) from error
 
 
 def _show_one(result: service_lib.Result) -> tuple[Any, ...]:
-  """The values of slider, mask and download button."""
+  """Returns the values of slider, mask and download button."""
   return (
     (str(result.shown), str(result.image)),
     str(result.mask),

@@ -1,4 +1,4 @@
-"""What a call that cannot be done is answered with, and checks of fields."""
+"""Defines the answers to calls that cannot be done, and checks of fields."""
 
 from collections.abc import Mapping
 from typing import TypeVar

@@ -122,9 +122,9 @@ class Result:
   """The response to a client.
 
   Attributes:
-    content: of the file.
-    form: of `MEDIA_TYPES`.
-    kind: of photo, as it was asked for.
+    content: Content of the file.
+    form: Format of the file, one of `MEDIA_TYPES`.
+    kind: Kind of photo that was asked for.
     size: (width, height) of the result.
     box: (left, top, width, height) of the subject in it.
   """
@@ -137,7 +137,7 @@ class Result:
 
   @property
   def media_type(self) -> str:
-    """Of the content."""
+    """Media type of the content."""
     return MEDIA_TYPES[self.form]
 
   @property
@@ -178,10 +178,10 @@ def cut_out(
   """Returns what the options ask for.
 
   Args:
-    photo: the photo.
-    options: what to do with it.
-    picture: for the background, RGB; None for none.
-    find_alpha: computes a photo's alpha (h, w) in [0, 1].
+    photo: The photo.
+    options: Options of the request.
+    picture: Background picture in RGB, None for none.
+    find_alpha: Computes a photo's alpha (h, w) in [0, 1].
 
   Raises:
     problems.ProblemError: if an option is wrong, or there is no foreground.

@@ -22,11 +22,11 @@ from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.inference import report as report_lib
 
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
-# What may be asked for; 'cutout' is a composite where there is a background.
+# Kinds on offer; 'cutout' is a composite where there is a background.
 KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
 # Requests that are worked on at once; each uses all cores.
 AT_ONCE = 2
-# How long results are there to be downloaded.
+# Lifetime of results that wait for their download.
 KEPT_SECONDS = 3600
 
 # Files that browsers show; of others they get a JPEG of at most this side.
@@ -44,9 +44,10 @@ class Limits:
   """Limits on one request.
 
   Attributes:
-    pixels: of a photo or a background; more are refused before decoding.
-    megabytes: of a file, 10^6 bytes each.
-    files: photos at once.
+    pixels: Most pixels of a photo or a background; more are refused before
+      decoding.
+    megabytes: Largest size of a file, in units of 10^6 bytes.
+    files: Photos at once.
   """
 
   pixels: int = 50_000_000
@@ -64,12 +65,12 @@ class Options:
   """Options for cutting out photos.
 
   Attributes:
-    checkpoint: one of those that the service offers.
-    background: one of `BACKGROUNDS`.
+    checkpoint: One of those that the service offers.
+    background: One of `BACKGROUNDS`.
     colour: '#rrggbb', of the background 'colour'.
-    picture: an image file, of the background 'picture'.
-    edges: one of `refinement.METHODS`.
-    kind: one of `KINDS`; only the first has a background.
+    picture: An image file, of the background 'picture'.
+    edges: One of `refinement.METHODS`.
+    kind: One of `KINDS`; only the first has a background.
   """
 
   checkpoint: str
@@ -85,14 +86,14 @@ class Result:
   """A photo that was cut out.
 
   Attributes:
-    name: of the photo, as it was uploaded.
-    shown: an image file of the photo that browsers can show.
-    image: the cut-out, the foreground before another background, or what else
+    name: Name of the uploaded photo.
+    shown: An image file of the photo that browsers can show.
+    image: The cut-out, the foreground before another background, or what else
       was asked for; a PNG.
-    mask: alpha as an 8-bit grey PNG.
-    width: of all of them, in pixels.
-    height: of all of them, in pixels.
-    notes: what of the photo could not be kept.
+    mask: Alpha as an 8-bit grey PNG.
+    width: Width of all files, in pixels.
+    height: Height of all files, in pixels.
+    notes: Sentences about what could not be kept of the photo.
   """
 
   name: str
@@ -109,8 +110,9 @@ class Answer:
   """The outcome of a request.
 
   Attributes:
-    results: of the photos that were cut out, in the order of the request.
-    failures: of each other photo a sentence that begins with its name.
+    results: Photos that were cut out, in the order of the request.
+    failures: Sentences about the other photos, each beginning with the photo's
+      name.
   """
 
   results: tuple[Result, ...]
@@ -121,9 +123,9 @@ class Service:
   """Cuts out uploaded photos. Its methods may be called from many threads.
 
   Attributes:
-    checkpoints: what may be asked for, the default first.
-    limits: what a request may ask for.
-    pool: where single requests are worked on.
+    checkpoints: Names of the checkpoints on offer, the default first.
+    limits: Limits on a request.
+    pool: Thread pool that works on single requests.
   """
 
   def __init__(
@@ -132,10 +134,10 @@ class Service:
     """Loads the first checkpoint and compiles its network.
 
     Args:
-      checkpoints: as `load_model` takes them; all but the first are loaded
-        when they are first asked for.
-      limits: what a request may ask for.
-      folder: for results, in a new folder for each request.
+      checkpoints: Checkpoints on offer, as `load_model` takes them; all but the
+        first are loaded when first asked for.
+      limits: Limits on a request.
+      folder: Folder for results, with a new folder for each request.
 
     Raises:
       MissingFileError: if there is nothing at the first one's path.
@@ -163,9 +165,9 @@ class Service:
     """Cuts out photos; one's trouble does not touch the others.
 
     Args:
-      uploads: the photos' files.
-      options: what to do with all of them.
-      report_progress: called, in this thread, as photos are done.
+      uploads: The photos' files.
+      options: Options for all of them.
+      report_progress: Called, in this thread, as photos are done.
 
     Raises:
       UserError: if the request as a whole cannot be done, and why.
@@ -329,7 +331,7 @@ class Service:
     finally:
       with self._cleaning:
         self._at_work.discard(folder)
-        # It is kept from now on, not from the request's beginning.
+        # The lifetime begins now, not with the request.
         with contextlib.suppress(OSError):
           os.utime(folder)
 
@@ -395,7 +397,7 @@ def name_uploads(names: Sequence[str]) -> list[str]:
   """Returns file names that are safe to write and differ from each other.
 
   Args:
-    names: whatever the uploads were called.
+    names: Whatever the uploads were called.
   """
   taken, safe = set(), []
   for name in names:

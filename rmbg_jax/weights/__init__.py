@@ -1,1 +1,1 @@
-"""Loading trained networks and foreign weights. Start at `load.py`."""
+"""Loads trained networks and foreign weights. Start at `load.py`."""

@@ -18,8 +18,8 @@ from data_pipelines.io import errors
 from rmbg_jax.weights import download, hub, release, u2net_onnx
 
 _NOT_STATED = 'none stated'
-# Of the pictures that the shipped weights were trained on, as their publishers
-# state them; docs/model_card.md says who they are.
+# Terms of the shipped weights' training data, as its publishers state them;
+# docs/model_card.md names them.
 _DATA_TERMS = {
   'butterfly': 'MIT',
   'caltech101': 'CC BY 4.0 by its publisher',
@@ -38,17 +38,17 @@ class Checkpoint:
   """A network that can be asked for by name.
 
   Attributes:
-    name: what `--checkpoint` and `load_model` take.
+    name: Name that `--checkpoint` and `load_model` take.
     origin: 'shipped', 'cached' or 'downloadable'.
-    location: the file's path, or the address that it is downloaded from.
-    size: of the file in bytes.
+    location: The file's path, or the address that it is downloaded from.
+    size: Size of the file in bytes.
     checksum: 'sha256:HEX' or 'md5:HEX'.
-    architecture: of the network, in words.
-    parameters: how many numbers it has, batch statistics included.
+    architecture: Description of the network in words.
+    parameters: Number of parameters, batch statistics included.
     input_size: (height, width) in pixels that photos are stretched to.
-    training_data: the terms of each source; empty if nothing is stated.
-    terms: of the weights.
-    scores: of each set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
+    training_data: The terms of each source; empty if nothing is stated.
+    terms: Terms of the weights.
+    scores: Scores by set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
       nothing was measured.
   """
 
@@ -65,14 +65,14 @@ class Checkpoint:
   scores: Mapping[str, Mapping[str, float]]
 
 
-# Of the files in `u2net_onnx.PUBLISHED`: bytes, parameters, data, scores.
+# Bytes, parameters, data and scores of files in `u2net_onnx.PUBLISHED`.
 _U2NETS = {
   'u2net': (175_997_641, 44_009_869, {'DUTS-TR': _NOT_STATED}, {}),
   'u2netp': (
     4_574_861,
     1_131_181,
     {'DUTS-TR': _NOT_STATED},
-    # As its authors stretch masks; docs/model_card.md.
+    # With stretched masks; docs/model_card.md.
     {'val': {'iou': 0.757, 'mae': 0.083}},
   ),
   'u2net_human_seg': (

@@ -27,7 +27,7 @@ _policies = ocp.training.preservation_policies
 
 
 def has_checkpoints(workdir: Path) -> bool:
-  """Whether training has saved anything in this working directory."""
+  """Returns whether a training has saved anything in a working directory."""
   directory = workdir / _SUBDIRECTORY
   return directory.is_dir() and any(
     entry.name.isdigit() for entry in directory.iterdir()
@@ -40,8 +40,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
   Saving runs in the background; leaving the context waits for it.
 
   Attributes:
-    workdir: of the training.
-    writable: whether this process trains there. Only then may it clear away
+    workdir: Working directory of the training.
+    writable: Whether this process trains there. Only then may it clear away
       the half-written checkpoint of a training that was killed: a reader must
       not, because that training may be running.
   """
@@ -108,8 +108,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
     Args:
       trees: 'model', which `restore_model` reads, and others, of arrays.
-      step: of the training, which names the checkpoint.
-      metrics: the evaluation's, with `val_loss`, or None for a state between
+      step: Step of the training, which names the checkpoint.
+      metrics: The evaluation's, with `val_loss`, or None for a state between
         two evaluations, which can be the latest but not the best.
       description: JSON-compatible; `read_description` returns it.
 
@@ -162,7 +162,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
   def restore(
     self,
-    trees: Mapping[str, Any],  # As `save` takes them.
+    trees: Mapping[str, Any],  # As for `save`.
     *,
     step: int,
     partial: bool = False,
@@ -170,9 +170,9 @@ class CheckpointStore(contextlib.AbstractContextManager):
     """Returns saved trees, laid out over the devices as `trees` are.
 
     Args:
-      trees: arrays in the structure of what was saved.
-      step: which checkpoint.
-      partial: whether more may have been saved than `trees` have.
+      trees: Arrays in the structure of what was saved.
+      step: Step of the checkpoint.
+      partial: Whether more may have been saved than `trees` have.
 
     Raises:
       UserError: if the checkpoint is of another network or optimiser.
@@ -196,8 +196,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
     Works on any device, whatever the checkpoint was saved on.
 
     Args:
-      variables: a tree of that structure, for its shapes.
-      step: which checkpoint.
+      variables: A tree of that structure, for its shapes.
+      step: Step of the checkpoint.
     """
     abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), variables)
     return self._checkpointer.load_checkpointables(step, {'model': abstract})[

@@ -36,7 +36,7 @@ def local_path(url: str) -> Path:
 
 
 def is_present(url: str) -> bool:
-  """Whether there is a local copy of a published file."""
+  """Returns whether there is a local copy of a published file."""
   try:
     return local_path(url).exists()
   except (errors.UserError, OSError):
@@ -49,9 +49,9 @@ def fetch(url: str, *, checksum: str, flag: str) -> Path:
   Of several processes, one downloads and the others wait for it.
 
   Args:
-    url: the publisher's address; its last part names the local copy.
+    url: The publisher's address; its last part names the local copy.
     checksum: 'md5:HEX' or 'sha256:HEX'.
-    flag: the flag that takes a local path instead, for the errors.
+    flag: The flag that takes a local path instead, for the errors.
 
   Raises:
     MissingFileError: if the file cannot be downloaded, or is not the published

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from data_pipelines.io import errors
 
 PREFIX = 'hf://'
-# What an address without a file means, as elsewhere on the hub.
+# File of an address without one, as elsewhere on the hub.
 DEFAULT_FILE = 'model.safetensors'
 # None of these can run code when it is read; pickles can.
 SUFFIXES = ('.safetensors', '.h5', '.hdf5', '.onnx')
@@ -29,8 +29,8 @@ class Address(NamedTuple):
 
   Attributes:
     repository: OWNER/NAME.
-    revision: a branch, a tag or a commit; None for the default branch.
-    file: its path in the repository.
+    revision: A branch, a tag or a commit; None for the default branch.
+    file: Its path in the repository.
   """
 
   repository: str
@@ -71,7 +71,7 @@ def fetch(text: str) -> Path:
   the content is held against the checksum that the hub states.
 
   Args:
-    text: an address, as `parse_address` takes it.
+    text: An address, as `parse_address` takes it.
 
   Raises:
     MissingFileError: if it cannot be downloaded, and why.
@@ -128,7 +128,7 @@ def import_hub(text: str):
       f'{text}: the hub needs one more package: pip install huggingface_hub, '
       "or pip install -e '.[hub]' in a checkout."
     ) from error
-  for client in ('httpx', 'httpx2'):  # Each request would be a line.
+  for client in ('httpx', 'httpx2'):  # They log a line per request.
     logging.getLogger(client).setLevel(logging.WARNING)
   return huggingface_hub
 

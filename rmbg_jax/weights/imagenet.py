@@ -1,4 +1,4 @@
-"""Starting an encoder from ImageNet weights."""
+"""Starts an encoder from ImageNet weights."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ PUBLISHED = {
   ),
 }
 
-# By a file's ending, for ResNet50.
+# Readers for ResNet50 by the file's ending.
 _READERS = {
   '.h5': ('keras', keras_h5.load_encoder),
   '.safetensors': ('torchvision', pytorch_encoders.load_resnet),

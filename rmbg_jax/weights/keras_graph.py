@@ -1,4 +1,4 @@
-"""Finding the original network's layers in a Keras file.
+"""Finds the layers of the Keras project's network in a file.
 
 The encoder's layers have fixed names. All others are numbered by Keras in the
 order in which the process made them (`conv2d_17`), which depends on what else
@@ -33,15 +33,15 @@ class Graph:
           self.consumers[source].append(name)
 
   def kind(self, name: str) -> str:
-    """The class of a layer."""
+    """Returns the class of a layer."""
     return self.layers[name]['class_name']
 
   def option(self, name: str, key: str) -> Any:
-    """A setting of a layer."""
+    """Returns a setting of a layer."""
     return self.layers[name]['config'][key]
 
   def input_size(self) -> tuple[int, int] | None:
-    """(height, width) of the input in pixels, if they are fixed."""
+    """Returns the input's (height, width) in pixels, if they are fixed."""
     for name in self.layers:
       if self.kind(name) == 'InputLayer':
         config = self.layers[name]['config']
@@ -50,7 +50,7 @@ class Graph:
     return None
 
   def convs_after(self, name: str) -> list[str]:
-    """The convolutions that read a layer, through layers without weights."""
+    """Returns convolutions that read a layer, even through weightless ones."""
     found = []
     for consumer in self.consumers[name]:
       if self.kind(consumer) == 'Conv2D':
@@ -65,7 +65,7 @@ class Graph:
     return list(dict.fromkeys(found))
 
   def conv_after(self, name: str, *, kernel: int, head: bool = False) -> str:
-    """The one convolution of that kernel size; a head has one filter."""
+    """Returns the one convolution of a kernel size; a head has one filter."""
     return _only(
       [
         conv
@@ -77,7 +77,7 @@ class Graph:
     )
 
   def norm_after(self, conv: str) -> str:
-    """The normalisation that reads a convolution."""
+    """Returns the normalisation that reads a convolution."""
     return _only(
       [
         consumer
@@ -94,7 +94,7 @@ def find_by_graph(
   """Returns Keras' name of each layer after the encoder, and the rates.
 
   Raises:
-    LookupError: if the graph is not the original network's.
+    LookupError: if the graph is not that network's.
   """
   if encoder_out not in graph.layers:
     raise LookupError(f'no layer {encoder_out}')
@@ -150,7 +150,7 @@ def find_by_rank(
 ) -> dict[str, str]:
   """Returns Keras' name of each layer after the encoder, without a graph.
 
-  Relies on the original's order: three dilated convolutions, the 1x1 that
+  Relies on the Keras project's order: three dilated convolutions, the 1x1 that
   mixes them, then three convolutions per block, of which the 1x1 is the
   shortcut; each is followed by a normalisation. Heads have one filter.
 

@@ -1,4 +1,4 @@
-"""Reading Keras HDF5 files, with h5py alone.
+"""Reads Keras HDF5 files, with h5py alone.
 
 Three layouts hold the original network or its encoder:
 
@@ -27,7 +27,7 @@ from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
 
-# What Keras calls the weights of `layers.CONV_KEYS` and `NORM_KEYS`.
+# Keras' names of the weights in `layers.CONV_KEYS` and `NORM_KEYS`.
 CONV_PARTS = ('kernel', 'bias')
 NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # The last stage and the classifier, which the encoder does without.
@@ -48,7 +48,7 @@ def read_model(path: Path) -> matching.ForeignModel:
   if not stage_sizes:
     raise errors.UserError(
       f'{path}: no ResNet50 encoder found (no layer conv1_conv and '
-      'conv2_block1_1_conv). Only models of the original project load.'
+      'conv2_block1_1_conv). Only models of the Keras project load.'
     )
   preprocess = [
     tensors.pop(f'{keras_preprocess.LAYER}/{part}', None) for part in CONV_PARTS
@@ -70,7 +70,7 @@ def read_model(path: Path) -> matching.ForeignModel:
       momentum = graph.option(layers['bridge/bn_out'], 'momentum')
   except LookupError as error:
     raise errors.UserError(
-      f'{path}: not the original network ({error.args[0]}). If this file holds '
+      f"{path}: not the Keras project's network ({error.args[0]}). If it holds "
       'only ImageNet weights, pass it as --config.model.encoder.weights.'
     ) from error
   # Without biases the encoder is torchvision's: only an exported file has that.
@@ -99,7 +99,7 @@ def read_model(path: Path) -> matching.ForeignModel:
     'bn_momentum': momentum,
   }
   description = attributes.get(release.DESCRIPTION, {})
-  description.pop('interface', None)  # Of the file, not of the network.
+  description.pop('interface', None)  # It describes the file, not the network.
   try:
     preprocessing = _find_preprocessing(
       *preprocess, description.get('preprocessing'), size=size
@@ -119,8 +119,8 @@ def load_encoder(
   Args:
     encoder: `params` and `batch_stats` of a `ResNetEncoder` in the keras
       dialect, for their shapes.
-    path: weights of `keras.applications.ResNet50`, with or without its top.
-    stage_sizes: of the encoder.
+    path: Weights of `keras.applications.ResNet50`, with or without its top.
+    stage_sizes: Numbers of blocks in the encoder's stages.
 
   Raises:
     UserError: if the file does not hold exactly these weights.
@@ -134,7 +134,7 @@ def encoder_layer_name(path: str) -> str:
   """Returns `keras.applications.ResNet50`'s name of an encoder's layer.
 
   Args:
-    path: such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
+    path: Such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
   """
   block, _, part = path.rpartition('/')
   kind = part.rstrip('0123456789')
@@ -227,7 +227,7 @@ def _find_preprocessing(
   *,
   size: tuple[int, int],
 ) -> Preprocessing:
-  """Returns that of the layer `preprocess`, or the original's without one."""
+  """Returns that of the layer `preprocess`, BGR / 255 without one."""
   if (
     kernel is None or bias is None
   ):  # The original feeds BGR / 255 to the network.

@@ -1,6 +1,6 @@
 """The layer `preprocess` of exported Keras files.
 
-Whoever uses the original project's model feeds it BGR / 255. A fixed 1x1
+Whoever uses the Keras project's model feeds it BGR / 255. A fixed 1x1
 convolution behind the input turns that into what the network was trained with.
 """
 
@@ -40,8 +40,8 @@ def read_layer(
   """Returns the preprocessing that a layer does, with a scale of 255.
 
   Args:
-    kernel: as of `make_layer`, from a file.
-    bias: as of `make_layer`, from a file.
+    kernel: Kernel from a file, as `make_layer` makes it.
+    bias: Bias from a file, as `make_layer` makes it.
     size: (height, width) of the input in pixels.
 
   Raises:

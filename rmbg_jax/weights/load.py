@@ -1,4 +1,4 @@
-"""One way to load a trained network, whatever it is stored as."""
+"""Loads a trained network, whatever it is stored as."""
 
 import dataclasses
 import hashlib
@@ -36,10 +36,10 @@ class LoadedModel:
   """A network that is ready to be applied.
 
   Attributes:
-    model: the network; `model.apply(variables, images)` gives logits.
+    model: The network; `model.apply(variables, images)` gives logits.
     variables: `params` and `batch_stats`, float32 NumPy arrays.
-    preprocessing: what the network expects of an image.
-    description: what the file says of itself.
+    preprocessing: Preprocessing that the network expects of an image.
+    description: Description in the file.
   """
 
   model: nn.Module
@@ -67,14 +67,14 @@ def load_model(
   """Loads a network with its weights and its preprocessing.
 
   Args:
-    path: the working directory of a training, of which the best checkpoint is
+    path: The working directory of a training, of which the best checkpoint is
       taken (`@latest` or `@STEP` behind it takes another); a release
-      `.safetensors`; a Keras `model.h5` of the original project; an `.onnx`
+      `.safetensors`; a Keras `model.h5` of the Keras project; an `.onnx`
       file of U2-Net; one of these three on the Hugging Face hub,
       `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
       come with the project, 'released' for the default one, or 'u2net',
       'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a path.)
-    dtype: of the computation, 'float32' or 'bfloat16'.
+    dtype: Type of the computation, 'float32' or 'bfloat16'.
 
   Raises:
     MissingFileError: if there is nothing at the path.
@@ -106,8 +106,8 @@ def check_exists(path: str | os.PathLike) -> None:
   """Checks that there is something at the path, without loading it.
 
   Args:
-    path: as `load_model` takes it; the names are not looked for, nor is what
-      is on the hub.
+    path: Path that `load_model` takes; names of checkpoints and files on the
+      hub are not looked for.
 
   Raises:
     MissingFileError: if there is nothing.
@@ -127,8 +127,8 @@ def load_variables(path: str | os.PathLike, model: nn.Module) -> Variables:
   """Returns another network's weights for this one, to start a training from.
 
   Args:
-    path: as `load_model` takes it.
-    model: the network that is to be trained.
+    path: Path or name that `load_model` takes.
+    model: The network that is to be trained.
 
   Returns:
     `params` and `batch_stats`, float32 NumPy arrays.

@@ -1,4 +1,4 @@
-"""Putting foreign tensors into a network's variables, complete or not at all.
+"""Puts foreign tensors into a network's variables, all or none.
 
 Variables are addressed by flat keys such as
 `params/encoder/conv2_block1/conv1/kernel`.
@@ -24,11 +24,11 @@ class ForeignModel:
   """The content of another framework's file, in this project's terms.
 
   Attributes:
-    architecture: for `models.create_model`.
-    preprocessing: what the network expects of an image.
-    tensors: the weights by the file's names.
-    names: the file's name of each flat key of the network's variables.
-    description: what the file says of itself.
+    architecture: Description for `models.create_model`.
+    preprocessing: Preprocessing that the network expects of an image.
+    tensors: The weights by the file's names.
+    names: The file's name of each flat key of the network's variables.
+    description: Description in the file.
   """
 
   architecture: dict[str, Any]
@@ -64,11 +64,11 @@ def assign(
   """Returns the tensors in the structure of the variables.
 
   Args:
-    variables: nested `params` and `batch_stats`, for their shapes.
-    tensors: the foreign tensors by their own names, in this project's layout
+    variables: Nested `params` and `batch_stats`, for their shapes.
+    tensors: The foreign tensors by their own names, in this project's layout
       (convolution kernels h, w, in, out).
-    names: the foreign name of each flat key.
-    source: the file, for the error.
+    names: The foreign name of each flat key.
+    source: The file, for the error.
 
   Raises:
     UserError: listing by name all tensors that are missing, unexpected or of

@@ -67,8 +67,8 @@ def load_resnet(
   Args:
     encoder: `params` and `batch_stats` of a `ResNetEncoder` in the torchvision
       dialect, for their shapes.
-    path: a state dict of torchvision's `resnet50`.
-    stage_sizes: of the encoder.
+    path: A state dict of torchvision's `resnet50`.
+    stage_sizes: Numbers of blocks in the encoder's stages.
 
   Raises:
     UserError: if the file is not such a state dict.
@@ -87,8 +87,8 @@ def load_efficientnet(
   Args:
     encoder: `params` and `batch_stats` of an `EfficientNetEncoder`, for their
       shapes.
-    path: a state dict of the port.
-    variant: of the encoder.
+    path: A state dict of the port.
+    variant: Name of the EfficientNet-Lite.
 
   Raises:
     UserError: if the file is not such a state dict.
@@ -116,7 +116,7 @@ def _load(
 
 
 def _find_torchvision(pair: tuple[str, str]) -> tuple[str, str]:
-  """`conv2_block1/conv3` is `layer1.0.conv3`; number 0 is `downsample`."""
+  """Maps `conv2_block1/conv3` to `layer1.0.conv3`, number 0 to `downsample`."""
   conv = pair[0]
   if '/' not in conv:
     return 'conv1', 'bn1'

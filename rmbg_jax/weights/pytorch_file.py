@@ -61,9 +61,9 @@ class _Storage(NamedTuple):
   """Names the values that tensors are views of.
 
   Attributes:
-    key: the storage's name in the file.
-    dtype: of a value.
-    count: of values.
+    key: The storage's name in the file.
+    dtype: Type of a value.
+    count: Number of values.
   """
 
   key: str
@@ -75,7 +75,7 @@ class _Tensor(NamedTuple):
   storage: _Storage
   offset: int
   shape: tuple[int, ...]
-  strides: tuple[int, ...]  # In values.
+  strides: tuple[int, ...]  # Counted in values, not bytes.
 
 
 # Counts batches for PyTorch; nothing here reads it.
@@ -88,7 +88,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
   Convolution kernels (out, in, h, w) become (h, w, in, out).
 
   Args:
-    path: a state dict, `.safetensors` or `.pth`; in a `.pth`, one under the key
+    path: A state dict, `.safetensors` or `.pth`; in a `.pth`, one under the key
       `state_dict` of a larger checkpoint is found too.
 
   Raises:
@@ -225,7 +225,7 @@ class _Unpickler(pickle.Unpickler):
   """Admits ordered dictionaries and tensors.
 
   Attributes:
-    storages: those that were named so far, by key.
+    storages: Those that were named so far, by key.
   """
 
   def __init__(self, file: io.BufferedIOBase):

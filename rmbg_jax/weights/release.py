@@ -31,7 +31,7 @@ def find_released(name: str) -> Path:
   """Returns the path of weights that come with the project.
 
   Args:
-    name: one of `RELEASED`, or 'released' for the default.
+    name: One of `RELEASED`, or 'released' for the default.
   """
   stem = RELEASED[0] if name == 'released' else name
   return Path(__file__).parent / 'released' / f'{stem}.safetensors'
@@ -47,11 +47,11 @@ def save_release(
   """Writes a release file, atomically.
 
   Args:
-    path: ending in `.safetensors`.
+    path: Ending in `.safetensors`.
     variables: `params` and `batch_stats`.
     description: JSON-compatible, with `architecture` and `preprocessing`.
-    dtype: of the stored parameters. Batch statistics stay float32: a variance
-      can be beyond float16, and they are few.
+    dtype: Type of the stored parameters. Batch statistics stay float32: a
+      variance can be beyond float16, and they are few.
   """
   flat = traverse_util.flatten_dict(variables, sep='/')
   tensors = {
@@ -74,9 +74,9 @@ def describe(
   """Returns what a release of a loaded network says of itself.
 
   Args:
-    description: as the network was loaded with.
-    preprocessing: of the network.
-    **statements: whatever else is to be said (data, scores, terms), JSON-
+    description: Description that the network was loaded with.
+    preprocessing: Preprocessing of the network.
+    **statements: Whatever else is to be said (data, scores, terms), JSON-
       compatible.
   """
   kept = {
@@ -84,7 +84,7 @@ def describe(
     'preprocessing': preprocessing.to_dict(),
     **statements,
   }
-  # Of use to the training alone, on the machine that it ran on.
+  # Useful only to the training, on its own machine.
   for key in ('position', 'data'):
     kept.pop(key, None)
   if 'config' in kept:

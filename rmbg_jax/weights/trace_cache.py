@@ -26,8 +26,8 @@ def keep(make: Callable[[], bytes], *parts: object) -> bytes:
   changed without a new number.
 
   Args:
-    make: called where nothing is kept.
-    *parts: all that its result depends on besides, told apart by their texts.
+    make: Called where nothing is kept.
+    *parts: All that its result depends on besides, told apart by their texts.
   """
   folder = _config.jax_compilation_cache_dir
   if not folder:
@@ -57,9 +57,9 @@ def keep_program(
   """Returns a function, jitted; it is not traced where it is kept.
 
   Args:
-    function: to be called on one device.
-    arguments: arrays or their shapes, a tuple.
-    *parts: all that the function depends on besides.
+    function: Function that is called on one device.
+    arguments: Arrays or their shapes, a tuple.
+    *parts: All that the function depends on besides.
   """
   if not _config.jax_compilation_cache_dir:
     return jax.jit(function)

@@ -1,4 +1,4 @@
-"""Reading U2-Net and U2-Net-p from ONNX files, the published ones by name.
+"""Reads U2-Net and U2-Net-p from ONNX files, the published ones by name.
 
 PyTorch's exporter writes the convolutions in the order in which the authors'
 code runs them, and gives most weights no name but a number. So convolutions are
@@ -24,7 +24,7 @@ from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.weights import download, matching, release
 
-# As converted by rembg; its release lists the MD5 of its files.
+# Converted by rembg, whose release lists the MD5 of its files.
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
 PUBLISHED = {
   'u2net': (
@@ -54,7 +54,7 @@ def find_published(name: str) -> Path:
   """Returns the local copy of a published file, downloading it at need.
 
   Args:
-    name: a key of `PUBLISHED`.
+    name: A key of `PUBLISHED`.
 
   Raises:
     MissingFileError: if it cannot be downloaded.
@@ -214,7 +214,7 @@ def _norm_parts(
   conv: _Conv, tensors: Mapping[str, np.ndarray], filters: int
 ) -> dict[str, np.ndarray]:
   """Returns scale, bias, mean and variance of what follows a convolution."""
-  if not conv.norm:  # Folded: one that changes nothing.
+  if not conv.norm:  # Folded: an identity.
     values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)
     return {
       f'{conv.weight} (folded {part})': np.full(filters, value, np.float32)

@@ -103,7 +103,7 @@ class _Names(http.server.BaseHTTPRequestHandler):
   count = 0
   photo = b''
 
-  def log_message(self, *_: object):
+  def log_message(self, *_: object) -> None:
     """Says nothing."""
 
   def do_GET(self):  # noqa: N802 (The library's name for it.)

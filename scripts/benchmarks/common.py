@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: the machine, timing, processes, photos, networks.
+"""Helps the benchmarks: the machine, timing, processes, photos, networks.
 
 It imports little: what a benchmark measures may be an import.
 """
@@ -67,8 +67,8 @@ def run_side(
 
   Args:
     module: `__spec__.name` of the benchmark.
-    *flags: that name the side.
-    environment: added to this process's.
+    *flags: Flags that name the side.
+    environment: Added to this process's.
 
   Returns:
     What came of it; `read_result` has what the process measured.

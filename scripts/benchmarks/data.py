@@ -1,4 +1,4 @@
-"""Times reading data: the loader, bare decoding, and the original's pipeline.
+"""Times reading data: the loader, bare decoding, the Keras project's pipeline.
 
 ```bash
 python -m scripts.benchmarks.data
@@ -7,7 +7,7 @@ python -m scripts.benchmarks.data
 Needs requirements-dev.txt. Photos of about 1000x1000 pixels become 512x512 in
 batches of 16. Every side runs in processes of its own, in turn, `--rounds`
 times; printed are the medians of images per second. The original's pipeline is
-tf.data with OpenCV through `numpy_function`: as the original writes it, one
+tf.data with OpenCV through `numpy_function`: as that project writes it, one
 image after the other, and with parallel calls, which it does not use.
 """
 
@@ -133,7 +133,7 @@ def measure_iterator(
 def make_original(
   pairs: Sequence[records.Pair], parallel: bool
 ) -> Iterator[object]:
-  """Returns the original's pipeline, with its ranges put right."""
+  """Returns the Keras project's pipeline, with its ranges put right."""
   import cv2
   import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Size, speed and agreement of a network's exported formats.
+"""Measures size, speed and agreement of a network's exported formats.
 
 ```bash
 python -m scripts.benchmarks.export --checkpoints=released,lite

@@ -8,7 +8,7 @@ python -m scripts.benchmarks.predict --cases=released --u2netp=u2netp.onnx
 network: the original network at 512x512, one image at a time, here and in
   Keras/TensorFlow with the same weights, in turn; the masks' difference.
 folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
-  `rmbg_jax.predict` and by the original notebook's loop.
+  `rmbg_jax.predict` and by the Keras notebook's loop.
 released: the networks of `--checkpoints`, at their own size, and U2-Net-p in
   onnxruntime at 320; `u2netp` among them is the same file in both.
 memory: the peak of a process that does 200 photos, and one that does 2,000,
@@ -92,7 +92,7 @@ def measure_folder(folder: Path) -> None:
   jobs = listing.list_jobs(str(folder / 'photos'))
 
   def run_notebook():
-    # What the original's notebook does with each photo.
+    # What the Keras project's notebook does with each photo.
     (folder / 'notebook').mkdir(exist_ok=True)
     for job in jobs:
       photo = cv2.imread(str(job.photo))

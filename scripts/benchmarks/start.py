@@ -46,8 +46,8 @@ def time_process(command: list[str], cache: Path) -> tuple[float, float]:
   """Returns the seconds of a process, by the clock and of the processor.
 
   Args:
-    command: to run.
-    cache: the user's cache folder for it.
+    command: Command to run, with its arguments.
+    cache: The user's cache folder for it.
   """
   environment = {**os.environ, 'XDG_CACHE_HOME': str(cache)}
   environment.pop('JAX_COMPILATION_CACHE_DIR', None)

@@ -15,13 +15,13 @@ def build_original(
   bridge: int = 1024,
   decoder: tuple[int, ...] = (512, 256, 128, 64),
 ) -> Model:
-  """The original network as a Keras model, its four outputs concatenated.
+  """Builds the Keras project's network, its four outputs concatenated.
 
   Args:
     keras: `keras` or `tf_keras`.
     size: (height, width) of the input.
-    bridge: filters of the bridge.
-    decoder: filters of each decoder block.
+    bridge: Filters of the bridge.
+    decoder: Filters of each decoder block.
   """
   layers = keras.layers
   inputs = layers.Input((*size, 3))
@@ -111,7 +111,7 @@ def randomize(
 
 
 def build_torchvision_resnet(keras: types.ModuleType) -> Model:
-  """Torchvision's ResNet50 rebuilt from Keras layers; features conv1 to conv4.
+  """Builds torchvision's ResNet50 of Keras layers; features conv1 to conv4.
 
   Explicit padding everywhere, no biases, epsilon 1e-5, stride on the 3x3.
   """
@@ -153,7 +153,7 @@ def build_torchvision_resnet(keras: types.ModuleType) -> Model:
 
 
 def torchvision_state_dict(model: Model) -> dict[str, np.ndarray]:
-  """The weights of `build_torchvision_resnet` as torchvision stores them."""
+  """Returns the weights of that model as torchvision stores them."""
   tensors = {}
   for layer in model.layers:
     weights = layer.get_weights()

@@ -20,8 +20,8 @@ class Network(nn.Module):
     """Takes over a network's weights and batch statistics.
 
     Args:
-      graph: of the network.
-      variables: its `params` and `batch_stats`.
+      graph: Operations of the network.
+      variables: Its `params` and `batch_stats`.
     """
     super().__init__()
     flat = traverse_util.flatten_dict(variables, sep='/')

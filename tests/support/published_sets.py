@@ -16,7 +16,7 @@ def make_p3m(
   test: int = 2,
   size: tuple[int, int] = (40, 32),
 ) -> None:
-  """Soft 8-bit mattes."""
+  """Makes P3M's folders, with soft 8-bit mattes."""
   numbers = itertools.count()
   for place, images, count in (
     ('train', 'blurred_image', train),
@@ -75,7 +75,7 @@ def make_people(
 
 
 def _disc(size, number, *, softness):
-  """A disc whose place and size depend on the number; 0-255."""
+  """Draws a disc in [0, 255] whose place and size depend on the number."""
   width, height = size
   rng = np.random.default_rng(number)
   y, x = np.mgrid[:height, :width]
@@ -86,7 +86,7 @@ def _disc(size, number, *, softness):
 
 
 def _save(path, alpha, number):
-  """A photo in which the disc is bright, with texture of its own."""
+  """Saves a photo in which the disc is bright and textured."""
   path.parent.mkdir(parents=True, exist_ok=True)
   rng = np.random.default_rng([1, number])
   coarse = rng.integers(0, 128, (9, 9, 3), np.uint8)
