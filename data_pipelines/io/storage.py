@@ -303,7 +303,7 @@ def _open_store(scheme: str) -> Any:
   try:
     import fsspec
 
-    options = {'use_listings_cache': False}
+    options = {'use_listings_cache': False, 'skip_instance_cache': True}
     if scheme == 's3':
       options['config_kwargs'] = {'max_pool_connections': CONNECTIONS}
     return fsspec.filesystem(scheme, **options)

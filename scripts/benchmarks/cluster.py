@@ -133,6 +133,11 @@ class _Names(http.server.BaseHTTPRequestHandler):
     self.wfile.write(body)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+  def handle_error(self, *_):
+    """Says nothing of connections that end with the command."""
+
+
 def count_listed(output: Path) -> int:
   """Returns how many names are in the parts of a manifest."""
   import pyarrow.compute as pc
@@ -157,7 +162,7 @@ def measure_names(folder: Path, count: int) -> None:
   file = io.BytesIO()
   Image.new('RGB', (60, 40), 'grey').save(file, 'jpeg')
   _Names.count, _Names.photo = count, file.getvalue()
-  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Names)
+  server = _Server(('127.0.0.1', 0), _Names)
   threading.Thread(target=server.serve_forever, daemon=True).start()
   output = folder / 'names'
   with (folder / 'names.log').open('w+') as log:
@@ -189,10 +194,10 @@ def measure_names(folder: Path, count: int) -> None:
           last = time.time() - began
     status = Path(f'/proc/{process.pid}/status').read_text()
     peak = int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1e6
+    done = len(list(output.glob('mask/*.png')))
     process.send_signal(signal.SIGINT)
     process.wait()
   server.shutdown()
-  done = len(list(output.glob('mask/*.png')))
   print(
     f'{count:,} names: first result after {first:.1f} s, all listed after '
     f'{last:.0f} s, driver at most {peak:.2f} GB ({done} photos done by then)'
@@ -202,6 +207,8 @@ def measure_names(folder: Path, count: int) -> None:
 def main(argv: list[str]) -> None:
   """Runs the chosen cases."""
   common.begin(argv)
+  # Ignored in the background of a shell, and then by the command as well.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     if 'engines' in flags.FLAGS.cases:
