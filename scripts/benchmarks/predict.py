@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
+from PIL import Image
 
 from data_pipelines import cli
 from scripts.benchmarks import common
@@ -141,12 +142,15 @@ def measure_released(checkpoints: list[str], u2netp: str, repeats: int) -> None:
   name = session.get_inputs()[0].name
   inputs = np.zeros((1, 3, 320, 320), np.float32)
   calls = {'U2-Net-p': lambda: session.run(None, {name: inputs})}
+  pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+  photo = Image.fromarray(pixels)
   for checkpoint in checkpoints:
     loaded = load_model(checkpoint)
-    remover = BackgroundRemover(loaded)
-    size = loaded.preprocessing.size
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    calls[checkpoint] = functools.partial(remover.predict, image)
+    for views, scales in (('its views', None), ('one view', (1.0,))):
+      remover = BackgroundRemover(loaded, scales=scales)
+      calls[f'{checkpoint}, {views}'] = functools.partial(
+        remover.predict, remover.resize([photo])
+      )
   seconds = common.time_in_turn(calls, repeats)
   theirs = seconds.pop('U2-Net-p')
   for checkpoint, ours in seconds.items():

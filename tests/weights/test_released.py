@@ -49,6 +49,21 @@ def test_they_fit_their_configuration(name):
   load.load_variables(name, model)
 
 
+def test_the_default_looks_twice_where_nothing_else_is_asked_for():
+  height, width = load_model('small').preprocessing.size
+  for options, scale in (
+    ({}, 4 / 3),
+    ({'scales': (1.0,)}, 1),
+    ({'flip': True}, 1),
+  ):
+    remover = BackgroundRemover.from_checkpoint('released', **options)
+    seen = remover.resize([Image.new('RGB', (9, 9))])
+    assert seen.shape == (1, round(height * scale), round(width * scale), 3)
+  assert BackgroundRemover.from_checkpoint('lite').resize(
+    [Image.new('RGB', (9, 9))]
+  ).shape == (1, *load_model('lite').preprocessing.size, 3)
+
+
 @pytest.mark.parametrize('name', release.RELEASED)
 def test_they_cut_out_what_stands_before_a_background(name, rng):
   """A disc of another colour, anywhere: random weights would not find it."""

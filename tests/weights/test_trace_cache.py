@@ -64,13 +64,19 @@ def test_where_nothing_can_be_written_it_is_made(cache):
   assert len(calls) == 1
 
 
+def _make_remover(**options):
+  return remover.BackgroundRemover.from_checkpoint(
+    'small', scales=(1.0,), **options
+  )
+
+
 def test_a_second_remover_traces_nothing(cache, monkeypatch):
   """Alike, but for rounding, to what is traced without a folder."""
   monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:1])
   size = load.load_model('small').preprocessing.size
   image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-  first = remover.BackgroundRemover.from_checkpoint('small').predict(image)
-  flipped = remover.BackgroundRemover.from_checkpoint('small', flip=True)
+  first = _make_remover().predict(image)
+  flipped = _make_remover(flip=True)
   assert np.abs(flipped.predict(image) - first).max() > 1e-3
 
   def fail(*args, **kwargs):
@@ -79,8 +85,8 @@ def test_a_second_remover_traces_nothing(cache, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(program.Program, 'compute_logits', fail)
     patch.setattr(jax, 'eval_shape', fail)
-    again = remover.BackgroundRemover.from_checkpoint('small').predict(image)
+    again = _make_remover().predict(image)
   np.testing.assert_array_equal(again, first)
   jax.config.update('jax_compilation_cache_dir', None)
-  plain = remover.BackgroundRemover.from_checkpoint('small').predict(image)
+  plain = _make_remover().predict(image)
   np.testing.assert_allclose(plain, first, atol=1e-5)
