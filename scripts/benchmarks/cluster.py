@@ -134,7 +134,7 @@ class _Names(http.server.BaseHTTPRequestHandler):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-  def handle_error(self, *_):
+  def handle_error(self, *_: object) -> None:
     """Says nothing of connections that end with the command."""
 
 
