@@ -458,7 +458,7 @@ class _Manifest(datasource.Datasource):
 
   def get_read_tasks(
     self, parallelism: int, *args: object, **kwargs: object
-  ) -> list[datasource.ReadTask]:
+  ) -> list[Any]:  # Of `ReadTask`, whose hints beartype warns of.
     """Returns the one task that follows the manifest."""
     output, run_name = self._output, self._run_name
     metadata = block_lib.BlockMetadata(

@@ -17,12 +17,12 @@ def take_step(data_dir):
   """Returns loss and gradient of a step on the first batch of all hosts."""
   mesh = state.make_mesh()
   config = helpers.make_config(data_dir)
-  parts = setup.make_parts(config)
+  components = setup.make_components(config)
   step, train_state = helpers.make_step(
-    parts.model, parts.preprocessing, optax.sgd(1.0), mesh
+    components.model, components.preprocessing, optax.sgd(1.0), mesh
   )
   loss, gradient, _ = helpers.take_gradient_step(
-    step, train_state, next(parts.data.train_batches), mesh
+    step, train_state, next(components.data.train_batches), mesh
   )
   return loss, gradient
 
