@@ -32,7 +32,7 @@ from tests.support import object_store  # noqa: E402
 
 COUNT = 200
 NODE = {'num_cpus': 1, 'object_store_memory': 80 * 2**20}
-PATIENCE = 180  # Seconds for what takes a few on a machine that is not busy.
+PATIENCE = 600  # Seconds for what takes a few on a machine that is not busy.
 
 
 @pytest.fixture(scope='module')
