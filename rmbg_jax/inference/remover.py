@@ -29,6 +29,9 @@ from rmbg_jax.models import program as program_lib
 from rmbg_jax.weights import load, trace_cache
 
 _NO_REFINEMENT = refinement_lib.Refinement()
+# Of several views the logits are averaged, which leaves less half-transparent
+# than averaging probabilities; a view counts as no surer than .999.
+_SURE = 6.9
 
 
 class BackgroundRemover:
@@ -126,9 +129,11 @@ class BackgroundRemover:
           )
         inputs = loaded.preprocessing.normalize(seen)
         logits = programs[size].compute_logits(weights, inputs)[..., 0]
-        probs = jax.nn.sigmoid(logits[:, :, ::-1] if mirrored else logits)
-        total += jax.image.resize(probs, images.shape[:3], 'bilinear')
-      probs = total / len(views)
+        logits = logits[:, :, ::-1] if mirrored else logits
+        if len(views) > 1:
+          logits = jnp.clip(logits, -_SURE, _SURE)
+        total += jax.image.resize(logits, images.shape[:3], 'bilinear')
+      probs = jax.nn.sigmoid(total / len(views))
       return _stretch_range(probs) if stretch else probs
 
     if len(devices) > 1:
