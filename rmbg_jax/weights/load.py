@@ -72,8 +72,9 @@ def load_model(
       `.safetensors`; a Keras `model.h5` of the Keras project; an `.onnx`
       file of U2-Net; one of these three on the Hugging Face hub,
       `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
-      come with the project, 'released' for the default one, or 'u2net',
-      'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a path.)
+      come with the project, 'released', which is 'small' in two views, or
+      'u2net', 'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a
+      path.)
     dtype: Type of the computation, 'float32' or 'bfloat16'.
 
   Raises:
@@ -92,7 +93,11 @@ def load_model(
   if path.is_dir():
     return _load_workdir(path, which, dtype)
   if path.suffix == '.safetensors':
-    return _load_release(path, dtype)
+    loaded = _load_release(path, dtype)
+    if name == RELEASED:
+      own = {**loaded.description, 'prediction': release.PREDICTION}
+      loaded = dataclasses.replace(loaded, description=own)
+    return loaded
   if path.suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.
 

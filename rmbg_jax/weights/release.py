@@ -25,9 +25,9 @@ DESCRIPTION = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
 # The weights that come with the project; the first is the default.
 RELEASED = ('small', 'lite')
-# What they are predicted with where nothing else is asked for: the views of
-# `BackgroundRemover` that are worth their time (docs/results.md).
-_PREDICTION = {'small': {'scales': (1.0, 4 / 3), 'flip': True}}
+# Options of `BackgroundRemover` for the default, called 'released', where no
+# others are passed: worth their time (docs/results.md).
+PREDICTION: JsonObject = {'scales': (1.0, 4 / 3), 'flip': True}
 
 
 def find_released(name: str) -> Path:
@@ -122,6 +122,4 @@ def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       'not a release of this project. ImageNet weights for the encoder go to '
       '--config.model.encoder.weights.'
     )
-  if path == find_released(path.stem):
-    description.setdefault('prediction', _PREDICTION.get(path.stem, {}))
   return tensors, description

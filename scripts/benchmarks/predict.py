@@ -145,12 +145,10 @@ def measure_released(checkpoints: list[str], u2netp: str, repeats: int) -> None:
   pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
   photo = Image.fromarray(pixels)
   for checkpoint in checkpoints:
-    loaded = load_model(checkpoint)
-    for views, scales in (('its views', None), ('one view', (1.0,))):
-      remover = BackgroundRemover(loaded, scales=scales)
-      calls[f'{checkpoint}, {views}'] = functools.partial(
-        remover.predict, remover.resize([photo])
-      )
+    remover = BackgroundRemover(load_model(checkpoint))
+    calls[checkpoint] = functools.partial(
+      remover.predict, remover.resize([photo])
+    )
   seconds = common.time_in_turn(calls, repeats)
   theirs = seconds.pop('U2-Net-p')
   for checkpoint, ours in seconds.items():
@@ -200,7 +198,9 @@ def _define_flags() -> None:
     message=f'choose from {", ".join(CASES)}.',
   )
   flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
-  cli.define_paths('checkpoints', ['small', 'lite'], 'Networks, for released.')
+  cli.define_paths(
+    'checkpoints', ['released', 'small', 'lite'], 'Networks, for released.'
+  )
   cli.define_path('u2netp', None, 'Path of u2netp.onnx, for released.')
 
 

@@ -59,9 +59,11 @@ def test_the_default_looks_twice_where_nothing_else_is_asked_for():
     remover = BackgroundRemover.from_checkpoint('released', **options)
     seen = remover.resize([Image.new('RGB', (9, 9))])
     assert seen.shape == (1, round(height * scale), round(width * scale), 3)
-  assert BackgroundRemover.from_checkpoint('lite').resize(
-    [Image.new('RGB', (9, 9))]
-  ).shape == (1, *load_model('lite').preprocessing.size, 3)
+  for name in release.RELEASED:  # By its own name, each looks once.
+    seen = BackgroundRemover.from_checkpoint(name).resize(
+      [Image.new('RGB', (9, 9))]
+    )
+    assert seen.shape == (1, *load_model(name).preprocessing.size, 3)
 
 
 @pytest.mark.parametrize('name', release.RELEASED)

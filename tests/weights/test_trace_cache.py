@@ -65,9 +65,7 @@ def test_where_nothing_can_be_written_it_is_made(cache):
 
 
 def _make_remover(**options):
-  return remover.BackgroundRemover.from_checkpoint(
-    'small', scales=(1.0,), **options
-  )
+  return remover.BackgroundRemover.from_checkpoint('small', **options)
 
 
 def test_a_second_remover_traces_nothing(cache, monkeypatch):
