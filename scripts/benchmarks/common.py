@@ -6,6 +6,7 @@ It imports little: what a benchmark measures may be an import.
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -61,7 +62,10 @@ def time_in_turn(
 
 
 def run_side(
-  module: str, *flags: str, environment: Mapping[str, str] | None = None
+  module: str,
+  *flags: str,
+  environment: Mapping[str, str] | None = None,
+  seconds: float | None = None,
 ) -> subprocess.CompletedProcess:
   """Runs a benchmark in a process of its own, to measure one side there.
 
@@ -69,16 +73,33 @@ def run_side(
     module: `__spec__.name` of the benchmark.
     *flags: Flags that name the side.
     environment: Added to this process's.
+    seconds: It is ended after so many, with the processes that it started.
 
   Returns:
     What came of it; `read_result` has what the process measured.
+
+  Raises:
+    TimeoutExpired: if it was ended, with what it had printed.
   """
-  return subprocess.run(
+  process = subprocess.Popen(
     [sys.executable, '-m', module, *flags],
     cwd=ROOT,
     env={**os.environ, **(environment or {})},
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
+    start_new_session=True,
+  )
+  try:
+    printed, errors = process.communicate(timeout=seconds)
+  except BaseException as error:
+    os.killpg(process.pid, signal.SIGKILL)
+    printed, errors = process.communicate()
+    if isinstance(error, subprocess.TimeoutExpired):
+      error.stdout, error.stderr = printed, errors
+    raise
+  return subprocess.CompletedProcess(
+    process.args, process.returncode, printed, errors
   )
 
 
