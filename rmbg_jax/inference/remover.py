@@ -25,6 +25,7 @@ from rmbg_jax import runtime
 from rmbg_jax.inference import foreground, rendering
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement as refinement_lib
+from rmbg_jax.models import compiling
 from rmbg_jax.models import program as program_lib
 from rmbg_jax.weights import load, trace_cache
 
@@ -137,7 +138,9 @@ class BackgroundRemover:
       return _stretch_range(probs) if stretch else probs
 
     if len(devices) > 1:
-      self._compute_probs = jax.jit(compute_probs)
+      self._compute_probs = jax.jit(
+        compute_probs, compiler_options=compiling.make_options()
+      )
     else:
       shape = (self.batch_size, *self._size, 3)
       self._compute_probs = trace_cache.keep_program(

@@ -19,7 +19,7 @@ from rmbg_jax.models import convolution, depthwise, layers, winograd
 from rmbg_jax.models import graph as graph_lib
 
 # A convolution's `kernel`, plain or transformed, and its `bias`.
-Weights = Mapping[str, Array | np.ndarray | list[Array | np.ndarray]]
+Weights = Mapping[str, Array | np.ndarray]
 
 _CONVOLUTIONS = ('conv', 'depthwise')
 
@@ -112,7 +112,7 @@ class Program:
   ) -> jax.Array:
     kernel, bias = weights['kernel'], weights['bias']
     x = x.astype(bias.dtype)
-    if isinstance(kernel, list):
+    if kernel.ndim == 3:  # Transformed.
       y = winograd.convolve_transformed(x, kernel, node.dilation)
     elif self._platform:
       y = _convolve(x, kernel, node=node, platform=self._platform)

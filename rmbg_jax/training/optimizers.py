@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from data_pipelines.io import errors
 
@@ -15,6 +16,9 @@ from data_pipelines.io import errors
 Schedule = Callable[[int], float]
 
 # 'plateau' is a constant rate that `monitor.py` lowers between epochs.
+# Values up to which an array is a small one.
+_SMALL = 4096
+
 SCHEDULES = ('constant', 'cosine', 'plateau')
 
 
@@ -76,7 +80,7 @@ def make_optimizer(
   # All parts are always there, so that switching one on or off leaves the
   # optimiser's state loadable.
   trained = optax.chain(
-    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    _clip(clip_norm) if clip_norm else optax.identity(),
     optax.chain(
       _scale_by_adam(), _decay_kernels(weight_decay), _scale_by_rate()
     ),
@@ -99,6 +103,36 @@ def make_optimizer(
   return optax.partition(
     {'trained': trained, 'frozen': optax.set_to_zero()}, label
   )
+
+
+def compute_norm(tree: Any) -> Float[Array, '']:
+  """Returns the global norm of all arrays of a tree.
+
+  Small ones are joined first: a sum of each would be compiled for itself, of
+  which a network has hundreds.
+
+  Args:
+    tree: Any tree of arrays, such as gradients.
+  """
+  arrays = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
+  small = [array for array in arrays if array.size <= _SMALL]
+  large = [array for array in arrays if array.size > _SMALL]
+  if small:
+    # Else they would be joined again for every number of the sum.
+    large.append(jax.lax.optimization_barrier(jnp.concatenate(small)))
+  return jnp.sqrt(sum(jnp.sum(jnp.square(array)) for array in large))
+
+
+def _clip(max_norm: float) -> optax.GradientTransformation:
+  """Returns the scaling of gradients down to a largest global norm."""
+
+  def update(updates, params=None):
+    del params
+    norm = compute_norm(updates)
+    scale = jnp.where(norm < max_norm, 1.0, max_norm / norm)
+    return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
+
+  return optax.stateless(update)
 
 
 def _scale_by_rate() -> optax.GradientTransformationExtraArgs:

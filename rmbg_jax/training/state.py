@@ -124,13 +124,3 @@ def create_train_state(
   # As NumPy arrays, they may go to devices of several hosts.
   variables = jax.device_get(variables)
   return jax.jit(create, out_shardings=replicated(mesh))(variables)
-
-
-def compiler_options(deterministic: bool) -> dict[str, bool] | None:
-  """Returns XLA's options for a step that gives the same bits every time.
-
-  A CPU does so by itself.
-  """
-  if deterministic and jax.default_backend() == 'gpu':
-    return {'xla_gpu_deterministic_ops': True}
-  return None

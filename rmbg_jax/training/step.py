@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from rmbg_jax.models import compiling
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.training import losses, state
+from rmbg_jax.training import losses, optimizers, state
 
 # Figures of a step, as one array, so that reading them is one transfer.
 METRICS = ('loss', 'grad_norm', 'param_norm', 'update_norm')
@@ -113,7 +114,7 @@ def make_train_step(
       learning_rate=learning_rate,
     )
     params = cast(Variables, optax.apply_updates(train_state.params, updates))
-    norms = [optax.tree.norm(tree) for tree in (grads, params, updates)]
+    norms = [optimizers.compute_norm(tree) for tree in (grads, params, updates)]
     step_metrics = jnp.stack([loss, *norms])
     ema = train_state.ema
     if ema_decay:
@@ -136,5 +137,5 @@ def make_train_step(
   return jax.jit(
     train_step,
     donate_argnames='train_state',
-    compiler_options=state.compiler_options(deterministic),
+    compiler_options=compiling.make_options(deterministic=deterministic),
   )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from rmbg_jax.models import compiling
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, metrics, state
@@ -49,7 +50,8 @@ def make_eval_step(
     }
 
   return jax.jit(
-    eval_step, compiler_options=state.compiler_options(deterministic)
+    eval_step,
+    compiler_options=compiling.make_options(deterministic=deterministic),
   )
 
 
@@ -65,7 +67,11 @@ def make_predict_step(
     outputs = _apply(model, variables, preprocessing.normalize(batch['image']))
     return tuple(jax.nn.sigmoid(logits) for logits in outputs)
 
-  return jax.jit(predict_step, out_shardings=state.replicated(mesh))
+  return jax.jit(
+    predict_step,
+    out_shardings=state.replicated(mesh),
+    compiler_options=compiling.make_options(),
+  )
 
 
 def _apply(

@@ -14,6 +14,7 @@ import jax
 from jax import export
 
 from data_pipelines.io import files
+from rmbg_jax.models import compiling
 
 # Any: JAX makes the settings' attributes when it is imported.
 _config: Any = jax.config
@@ -61,8 +62,9 @@ def keep_program(
     arguments: Arrays or their shapes, a tuple.
     *parts: All that the function depends on besides.
   """
+  options = compiling.make_options()
   if not _config.jax_compilation_cache_dir:
-    return jax.jit(function)
+    return jax.jit(function, compiler_options=options)
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
   )
@@ -73,7 +75,8 @@ def keep_program(
     shapes,
     *parts,
   )
-  return jax.jit(export.deserialize(bytearray(content)).call)
+  program = export.deserialize(bytearray(content))
+  return jax.jit(program.call, compiler_options=options)
 
 
 def _list_sources() -> list[tuple[str, int, int]]:

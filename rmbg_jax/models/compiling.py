@@ -1,0 +1,22 @@
+"""Chooses XLA's options for programs that run a network."""
+
+import jax
+
+
+def make_options(
+  *, deterministic: bool = False
+) -> dict[str, bool | int] | None:
+  """Returns the compiler's options, None for its own choice.
+
+  Args:
+    deterministic: Whether a GPU must give the same bits every time. A CPU does
+      so by itself.
+  """
+  backend = jax.default_backend()
+  if backend == 'cpu':
+    # Compiled in four fifths of the time, and as fast (docs/results.md): the
+    # loops that matter are written in libraries or simple.
+    return {'xla_backend_optimization_level': 1}
+  if deterministic and backend == 'gpu':
+    return {'xla_gpu_deterministic_ops': True}
+  return None
