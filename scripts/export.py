@@ -16,7 +16,7 @@ from absl import app, flags
 from data_pipelines import cli
 
 _CHECKPOINT = cli.define_path(
-  'checkpoint', 'released', 'What `load_model` loads.'
+  'checkpoint', 'small', 'What `load_model` loads, one network.'
 )
 _OUTPUT = cli.define_path('output', None, 'The file to write.', required=True)
 _DTYPE = flags.DEFINE_enum(

@@ -19,7 +19,7 @@ from data_pipelines import cli
 from data_pipelines.io import errors, files
 
 _CHECKPOINT = cli.define_path(
-  'checkpoint', 'released', 'What to publish, as predict takes it.'
+  'checkpoint', 'small', 'The network to publish, as predict takes it.'
 )
 _REPO = flags.DEFINE_string('repo', '', 'OWNER/NAME on the hub.')
 _LICENSE = flags.DEFINE_string(
@@ -70,6 +70,7 @@ def write_release(folder: Path) -> None:
   from rmbg_jax.weights import hub, load, release
 
   loaded = load.load_model(_CHECKPOINT.value)
+  load.check_single(loaded)
   description = release.describe(
     loaded.description,
     loaded.preprocessing,

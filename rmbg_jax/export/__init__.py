@@ -51,10 +51,11 @@ def save_export(
       or 'float32'; other formats hold float32.
 
   Raises:
-    UserError: for another ending, a network that the format cannot hold, or
-      if the format needs a package that is not installed.
+    UserError: for another ending, a network that the format cannot hold,
+      several networks, or if the format needs a package that is not installed.
   """
   check_request(path, dtype=dtype)
+  load.check_single(loaded)
   if path.suffix == RELEASE:
     description = release.describe(loaded.description, loaded.preprocessing)
     release.save_release(

@@ -71,7 +71,7 @@ class BackgroundRemover:
         the second time mirrored.
       scales: Multiples of the network's input size to average over. Where
         neither is given, both are what the checkpoint asks for; otherwise the
-        other is False or (1.0,).
+        other is False or (1.0,). The network's partners take both alike.
       stretch: Stretch every mask from its own minimum and maximum to [0, 1], as
         the authors of U2-Net do. Where there is no foreground, that invents
         one.
@@ -86,50 +86,48 @@ class BackgroundRemover:
         raise errors.UserError(f'{name}={value}: pass 1 or more.')
     if scales == ():
       raise errors.UserError('scales=(): pass at least one, such as 1.0.')
-    if scales is None and flip is None:
-      wanted = loaded.description.get('prediction', {})
-      scales, flip = wanted.get('scales'), wanted.get('flip')
     if max_pixels > photos_lib.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
       Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     self.max_pixels = max_pixels
     devices = jax.local_devices()
     self.batch_size = -(-batch_size // len(devices)) * len(devices)
     self.refinement = refinement
-    views = _make_views(
-      loaded.preprocessing.size, scales or (1.0,), flip=bool(flip)
-    )
-    sizes = {size for size, _ in views}
-    self._size = max(sizes)  # The others are made from it on the device.
+    networks = (loaded, *loaded.partners)
+    views = [
+      (index, size, mirrored)
+      for index, network in enumerate(networks)
+      for size, mirrored in _list_views(network, scales, flip)
+    ]
+    self._size = max(size for _, size, _ in views)  # Others are made from it.
     mesh = Mesh(np.asarray(devices), ('data',))
     self._by_image = NamedSharding(mesh, PartitionSpec('data'))
     programs = {
-      size: program_lib.Program(
-        loaded.model,
-        loaded.variables,
+      (index, size): program_lib.Program(
+        networks[index].model,
+        networks[index].variables,
         size=size,
         platform=jax.default_backend(),
       )
-      for size in sizes
+      for index, size, _ in views
     }
-    weights = {
-      key: prepared
-      for program in programs.values()
-      for key, prepared in program.weights.items()
-    }
+    weights: list[dict] = [{} for _ in networks]
+    for (index, _), program in programs.items():
+      weights[index].update(program.weights)
     self._weights = jax.device_put(
       weights, NamedSharding(mesh, PartitionSpec())
     )
 
     def compute_probs(weights, images):
       total = jnp.zeros((), 'float32')
-      for size, mirrored in views:
+      for index, size, mirrored in views:
         seen = images[:, :, ::-1] if mirrored else images
         if size != images.shape[1:3]:
           seen = jax.image.resize(
             seen.astype('float32'), (images.shape[0], *size, 3), 'bilinear'
           )
-        inputs = loaded.preprocessing.normalize(seen)
-        logits = programs[size].compute_logits(weights, inputs)[..., 0]
+        inputs = networks[index].preprocessing.normalize(seen)
+        program = programs[index, size]
+        logits = program.compute_logits(weights[index], inputs)[..., 0]
         logits = logits[:, :, ::-1] if mirrored else logits
         if len(views) > 1:
           logits = jnp.clip(logits, -_SURE, _SURE)
@@ -146,8 +144,7 @@ class BackgroundRemover:
       self._compute_probs = trace_cache.keep_program(
         compute_probs,
         (self._weights, jax.ShapeDtypeStruct(shape, np.uint8)),
-        loaded.model,
-        loaded.preprocessing,
+        [(network.model, network.preprocessing) for network in networks],
         (views, stretch),
       )
 
@@ -308,16 +305,20 @@ def open_photo(image: photos_lib.ImageLike) -> Image.Image:
   return photos_lib.read_photo(image).seen
 
 
-def _make_views(
-  size: tuple[int, int], scales: Sequence[float], *, flip: bool
+def _list_views(
+  network: load.LoadedModel,
+  scales: Sequence[float] | None,
+  flip: bool | None,
 ) -> list[tuple[tuple[int, int], bool]]:
   """Returns (height, width) of each view of a photo, and if it is mirrored."""
-  if not flip:
-    return [(_scale_size(size, scale), False) for scale in scales]
-  if len(scales) == 1:
+  if scales is None and flip is None:
+    wanted = network.description.get('prediction', {})
+    scales, flip = wanted.get('scales'), wanted.get('flip')
+  scales = tuple(scales or (1.0,))
+  if flip and len(scales) == 1:
     scales = (*scales, *scales)
   return [
-    (_scale_size(size, scale), index % 2 == 1)
+    (_scale_size(network.preprocessing.size, scale), bool(flip and index % 2))
     for index, scale in enumerate(scales)
   ]
 

@@ -118,8 +118,11 @@ def format_checkpoint(checkpoint: Checkpoint) -> str:
     'terms': checkpoint.terms,
     'scores': format_scores(checkpoint),
   }
-  is_default = checkpoint.name == release.RELEASED[0]
-  title = checkpoint.name + (' (the default)' if is_default else '')
+  together = ' and '.join(release.RELEASED)
+  shipped = checkpoint.name in release.RELEASED
+  title = checkpoint.name
+  if shipped:
+    title += f' (the default, released, is {together} together)'
   return '\n'.join(
     [title, *(f'  {key:<12}{value}' for key, value in lines.items())]
   )

@@ -40,20 +40,24 @@ class LoadedModel:
     variables: `params` and `batch_stats`, float32 NumPy arrays.
     preprocessing: Preprocessing that the network expects of an image.
     description: Description in the file.
+    partners: Networks that look at a photo too: `BackgroundRemover` averages
+      their answers with this one's.
   """
 
   model: nn.Module
   variables: Variables
   preprocessing: Preprocessing
   description: JsonObject
+  partners: tuple['LoadedModel', ...] = ()
 
   def compute_digest(self) -> str:
     """Returns 16 hexadecimal digits that no other network has."""
-    facts = (
+    facts = [
       self.description['architecture'],
       self.preprocessing.to_dict(),
       self.description.get('prediction'),
-    )
+      *(partner.compute_digest() for partner in self.partners),
+    ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
       digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())
@@ -72,9 +76,8 @@ def load_model(
       `.safetensors`; a Keras `model.h5` of the Keras project; an `.onnx`
       file of U2-Net; one of these three on the Hugging Face hub,
       `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
-      come with the project, 'released', which is 'small' in two views, or
-      'u2net', 'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a
-      path.)
+      come with the project, 'released', which is both together, or 'u2net',
+      'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a path.)
     dtype: Type of the computation, 'float32' or 'bfloat16'.
 
   Raises:
@@ -96,7 +99,12 @@ def load_model(
     loaded = _load_release(path, dtype)
     if name == RELEASED:
       own = {**loaded.description, 'prediction': release.PREDICTION}
-      loaded = dataclasses.replace(loaded, description=own)
+      others = (
+        load_model(other, dtype=dtype) for other in release.RELEASED[1:]
+      )
+      loaded = dataclasses.replace(
+        loaded, description=own, partners=tuple(others)
+      )
     return loaded
   if path.suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.
@@ -126,6 +134,20 @@ def check_exists(path: str | os.PathLike) -> None:
   path, _ = _split_step(Path(path))
   if not path.exists():
     raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
+
+
+def check_single(loaded: LoadedModel) -> None:
+  """Checks that it is one network, for what holds no more.
+
+  Raises:
+    UserError: if it has partners.
+  """
+  if loaded.partners:
+    raise errors.UserError(
+      f'This checkpoint is {1 + len(loaded.partners)} networks whose answers '
+      'are averaged; a file holds one. Pass one of them: --checkpoint='
+      f'{" or ".join(release.RELEASED)}.'
+    )
 
 
 def load_variables(path: str | os.PathLike, model: nn.Module) -> Variables:

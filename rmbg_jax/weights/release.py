@@ -23,18 +23,19 @@ from rmbg_jax.models.preprocessing import Preprocessing
 # The metadata in which every file of the project describes itself, in JSON.
 DESCRIPTION = 'rmbg_jax'
 REQUIRED = ('architecture', 'preprocessing')
-# The weights that come with the project; the first is the default.
+# The weights that come with the project. The default, called 'released', is the
+# first, with the others as its partners.
 RELEASED = ('small', 'lite')
-# Options of `BackgroundRemover` for the default, called 'released', where no
-# others are passed: worth their time (docs/results.md).
-PREDICTION: JsonObject = {'scales': (1.0, 4 / 3), 'flip': True}
+# Options of `BackgroundRemover` for the first network of the default, where no
+# others are passed (docs/results.md).
+PREDICTION: JsonObject = {'scales': (4 / 3,)}
 
 
 def find_released(name: str) -> Path:
   """Returns the path of weights that come with the project.
 
   Args:
-    name: One of `RELEASED`, or 'released' for the default.
+    name: One of `RELEASED`, or 'released' for the first.
   """
   stem = RELEASED[0] if name == 'released' else name
   return Path(__file__).parent / 'released' / f'{stem}.safetensors'

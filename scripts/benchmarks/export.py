@@ -20,7 +20,7 @@ from scripts.benchmarks import common
 
 _CHECKPOINTS = cli.define_paths(
   'checkpoints',
-  ['released'],
+  ['small'],
   'What `load_model` loads; or "original" for the original network with random '
   'weights, which do not change the time.',
 )

@@ -18,6 +18,7 @@ import pytest
 from flax import traverse_util
 from PIL import Image
 
+from data_pipelines.io import errors
 from rmbg_jax import BackgroundRemover, export, load_model, models
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models.preprocessing import make_preprocessing
@@ -335,15 +336,22 @@ def test_only_what_alpha_needs_is_written():
   assert len(needed) == len(graph.nodes) - 6  # Three heads and enlargements.
 
 
-def test_the_page_is_true(tmp_path, monkeypatch, rng):
-  """Every Python block of docs/export.md, on the released weights."""
-  monkeypatch.chdir(tmp_path)
+def test_a_file_holds_one_network(tmp_path):
   loaded = load_model('released')
+  with pytest.raises(errors.UserError, match='2 networks.*--checkpoint=small'):
+    export.save_export(tmp_path / 'both.onnx', loaded)
+  assert not any(tmp_path.iterdir())
+
+
+def test_the_page_is_true(tmp_path, monkeypatch, rng):
+  """Every Python block of docs/export.md, on the weights it exports."""
+  monkeypatch.chdir(tmp_path)
+  loaded = load_model('small')
   # At the network's size: OpenCV and Pillow shrink photos differently.
   pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
   photo = Image.fromarray(pixels).resize(loaded.preprocessing.size[::-1])
   photo.save('photo.png')
-  remover = BackgroundRemover(loaded, scales=(1.0,))
+  remover = BackgroundRemover(loaded)
   expected = remover.predict(remover.resize([photo]))[0]
   assert np.ptp(expected) > 0.1
   blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)

@@ -218,6 +218,21 @@ def test_every_second_scale_is_mirrored_as_the_checkpoint_asks(workdir):
   assert own.compute_digest() != loaded.compute_digest()
 
 
+def test_partners_are_averaged_with_the_network(workdir):
+  loaded = load_model(workdir)
+  variables = jax.tree.map(lambda x: x * 0.9, loaded.variables)
+  other = dataclasses.replace(loaded, variables=variables)
+  both = dataclasses.replace(loaded, partners=(other,))
+  batch = np.asarray(helpers.make_photo((32, 32)))[None]
+  one, two, mean = (
+    BackgroundRemover(network).predict(batch)
+    for network in (loaded, other, both)
+  )
+  assert np.abs(one - two).max() > 1e-3
+  np.testing.assert_allclose(mean, _average(one, two), atol=1e-4)
+  assert len({n.compute_digest() for n in (loaded, other, both)}) == 3
+
+
 @pytest.mark.parametrize(
   ('values', 'message'),
   [

@@ -92,7 +92,7 @@ def test_releases_of_others_in_the_cache_of_the_hub(
 
 def test_the_text_has_all(found):
   text = catalogue.format_checkpoint(found['small'])
-  assert text.startswith('small (the default)\n')
+  assert text.startswith('small (the default, released, is small and lite ')
   for part in ('7.8 MB', 'sha256:', '288x288', 'CC BY-NC', 'IoU 0.849'):
     assert part in text
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,21 +51,42 @@ def test_they_fit_their_configuration(name):
   load.load_variables(name, model)
 
 
-def test_the_default_looks_twice_where_nothing_else_is_asked_for():
+def test_the_default_is_both_together(rng):
+  small, lite = map(load_model, ('small', 'lite'))
+  height, width = small.preprocessing.size
+  large = height * 4 // 3, width * 4 // 3
+  photo = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+  default = BackgroundRemover.from_checkpoint('released')
+  seen = default.resize([photo])
+  assert seen.shape == (1, *large, 3)
+  # Each alone, on what it gets: lite's photo is made of the larger one.
+  first = BackgroundRemover(small, scales=(4 / 3,)).predict(seen)
+  reduced = jax.image.resize(
+    seen.astype(np.float32), (1, *lite.preprocessing.size, 3), 'bilinear'
+  )
+  logits = lite.model.apply(
+    lite.variables, lite.preprocessing.normalize(reduced)
+  )[-1][..., 0]
+  both = [jax.scipy.special.logit(first), logits]
+  limited = [
+    jax.image.resize(jnp.clip(one, -6.9, 6.9), (1, *large), 'bilinear')
+    for one in both
+  ]
+  expected = jax.nn.sigmoid(sum(limited) / 2)
+  np.testing.assert_allclose(default.predict(seen), expected, atol=2e-3)
+
+
+def test_what_is_asked_for_is_asked_of_both():
   height, width = load_model('small').preprocessing.size
-  for options, scale in (
-    ({}, 4 / 3),
-    ({'scales': (1.0,)}, 1),
-    ({'flip': True}, 1),
-  ):
+  for options in ({'scales': (1.0,)}, {'flip': True}):
     remover = BackgroundRemover.from_checkpoint('released', **options)
     seen = remover.resize([Image.new('RGB', (9, 9))])
-    assert seen.shape == (1, round(height * scale), round(width * scale), 3)
-  for name in release.RELEASED:  # By its own name, each looks once.
-    seen = BackgroundRemover.from_checkpoint(name).resize(
-      [Image.new('RGB', (9, 9))]
-    )
-    assert seen.shape == (1, *load_model(name).preprocessing.size, 3)
+    assert seen.shape == (1, height, width, 3)
+  for name in release.RELEASED:  # By its own name, each looks once, alone.
+    loaded = load_model(name)
+    assert not loaded.partners
+    seen = BackgroundRemover(loaded).resize([Image.new('RGB', (9, 9))])
+    assert seen.shape == (1, *loaded.preprocessing.size, 3)
 
 
 @pytest.mark.parametrize('name', release.RELEASED)
