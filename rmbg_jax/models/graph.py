@@ -4,11 +4,11 @@ The same walk as `models/`, once more, with what other formats need and a Flax
 module does not say: which operation reads which. Tests hold the two together.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Array, Float
 
 from data_pipelines.io.errors import UserError
@@ -196,13 +196,19 @@ def fold_conv(
     variables: `params` and `batch_stats` of the network.
     node: The convolution.
   """
-  flat = traverse_util.flatten_dict(variables, sep='/')
-  kernel, bias = (flat.get(key.format(node.name)) for key in layers.CONV_KEYS)
+
+  def find(key: str) -> Any:  # An array, None if there is none.
+    found: Any = variables
+    for part in key.split('/'):
+      found = found.get(part, {})
+    return None if isinstance(found, Mapping) else found
+
+  kernel, bias = (find(key.format(node.name)) for key in layers.CONV_KEYS)
   if bias is None:
     bias = np.zeros(kernel.shape[-1], np.float32)
   if node.norm:
     scale, shift, mean, variance = (
-      flat[key.format(node.norm)].astype(np.float64) for key in layers.NORM_KEYS
+      find(key.format(node.norm)).astype(np.float64) for key in layers.NORM_KEYS
     )
     gain = scale / np.sqrt(variance + node.epsilon)
     kernel, bias = kernel * gain, (bias - mean) * gain + shift

@@ -80,8 +80,10 @@ def transform_kernel(
 ) -> Float[Array | np.ndarray, 'm2 c f3']:
   """Returns what `convolve_transformed` multiplies with, m + 2 matrices."""
   _, _, c, f = kernel.shape
-  rows = [row.swapaxes(0, 1).reshape(c, 3 * f) for row in kernel]
-  return _combine_at_once(_TRANSFORMS[m][1], rows)
+  rows = kernel.swapaxes(1, 2).reshape(3, -1)
+  return (np.asarray(_TRANSFORMS[m][1], kernel.dtype) @ rows).reshape(
+    m + 2, c, 3 * f
+  )
 
 
 def convolve_transformed(
