@@ -190,7 +190,10 @@ def describe_checkpoint(
   description = loaded.description
   details = {
     'checkpoint': path,
-    **_hash(Path(path), loaded.variables),
+    **_hash(
+      Path(path),
+      [network.variables for network in (loaded, *loaded.partners)],
+    ),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
     'training_data': description.get('training_data'),
   }
@@ -210,7 +213,7 @@ def _open_photo(path: Path) -> Any:
     return error
 
 
-def _hash(path: Path, variables: Any) -> dict[str, str]:
+def _hash(path: Path, networks: Iterable[Any]) -> dict[str, str]:
   if path.is_file():
     with path.open('rb') as file:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
@@ -218,8 +221,9 @@ def _hash(path: Path, variables: Any) -> dict[str, str]:
 
   # Hash the weights, not the folder's files, which hold times and paths.
   digest = hashlib.sha256()
-  flat = traverse_util.flatten_dict(variables, sep='/')
-  for key in sorted(flat):
-    digest.update(key.encode())
-    digest.update(np.ascontiguousarray(flat[key]).tobytes())
+  for variables in networks:
+    flat = traverse_util.flatten_dict(variables, sep='/')
+    for key in sorted(flat):
+      digest.update(key.encode())
+      digest.update(np.ascontiguousarray(flat[key]).tobytes())
   return {'sha256_of_weights': digest.hexdigest()}

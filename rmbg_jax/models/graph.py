@@ -212,7 +212,10 @@ def fold_conv(
     )
     gain = scale / np.sqrt(variance + node.epsilon)
     # Of float32: in float64 large kernels would take a tenth of a second.
-    kernel, bias = kernel * gain.astype(np.float32), (bias - mean) * gain + shift
+    kernel, bias = (
+      kernel * gain.astype(np.float32),
+      (bias - mean) * gain + shift,
+    )
   return kernel.astype(np.float32), bias.astype(np.float32)
 
 

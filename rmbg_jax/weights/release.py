@@ -28,7 +28,7 @@ REQUIRED = ('architecture', 'preprocessing')
 RELEASED = ('small', 'lite')
 # Options of `BackgroundRemover` for the first network of the default, where no
 # others are passed (docs/results.md).
-PREDICTION: JsonObject = {'scales': (4 / 3,)}
+PREDICTION: JsonObject = {'scales': (1.0, 4 / 3), 'flip': True}
 
 
 def find_released(name: str) -> Path:
