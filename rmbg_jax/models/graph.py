@@ -211,11 +211,9 @@ def fold_conv(
       find(key.format(node.norm)).astype(np.float64) for key in layers.NORM_KEYS
     )
     gain = scale / np.sqrt(variance + node.epsilon)
-    # Of float32: in float64 large kernels would take a tenth of a second.
-    kernel, bias = (
-      kernel * gain.astype(np.float32),
-      (bias - mean) * gain + shift,
-    )
+    bias = (bias - mean) * gain + shift
+    # In float64, large kernels would take a tenth of a second.
+    kernel = kernel * gain.astype(np.float32)
   return kernel.astype(np.float32), bias.astype(np.float32)
 
 
