@@ -15,10 +15,10 @@ from data_pipelines.io import errors
 # number means to wait for what it is computing.
 Schedule = Callable[[int], float]
 
-# 'plateau' is a constant rate that `monitor.py` lowers between epochs.
-# Values up to which an array is a small one.
+# Values up to which `compute_norm` takes an array for a small one.
 _SMALL = 4096
 
+# 'plateau' is a constant rate that `monitor.py` lowers between epochs.
 SCHEDULES = ('constant', 'cosine', 'plateau')
 
 
