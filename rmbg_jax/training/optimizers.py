@@ -105,7 +105,9 @@ def make_optimizer(
   )
 
 
-def compute_norm(tree: Any) -> Float[Array, '']:
+def compute_norm(
+  tree: Any,  # Of arrays, with any structure.
+) -> Float[Array, '']:
   """Returns the global norm of all arrays of a tree.
 
   Small ones are joined first: a sum of each would be compiled for itself, of

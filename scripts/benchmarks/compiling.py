@@ -28,7 +28,10 @@ _BATCH = flags.DEFINE_integer('batch', 4, 'Images of a training step.')
 _NETWORK = flags.DEFINE_string('network', None, 'Measure one, here.')
 
 
-def time_compilation(jitted: Any, arguments: tuple) -> tuple[Any, dict]:
+def time_compilation(
+  jitted: Any,  # JAX has no public name for its class.
+  arguments: tuple,
+) -> tuple[Any, dict]:
   """Returns the compiled function, and the seconds of making it.
 
   Args:
