@@ -130,21 +130,19 @@ def measure_folder(folder: Path, results: Path) -> None:
   python = _REMBG_PYTHON.value
   if not python and importlib.util.find_spec('rembg'):
     python = sys.executable
+
+  def run_rembg(number, name, *options):
+    places = str(folder), str(results / name), str(number)
+    return number, [python, '-c', _REMBG, *places, *options]
+
   if python:
-    command = [python, '-c', _REMBG, str(folder), str(results / 'rembg')]
-    sides['rembg, U2-Net-p'] = count, [*command, str(count)]
+    sides['rembg, U2-Net-p'] = run_rembg(count, 'rembg')
   else:
     print('rembg is not installed: it is left out.')
-  if _REMBG_PYTHON.value and _MATTED.value:
-    matted = min(count, _MATTED.value)
-    command = [python, '-c', _REMBG, str(folder), str(results / 'matted')]
-    sides['rembg, U2-Net-p, alpha matting'] = (
-      matted,
-      [
-        *command,
-        str(matted),
-        'matting',
-      ],
+  matted = min(count, _MATTED.value)
+  if _REMBG_PYTHON.value and matted:
+    sides['rembg, U2-Net-p, alpha matting'] = run_rembg(
+      matted, 'matted', 'matting'
     )
   print('\n| photos to cut-outs | photos | s | of processor | s a photo |')
   print('|---|---:|---:|---:|---:|')

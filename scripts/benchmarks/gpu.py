@@ -198,12 +198,11 @@ def describe_masks(predict: Callable[[], np.ndarray]) -> dict:
 
 def predict_checkpoint(folder: Path) -> dict:
   """Returns the masks of the training's checkpoint on this device."""
-  from rmbg_jax import BackgroundRemover
+  from rmbg_jax import BackgroundRemover, load_model
 
-  remover = BackgroundRemover.from_checkpoint(
-    folder / 'first', batch_size=_PHOTOS
-  )
-  photos = draw_photos((128, 128))
+  loaded = load_model(folder / 'first')
+  remover = BackgroundRemover(loaded, batch_size=_PHOTOS)
+  photos = draw_photos(loaded.preprocessing.size)
   return describe_masks(lambda: remover.predict(photos))
 
 
