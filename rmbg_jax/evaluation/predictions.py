@@ -14,6 +14,7 @@ from PIL import Image
 from data_pipelines.datasets import records
 from data_pipelines.io import images
 from data_pipelines.io.errors import MissingFileError, UserError
+from rmbg_jax.models import layers
 
 # Kinds of values by the first letter of Pillow's modes.
 _KINDS = {'F': 'floats', 'I': 'wide integers'}
@@ -217,12 +218,10 @@ def _hash(path: Path, networks: Iterable[Any]) -> dict[str, str]:
   if path.is_file():
     with path.open('rb') as file:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
-  from flax import traverse_util
-
   # Hash the weights, not the folder's files, which hold times and paths.
   digest = hashlib.sha256()
   for variables in networks:
-    flat = traverse_util.flatten_dict(variables, sep='/')
+    flat = layers.flatten(variables)
     for key in sorted(flat):
       digest.update(key.encode())
       digest.update(np.ascontiguousarray(flat[key]).tobytes())

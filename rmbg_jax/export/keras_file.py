@@ -14,7 +14,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from flax import traverse_util
 
 from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
@@ -36,9 +35,9 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
     UserError: for a network that is not that project's, at any widths, or a
       preprocessing that no layer does.
   """
-  if not isinstance(loaded.model, unet.UNet):
+  if not isinstance(loaded.network, unet.UNet):
     raise errors.UserError(
-      f'{path}: {type(loaded.model).__name__} has no counterpart in the '
+      f'{path}: {type(loaded.network).__name__} has no counterpart in the '
       'Keras project. Export it to .onnx or .stablehlo.'
     )
   height, width = loaded.preprocessing.size
@@ -120,12 +119,12 @@ class _Model:
   """
 
   def __init__(self, loaded: load.LoadedModel):
-    graph = graph_lib.Graph(loaded.model, size=loaded.preprocessing.size)
+    graph = graph_lib.Graph(loaded.network, size=loaded.preprocessing.size)
     self.layers: dict[str, dict[str, Any]] = {}
     self.weights: dict[str, dict[str, np.ndarray]] = {}
     self._graph = graph
-    self._variables = traverse_util.flatten_dict(loaded.variables, sep='/')
-    self._momentum = loaded.model.bn_momentum
+    self._variables = layers_lib.flatten(loaded.variables)
+    self._momentum = loaded.network.bn_momentum
     self._counts: collections.Counter[str] = collections.Counter()
     # The name of the layer that has a node's result.
     self._names: dict[str, str] = {}
@@ -201,23 +200,24 @@ class _Model:
         pool_size=[node.kernel] * 2,
         strides=[node.stride] * 2,
       )
-    before = self._graph.nodes[node.inputs[0]].size
+    before = self._graph.nodes[node.inputs[0]].shape[:2]
     return self._add(
       'UpSampling2D',
       sources,
-      size=[new // old for new, old in zip(node.size, before, strict=True)],
+      size=[
+        new // old for new, old in zip(node.shape[:2], before, strict=True)
+      ],
       interpolation='bilinear',
     )
 
   def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
     kernel, *bias = self._find(layers_lib.CONV_KEYS, node.name)
-    side = kernel.shape[0]
     padding = 'same'
-    if node.stride > 1 and not node.padding:  # Keras pads on other sides.
+    if node.stride > 1 and not node.same:  # Keras pads on other sides.
       padding = 'valid'
-      if side > 1:
-        reach = ((side // 2,) * 2,) * 2
-        sources = [self._add_padding(sources, _encoder_name(node.name), reach)]
+      if node.kernel > 1:
+        name = _encoder_name(node.name)
+        sources = [self._add_padding(sources, name, node.padding)]
     parts = keras_h5.CONV_PARTS
     if node.op == 'depthwise':
       kind, size = 'DepthwiseConv2D', {'depth_multiplier': 1}

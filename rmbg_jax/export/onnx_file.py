@@ -36,12 +36,16 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
       f'{path}: writing ONNX files needs the onnx package (pip install onnx).'
     ) from error
   preprocessing = loaded.preprocessing
-  graph = graph_lib.Graph(loaded.model, size=preprocessing.size)
+  graph = graph_lib.Graph(loaded.network, size=preprocessing.size)
   writer = _Writer(onnx)
   _add_preprocessing(writer, preprocessing)
   for node in graph.find_needed(graph.outputs[-1]):
     _add_node(writer, node, loaded.variables)
-  writer.add('Sigmoid', [graph.outputs[-1]], 'probs')
+  logits = graph.outputs[-1]
+  if loaded.temperature != 1:
+    writer.add('Div', [logits, writer.scalar(loaded.temperature)], 'sharpened')
+    logits = 'sharpened'
+  writer.add('Sigmoid', [logits], 'probs')
   channel = writer.tensor('channel', np.array([1]))
   writer.add('Squeeze', ['probs', channel], 'alpha')
   shape = ('batch', *preprocessing.size)
@@ -128,9 +132,9 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
 
 def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   name, inputs = node.name, list(node.inputs)
-  if node.op in ('conv', 'depthwise'):
+  if node.op in graph_lib.CONVOLUTIONS:
     kernel, bias = graph_lib.fold_conv(variables, node)
-    (top, bottom), (left, right) = graph_lib.find_padding(node, kernel)
+    (top, bottom), (left, right) = node.padding
     inputs.append(writer.tensor(f'{name}/kernel', kernel.transpose(3, 2, 0, 1)))
     inputs.append(writer.tensor(f'{name}/bias', bias))
     writer.add(
@@ -154,7 +158,7 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
       pads=[top, left, bottom, right],
     )
   elif node.op == 'resize':
-    size = writer.tensor(f'{name}/size', np.array(node.size))
+    size = writer.tensor(f'{name}/size', np.array(node.shape[:2]))
     writer.add(
       'Resize',
       [*inputs, '', '', size],

@@ -3,9 +3,8 @@
 The file is a ZIP of `program`, as `jax.export` serialises it, and
 `description.json`, because the former has no room for metadata.
 
-A program for prediction has the algorithms of `models/convolution.py` that suit
-the machine that traces it. A file is for any machine, so it holds those for a
-CPU and the others, and chooses where it runs.
+The file is for any machine, so it has XLA's own convolutions and none of the
+algorithms for a CPU.
 """
 
 import json
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float, UInt8
 
 from data_pipelines.io import files
 from rmbg_jax.export import descriptions
-from rmbg_jax.models import program as program_lib
+from rmbg_jax.models import convolution
 from rmbg_jax.weights import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
@@ -33,22 +32,21 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
   Raises:
     ValueError: for a network that cannot be exported.
   """
-  preprocessing = loaded.preprocessing
-  made = program_lib.Program(
-    loaded.model, loaded.variables, size=preprocessing.size
-  )
+  preprocessing, temperature = loaded.preprocessing, loaded.temperature
 
   def compute_alpha(
     photos: UInt8[Array, 'b h w 3'],
   ) -> Float[Array, 'b h w']:
     inputs = preprocessing.normalize(photos)
-    return jax.nn.sigmoid(made.compute_logits(made.weights, inputs)[..., 0])
+    logits = loaded.model.apply(loaded.variables, inputs)[-1][..., 0]
+    return jax.nn.sigmoid(logits / temperature)
 
   (batch,) = jax.export.symbolic_shape('b')
   photos = jax.ShapeDtypeStruct((batch, *preprocessing.size, 3), jnp.uint8)
-  program = jax.export.export(jax.jit(compute_alpha), platforms=_PLATFORMS)(
-    photos
-  )
+  with convolution.plain():
+    program = jax.export.export(jax.jit(compute_alpha), platforms=_PLATFORMS)(
+      photos
+    )
   description = descriptions.describe_photos(loaded)
   with (
     files.write_atomically(path) as partial,

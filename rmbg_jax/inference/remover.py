@@ -11,37 +11,30 @@ remover.remove('photo.jpg').save('cutout.png')
 import copy
 import os
 from collections.abc import Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from data_pipelines.io import errors
 from data_pipelines.io import images as images_lib
-from rmbg_jax import runtime
-from rmbg_jax.inference import foreground, rendering
+from rmbg_jax.inference import foreground, rendering, runtimes
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement as refinement_lib
-from rmbg_jax.models import compiling
-from rmbg_jax.models import program as program_lib
-from rmbg_jax.weights import load, trace_cache
+from rmbg_jax.models import layers
+from rmbg_jax.weights import load
 
 _NO_REFINEMENT = refinement_lib.Refinement()
-# Of several views the logits are averaged, which leaves less half-transparent
-# than averaging probabilities; a view counts as no surer than .999.
-_SURE = 6.9
 
 
 class BackgroundRemover:
   """Computes alpha mattes and cut-outs at the photos' own size.
 
-  The network is compiled once, for one batch size; smaller batches are padded.
-  All local devices share a batch. Methods may be called from several threads:
-  nothing is changed after construction. A forked process cannot use it; spawn
-  processes, and construct one in each.
+  The network is compiled once, by OpenVINO on a CPU, by JAX on accelerators.
+  Methods may be called from several threads: nothing is changed after
+  construction. A forked process cannot use it; spawn processes, and construct
+  one in each.
 
   Attributes:
     batch_size: Photos that go through the network together.
@@ -57,24 +50,35 @@ class BackgroundRemover:
     refinement: refinement_lib.Refinement = _NO_REFINEMENT,
     flip: bool | None = None,
     scales: tuple[float, ...] | None = None,
+    temperature: float | None = None,
     stretch: bool = False,
+    runtime: str = 'auto',
+    precision: str = 'auto',
+    threads: int = 0,
     max_pixels: int = photos_lib.MAX_PIXELS,
   ):
     """Prepares a loaded network.
 
     Args:
       loaded: Network that `load_model` returned.
-      batch_size: Photos that go through the network together; rounded up to a
-        multiple of the number of local devices.
+      batch_size: Photos that go through the network together; in JAX rounded
+        up to a multiple of the number of local devices.
       refinement: Refinement of alpha after the network.
       flip: Mirrors every second of the scales; a single scale counts twice,
         the second time mirrored.
       scales: Multiples of the network's input size to average over. Where
         neither is given, both are what the checkpoint asks for; otherwise the
         other is False or (1.0,). The network's partners take both alike.
+      temperature: Divides the logits: below 1, masks are surer. Where it is not
+        given, it is what the checkpoint asks for, or 1.
       stretch: Stretch every mask from its own minimum and maximum to [0, 1], as
         the authors of U2-Net do. Where there is no foreground, that invents
         one.
+      runtime: 'openvino', 'jax', or 'auto': JAX where it has an accelerator,
+        otherwise OpenVINO.
+      precision: 'float32', 'bfloat16', or 'auto' (`runtimes.make_runtime`).
+      threads: Threads of the network on a CPU; 0 for one per core that this
+        process may use.
       max_pixels: Files with more are refused before they are decoded. More than
         the default raises Pillow's own limit, for this process, along with it.
 
@@ -84,81 +88,44 @@ class BackgroundRemover:
     for name, value in (('batch_size', batch_size), ('max_pixels', max_pixels)):
       if value < 1:
         raise errors.UserError(f'{name}={value}: pass 1 or more.')
+    if temperature is not None and not 0 < temperature < np.inf:
+      raise errors.UserError(
+        f'temperature={temperature}: pass a number above 0, such as 0.67.'
+      )
     if scales == ():
       raise errors.UserError('scales=(): pass at least one, such as 1.0.')
     if max_pixels > photos_lib.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
       Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     self.max_pixels = max_pixels
-    devices = jax.local_devices()
-    self.batch_size = -(-batch_size // len(devices)) * len(devices)
     self.refinement = refinement
     networks = (loaded, *loaded.partners)
     views = [
-      (index, size, mirrored)
+      view
       for index, network in enumerate(networks)
-      for size, mirrored in _list_views(network, scales, flip)
+      for view in _list_views(index, network, scales, flip)
     ]
-    self._size = max(size for _, size, _ in views)  # Others are made from it.
-    mesh = Mesh(np.asarray(devices), ('data',))
-    self._by_image = NamedSharding(mesh, PartitionSpec('data'))
-    programs = {
-      (index, size): program_lib.Program(
-        networks[index].model,
-        networks[index].variables,
-        size=size,
-        platform=jax.default_backend(),
-      )
-      for index, size, _ in views
-    }
-    weights: list[dict] = [{} for _ in networks]
-    for (index, _), program in programs.items():
-      weights[index].update(program.weights)
-    self._weights = jax.device_put(
-      weights, NamedSharding(mesh, PartitionSpec())
+    for network in networks:
+      _check_finite(network.variables)
+    self._size = max(view.size for view in views)  # Others are made from it.
+    self._stretch = stretch
+    self._temperature = np.float32(
+      loaded.temperature if temperature is None else temperature
     )
-
-    def compute_probs(weights, images):
-      total = jnp.zeros((), 'float32')
-      for index, size, mirrored in views:
-        seen = images[:, :, ::-1] if mirrored else images
-        if size != images.shape[1:3]:
-          seen = jax.image.resize(
-            seen.astype('float32'), (images.shape[0], *size, 3), 'bilinear'
-          )
-        inputs = networks[index].preprocessing.normalize(seen)
-        program = programs[index, size]
-        logits = program.compute_logits(weights[index], inputs)[..., 0]
-        logits = logits[:, :, ::-1] if mirrored else logits
-        if len(views) > 1:
-          logits = jnp.clip(logits, -_SURE, _SURE)
-        total += jax.image.resize(logits, images.shape[:3], 'bilinear')
-      probs = jax.nn.sigmoid(total / len(views))
-      return _stretch_range(probs) if stretch else probs
-
-    if len(devices) > 1:
-      self._compute_probs = jax.jit(
-        compute_probs, compiler_options=compiling.make_options()
-      )
-    else:
-      shape = (self.batch_size, *self._size, 3)
-      self._compute_probs = trace_cache.keep_program(
-        compute_probs,
-        (self._weights, jax.ShapeDtypeStruct(shape, np.uint8)),
-        [(network.model, network.preprocessing) for network in networks],
-        (views, stretch),
-      )
+    self._runtime = runtimes.make_runtime(
+      networks,
+      views,
+      runtime=runtime,
+      precision=precision,
+      batch_size=batch_size,
+      threads=threads,
+    )
+    self.batch_size = self._runtime.batch_size
 
   @classmethod
   def from_checkpoint(
     cls,
     path: str | os.PathLike = load.RELEASED,
-    *,
-    batch_size: int = 1,
-    refinement: refinement_lib.Refinement = _NO_REFINEMENT,
-    flip: bool | None = None,
-    scales: tuple[float, ...] | None = None,
-    stretch: bool = False,
-    max_pixels: int = photos_lib.MAX_PIXELS,
+    **options: Any,  # The constructor's, which checks them.
   ) -> 'BackgroundRemover':
     """Loads a network by whatever `load_model` takes; see the constructor.
 
@@ -166,15 +133,12 @@ class BackgroundRemover:
       MissingFileError: if there is nothing at the path.
       UserError: if it is not a checkpoint, or damaged.
     """
-    return cls(
-      load.load_model(path),
-      batch_size=batch_size,
-      refinement=refinement,
-      flip=flip,
-      scales=scales,
-      stretch=stretch,
-      max_pixels=max_pixels,
-    )
+    return cls(load.load_model(path), **options)
+
+  @property
+  def runtime(self) -> str:
+    """What computes the network, such as 'openvino, bfloat16'."""
+    return f'{self._runtime.name}, {self._runtime.precision}'
 
   def with_refinement(
     self, refinement: refinement_lib.Refinement
@@ -268,14 +232,10 @@ class BackgroundRemover:
         f'{count} photos are more than the batch_size (={self.batch_size}) '
         'the remover was made with.'
       )
-    padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
-    height, width = self._size
-    with runtime.naming_remedies(
-      f'It is too little for {self.batch_size} photos at {height}x{width}: '
-      'lower batch_size (--batch_size) or scales (--scales).'
-    ):
-      padded = jax.device_put(np.pad(batch, padding), self._by_image)
-      return np.asarray(self._compute_probs(self._weights, padded))[:count]
+    probs = _compute_sigmoid(
+      self._runtime.compute_logits(batch) / self._temperature
+    )
+    return _stretch_range(probs) if self._stretch else probs
 
   def refine(
     self, probs: Float[np.ndarray, 'h w'], photo: photos_lib.Photo
@@ -306,31 +266,60 @@ def open_photo(image: photos_lib.ImageLike) -> Image.Image:
 
 
 def _list_views(
+  index: int,
   network: load.LoadedModel,
   scales: Sequence[float] | None,
   flip: bool | None,
-) -> list[tuple[tuple[int, int], bool]]:
-  """Returns (height, width) of each view of a photo, and if it is mirrored."""
+) -> list[runtimes.View]:
+  """Returns how a network looks at a photo."""
   if scales is None and flip is None:
-    wanted = network.description.get('prediction', {})
+    wanted = network.description.get('prediction') or {}
     scales, flip = wanted.get('scales'), wanted.get('flip')
   scales = tuple(scales or (1.0,))
   if flip and len(scales) == 1:
     scales = (*scales, *scales)
+  size = network.preprocessing.size
   return [
-    (_scale_size(network.preprocessing.size, scale), bool(flip and index % 2))
-    for index, scale in enumerate(scales)
+    runtimes.View(index, _scale_size(size, scale), bool(flip and number % 2))
+    for number, scale in enumerate(scales)
   ]
 
 
 def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
   if not scale > 0:
     raise errors.UserError(f'scales must be positive, got {scale}.')
-  return tuple(max(16, round(side * scale / 16) * 16) for side in size)  # ty: ignore[invalid-explicit-return] Of two.
+  if scale == 1:
+    return size
+  # All encoders take multiples of 32.
+  height, width = (max(32, round(side * scale / 32) * 32) for side in size)
+  return height, width
 
 
-def _stretch_range(probs: Float[Array, 'b h w']) -> Float[Array, 'b h w']:
+def _check_finite(variables: layers.Variables) -> None:
+  """Checks the weights, since a ReLU of OpenVINO makes 0 of NaN.
+
+  Raises:
+    UserError: if any is no number.
+  """
+  for key, value in layers.flatten(variables).items():
+    if not np.isfinite(value).all():
+      raise errors.UserError(
+        f'the weights {key} are not numbers (NaN): the checkpoint is damaged, '
+        'or its training failed. Use another checkpoint.'
+      )
+
+
+def _compute_sigmoid(
+  logits: Float[np.ndarray, '...'],
+) -> Float[np.ndarray, '...']:
+  # By tanh, since exp of large numbers overflows.
+  return 0.5 * np.tanh(0.5 * logits) + np.float32(0.5)
+
+
+def _stretch_range(
+  probs: Float[np.ndarray, 'b h w'],
+) -> Float[np.ndarray, 'b h w']:
   """Stretches each map from its own minimum and maximum to [0, 1]."""
   low = probs.min(axis=(1, 2), keepdims=True)
   high = probs.max(axis=(1, 2), keepdims=True)
-  return (probs - low) / jnp.maximum(high - low, 1e-8)
+  return (probs - low) / np.maximum(high - low, 1e-8)

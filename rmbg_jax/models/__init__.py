@@ -1,14 +1,16 @@
 """Networks. They know nothing of files, flags or configurations."""
 
 from collections.abc import Mapping
-from typing import Any
-
-import flax.linen as nn
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io.errors import UserError
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import efficientnet, u2net
+from rmbg_jax.models.layers import Network
 from rmbg_jax.models.unet import UNet
+
+if TYPE_CHECKING:
+  import flax.linen as nn
 
 # Number of stages of each encoder.
 ENCODER_STAGES = {
@@ -16,30 +18,19 @@ ENCODER_STAGES = {
   **dict.fromkeys(efficientnet.VARIANTS, len(efficientnet.FEATURES)),
   'u2net': len(u2net.HEIGHTS),
 }
-MODELS: dict[str, type[UNet] | type[u2net.U2Net]] = {
+NETWORKS: dict[str, type[UNet] | type[u2net.U2Net]] = {
   'u2net': u2net.U2Net,
   'unet': UNet,
 }
 
 
-def create_model(
-  architecture: JsonObject,
-  *,
-  dtype: str = 'float32',
-  remat: bool = False,
-) -> nn.Module:
-  """Builds a network from a plain description, as checkpoints store it.
+def create_network(architecture: JsonObject) -> Network:
+  """Returns a network's description, from what checkpoints store.
 
   Args:
-    architecture: `name` (a key of `MODELS`) and the network's attributes,
+    architecture: `name` (a key of `NETWORKS`) and the network's attributes,
       those of a part grouped under the part's name: `encoder.width` is the
       attribute `encoder_width`. Lists, as JSON has them, become tuples.
-    dtype: Type of the computation; checkpoints do not store it.
-    remat: Whether training computes features again instead of keeping them;
-      not part of it either.
-
-  Returns:
-    A Flax module: images (b, h, w, 3) in, a tuple of logits (b, h, w, 1) out.
 
   Raises:
     UserError: for an unknown name or attribute.
@@ -53,16 +44,43 @@ def create_model(
         tuple(setting) if isinstance(setting, list) else setting
       )
   name = attributes.pop('name', None)
-  if name not in MODELS:
+  if name not in NETWORKS:
     raise UserError(
-      f'Unknown model name {name!r}; choose one of {sorted(MODELS)}.'
+      f'Unknown model name {name!r}; choose one of {sorted(NETWORKS)}.'
     )
-  model = MODELS[name]
-  known = set(model.__dataclass_fields__) - {'parent', 'name', 'dtype', 'remat'}
+  network = NETWORKS[name]
+  known = set(network.__dataclass_fields__)
   unknown = sorted(set(attributes) - known)
   if unknown:
     raise UserError(
       f'Model {name!r} has no attribute {", ".join(unknown)}; it has '
       f'{", ".join(sorted(known))}.'
     )
-  return model(**attributes, dtype=dtype, remat=remat)
+  return network(**attributes)
+
+
+def create_model(
+  architecture: JsonObject,
+  *,
+  dtype: str = 'float32',
+  remat: bool = False,
+) -> 'nn.Module':
+  """Returns a network as a Flax module; this imports JAX.
+
+  Args:
+    architecture: As of `create_network`.
+    dtype: Type of the computation; checkpoints do not store it.
+    remat: Whether training computes features again instead of keeping them;
+      not part of it either.
+
+  Returns:
+    A `FlaxNetwork`: images (b, h, w, 3) in, a tuple of logits (b, h, w, 1) out.
+
+  Raises:
+    UserError: for an unknown name or attribute.
+  """
+  from rmbg_jax.models import flax_network
+
+  return flax_network.FlaxNetwork(
+    create_network(architecture), dtype=dtype, remat=remat
+  )

@@ -25,7 +25,7 @@ from rmbg_jax.models import winograd
 
 Padding = str | Sequence[tuple[int, int]]
 
-_tracing_shapes = contextvars.ContextVar('tracing_shapes', default=False)
+_is_plain = contextvars.ContextVar('is_plain', default=False)
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -34,37 +34,26 @@ _WINOGRAD_CHANNELS = 64
 
 
 @contextlib.contextmanager
-def tracing_shapes() -> Iterator[None]:
-  """Has convolutions, and their first kernels, be traced as one operation.
-
-  For `jax.eval_shape`: nothing is computed, and tracing takes half the time.
-  """
-  token = _tracing_shapes.set(True)
+def plain() -> Iterator[None]:
+  """Traces XLA's own convolutions, for a program that runs on any device."""
+  token = _is_plain.set(True)
   try:
     yield
   finally:
-    _tracing_shapes.reset(token)
+    _is_plain.reset(token)
 
 
 def init_kernel(
   key: jax.Array, shape: tuple[int, ...], dtype: np.dtype | type = jnp.float32
 ) -> Float[Array, 'kh kw c f']:
   """Returns the kernel before training, for `flax.linen.Conv` to call."""
-  if _tracing_shapes.get():
-    return jnp.zeros(shape, dtype)
   # Uniform: normal ones take XLA several times as long to compile.
   return nn.initializers.he_uniform()(key, shape, dtype)
 
 
-def is_for_cpu(platform: str) -> bool:
-  """Returns whether to use the algorithms for a CPU.
-
-  Args:
-    platform: 'cpu' or another; '' for the one that JAX runs on.
-  """
-  if _tracing_shapes.get():
-    return False
-  return (platform or jax.default_backend()) == 'cpu'
+def is_for_cpu() -> bool:
+  """Returns whether to use the algorithms for a CPU."""
+  return not _is_plain.get() and jax.default_backend() == 'cpu'
 
 
 def convolve(
@@ -72,8 +61,6 @@ def convolve(
   kernel: Float[Array, 'kh kw c f'],
   strides: tuple[int, ...],
   padding: Padding,
-  *,
-  platform: str = '',
   **options: Any,  # Passed on unread.
 ) -> Float[Array, 'b h2 w2 f']:
   """Convolves as `jax.lax.conv_general_dilated`; for `flax.linen.Conv`.
@@ -83,8 +70,6 @@ def convolve(
     kernel: Kernel of the convolution.
     strides: Strides in rows and columns, in pixels.
     padding: Padding, as of `jax.lax.conv_general_dilated`.
-    platform: 'cpu' or another to choose the algorithm for; '' for the one that
-      JAX runs on.
     **options: Other options of `jax.lax.conv_general_dilated`.
   """
   height, width = kernel.shape[:2]
@@ -101,7 +86,7 @@ def convolve(
   same = padding in ('SAME', tuple((side, side) for side in reach))
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
   rate = dilation[0]
-  if plain and dilation == (rate, rate) and is_for_cpu(platform):
+  if plain and dilation == (rate, rate) and is_for_cpu():
     if choose_winograd(x.shape[1], kernel.shape, x.dtype, rate):
       return winograd.convolve(x, kernel, rate)
     if rate == 1:
@@ -138,10 +123,13 @@ def convolve_by_rows(
   rhs_dilation: tuple[int, ...],
   **options: Any,  # As in `convolve`.
 ) -> Float[Array, 'b h w f']:
-  """Convolves with stride 1 and 'SAME', as a sum over the kernel's rows.
+  """Convolves with stride 1 and 'SAME', on a CPU by summing the kernel's rows.
 
   Shorter sums round less, for some more time.
   """
+  if not is_for_cpu():
+    options['rhs_dilation'] = rhs_dilation
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
   height, rows, dilation = x.shape[1], kernel.shape[0], rhs_dilation[0]
   reach = dilation * (rows // 2)
   x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))

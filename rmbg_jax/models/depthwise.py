@@ -20,8 +20,6 @@ def convolve(
   kernel: Float[Array, 'kh kw 1 c'],
   strides: tuple[int, ...],
   padding: convolution.Padding,
-  *,
-  platform: str = '',
   **options: Any,  # Passed on unread.
 ) -> Float[Array, 'b h2 w2 c']:
   """Convolves each channel alone, as `jax.lax.conv_general_dilated`.
@@ -33,11 +31,9 @@ def convolve(
     kernel: One filter per channel, without dilation.
     strides: (down, right), equal.
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)) pixels.
-    platform: 'cpu' or another to choose the algorithm for; '' for the one that
-      JAX runs on.
-    **options: Options of `jax.lax.conv_general_dilated`, for other platforms.
+    **options: Options of `jax.lax.conv_general_dilated`, for other devices.
   """
-  if not convolution.is_for_cpu(platform):
+  if not convolution.is_for_cpu():
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
   if isinstance(padding, str):
     padding = jax.lax.padtype_to_pads(

@@ -10,10 +10,7 @@ import functools
 import math
 from typing import NamedTuple
 
-import flax.linen as nn
-from jaxtyping import Array, Float
-
-from rmbg_jax.models import depthwise, layers
+from rmbg_jax.models.layers import Layers, T
 
 EPSILON = 1e-3
 
@@ -72,114 +69,76 @@ def make_stages(variant: str) -> tuple[Stage, ...]:
   )
 
 
-class InvertedBottleneck(nn.Module):
+def compute_features(layers: Layers[T], images: T, *, variant: str) -> list[T]:
+  """Computes EfficientNet-Lite's features.
+
+  Args:
+    layers: Layers of the encoder.
+    images: Preprocessed images (b, h, w, 3).
+    variant: A key of `VARIANTS`.
+
+  Returns:
+    Features at 1/2 (`stage1`), 1/4, 1/8, 1/16 and 1/32 (`stage7`) of the
+    resolution.
+  """
+  stem = layers.at_stage(1)
+  x = stem.conv(
+    images,
+    'conv1',
+    _STEM_FILTERS,
+    kernel=3,
+    stride=2,
+    same=True,
+    use_bias=False,
+    epsilon=EPSILON,
+  )
+  x = stem.relu6(x, 'relu1')
+  features = []
+  for number, stage in enumerate(make_stages(variant), start=1):
+    inner = layers.at_stage(find_stage(f'stage{number}'))
+    for index in range(stage.blocks):
+      x = inner.block(
+        f'stage{number}_block{index + 1}',
+        _compute_inverted_bottleneck,
+        x,
+        stage=stage,
+        first=index == 0,
+      )
+    if number in FEATURES:
+      x = inner.end_stage(x)
+      features.append(x)
+  return features
+
+
+def _compute_inverted_bottleneck(
+  layers: Layers[T], x: T, *, stage: Stage, first: bool
+) -> T:
   """Expands by a 1x1, convolves each channel alone, projects by a 1x1.
 
-  Attributes:
-    filters: Channels of the output.
-    expansion: See `Stage`.
-    kernel: See `Stage`.
-    stride: Stride of the depthwise convolution, in pixels.
-    conv: Makes a convolution.
-    norm: Makes a batch normalisation.
+  Args:
+    layers: Layers of the block.
+    x: Features.
+    stage: The block's stage.
+    first: Whether it is the first block, which alone changes the size or the
+      number of channels.
   """
-
-  filters: int
-  expansion: int
-  kernel: int
-  stride: int
-  conv: layers.LayerFactory
-  norm: layers.LayerFactory
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 f']:
-    """Returns features at 1/stride of the resolution."""
-    shortcut, channels = x, x.shape[-1]
-    if self.expansion > 1:
-      channels *= self.expansion
-      x = self.conv(channels, (1, 1), name='conv0')(x)
-      x = nn.relu6(self.norm(name='bn0')(x))
-    x = self.conv(
-      channels,
-      (self.kernel, self.kernel),
-      strides=self.stride,
-      feature_group_count=channels,
-      conv_general_dilated_cls=lambda: depthwise.convolve,
-      name='conv1',
-    )(x)
-    x = nn.relu6(self.norm(name='bn1')(x))
-    x = self.conv(self.filters, (1, 1), name='conv2')(x)
-    x = self.norm(name='bn2')(x)
-    return x + shortcut if x.shape == shortcut.shape else x
-
-
-class EfficientNetEncoder(nn.Module):
-  """EfficientNet-Lite as a feature extractor.
-
-  Attributes:
-    variant: A key of `VARIANTS`.
-    momentum: Momentum of the running batch statistics.
-    dtype: Type of the computation.
-    remat: Whether a block's inner features are computed again for the gradient.
-  """
-
-  variant: str = 'efficientnet_lite0'
-  momentum: float = 0.99
-  dtype: layers.Dtype = 'float32'
-  remat: bool = False
-
-  @nn.compact
-  def __call__(
-    self,
-    images: Float[Array, 'b h w 3'],
-    *,
-    train: bool,
-    frozen_stages: int = 0,
-  ) -> dict[str, Float[Array, 'b _ _ _']]:
-    """Computes features by name.
-
-    Args:
-      images: Preprocessed.
-      train: Whether batch statistics are computed or the running ones used.
-      frozen_stages: Number of stages that use and keep the running statistics
-        all the same, and pass no gradient. Each ends with a feature
-        (`find_stage`).
-
-    Returns:
-      `stage1` (1/2), `stage2`, `stage3`, `stage5`, `stage7` (1/32).
-    """
-    conv = layers.make_conv(dtype=self.dtype, use_bias=False)
-
-    def make_norm(child):
-      return layers.make_norm(
-        dtype=self.dtype,
-        train=train and find_stage(child) > frozen_stages,
-        momentum=self.momentum,
-        epsilon=EPSILON,
-      )
-
-    block = functools.partial(
-      nn.remat(InvertedBottleneck) if self.remat else InvertedBottleneck,
-      conv=conv,
-    )
-    x = conv(_STEM_FILTERS, (3, 3), strides=2, name='conv1')(images)
-    x = nn.relu6(make_norm('bn1')(name='bn1')(x))
-    features = {}
-    for number, stage in enumerate(make_stages(self.variant), start=1):
-      for index in range(stage.blocks):
-        x = block(
-          filters=stage.filters,
-          expansion=stage.expansion,
-          kernel=stage.kernel,
-          stride=1 if index else stage.stride,
-          norm=make_norm(f'stage{number}'),
-          name=f'stage{number}_block{index + 1}',
-        )(x)
-      if number in FEATURES:
-        frozen = find_stage(f'stage{number}') <= frozen_stages
-        x = layers.stop_gradient_if(frozen, x)
-        features[f'stage{number}'] = x
-    return features
+  conv = functools.partial(
+    layers.conv, same=True, use_bias=False, epsilon=EPSILON
+  )
+  shortcut = x
+  channels = layers.find_shape(x)[-1] * stage.expansion
+  if stage.expansion > 1:
+    x = layers.relu6(conv(x, 'conv0', channels), 'relu0')
+  x = conv(
+    x,
+    'conv1',
+    channels,
+    kernel=stage.kernel,
+    stride=stage.stride if first else 1,
+    depthwise=True,
+  )
+  x = conv(layers.relu6(x, 'relu1'), 'conv2', stage.filters)
+  return x if first else layers.add(shortcut, x, 'add')
 
 
 def find_stage(child: str) -> int:

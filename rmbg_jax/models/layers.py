@@ -1,25 +1,16 @@
-"""Layers that the networks share: convolution, normalisation, upsampling.
+"""What networks are made of, without a framework.
 
-The parts receive `conv` and `norm` ready-made, so that the compute type, the
-mode (training or not) and the framework whose numbers are reproduced are
-chosen in one place, `unet.py`.
+A network is a function of `Layers`: `flax_network.py` computes it in JAX, for
+training too, and `graph.py` records it as a list of operations, for other
+runtimes and file formats. So each network is described once.
 """
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+# Features (b, h, w, c): an array of JAX, or a name in a graph.
+T = TypeVar('T')
 
-from rmbg_jax.models import convolution
-
-# `conv(features, kernel, ...)` and `norm(...)` make a layer.
-LayerFactory = Callable[..., nn.Module]
-Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
 # `params` and `batch_stats`, nested by name. Any: arrays of NumPy or JAX, their
 # shapes, or further such mappings.
 Variables = Mapping[str, Any]
@@ -34,97 +25,160 @@ NORM_KEYS = (
 )
 
 
-def make_conv(*, dtype: Dtype, use_bias: bool = True) -> LayerFactory:
-  """Returns a factory of convolutions with stride 1 and 'same' padding.
+def flatten(variables: Variables, prefix: str = '') -> dict[str, Any]:
+  """Returns the leaves by flat keys, such as `params/encoder/conv1/kernel`."""
+  flat = {}
+  for name, value in variables.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f'{prefix}{name}/')
+    else:
+      flat[prefix + name] = value
+  return flat
 
-  Parameters are float32, the computation runs in `dtype`. Padding is explicit
-  at every convolution whose stride is not 1: 'SAME' pads such a convolution
-  on other sides than Keras' and PyTorch's ResNets do.
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the leaves nested by name again."""
+  tree: dict[str, Any] = {}
+  for key, value in flat.items():
+    *path, name = key.split('/')
+    inner = tree
+    for part in path:
+      inner = inner.setdefault(part, {})
+    inner[name] = value
+  return tree
+
+
+@runtime_checkable
+class Layers(Protocol[T]):
+  """Operations on features (b, h, w, c), in a part of a network.
+
+  Names are those of the variables, relative to the part, or for operations
+  without variables those that an export may show.
   """
-  return functools.partial(
-    nn.Conv,
-    use_bias=use_bias,
-    padding='SAME',
-    dtype=dtype,
-    kernel_init=convolution.init_kernel,
-    conv_general_dilated_cls=lambda: convolution.convolve,
-  )
+
+  def conv(
+    self,
+    x: T,
+    name: str,
+    filters: int,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    same: bool = False,
+    depthwise: bool = False,
+    use_bias: bool = True,
+    epsilon: float | None = None,
+    accurate: bool = False,
+  ) -> T:
+    """Convolves and normalises.
+
+    Args:
+      x: Features.
+      name: Name of the convolution, with `conv` in it; the normalisation's has
+        `bn` there.
+      filters: Channels of the result.
+      kernel: Side of the kernel in pixels, odd.
+      stride: Stride in pixels.
+      dilation: Dilation in pixels.
+      same: Whether to pad as TensorFlow's 'SAME', which is uneven where there
+        is a stride; otherwise by half of the (dilated) kernel.
+      depthwise: Whether each channel is convolved alone.
+      use_bias: Whether the convolution has a bias.
+      epsilon: Epsilon of the batch normalisation; None for none, and for
+        computing in float32.
+      accurate: Whether sums should be short, to round less.
+    """
+    ...
+
+  def relu(self, x: T, name: str) -> T:
+    """Returns max(x, 0)."""
+    ...
+
+  def relu6(self, x: T, name: str) -> T:
+    """Returns max(x, 0), at most 6."""
+    ...
+
+  def add(self, x: T, y: T, name: str) -> T:
+    """Returns x + y."""
+    ...
+
+  def concat(self, inputs: Sequence[T], name: str) -> T:
+    """Concatenates channels."""
+    ...
+
+  def resize(self, x: T, name: str, *, like: T) -> T:
+    """Enlarges to another one's size, bilinear with half-pixel centres."""
+    ...
+
+  def pool(self, x: T, name: str, *, kernel: int) -> T:
+    """Halves the resolution, rounding up, by the maximum.
+
+    An odd kernel is centred; one of 2 pixels has the pixel to the right and
+    below, where there is one.
+    """
+    ...
+
+  def find_shape(self, x: T) -> tuple[int, int, int]:
+    """Returns (height, width, channels)."""
+    ...
+
+  def part(
+    self, name: str, function: Callable[..., Any], *inputs: T, **options: Any
+  ) -> Any:
+    """Returns what a part of the network computes.
+
+    Any: as the function, which takes `Layers`, the inputs and the options.
+
+    Args:
+      name: Name of the part; the variables inside are below it.
+      function: Computes it.
+      *inputs: Features.
+      **options: Passed on; hashable.
+    """
+    ...
+
+  def block(
+    self, name: str, function: Callable[..., Any], *inputs: T, **options: Any
+  ) -> Any:
+    """Returns what a part computes that a training may compute twice.
+
+    That is, whose inner features need not be kept for the gradient. All else is
+    as of `part`.
+    """
+    ...
+
+  def at_stage(self, stage: int) -> 'Layers[T]':
+    """Returns the same, for layers of a stage (from 1) that can be frozen."""
+    ...
+
+  def end_stage(self, x: T) -> T:
+    """Returns the last features of a stage, through which gradients may end."""
+    ...
 
 
-def make_norm(
-  *, dtype: Dtype, train: bool, momentum: float, epsilon: float
-) -> LayerFactory:
-  """Returns a factory of batch normalisations.
+@runtime_checkable
+class Network(Protocol):
+  """Describes a network; hashable.
 
-  In training they use the statistics of the whole global batch (under jit
-  over a mesh the reduction crosses devices) and update the running ones.
+  Attributes:
+    bn_momentum: Momentum of the running batch statistics in training.
   """
-  return functools.partial(
-    nn.BatchNorm,
-    use_running_average=not train,
-    momentum=momentum,
-    epsilon=epsilon,
-    dtype=dtype,
-  )
 
+  bn_momentum: float
 
-def stop_gradient_if(frozen: bool, x: jax.Array) -> jax.Array:
-  """Returns `x`, through which no gradient passes if `frozen`."""
-  return jax.lax.stop_gradient(x) if frozen else x
+  def compute(self, layers: Layers[T], images: T) -> tuple[T, ...]:
+    """Computes logit maps (b, h, w, 1), coarse to fine.
 
+    Args:
+      layers: What they are computed with.
+      images: Preprocessed images (b, h, w, 3).
 
-def find_size(x: jax.Array) -> tuple[int, int]:
-  """Returns (height, width) of features or images (b, h, w, c)."""
-  _, height, width, _ = x.shape
-  return height, width
+    Returns:
+      All that is supervised; the last is the prediction.
+    """
+    ...
 
-
-def upsample_bilinear(
-  x: Float[Array, 'b h w c'], *, factor: int
-) -> Float[Array, 'b {factor}*h {factor}*w c']:
-  """Enlarges by an even whole factor, bilinear with half-pixel centres.
-
-  The same numbers as `tf.image.resize` and Keras' `UpSampling2D(bilinear)`.
-  Every output pixel is a fixed blend of two neighbours per axis, which slices
-  express directly; `jax.image.resize` would multiply by dense matrices.
-  """
-  if factor == 1:
-    return x
-  if factor % 2:
-    raise ValueError(f'factor must be 1 or even, got {factor}.')
-  return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
-
-
-def resize_bilinear(
-  x: Float[Array, 'b h w c'], *, size: tuple[int, int]
-) -> Float[Array, 'b h2 w2 c']:
-  """Enlarges to (height, width), bilinear with half-pixel centres.
-
-  The same numbers as PyTorch's `interpolate` without aligned corners, and ONNX'
-  `Resize` with `pytorch_half_pixel`.
-  """
-  factors = {new / old for new, old in zip(size, x.shape[1:3], strict=True)}
-  factor = factors.pop()
-  if not factors and (factor == 1 or factor % 2 == 0):
-    return upsample_bilinear(x, factor=int(factor))
-  shape = (x.shape[0], *size, x.shape[3])
-  return jax.image.resize(x, shape, method='bilinear')
-
-
-def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
-  size = x.shape[axis]
-  first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-  last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)
-  padded = jnp.concatenate([first, x, last], axis=axis)  # Edges are repeated.
-  before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
-  after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
-  # Output pixel `factor * i + phase` lies `offset` input pixels from pixel i.
-  phases = []
-  for phase in range(factor):
-    offset = (phase + 0.5) / factor - 0.5
-    neighbour = before if offset < 0 else after
-    weight = jnp.asarray(abs(offset), x.dtype)
-    phases.append(x * (1 - weight) + neighbour * weight)
-  stacked = jnp.stack(phases, axis=axis + 1)
-  shape = x.shape[:axis] + (size * factor,) + x.shape[axis + 1 :]
-  return stacked.reshape(shape)
+  def find_stage(self, child: str) -> int:
+    """Returns the stage that a child of the encoder belongs to, from 1."""
+    ...

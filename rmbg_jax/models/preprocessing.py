@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any, Literal
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+import numpy as np
+from jaxtyping import Float, UInt8
 
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
@@ -30,19 +30,24 @@ class Preprocessing:
   std: tuple[float, float, float]
 
   def normalize(
-    self, images: UInt8[Array, '... h w 3'] | Float[Array, '... h w 3']
-  ) -> Float[Array, '... h w 3']:
-    """Returns the network's float32 input for RGB images in [0, 255]."""
+    self,
+    images: UInt8[Any, '... h w 3'] | Float[Any, '... h w 3'],
+  ) -> Float[Any, '... h w 3']:
+    """Returns the network's float32 input for RGB images in [0, 255].
+
+    Any: arrays of NumPy or of JAX, which a CPU's prediction does without.
+    """
+    xp = images.__array_namespace__()
     if self.channels == 'bgr':
       images = images[..., ::-1]
     shape = (1,) * (images.ndim - 1) + (3,)
-    mean = jnp.asarray(self.mean, jnp.float32).reshape(shape)
-    std = jnp.asarray(self.std, jnp.float32).reshape(shape)
-    images = images.astype(jnp.float32)
+    mean = np.asarray(self.mean, np.float32).reshape(shape)
+    std = np.asarray(self.std, np.float32).reshape(shape)
+    images = images.astype(np.float32)
     scale = self.scale
     if scale == 'maximum':  # At least 1: a black image stays black.
-      brightest = jnp.max(images, axis=(-3, -2, -1), keepdims=True)
-      scale = jnp.maximum(brightest, 1.0)
+      brightest = xp.max(images, axis=(-3, -2, -1), keepdims=True)
+      scale = xp.maximum(brightest, np.float32(1))
     # One multiplication and one addition per pixel.
     return images * (1 / (scale * std)) - mean / std
 

@@ -6,14 +6,9 @@ default widths are the paper's U2-Net; U2-Net-p has 16 inner and 64 outer
 channels in every stage (`configs/u2netp.py`).
 """
 
-import functools
-from collections.abc import Callable
+import dataclasses
 
-import flax.linen as nn
-import jax.numpy as jnp
-from jaxtyping import Array, Float
-
-from rmbg_jax.models import convolution, layers
+from rmbg_jax.models.layers import Layers, T
 
 EPSILON = 1e-5  # PyTorch's, which the authors' weights were trained with.
 
@@ -26,120 +21,9 @@ FLAT_DILATIONS = (1, 2, 4, 8)
 HEADS = ('side1', 'side2', 'side3', 'side4', 'side5', 'side6', 'fuse')
 
 
-class ConvBlock(nn.Module):
-  """A 3x3 convolution, a batch normalisation and a ReLU.
-
-  Attributes:
-    filters: Channels of the output.
-    conv: Makes a convolution.
-    norm: Makes a batch normalisation.
-    dilation: Dilation of the convolution, in pixels.
-  """
-
-  filters: int
-  conv: layers.LayerFactory
-  norm: layers.LayerFactory
-  dilation: int = 1
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w f']:
-    """Returns features of the same resolution with `filters` channels."""
-    x = self.conv(
-      self.filters, (3, 3), kernel_dilation=self.dilation, name='conv'
-    )(x)
-    return nn.relu(self.norm(name='bn')(x))
-
-
-class RSU(nn.Module):
-  """A residual U-block: a U-Net around which the input is added again.
-
-  Attributes:
-    mid: Channels inside.
-    filters: Channels of the output.
-    conv: Makes a convolution.
-    norm: Makes a batch normalisation.
-    height: Number of convolutions on the way down (RSU-7 to RSU-4), of which
-      the last is dilated; 0 for RSU-4F, which keeps the resolution and dilates.
-  """
-
-  mid: int
-  filters: int
-  conv: layers.LayerFactory
-  norm: layers.LayerFactory
-  height: int
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w f']:
-    """Returns features of the same resolution with `filters` channels."""
-
-    def block(name, features, *, filters=self.mid, dilation=1, conv=self.conv):
-      return ConvBlock(filters, conv, self.norm, dilation, name=name)(features)
-
-    # In the authors' weights, large and nearly constant channels on the way up
-    # cancel against large biases (1361 in U2-Net-p's `decoder4/conv1d`), so
-    # that rounding shows in the mask.
-    accurate_conv = functools.partial(
-      self.conv, conv_general_dilated_cls=lambda: convolution.convolve_by_rows
-    )
-    dilations = rsu_dilations(self.height)
-    entry = block('conv_in', x, filters=self.filters)
-    x, skips = entry, []
-    for index, dilation in enumerate(dilations):
-      if 0 < index < self.height - 1:
-        x = max_pool(x)
-      x = block(f'conv{index + 1}', x, dilation=dilation)
-      skips.append(x)
-    skips.pop()
-    for index in reversed(range(len(skips))):
-      x = layers.resize_bilinear(x, size=layers.find_size(skips[index]))
-      x = block(
-        f'conv{index + 1}d',
-        jnp.concatenate([x, skips[index]], axis=-1),
-        filters=self.filters if index == 0 else self.mid,
-        dilation=dilations[index],
-        conv=accurate_conv,
-      )
-    return x + entry
-
-
-class U2NetEncoder(nn.Module):
-  """The six stages on the way down.
-
-  Attributes:
-    mid: Inner channels of each stage, fine to coarse.
-    filters: Outer channels of each stage, fine to coarse.
-    conv: Makes a convolution.
-    make_norm: Gives what makes a stage's batch normalisations, from 1.
-    make_block: `RSU`, or what behaves as it.
-  """
-
-  mid: tuple[int, ...]
-  filters: tuple[int, ...]
-  conv: layers.LayerFactory
-  make_norm: Callable[[int], layers.LayerFactory]
-  make_block: Callable[..., nn.Module]
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, 'b h w 3'], *, frozen_stages: int = 0
-  ) -> list[Float[Array, 'b _ _ _']]:
-    """Returns the features of each stage, at 1/1 to 1/32 of the resolution."""
-    features = []
-    for stage, (height, mid, filters) in enumerate(
-      zip(HEIGHTS, self.mid, self.filters, strict=True), start=1
-    ):
-      x = max_pool(x) if stage > 1 else x
-      norm = self.make_norm(stage)
-      x = self.make_block(
-        mid, filters, self.conv, norm, height, name=f'stage{stage}'
-      )(x)
-      x = layers.stop_gradient_if(stage <= frozen_stages, x)
-      features.append(x)
-    return features
-
-
-class U2Net(nn.Module):
-  """U2-Net, by default at the paper's full width.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class U2Net:
+  """Describes a U2-Net, by default of the paper's full width.
 
   Attributes:
     encoder_mid: Inner channels of the encoder's stages, fine to coarse.
@@ -150,10 +34,6 @@ class U2Net(nn.Module):
       statistics in training too. Weights whose normalisations are folded into
       the convolutions need it.
     bn_momentum: Momentum of the running batch statistics.
-    dtype: Type of the computation, 'float32' or 'bfloat16'. Parameters, batch
-      statistics, heads and logits are float32 either way.
-    remat: Whether a block's inner features are computed again for the gradient
-      instead of kept: less memory for about a third more time.
   """
 
   encoder_mid: tuple[int, ...] = (32, 32, 64, 128, 256, 256)
@@ -162,83 +42,140 @@ class U2Net(nn.Module):
   decoder_filters: tuple[int, ...] = (512, 256, 128, 64, 64)
   freeze_norm: bool = False
   bn_momentum: float = 0.9
-  dtype: layers.Dtype = 'float32'
-  remat: bool = False
 
-  @nn.compact
-  def __call__(
-    self,
-    images: Float[Array, 'b h w 3'],
-    *,
-    train: bool = False,
-    frozen_stages: int = 0,
-  ) -> tuple[Float[Array, 'b h w 1'], ...]:
+  def compute(self, layers: Layers[T], images: T) -> tuple[T, ...]:
     """Computes a logit map per decoder stage and the fused one.
 
     Args:
-      images: Preprocessed images of any height and width.
-      train: Whether batch statistics are computed (and updated, if
-        `batch_stats` is mutable) or the running ones used.
-      frozen_stages: Number of the encoder's stages that use and keep their
-        running statistics in training too, and pass no gradient.
+      layers: What it is computed with.
+      images: Preprocessed images (b, h, w, 3) of any height and width.
 
     Returns:
-      Float32 logit maps, coarse to fine (the paper's S6 to S1), then the fused
-      one, which is the prediction.
+      Logit maps (b, h, w, 1), coarse to fine (the paper's S6 to S1), then the
+      fused one, which is the prediction.
     """
-    conv = layers.make_conv(dtype=self.dtype)
-
-    def make_norm(train):
-      return layers.make_norm(
-        dtype=self.dtype,
-        train=train and not self.freeze_norm,
-        momentum=self.bn_momentum,
-        epsilon=EPSILON,
-      )
-
-    make_block = nn.remat(RSU) if self.remat else RSU
-    features = U2NetEncoder(
-      self.encoder_mid,
-      self.encoder_filters,
-      conv,
-      lambda stage: make_norm(train and stage > frozen_stages),
-      make_block,
-      name='encoder',
-    )(images, frozen_stages=frozen_stages)
-    norm = make_norm(train)
-    *skips, x = features
+    *skips, x = layers.part(
+      'encoder',
+      _compute_encoder,
+      images,
+      mid=self.encoder_mid,
+      filters=self.encoder_filters,
+    )
     outputs = [x]
-    for index, (height, mid, filters) in enumerate(
-      zip(HEIGHTS[-2::-1], self.decoder_mid, self.decoder_filters, strict=True)
+    for number, (height, mid, filters) in enumerate(
+      zip(HEIGHTS[-2::-1], self.decoder_mid, self.decoder_filters, strict=True),
+      start=1,
     ):
       skip = skips.pop()
-      x = layers.resize_bilinear(x, size=layers.find_size(skip))
-      block = make_block(
-        mid, filters, conv, norm, height, name=f'decoder{index + 1}'
+      x = layers.resize(x, f'decoder{number}/resize', like=skip)
+      x = layers.concat([x, skip], f'decoder{number}/concat')
+      x = layers.block(
+        f'decoder{number}',
+        _compute_rsu,
+        x,
+        mid=mid,
+        filters=filters,
+        height=height,
       )
-      x = block(jnp.concatenate([x, skip], axis=-1))
       outputs.append(x)
-    size = layers.find_size(images)
-    head = layers.make_conv(dtype=jnp.float32)
-    sides = [
-      layers.resize_bilinear(
-        head(1, (3, 3), name=f'side{6 - index}')(x.astype(jnp.float32)),
-        size=size,
-      )
-      for index, x in enumerate(outputs)
-    ]
+    sides = []
+    for index, x in enumerate(outputs):
+      name = f'side{6 - index}'
+      x = layers.conv(x, name, 1, kernel=3)
+      sides.append(layers.resize(x, f'{name}/out', like=images))
     # The authors concatenate fine to coarse.
-    fused = head(1, (1, 1), name='fuse')(jnp.concatenate(sides[::-1], axis=-1))
-    return (*sides, fused)
+    fused = layers.concat(sides[::-1], 'fuse/concat')
+    return (*sides, layers.conv(fused, 'fuse', 1))
 
   def find_stage(self, child: str) -> int:
     """Returns the stage that a child of the encoder is, from 1."""
     return int(child.removeprefix('stage'))
 
 
-def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """Halves the resolution, rounding up: an odd last row is its own maximum."""
-  return nn.max_pool(x, (2, 2), strides=(2, 2), padding='SAME')
+def _compute_encoder(
+  layers: Layers[T], x: T, *, mid: tuple[int, ...], filters: tuple[int, ...]
+) -> list[T]:
+  """Returns the features of the six stages on the way down."""
+  features = []
+  for stage, (height, inner, outer) in enumerate(
+    zip(HEIGHTS, mid, filters, strict=True), start=1
+  ):
+    at_stage = layers.at_stage(stage)
+    if stage > 1:
+      x = layers.pool(x, f'stage{stage}/pool', kernel=2)
+    x = at_stage.block(
+      f'stage{stage}',
+      _compute_rsu,
+      x,
+      mid=inner,
+      filters=outer,
+      height=height,
+    )
+    x = at_stage.end_stage(x)
+    features.append(x)
+  return features
+
+
+def _compute_rsu(
+  layers: Layers[T], x: T, *, mid: int, filters: int, height: int
+) -> T:
+  """Computes a residual U-block: a U-Net around which its input is added.
+
+  Args:
+    layers: Layers of the block.
+    x: Features.
+    mid: Channels inside.
+    filters: Channels of the result.
+    height: Number of convolutions on the way down (RSU-7 to RSU-4), of which
+      the last is dilated; 0 for RSU-4F, which keeps the resolution and dilates.
+  """
+  dilations = rsu_dilations(height)
+  entry = x = layers.part('conv_in', _compute_block, x, filters=filters)
+  skips = []
+  for index, dilation in enumerate(dilations):
+    if 0 < index < height - 1:
+      x = layers.pool(x, f'pool{index}', kernel=2)
+    name = f'conv{index + 1}'
+    x = layers.part(name, _compute_block, x, filters=mid, dilation=dilation)
+    skips.append(x)
+  skips.pop()
+  for index in reversed(range(len(skips))):
+    name = f'conv{index + 1}d'
+    x = layers.resize(x, f'{name}/resize', like=skips[index])
+    x = layers.concat([x, skips[index]], f'{name}/concat')
+    # In the authors' weights, large and nearly constant channels on the way up
+    # cancel against large biases (1361 in U2-Net-p's `decoder4/conv1d`), so
+    # that rounding shows in the mask.
+    x = layers.part(
+      name,
+      _compute_block,
+      x,
+      filters=mid if index else filters,
+      dilation=dilations[index],
+      accurate=True,
+    )
+  return layers.add(x, entry, 'out')
+
+
+def _compute_block(
+  layers: Layers[T],
+  x: T,
+  *,
+  filters: int,
+  dilation: int = 1,
+  accurate: bool = False,
+) -> T:
+  """A 3x3 convolution, a batch normalisation and a ReLU."""
+  x = layers.conv(
+    x,
+    'conv',
+    filters,
+    kernel=3,
+    dilation=dilation,
+    epsilon=EPSILON,
+    accurate=accurate,
+  )
+  return layers.relu(x, 'relu')
 
 
 def rsu_dilations(height: int) -> tuple[int, ...]:
@@ -247,7 +184,7 @@ def rsu_dilations(height: int) -> tuple[int, ...]:
 
 
 def block_dilations() -> dict[str, int]:
-  """Returns each `ConvBlock`'s dilation by its path, in the order they run."""
+  """Returns each block's dilation by its path, in the order they run in."""
   stages = {f'encoder/stage{i + 1}': h for i, h in enumerate(HEIGHTS)}
   stages |= {f'decoder{i + 1}': h for i, h in enumerate(HEIGHTS[-2::-1])}
   dilations = {}

@@ -1,20 +1,20 @@
-"""The network: encoder, bridge, decoder and four supervised outputs."""
+"""The U-Net: encoder, dilated bridge, residual decoder, supervised outputs."""
 
-from typing import Any
-
-import flax.linen as nn
-from jaxtyping import Array, Float
+import dataclasses
+import functools
 
 from data_pipelines.io.errors import UserError
-from rmbg_jax.models import bridge, decoder, efficientnet, layers, resnet
+from rmbg_jax.models import efficientnet, resnet
+from rmbg_jax.models.layers import Layers, T
 
-# Keras' defaults, which the Keras project uses outside of ResNet50.
+# Keras' default, which the Keras project uses outside of ResNet50.
 DECODER_EPSILON = 1e-3
 ENCODERS = ('resnet50', *efficientnet.VARIANTS)
 
 
-class UNet(nn.Module):
-  """A U-Net with an encoder, a dilated bridge and a residual decoder.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNet:
+  """Describes a U-Net.
 
   Attributes:
     encoder_name: 'resnet50', or a variant of `efficientnet.py`.
@@ -28,10 +28,6 @@ class UNet(nn.Module):
       doubles the resolution; its skip connection is the encoder's next finer
       feature, and after the last of them the image.
     bn_momentum: Momentum of the running batch statistics.
-    dtype: Type of the computation, 'float32' or 'bfloat16'. Parameters, batch
-      statistics, heads and logits are float32 either way.
-    remat: Whether a block's inner features are computed again for the gradient
-      instead of kept: less memory for about a third more time.
   """
 
   encoder_name: str = 'resnet50'
@@ -42,42 +38,27 @@ class UNet(nn.Module):
   bridge_rates: tuple[int, ...] = (3, 6, 9)
   decoder_filters: tuple[int, ...] = (512, 256, 128, 64)
   bn_momentum: float = 0.99
-  dtype: layers.Dtype = 'float32'
-  remat: bool = False
 
-  @nn.compact
-  def __call__(
-    self,
-    images: Float[Array, 'b h w 3'],
-    *,
-    train: bool = False,
-    frozen_stages: int = 0,
-  ) -> tuple[Float[Array, 'b h w 1'], ...]:
+  def compute(self, layers: Layers[T], images: T) -> tuple[T, ...]:
     """Computes one logit map per decoder block.
 
     Args:
-      images: Preprocessed images, height and width multiples of 16 for
-        ResNet50, of 32 for EfficientNet.
-      train: Whether batch statistics are computed (and updated, if
-        `batch_stats` is mutable) or the running ones used.
-      frozen_stages: Number of the encoder's stages that use and keep their
-        running statistics in training too, and pass no gradient.
+      layers: What it is computed with.
+      images: Preprocessed images (b, h, w, 3), height and width multiples of 16
+        for ResNet50, of 32 for EfficientNet.
 
     Returns:
-      Float32 logit maps, one per decoder block, coarse to fine. The last is
-      the prediction.
+      Logit maps (b, h, w, 1), one per decoder block, coarse to fine. The last
+      is the prediction.
 
     Raises:
       UserError: if height or width is not such a multiple, or there are more
         decoder blocks than skip connections, or no such encoder.
     """
-    features = self._make_encoder()(
-      images, train=train, frozen_stages=frozen_stages
-    )
-    *skips, x = features.values()
-    skips = [images, *skips]
+    features = self._compute_features(layers, images)
+    *skips, x = [images, *features]
     multiple = 2 ** len(skips)
-    height, width = images.shape[1:3]
+    height, width, _ = layers.find_shape(images)
     if height % multiple or width % multiple:
       raise UserError(
         f'Height and width must be multiples of {multiple}, got '
@@ -88,26 +69,19 @@ class UNet(nn.Module):
         f'decoder.filters has {len(self.decoder_filters)} values, but '
         f'{self.encoder_name} has features for {len(skips)} decoder blocks.'
       )
-    conv = layers.make_conv(dtype=self.dtype)
-    norm = layers.make_norm(
-      dtype=self.dtype,
-      train=train,
-      momentum=self.bn_momentum,
-      epsilon=DECODER_EPSILON,
+    x = layers.block(
+      'bridge',
+      _compute_bridge,
+      x,
+      filters=self.bridge_filters,
+      rates=self.bridge_rates,
     )
-    make_bridge: layers.LayerFactory = bridge.DilatedBridge
-    make_block: layers.LayerFactory = decoder.DecoderBlock
-    if self.remat:
-      make_bridge, make_block = nn.remat(make_bridge), nn.remat(make_block)
-    x = make_bridge(
-      self.bridge_filters, self.bridge_rates, conv, norm, name='bridge'
-    )(x)
     outputs = []
-    for index, filters in enumerate(self.decoder_filters):
-      block = make_block(filters, conv, norm, name=f'decoder{index + 1}')
-      x = block(x, skips.pop())
-      factor = 2 ** len(skips)
-      outputs.append(decoder.Head(factor=factor, name=f'head{index + 1}')(x))
+    for number, filters in enumerate(self.decoder_filters, start=1):
+      x = layers.block(
+        f'decoder{number}', _compute_decoder, x, skips.pop(), filters=filters
+      )
+      outputs.append(layers.part(f'head{number}', _compute_head, x, images))
     return tuple(outputs)
 
   def find_stage(self, child: str) -> int:
@@ -116,23 +90,70 @@ class UNet(nn.Module):
       return resnet.find_stage(child)
     return efficientnet.find_stage(child)
 
-  def _make_encoder(self) -> nn.Module:
-    options: dict[str, Any] = {
-      'momentum': self.bn_momentum,
-      'dtype': self.dtype,
-      'remat': self.remat,
-      'name': 'encoder',
-    }
+  def _compute_features(self, layers: Layers[T], images: T) -> list[T]:
     if self.encoder_name == 'resnet50':
-      return resnet.ResNetEncoder(
+      return layers.part(
+        'encoder',
+        resnet.compute_features,
+        images,
         stage_sizes=self.encoder_stage_sizes,
         width=self.encoder_width,
         dialect=self.encoder_dialect,
-        **options,
       )
     if self.encoder_name not in efficientnet.VARIANTS:
       raise UserError(
         f'Unknown encoder.name {self.encoder_name!r}; choose one of '
         f'{", ".join(ENCODERS)}.'
       )
-    return efficientnet.EfficientNetEncoder(self.encoder_name, **options)
+    return layers.part(
+      'encoder',
+      efficientnet.compute_features,
+      images,
+      variant=self.encoder_name,
+    )
+
+
+def _compute_bridge(
+  layers: Layers[T], x: T, *, filters: int, rates: tuple[int, ...]
+) -> T:
+  """Looks at the coarsest features at several scales at once.
+
+  One 3x3 convolution per dilation rate, concatenated and mixed by a 1x1
+  convolution (the idea of ASPP, Chen et al., arXiv:1606.00915).
+  """
+  conv = functools.partial(layers.conv, epsilon=DECODER_EPSILON)
+  branches = [
+    layers.relu(
+      conv(x, f'conv_rate{rate}', filters, kernel=3, dilation=rate),
+      f'relu_rate{rate}',
+    )
+    for rate in rates
+  ]
+  x = layers.concat(branches, 'concat')
+  return layers.relu(conv(x, 'conv_out', filters), 'relu_out')
+
+
+def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
+  """Doubles the resolution and merges the encoder's features of that size."""
+  x = layers.resize(x, 'resize', like=skip)
+  x = layers.concat([x, skip], 'concat')
+  return layers.part('residual', _compute_residual, x, filters=filters)
+
+
+def _compute_residual(layers: Layers[T], x: T, *, filters: int) -> T:
+  """Two 3x3 convolutions beside a 1x1 shortcut, ReLU after the sum."""
+  conv = functools.partial(layers.conv, epsilon=DECODER_EPSILON)
+  shortcut = conv(x, 'conv0', filters)
+  x = layers.relu(conv(x, 'conv1', filters, kernel=3), 'relu1')
+  x = conv(x, 'conv2', filters, kernel=3)
+  return layers.relu(layers.add(shortcut, x, 'add'), 'out')
+
+
+def _compute_head(layers: Layers[T], x: T, images: T) -> T:
+  """Turns features into one logit per pixel of the input image.
+
+  The Keras project enlarges all channels and then convolves. Both maps are
+  linear and the bilinear weights sum to one, so the order does not matter:
+  convolving first gives the same numbers for a fraction of the work.
+  """
+  return layers.resize(layers.conv(x, 'conv', 1), 'out', like=images)

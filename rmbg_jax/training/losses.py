@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float
 
 from data_pipelines.io import errors
-from rmbg_jax.models import layers
+from rmbg_jax.models import flax_network
 
 Maps = Float[Array, 'b h w 1']
 PerImage = Float[Array, 'b']
@@ -105,7 +105,7 @@ def compute_laplacian_loss(logits: Maps, alpha: Maps) -> PerImage:
   total = jnp.zeros(current.shape[0])
   for level in range(_PYRAMID_LEVELS):
     coarser = _blur(current, _PYRAMID_TAPS, edge='edge')[:, ::2, ::2]
-    detail = current - layers.upsample_bilinear(coarser, factor=2)
+    detail = current - flax_network.upsample_bilinear(coarser, factor=2)
     total = total + 2**level * jnp.mean(jnp.abs(detail), axis=_PIXELS)
     current = coarser
   return total

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
@@ -17,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import runtime
-from rmbg_jax.models import convolution
+from rmbg_jax.models import graph, layers
 from rmbg_jax.training import setup, state
 
 # Keys that may be 'auto', with the value to try first.
@@ -154,10 +153,13 @@ def measure_step(
   model = setup.create_model(config.model)[1]
   step = setup.make_train_step(config, components._replace(model=model))
   size, batch_size = components.preprocessing.size, config.data.batch_size
-  with convolution.tracing_shapes():
-    variables = jax.eval_shape(
-      lambda: model.init(jax.random.key(0), jnp.zeros((1, *size, 3)))
-    )
+  shapes = graph.Graph(model.network, size=size).list_shapes()
+  variables = layers.unflatten(
+    {
+      key: jax.ShapeDtypeStruct(shape, np.float32)
+      for key, shape in shapes.items()
+    }
+  )
   train_state = jax.eval_shape(
     lambda variables: state.init_train_state(
       variables, components.optimizer, use_ema=config.optimizer.ema_decay > 0

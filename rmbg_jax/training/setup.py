@@ -84,7 +84,9 @@ def make_components(config: ml_collections.ConfigDict) -> Components:
     weight_decay=config.optimizer.weight_decay,
     clip_norm=config.optimizer.clip_norm,
     encoder_rate=config.optimizer.encoder_rate,
-    is_frozen=lambda child: model.find_stage(child) <= count_frozen(config),
+    is_frozen=lambda child: (
+      model.network.find_stage(child) <= count_frozen(config)
+    ),
   )
   sources = {pair.source or config.data.name for pair in data.training}
   description = {

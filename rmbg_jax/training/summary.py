@@ -50,7 +50,7 @@ def summarize(model: nn.Module, *, size: tuple[int, int]) -> str:
     for a, b, c, d in [header, *rows]
   ]
   rule = '-' * len(lines[0])
-  title = f'{type(model).__name__}, input {size[0]}x{size[1]}x3'
+  title = f'{type(model.network).__name__}, input {size[0]}x{size[1]}x3'
   totals = [
     f'Total: {trainable + other:,}',
     f'Trainable: {trainable:,}',

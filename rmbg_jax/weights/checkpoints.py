@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.models.layers import Variables
+from rmbg_jax.models import layers
 
 _SUBDIRECTORY = 'checkpoints'
 _policies = ocp.training.preservation_policies
@@ -190,16 +190,20 @@ class CheckpointStore(contextlib.AbstractContextManager):
         f'{error.__cause__ or error}'
       ) from error
 
-  def restore_model(self, variables: Variables, *, step: int) -> Variables:
+  def restore_model(
+    self, shapes: Mapping[str, tuple[int, ...]], *, step: int
+  ) -> layers.Variables:
     """Returns the saved `params` and `batch_stats` as NumPy arrays.
 
     Works on any device, whatever the checkpoint was saved on.
 
     Args:
-      variables: A tree of that structure, for its shapes.
+      shapes: Their shapes by flat keys.
       step: Step of the checkpoint.
     """
-    abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), variables)
+    abstract = layers.unflatten(
+      {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
+    )
     return self._checkpointer.load_checkpointables(step, {'model': abstract})[
       'model'
     ]

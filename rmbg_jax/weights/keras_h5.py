@@ -117,8 +117,8 @@ def load_encoder(
   """Returns an encoder's variables with the file's weights.
 
   Args:
-    encoder: `params` and `batch_stats` of a `ResNetEncoder` in the keras
-      dialect, for their shapes.
+    encoder: `params` and `batch_stats` of a ResNet in the keras dialect, for
+      their shapes.
     path: Weights of `keras.applications.ResNet50`, with or without its top.
     stage_sizes: Numbers of blocks in the encoder's stages.
 
@@ -127,7 +127,8 @@ def load_encoder(
   """
   tensors, _ = _read_file(path)
   names = _encoder_names(stage_sizes, prefix='', dialect='keras')
-  return matching.assign(encoder, tensors, names, source=str(path))
+  shapes = matching.find_shapes(encoder)
+  return matching.assign(shapes, tensors, names, source=str(path))
 
 
 def encoder_layer_name(path: str) -> str:

@@ -1,27 +1,34 @@
-"""Loads a trained network, whatever it is stored as."""
+"""Loads a trained network, whatever it is stored as.
+
+Only a training's working directory needs JAX for it: Orbax imports it.
+"""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from flax import traverse_util
+from typing import TYPE_CHECKING
 
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
-from rmbg_jax.models import convolution
-from rmbg_jax.models.layers import Variables
+from rmbg_jax.models import graph, layers
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import hub, matching, release, trace_cache, u2net_onnx
+from rmbg_jax.weights import hub, matching, release, u2net_onnx
+
+if TYPE_CHECKING:
+  import flax.linen as nn
+
+  from rmbg_jax.models import flax_network
 
 # Names the default weights that come with the project.
 RELEASED = 'released'
 _RELEASED_NAMES = (RELEASED, *release.RELEASED)
+
+_ANY_SIZE = (32, 32)  # Of the input; shapes of variables do not depend on it.
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
@@ -36,19 +43,34 @@ class LoadedModel:
   """A network that is ready to be applied.
 
   Attributes:
-    model: The network; `model.apply(variables, images)` gives logits.
+    network: Describes the network.
     variables: `params` and `batch_stats`, float32 NumPy arrays.
     preprocessing: Preprocessing that the network expects of an image.
     description: Description in the file.
+    dtype: Type of the computation in JAX, 'float32' or 'bfloat16'.
     partners: Networks that look at a photo too: `BackgroundRemover` averages
       their answers with this one's.
   """
 
-  model: nn.Module
-  variables: Variables
+  network: layers.Network
+  variables: layers.Variables
   preprocessing: Preprocessing
   description: JsonObject
+  dtype: str = 'float32'
   partners: tuple['LoadedModel', ...] = ()
+
+  @property
+  def temperature(self) -> float:
+    """What the checkpoint asks to divide the logits by; below 1, surer."""
+    prediction = self.description.get('prediction') or {}
+    return float(prediction.get('temperature', 1.0))
+
+  @functools.cached_property
+  def model(self) -> 'nn.Module':
+    """The network in Flax: `model.apply(variables, images)` gives logits."""
+    from rmbg_jax.models import flax_network  # Imports JAX.
+
+    return flax_network.FlaxNetwork(self.network, dtype=self.dtype)
 
   def compute_digest(self) -> str:
     """Returns 16 hexadecimal digits that no other network has."""
@@ -59,8 +81,8 @@ class LoadedModel:
       *(partner.compute_digest() for partner in self.partners),
     ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
-      digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())
+    for key, leaf in sorted(layers.flatten(self.variables).items()):
+      digest.update(f'{key} {leaf.shape}'.encode())
       digest.update(leaf.tobytes())
     return digest.hexdigest()[:16]
 
@@ -150,7 +172,9 @@ def check_single(loaded: LoadedModel) -> None:
     )
 
 
-def load_variables(path: str | os.PathLike, model: nn.Module) -> Variables:
+def load_variables(
+  path: str | os.PathLike, model: 'flax_network.FlaxNetwork'
+) -> layers.Variables:
   """Returns another network's weights for this one, to start a training from.
 
   Args:
@@ -165,17 +189,16 @@ def load_variables(path: str | os.PathLike, model: nn.Module) -> Variables:
     UserError: listing what does not fit, by name.
   """
   loaded = load_model(path)
-  folded = getattr(loaded.model, 'freeze_norm', False)
-  if folded and not getattr(model, 'freeze_norm', True):
+  folded = getattr(loaded.network, 'freeze_norm', False)
+  if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(
       f'{path}: the batch normalisations are folded into the convolutions, and '
       'new batch statistics would undo what the weights have learnt. Set '
       'config.model.freeze_norm=True.'
     )
-  flat = traverse_util.flatten_dict(loaded.variables, sep='/')
-  shapes = _shapes(model)
-  names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
-  return matching.assign(shapes, flat, names, source=str(path))
+  flat = layers.flatten(loaded.variables)
+  shapes = _list_shapes(model.network)
+  return matching.assign(shapes, flat, _name_alike(shapes), source=str(path))
 
 
 def _split_step(path: Path) -> tuple[Path, str]:
@@ -205,59 +228,51 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
       )
     step = kept[which]
     description = store.read_description(step)
-    model = models.create_model(description['architecture'], dtype=dtype)
-    variables = store.restore_model(_shapes(model), step=step)
+    network = models.create_network(description['architecture'])
+    variables = store.restore_model(_list_shapes(network), step=step)
   return LoadedModel(
-    model=model,
+    network=network,
     variables=variables,
     preprocessing=Preprocessing.from_dict(description['preprocessing']),
     description={**description, 'step': step},
+    dtype=dtype,
   )
 
 
 def _load_release(path: Path, dtype: str) -> LoadedModel:
   tensors, description = release.read_release(path)
-  model = models.create_model(description['architecture'], dtype=dtype)
-  shapes = _shapes(model)
-  names = {key: key for key in traverse_util.flatten_dict(shapes, sep='/')}
+  network = models.create_network(description['architecture'])
+  shapes = _list_shapes(network)
   return LoadedModel(
-    model=model,
-    variables=matching.assign(shapes, tensors, names, source=str(path)),
+    network=network,
+    variables=matching.assign(
+      shapes, tensors, _name_alike(shapes), source=str(path)
+    ),
     preprocessing=Preprocessing.from_dict(description['preprocessing']),
     description=description,
+    dtype=dtype,
   )
 
 
 def _load_foreign(
   foreign: matching.ForeignModel, *, source: Path, dtype: str
 ) -> LoadedModel:
-  model = models.create_model(foreign.architecture, dtype=dtype)
+  network = models.create_network(foreign.architecture)
   return LoadedModel(
-    model=model,
+    network=network,
     variables=matching.assign(
-      _shapes(model), foreign.tensors, foreign.names, source=str(source)
+      _list_shapes(network), foreign.tensors, foreign.names, source=str(source)
     ),
     preprocessing=foreign.preprocessing,
     description={**foreign.description, 'architecture': foreign.architecture},
+    dtype=dtype,
   )
 
 
-def _shapes(model: nn.Module) -> Variables:
-  """Returns the network's variables as shapes, computing nothing."""
+def _list_shapes(network: layers.Network) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of the network's variables by their flat keys."""
+  return graph.Graph(network, size=_ANY_SIZE).list_shapes()
 
-  def trace() -> bytes:
-    with convolution.tracing_shapes():
-      traced = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-      )
-    flat = traverse_util.flatten_dict(traced, sep='/')
-    return json.dumps(
-      {key: (leaf.shape, leaf.dtype.name) for key, leaf in flat.items()}
-    ).encode()
 
-  found = json.loads(trace_cache.keep(trace, 'shapes', model))
-  flat = {
-    key: jax.ShapeDtypeStruct(tuple(shape), dtype)
-    for key, (shape, dtype) in found.items()
-  }
-  return traverse_util.unflatten_dict(flat, sep='/')
+def _name_alike(shapes: Iterable[str]) -> dict[str, str]:
+  return {key: key for key in shapes}

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
 from data_pipelines.io import errors
+from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import resnet
-from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
@@ -55,16 +54,16 @@ def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:
 
 
 def assign(
-  variables: Variables,
+  shapes: Mapping[str, tuple[int, ...]],
   tensors: Tensors,
   names: Mapping[str, str],
   *,
   source: str,
-) -> Variables:
-  """Returns the tensors in the structure of the variables.
+) -> layers_lib.Variables:
+  """Returns the tensors as a network's variables.
 
   Args:
-    variables: Nested `params` and `batch_stats`, for their shapes.
+    shapes: Shapes of the variables by their flat keys.
     tensors: The foreign tensors by their own names, in this project's layout
       (convolution kernels h, w, in, out).
     names: The foreign name of each flat key.
@@ -74,26 +73,25 @@ def assign(
     UserError: listing by name all tensors that are missing, unexpected or of
       another shape.
   """
-  flat = traverse_util.flatten_dict(variables, sep='/')
   problems = [
     f'missing: {foreign}'
     for foreign in sorted(set(names.values()) - set(tensors))
   ]
   problems += [
     f'missing: {key} (has no counterpart)'
-    for key in sorted(set(flat) - set(names))
+    for key in sorted(set(shapes) - set(names))
   ]
   problems += [
     f'unexpected: {foreign}'
     for foreign in sorted(set(tensors) - set(names.values()))
   ]
   for key, foreign in names.items():
-    if key not in flat:
+    if key not in shapes:
       problems.append(f'unexpected: {foreign} (the network has no {key})')
-    elif foreign in tensors and tensors[foreign].shape != flat[key].shape:
+    elif foreign in tensors and tensors[foreign].shape != shapes[key]:
       problems.append(
         f'shape: {foreign} is {tensors[foreign].shape} in the file, '
-        f'{flat[key].shape} in the network'
+        f'{shapes[key]} in the network'
       )
   if problems:
     shown = '\n  '.join(problems[:40])
@@ -102,10 +100,17 @@ def assign(
       f'{source}: the weights do not fit the network:\n  {shown}{more}\n'
       'Use the configuration that the weights were made for.'
     )
-  return traverse_util.unflatten_dict(
+  return layers_lib.unflatten(
     {
       key: np.asarray(tensors[foreign], np.float32)
       for key, foreign in names.items()
-    },
-    sep='/',
+    }
   )
+
+
+def find_shapes(
+  variables: layers_lib.Variables,
+) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of nested variables by their flat keys."""
+  flat = layers_lib.flatten(variables)
+  return {key: tuple(leaf.shape) for key, leaf in flat.items()}

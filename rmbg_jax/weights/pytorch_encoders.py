@@ -65,8 +65,8 @@ def load_resnet(
   """Returns a ResNet's variables with the file's weights.
 
   Args:
-    encoder: `params` and `batch_stats` of a `ResNetEncoder` in the torchvision
-      dialect, for their shapes.
+    encoder: `params` and `batch_stats` of a ResNet in the torchvision dialect,
+      for their shapes.
     path: A state dict of torchvision's `resnet50`.
     stage_sizes: Numbers of blocks in the encoder's stages.
 
@@ -85,8 +85,7 @@ def load_efficientnet(
   """Returns an EfficientNet's variables with the file's weights.
 
   Args:
-    encoder: `params` and `batch_stats` of an `EfficientNetEncoder`, for their
-      shapes.
+    encoder: `params` and `batch_stats` of an EfficientNet, for their shapes.
     path: A state dict of the port.
     variant: Name of the EfficientNet-Lite.
 
@@ -112,7 +111,8 @@ def _load(
     names[layers.CONV_KEYS[0].format(conv)] = f'{their_conv}.weight'
     for key, part in zip(layers.NORM_KEYS, _NORM_PARTS, strict=True):
       names[key.format(norm)] = f'{their_norm}.{part}'
-  return matching.assign(encoder, tensors, names, source=str(path))
+  shapes = matching.find_shapes(encoder)
+  return matching.assign(shapes, tensors, names, source=str(path))
 
 
 def _find_torchvision(pair: tuple[str, str]) -> tuple[str, str]:

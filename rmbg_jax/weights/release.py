@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import traverse_util
 
 from data_pipelines.io import errors, files
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.models.layers import Variables
+from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
 
 # The metadata in which every file of the project describes itself, in JSON.
@@ -43,7 +42,7 @@ def find_released(name: str) -> Path:
 
 def save_release(
   path: Path,
-  variables: Variables,
+  variables: layers.Variables,
   description: JsonObject,
   *,
   dtype: str = 'float16',
@@ -57,7 +56,7 @@ def save_release(
     dtype: Type of the stored parameters. Batch statistics stay float32: a
       variance can be beyond float16, and they are few.
   """
-  flat = traverse_util.flatten_dict(variables, sep='/')
+  flat = layers.flatten(variables)
   tensors = {
     key: np.ascontiguousarray(
       value, dtype if key.startswith('params/') else np.float32

@@ -50,7 +50,7 @@ def measure(network: str, batch: int) -> dict[str, dict[str, float]]:
   """Returns the seconds of compiling a configuration's programs, in parts."""
   import jax
 
-  from rmbg_jax.models import compiling, program
+  from rmbg_jax.models import compiling
   from rmbg_jax.models.preprocessing import make_preprocessing
   from rmbg_jax.training import optimizers, setup, state
   from rmbg_jax.training import step as step_lib
@@ -99,23 +99,17 @@ def measure(network: str, batch: int) -> dict[str, dict[str, float]]:
     seconds.append(time.perf_counter() - began)
   training['once compiled'] = min(seconds)
 
-  made = program.Program(
-    model,
-    jax.device_get(variables),
-    size=size,
-    platform=jax.default_backend(),
-  )
+  variables = jax.device_get(variables)
   predict = jax.jit(
-    lambda weights, images: made.compute_logits(
-      weights, preprocessing.normalize(images)
-    ),
+    lambda variables, images: model.apply(
+      variables, preprocessing.normalize(images)
+    )[-1],
     compiler_options=compiling.make_options(),
   )
-  weights = jax.device_put(made.weights)
-  compiled, prediction = time_compilation(predict, (weights, images[:1]))
+  compiled, prediction = time_compilation(predict, (variables, images[:1]))
   prediction['once compiled'] = min(
     common.time_call(
-      lambda: jax.block_until_ready(compiled(weights, images[:1]))
+      lambda: jax.block_until_ready(compiled(variables, images[:1]))
     )
     for _ in range(6)
   )

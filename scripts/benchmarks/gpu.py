@@ -232,7 +232,7 @@ def list_algorithms(folder: Path) -> dict:
   import jax
 
   from rmbg_jax import models
-  from rmbg_jax.models import convolution, program, winograd
+  from rmbg_jax.models import convolution, winograd
   from rmbg_jax.training import state
 
   found = {'device': jax.devices()[0].device_kind}
@@ -241,22 +241,16 @@ def list_algorithms(folder: Path) -> dict:
     variables = state.create_variables(model, seed=0, size=(64, 64))
     with (
       mock.patch.object(
-        convolution, 'convolve_by_rows', wraps=convolution.convolve_by_rows
-      ) as by_rows,
+        convolution, '_convolve_same', wraps=convolution._convolve_same
+      ) as products,
       mock.patch.object(
         winograd, 'convolve_transformed', wraps=winograd.convolve_transformed
       ) as transformed,
     ):
-      made = program.Program(
-        model,
-        jax.device_get(variables),
-        size=(64, 64),
-        platform=jax.default_backend(),
-      )
       images = np.zeros((1, 64, 64, 3), np.float32)
-      jax.jit(made.compute_logits).lower(made.weights, images)
+      jax.jit(model.apply).lower(variables, images)
     found[name] = {
-      'convolve_by_rows': by_rows.call_count,
+      'matrix_products': products.call_count,
       'winograd': transformed.call_count,
     }
   return found

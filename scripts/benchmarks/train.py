@@ -123,7 +123,7 @@ def make_torch_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   torch.backends.cudnn.benchmark = True
   model = models.create_model({'name': 'unet'})
   network = torch_network.Network(
-    graph.Graph(model, size=(size, size)),
+    graph.Graph(model.network, size=(size, size)),
     state.create_variables(model, seed=0, size=(64, 64)),
   ).to(device, memory_format=torch.channels_last)
   optimizer = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
@@ -165,12 +165,12 @@ def count_flops(size: int) -> int:
     lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3)))
   )['params']
   flops = 0
-  for node in graph_lib.Graph(model, size=(size, size)).nodes.values():
+  for node in graph_lib.Graph(model.network, size=(size, size)).nodes.values():
     if node.op == 'conv':
       kernel = params
       for name in (*node.name.split('/'), 'kernel'):
         kernel = kernel[name]
-      flops += 2 * math.prod(node.size) * math.prod(kernel.shape)
+      flops += 2 * math.prod(node.shape[:2]) * math.prod(kernel.shape)
   return flops
 
 

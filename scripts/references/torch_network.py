@@ -1,12 +1,11 @@
 """A network of this project in PyTorch, for training and for parity."""
 
 import torch
-from flax import traverse_util
 from torch import nn
 from torch.nn import functional
 
+from rmbg_jax.models import layers
 from rmbg_jax.models.graph import Graph
-from rmbg_jax.models.layers import Variables
 
 
 class Network(nn.Module):
@@ -16,7 +15,7 @@ class Network(nn.Module):
   network does, channels first.
   """
 
-  def __init__(self, graph: Graph, variables: Variables):
+  def __init__(self, graph: Graph, variables: layers.Variables):
     """Takes over a network's weights and batch statistics.
 
     Args:
@@ -24,7 +23,7 @@ class Network(nn.Module):
       variables: Its `params` and `batch_stats`.
     """
     super().__init__()
-    flat = traverse_util.flatten_dict(variables, sep='/')
+    flat = layers.flatten(variables)
     tensors = {key: torch.tensor(value) for key, value in flat.items()}
     self.nodes = list(graph.nodes.values())
     self.outputs = graph.outputs
@@ -53,7 +52,7 @@ class Network(nn.Module):
     if node.op == 'concat':
       return torch.cat(inputs, dim=1)
     if node.op == 'resize':
-      return functional.interpolate(x, size=node.size, mode='bilinear')
+      return functional.interpolate(x, size=node.shape[:2], mode='bilinear')
     (top, bottom), (left, right) = node.padding
     padded = functional.pad(x, (left, right, top, bottom), value=-torch.inf)
     return functional.max_pool2d(padded, node.kernel, node.stride)

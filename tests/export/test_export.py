@@ -126,7 +126,7 @@ def _make_network(name):
   assert np.mean((probs > 0.05) & (probs < 0.95)) > 0.8
   description = {'architecture': architecture, 'training_data': ['nothing']}
   loaded = load.LoadedModel(
-    model=model,
+    network=model.network,
     variables=variables,
     preprocessing=preprocessing,
     description=description,
@@ -291,7 +291,7 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match='U2Net has no counterpart'):
     export.save_export(tmp_path / 'model.h5', u2net)
   stretched = load.LoadedModel(
-    model=unet.model,
+    network=unet.network,
     variables=unet.variables,
     preprocessing=make_preprocessing('u2net', size=SIZE),
     description=unet.description,
@@ -330,7 +330,7 @@ def test_a_changed_preprocess_layer_is_found(tmp_path):
 
 def test_only_what_alpha_needs_is_written():
   loaded, _, _ = _make_network('keras')
-  graph = graph_lib.Graph(loaded.model, size=SIZE)
+  graph = graph_lib.Graph(loaded.network, size=SIZE)
   needed = {node.name for node in graph.find_needed(graph.outputs[-1])}
   assert 'head4/conv' in needed and 'head3/conv' not in needed
   assert len(needed) == len(graph.nodes) - 6  # Three heads and enlargements.
@@ -351,7 +351,7 @@ def test_the_page_is_true(tmp_path, monkeypatch, rng):
   pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
   photo = Image.fromarray(pixels).resize(loaded.preprocessing.size[::-1])
   photo.save('photo.png')
-  remover = BackgroundRemover(loaded)
+  remover = BackgroundRemover(loaded, precision='float32')
   expected = remover.predict(remover.resize([photo]))[0]
   assert np.ptp(expected) > 0.1
   blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)

@@ -54,9 +54,7 @@ def test_long_sums_of_bfloat16_keep_their_digits():
 
 
 def _convolve(x, kernel, strides, padding, **options):
-  return depthwise.convolve(
-    x, kernel, strides, padding, platform='cpu', **options
-  )
+  return depthwise.convolve(x, kernel, strides, padding, **options)
 
 
 def _reference(x, kernel, strides, padding, **options):

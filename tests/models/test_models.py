@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from configs import demo, full, lite
 from rmbg_jax import models
-from rmbg_jax.models import layers
+from rmbg_jax.models import flax_network
 from rmbg_jax.training import losses, setup, summary
 from tests.support import helpers
 
@@ -198,13 +198,13 @@ def test_upsampling_equals_a_half_pixel_resize(factor):
   expected = jax.image.resize(
     x, (2, 5 * factor, 3 * factor, 4), method='bilinear'
   )
-  actual = layers.upsample_bilinear(x, factor=factor)
+  actual = flax_network.upsample_bilinear(x, factor=factor)
   np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_upsampling_refuses_odd_factors():
   with pytest.raises(ValueError, match='got 3'):
-    layers.upsample_bilinear(jnp.ones((1, 2, 2, 1)), factor=3)
+    flax_network.upsample_bilinear(jnp.ones((1, 2, 2, 1)), factor=3)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def network(request):
     variables['params'],
   )
   images = rng.normal(size=(3, *SIZE, 3)).astype(np.float32)
-  return model, variables, graph.Graph(model, size=SIZE), images
+  return model, variables, graph.Graph(model.network, size=SIZE), images
 
 
 def _train(model, variables, images):

@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from configs import demo
+from rmbg_jax.models import flax_network
 from rmbg_jax.training import setup, state, validation
 from rmbg_jax.training.step import make_train_step, read_metrics
 
@@ -27,6 +30,29 @@ TINY_OVERRIDES = {
   'train.grid_images': 3,
   'train.tensorboard': False,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+  """A network of an encoder alone, whose outputs are its features."""
+
+  compute_features: Callable
+  options: tuple
+  bn_momentum: float = 0.9
+
+  def compute(self, layers, images):
+    features = self.compute_features(layers, images, **dict(self.options))
+    return tuple(features)
+
+  def find_stage(self, child):
+    raise NotImplementedError
+
+
+def make_encoder(compute_features, **options):
+  """A Flax module that returns an encoder's features, fine to coarse."""
+  return flax_network.FlaxNetwork(
+    _Encoder(compute_features, tuple(options.items()))
+  )
 
 
 def make_photo(size, seed=0):

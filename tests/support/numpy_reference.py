@@ -8,7 +8,7 @@ def compute_outputs(graph, variables, images):
   """Computes a network as in training, with the statistics of the batch.
 
   Args:
-    graph: of the network, an `export.graph.Graph`.
+    graph: of the network, a `models.graph.Graph`.
     variables: its `params` and `batch_stats`.
     images: preprocessed, (b, h, w, 3).
 
@@ -34,7 +34,7 @@ def compute_outputs(graph, variables, images):
     elif node.op == 'concat':
       x = np.concatenate([x, *rest], axis=-1)
     elif node.op == 'resize':
-      x = _enlarge(_enlarge(x, node.size[0], axis=1), node.size[1], axis=2)
+      x = _enlarge(_enlarge(x, node.shape[0], axis=1), node.shape[1], axis=2)
     elif node.op == 'pool':
       padded = np.pad(
         x, ((0, 0), *node.padding, (0, 0)), constant_values=-np.inf
@@ -64,7 +64,7 @@ def _normalize(x, tensors, node):
 
 def _shift(padded, window, node):
   """What lies under each place of a window, for every place of the result."""
-  height, width = node.size
+  height, width = node.shape[:2]
   return {
     (row, column): padded[
       :,

@@ -51,7 +51,7 @@ def test_they_stay_and_the_others_move(name):
     weight_decay=0.1,
     clip_norm=1.0,
     encoder_rate=0.5,
-    is_frozen=lambda child: model.find_stage(child) <= 2,
+    is_frozen=lambda child: model.network.find_stage(child) <= 2,
   )
   opt_state = optimizer.init(variables['params'])
 
@@ -81,7 +81,7 @@ def test_they_stay_and_the_others_move(name):
   stages = {}
   for tree in ('params', 'batch_stats'):
     for child, old in before[tree]['encoder'].items():
-      stage = model.find_stage(child)
+      stage = model.network.find_stage(child)
       stages.setdefault(stage, []).append(
         _differ(old, after[tree]['encoder'][child])
       )
@@ -97,7 +97,7 @@ def test_they_stay_and_the_others_move(name):
     leaf.size
     for part, children in before['params'].items()
     for child, tree in children.items()
-    if part != 'encoder' or model.find_stage(child) > 2
+    if part != 'encoder' or model.network.find_stage(child) > 2
     for leaf in jax.tree.leaves(tree)
   ]
   kept = sum(leaf.size for leaf in jax.tree.leaves(opt_state) if leaf.ndim)

@@ -189,7 +189,7 @@ def test_a_prediction_out_of_memory_names_the_flags(tmp_path, monkeypatch):
 
   path = tmp_path / 'network.safetensors'
   colour_network.save_release(path, (2, 1))
-  remover = remover_lib.BackgroundRemover.from_checkpoint(path)
-  monkeypatch.setattr(remover, '_compute_probs', _exhaust)
+  remover = remover_lib.BackgroundRemover.from_checkpoint(path, runtime='jax')
+  monkeypatch.setattr(remover._runtime, '_compute_logits', _exhaust)
   with pytest.raises(errors.UserError, match='--batch_size'):
     remover.predict(np.zeros((1, 64, 64, 3), np.uint8))

@@ -14,17 +14,15 @@ from PIL import Image
 from rmbg_jax.models import efficientnet
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.weights import imagenet, pytorch_encoders, pytorch_file
-from tests.support import pth_files
+from tests.support import helpers, pth_files
 
 PHOTOS = Path(__file__).parents[3] / 'shared/data/objects1000/images'
 
 
 def _shapes(variant):
-  encoder = efficientnet.EfficientNetEncoder(variant)
+  encoder = helpers.make_encoder(efficientnet.compute_features, variant=variant)
   shapes = jax.eval_shape(
-    lambda: encoder.init(
-      jax.random.key(0), jnp.zeros((1, 64, 96, 3)), train=False
-    )
+    encoder.init, jax.random.key(0), jnp.zeros((1, 64, 96, 3))
   )
   return encoder, shapes
 
@@ -41,12 +39,10 @@ def _shapes(variant):
 )
 def test_parameters_and_features(variant, published, coarsest):
   encoder, shapes = _shapes(variant)
-  features = jax.eval_shape(
-    lambda v: encoder.apply(v, jnp.zeros((1, 64, 96, 3)), train=False), shapes
-  )
-  sizes = [feature.shape[1:3] for feature in features.values()]
+  features = jax.eval_shape(encoder.apply, shapes, jnp.zeros((1, 64, 96, 3)))
+  sizes = [feature.shape[1:3] for feature in features]
   assert sizes == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
-  assert features['stage7'].shape[-1] == coarsest
+  assert features[-1].shape[-1] == coarsest
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
   count += coarsest * 1280 + 2 * 1280 + 1280 * 1000 + 1000
   assert abs(count - published) < 0.005e6
@@ -139,10 +135,8 @@ def test_imagenet_classes(capsys):
 
   @functools.partial(jax.jit, compiler_options=options)
   def classify(photos):
-    x = encoder.apply(variables, preprocessing.normalize(photos), train=False)
-    x = jnp.einsum(
-      'bhwc,cf->bhwf', x['stage7'], head['_conv_head.weight'][0, 0]
-    )
+    x = encoder.apply(variables, preprocessing.normalize(photos))
+    x = jnp.einsum('bhwc,cf->bhwf', x[-1], head['_conv_head.weight'][0, 0])
     mean, var, scale, bias = (
       head[f'_bn1.{part}'].reshape(1, 1, 1, -1)
       for part in ('running_mean', 'running_var', 'weight', 'bias')

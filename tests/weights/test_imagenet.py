@@ -1,7 +1,5 @@
 """Both dialects of ImageNet weights give their publisher's features."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,26 +9,27 @@ import safetensors.numpy
 from rmbg_jax.models import resnet
 from rmbg_jax.weights import download, imagenet
 from scripts.references import keras_network
+from tests.support import helpers
 
 STAGES = (3, 4, 6)
 
 
 def _features(dialect, path, images):
   """Features of an encoder with the file's weights."""
-  encoder = resnet.ResNetEncoder(dialect=dialect)
-  apply = jax.jit(functools.partial(encoder.apply, train=False))
-  init = functools.partial(encoder.init, train=False)
-  blank = jax.jit(init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  encoder = helpers.make_encoder(
+    resnet.compute_features, stage_sizes=STAGES, width=64, dialect=dialect
+  )
+  blank = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   variables = imagenet.load_encoder(
     {key: {'encoder': tree} for key, tree in blank.items()},
     {'weights': str(path), 'dialect': dialect, 'stage_sizes': STAGES},
   )
   variables = {key: tree['encoder'] for key, tree in variables.items()}
-  return apply(variables, images)
+  features = jax.jit(encoder.apply)(variables, images)
+  return dict(zip(['conv1', 'conv2', 'conv3', 'conv4'], features, strict=True))
 
 
 def _assert_close(actual, expected):
-  assert list(actual) == ['conv1', 'conv2', 'conv3', 'conv4']
   for name in actual:
     reference = np.asarray(expected[name])
     assert reference.std() > 0.1, f'{name} of the reference is dead'

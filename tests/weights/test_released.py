@@ -56,11 +56,12 @@ def test_the_default_is_both_together(rng):
   height, width = small.preprocessing.size
   large = height * 4 // 3, width * 4 // 3
   photo = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
-  default = BackgroundRemover.from_checkpoint('released')
+  options = {'precision': 'float32'}
+  default = BackgroundRemover.from_checkpoint('released', **options)
   seen = default.resize([photo])
   assert seen.shape == (1, *large, 3)
   # Each alone, on what it gets: lite's photo is made of the largest one.
-  twice = BackgroundRemover(small, scales=(1.0, 4 / 3), flip=True)
+  twice = BackgroundRemover(small, scales=(1.0, 4 / 3), flip=True, **options)
   first = jax.scipy.special.logit(twice.predict(seen))
   reduced = jax.image.resize(
     seen.astype(np.float32), (1, *lite.preprocessing.size, 3), 'bilinear'

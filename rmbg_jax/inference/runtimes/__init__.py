@@ -1,0 +1,148 @@
+"""What computes a network: OpenVINO on CPUs, JAX on accelerators.
+
+A runtime takes photos of one size and returns logits. Its module is imported
+only where it is used, and with it OpenVINO or JAX.
+"""
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from data_pipelines.io import errors, parallel
+from rmbg_jax.weights import load
+
+RUNTIMES = ('auto', 'jax', 'openvino')
+PRECISIONS = ('auto', 'float32', 'bfloat16')
+# Of several views the logits are averaged, which leaves less half-transparent
+# than averaging probabilities; a view counts as no surer than .999.
+SURE = 6.9
+# Packages by which JAX finds accelerators.
+_PLUGINS = (
+  'jax_cuda12_plugin',
+  'jax_cuda13_plugin',
+  'jax_plugins',
+  'jax_rocm60_plugin',
+  'jax_rocm7_plugin',
+  'libtpu',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A look at a photo.
+
+  Attributes:
+    network: Index of the network that looks.
+    size: (height, width) of what it sees, in pixels.
+    mirrored: Whether it sees the photo mirrored.
+  """
+
+  network: int
+  size: tuple[int, int]
+  mirrored: bool
+
+
+@runtime_checkable
+class Runtime(Protocol):
+  """Computes logits of photos.
+
+  Attributes:
+    name: 'jax' or 'openvino'.
+    precision: Type of the computation, 'float32' or 'bfloat16'.
+    batch_size: Most photos in a call.
+  """
+
+  name: str
+  precision: str
+  batch_size: int
+
+  def compute_logits(
+    self, photos: UInt8[np.ndarray, 'b h w 3']
+  ) -> Float[np.ndarray, 'b h w']:
+    """Returns the mean of all views' logits, of up to `batch_size` photos.
+
+    May be called from several threads.
+    """
+    ...
+
+
+def make_runtime(
+  networks: Sequence[load.LoadedModel],
+  views: Sequence[View],
+  *,
+  runtime: str = 'auto',
+  precision: str = 'auto',
+  batch_size: int = 1,
+  threads: int = 0,
+) -> Runtime:
+  """Prepares networks for photos of the largest view's size.
+
+  Args:
+    networks: Networks that look at photos.
+    views: How they look; the logits are averaged.
+    runtime: One of `RUNTIMES`; 'auto' is JAX where it has an accelerator,
+      otherwise OpenVINO.
+    precision: One of `PRECISIONS`; 'auto' is what the network was loaded for in
+      JAX, and in OpenVINO bfloat16 where the processor computes in it and all
+      networks are known to give the same masks (docs/results.md).
+    batch_size: Photos that are computed together.
+    threads: Threads of the network on a CPU; 0 for one per core that this
+      process may use.
+
+  Raises:
+    UserError: if a choice is not possible here.
+  """
+  for name, value, known in (
+    ('runtime', runtime, RUNTIMES),
+    ('precision', precision, PRECISIONS),
+  ):
+    if value not in known:
+      raise errors.UserError(
+        f'{name}={value!r}: choose one of {", ".join(known)}.'
+      )
+  if threads < 0:
+    raise errors.UserError(f'threads={threads}: pass 0 or more.')
+  if runtime == 'auto':
+    runtime = choose_runtime()
+  if runtime == 'jax':
+    from rmbg_jax.inference.runtimes import jax_runtime
+
+    return jax_runtime.JaxRuntime(
+      networks, views, precision=precision, batch_size=batch_size
+    )
+  try:
+    from rmbg_jax.inference.runtimes import openvino_runtime
+  except ImportError as error:
+    raise errors.UserError(
+      f'runtime=openvino: it cannot be used here ({error}). Install it (pip '
+      'install openvino), or pass --runtime=jax.'
+    ) from error
+  return openvino_runtime.OpenVinoRuntime(
+    networks,
+    views,
+    precision=precision,
+    batch_size=batch_size,
+    threads=threads or parallel.count_cores(),
+  )
+
+
+def choose_runtime() -> str:
+  """Returns 'jax' where JAX has an accelerator, otherwise 'openvino'.
+
+  JAX is imported only if a package for an accelerator is installed.
+  """
+  if importlib.util.find_spec('openvino') is None:
+    return 'jax'
+  platforms = os.environ.get('JAX_PLATFORMS', '')
+  if platforms == 'cpu' or not (
+    platforms or any(map(importlib.util.find_spec, _PLUGINS))
+  ):
+    return 'openvino'
+  from rmbg_jax import runtime
+
+  return 'openvino' if runtime.find_backend() == 'cpu' else 'jax'

@@ -1,0 +1,92 @@
+"""Computes networks with JAX, on all local devices."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, UInt8
+
+from rmbg_jax import runtime as jax_process
+from rmbg_jax.inference import runtimes
+from rmbg_jax.models import compiling, flax_network
+from rmbg_jax.weights import load
+
+
+class JaxRuntime:
+  """A `Runtime` that compiles the networks once, for one batch size.
+
+  All local devices share a batch. A forked process cannot use it; spawn
+  processes, and construct one in each.
+
+  Attributes:
+    name: 'jax'.
+    precision: Type of the computation.
+    batch_size: Photos in a batch, a multiple of the number of devices; smaller
+      batches are padded.
+  """
+
+  name = 'jax'
+
+  def __init__(
+    self,
+    networks: Sequence[load.LoadedModel],
+    views: Sequence[runtimes.View],
+    *,
+    precision: str,
+    batch_size: int,
+  ):
+    """Moves the weights to the devices; see `make_runtime`."""
+    devices = jax.local_devices()
+    self.batch_size = -(-batch_size // len(devices)) * len(devices)
+    self.precision = networks[0].dtype if precision == 'auto' else precision
+    mesh = Mesh(np.asarray(devices), ('data',))
+    self._by_image = NamedSharding(mesh, PartitionSpec('data'))
+    self._variables = jax.device_put(
+      [network.variables for network in networks],
+      NamedSharding(mesh, PartitionSpec()),
+    )
+    models = [
+      flax_network.FlaxNetwork(network.network, dtype=self.precision)
+      for network in networks
+    ]
+
+    def compute_logits(variables, photos):
+      total = jnp.zeros((), 'float32')
+      for view in views:
+        seen = photos[:, :, ::-1] if view.mirrored else photos
+        if view.size != photos.shape[1:3]:
+          shape = (photos.shape[0], *view.size, 3)
+          seen = jax.image.resize(seen.astype('float32'), shape, 'bilinear')
+        inputs = networks[view.network].preprocessing.normalize(seen)
+        # XLA leaves out what only the other outputs need.
+        outputs = models[view.network].apply(variables[view.network], inputs)
+        logits = outputs[-1][..., 0]
+        logits = logits[:, :, ::-1] if view.mirrored else logits
+        if len(views) > 1:
+          logits = jnp.clip(logits, -runtimes.SURE, runtimes.SURE)
+        total += jax.image.resize(logits, photos.shape[:3], 'bilinear')
+      return total / len(views)
+
+    self._compute_logits = jax.jit(
+      compute_logits, compiler_options=compiling.make_options()
+    )
+
+  def compute_logits(
+    self, photos: UInt8[np.ndarray, 'b h w 3']
+  ) -> Float[np.ndarray, 'b h w']:
+    """Returns the mean of all views' logits.
+
+    Raises:
+      UserError: if the device's memory is used up.
+    """
+    count = len(photos)
+    padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
+    height, width = photos.shape[1:3]
+    with jax_process.naming_remedies(
+      f'It is too little for {self.batch_size} photos at {height}x{width}: '
+      'lower batch_size (--batch_size) or scales (--scales).'
+    ):
+      padded = jax.device_put(np.pad(photos, padding), self._by_image)
+      return np.asarray(self._compute_logits(self._variables, padded))[:count]

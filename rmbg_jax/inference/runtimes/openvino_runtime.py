@@ -1,0 +1,231 @@
+"""Computes networks with OpenVINO, on a CPU. It imports no JAX."""
+
+import threading
+from collections.abc import Sequence
+from concurrent import futures
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from rmbg_jax.inference import runtimes
+from rmbg_jax.inference.runtimes.quiet_openvino import ov
+from rmbg_jax.models import graph as graph_lib
+from rmbg_jax.models import layers, u2net
+from rmbg_jax.models.preprocessing import Preprocessing
+from rmbg_jax.weights import load
+
+ops = ov.opset13
+_Value = ov.Node | ov.Output
+
+
+class OpenVinoRuntime:
+  """A `Runtime` that computes each photo of a batch on some of the cores.
+
+  Attributes:
+    name: 'openvino'.
+    precision: Type of the computation.
+    batch_size: Photos that are computed at the same time.
+  """
+
+  name = 'openvino'
+
+  def __init__(
+    self,
+    networks: Sequence[load.LoadedModel],
+    views: Sequence[runtimes.View],
+    *,
+    precision: str,
+    batch_size: int,
+    threads: int,
+  ):
+    """Compiles the networks; see `make_runtime`."""
+    core = ov.Core()
+    if precision == 'auto':
+      precision = _choose_precision(core, networks)
+    self.precision = precision
+    self.batch_size = batch_size
+    streams = min(batch_size, threads)
+    self._compiled = core.compile_model(
+      _build_model(networks, views),
+      'CPU',
+      {
+        'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[
+          precision
+        ],
+        'INFERENCE_NUM_THREADS': threads,
+        'NUM_STREAMS': streams,
+        # Threads that decode and encode share the cores.
+        'ENABLE_CPU_PINNING': False,
+      },
+    )
+    self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
+    self._local = threading.local()
+
+  def compute_logits(
+    self, photos: UInt8[np.ndarray, 'b h w 3']
+  ) -> Float[np.ndarray, 'b h w']:
+    """Returns the mean of all views' logits."""
+    return np.concatenate(list(self._pool.map(self._infer, photos)))
+
+  def _infer(self, photo: np.ndarray) -> np.ndarray:
+    # A request is for one thread at a time.
+    if not hasattr(self._local, 'request'):
+      self._local.request = self._compiled.create_infer_request()
+    result = self._local.request.infer([np.ascontiguousarray(photo[None])])
+    return result[0].copy()  # The next call writes into the same memory.
+
+
+def _choose_precision(
+  core: ov.Core, networks: Sequence[load.LoadedModel]
+) -> str:
+  """Returns 'bfloat16' where it is fast and keeps the masks as they are."""
+  fast = core.get_property('CPU', 'INFERENCE_PRECISION_HINT') == ov.Type.bf16
+  # Large numbers cancel in U2-Net, which shows in its masks.
+  sensitive = any(isinstance(n.network, u2net.U2Net) for n in networks)
+  return 'bfloat16' if fast and not sensitive else 'float32'
+
+
+def _build_model(
+  networks: Sequence[load.LoadedModel], views: Sequence[runtimes.View]
+) -> ov.Model:
+  """Builds the model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
+  size = max(view.size for view in views)
+  photo = ops.parameter([1, *size, 3], np.uint8, name='photo')
+  pixels = ops.transpose(ops.convert(photo, np.float32), [0, 3, 1, 2])
+  folded: dict[tuple[int, str], _Value] = {}
+  total = None
+  for view in views:
+    x = _mirror(pixels, size[1]) if view.mirrored else pixels
+    x = _resize(x, size, view.size)
+    network = networks[view.network]
+    x = _normalize(x, network.preprocessing)
+    graph = graph_lib.Graph(network.network, size=view.size)
+    results = {graph_lib.INPUT: x}
+    for node in graph.find_needed(graph.outputs[-1])[1:]:
+      inputs = [results[name] for name in node.inputs]
+      if node.op in graph_lib.CONVOLUTIONS:
+        weights = _fold(folded, view.network, network.variables, node)
+        results[node.name] = _convolve(node, inputs[0], *weights)
+      else:
+        results[node.name] = _compute(node, inputs)
+    x = results[graph.outputs[-1]]
+    x = _mirror(x, view.size[1]) if view.mirrored else x
+    if len(views) > 1:
+      x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
+    x = _resize(x, view.size, size)
+    total = x if total is None else ops.add(total, x)
+  mean = ops.multiply(total, np.float32(1 / len(views)))
+  logits = ops.squeeze(mean, ops.constant([1]))
+  return ov.Model([logits], [photo], 'rmbg_jax')
+
+
+def _mirror(x: _Value, width: int) -> _Value:
+  columns = ops.constant(np.arange(width - 1, -1, -1))
+  return ops.gather(x, columns, ops.constant(3))
+
+
+def _resize(x: _Value, old: tuple[int, int], new: tuple[int, int]) -> _Value:
+  """Resizes as `jax.image.resize(..., 'bilinear')` does, exactly."""
+  if old == new:
+    return x
+  rows, columns = (
+    _make_resampling(*sides) for sides in zip(old, new, strict=True)
+  )
+  x = ops.matmul(ops.constant(rows), x, False, False)
+  return ops.matmul(x, ops.constant(columns), False, True)
+
+
+def _make_resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:
+  """Returns the weights of a side's old pixels in its new ones.
+
+  A triangle as wide as two pixels of the coarser side.
+  """
+  scale = old / new
+  centres = (np.arange(new) + 0.5) * scale - 0.5
+  distances = np.abs(centres[:, None] - np.arange(old)) / max(scale, 1)
+  weights = np.maximum(0, 1 - distances)
+  return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _normalize(x: _Value, preprocessing: Preprocessing) -> _Value:
+  """Does what `Preprocessing.normalize` does, channels first."""
+  scale = preprocessing.scale
+  if scale == 'maximum':
+    brightest = ops.reduce_max(x, ops.constant([1, 2, 3]), keep_dims=True)
+    x = ops.divide(x, ops.maximum(brightest, np.float32(1)))
+    scale = 1.0
+  if preprocessing.channels == 'bgr':
+    x = ops.gather(x, ops.constant([2, 1, 0]), ops.constant(1))
+  shape = (1, 3, 1, 1)
+  mean, std = (
+    np.asarray(values, np.float32).reshape(shape)
+    for values in (preprocessing.mean, preprocessing.std)
+  )
+  gain = (1 / (scale * std)).astype(np.float32)
+  return ops.subtract(ops.multiply(x, gain), mean / std)
+
+
+def _fold(
+  folded: dict[tuple[int, str], tuple[_Value, _Value]],
+  index: int,
+  variables: layers.Variables,
+  node: graph_lib.Node,
+) -> tuple[_Value, _Value]:
+  """Returns a convolution's kernel and bias, once for all views."""
+  key = (index, node.name)
+  if key not in folded:
+    kernel, bias = graph_lib.fold_conv(variables, node)
+    kernel = kernel.transpose(3, 2, 0, 1)
+    if node.op == 'depthwise':
+      kernel = kernel[:, :, None]  # (groups, 1, 1, kh, kw)
+    folded[key] = (
+      ops.constant(np.ascontiguousarray(kernel)),
+      ops.constant(bias.reshape(1, -1, 1, 1)),
+    )
+  return folded[key]
+
+
+def _convolve(
+  node: graph_lib.Node, x: _Value, kernel: _Value, bias: _Value
+) -> _Value:
+  convolve = (
+    ops.group_convolution if node.op == 'depthwise' else ops.convolution
+  )
+  (top, bottom), (left, right) = node.padding
+  y = convolve(
+    x,
+    kernel,
+    strides=[node.stride] * 2,
+    pads_begin=[top, left],
+    pads_end=[bottom, right],
+    dilations=[node.dilation] * 2,
+  )
+  return ops.add(y, bias)
+
+
+def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
+  x = inputs[0]
+  if node.op == 'pool':
+    (top, bottom), (left, right) = node.padding
+    return ops.max_pool(
+      x,
+      [node.stride] * 2,
+      [1, 1],
+      [top, left],
+      [bottom, right],
+      [node.kernel] * 2,
+    ).output(0)
+  if node.op == 'resize':
+    return ops.interpolate(
+      x,
+      ops.constant(list(node.shape[:2])),
+      mode='linear_onnx',
+      shape_calculation_mode='sizes',
+      coordinate_transformation_mode='half_pixel',
+      axes=ops.constant([2, 3]),
+    )
+  if node.op == 'concat':
+    return ops.concat(list(inputs), axis=1)
+  if node.op == 'relu6':
+    return ops.clamp(x, 0.0, 6.0)
+  return ops.relu(x) if node.op == 'relu' else ops.add(*inputs)

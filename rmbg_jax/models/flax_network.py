@@ -1,0 +1,275 @@
+"""Computes a network in JAX, as a Flax module: for training, and on devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rmbg_jax.models import convolution, depthwise
+from rmbg_jax.models.layers import Network
+
+Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
+_NEVER = 10**6  # Stage of what no training freezes.
+
+
+class FlaxNetwork(nn.Module):
+  """A network as a Flax module.
+
+  Attributes:
+    network: Describes it.
+    dtype: Type of the computation, 'float32' or 'bfloat16'. Parameters, batch
+      statistics, heads and logits are float32 either way.
+    remat: Whether a block's inner features are computed again for the gradient
+      instead of kept: less memory for about a third more time.
+  """
+
+  network: Network
+  dtype: Dtype = 'float32'
+  remat: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    images: Float[Array, 'b h w 3'],
+    *,
+    train: bool = False,
+    frozen_stages: int = 0,
+  ) -> tuple[Float[Array, 'b _ _ _'], ...]:
+    """Computes logit maps, coarse to fine; the last is the prediction.
+
+    Args:
+      images: Preprocessed images of a size that the network takes.
+      train: Whether batch statistics are computed (and updated, if
+        `batch_stats` is mutable) or the running ones used.
+      frozen_stages: Number of the encoder's stages that use and keep their
+        running statistics in training too, and pass no gradient.
+
+    Returns:
+      Float32 logit maps (b, h, w, 1).
+
+    Raises:
+      UserError: if the network does not take such images, or cannot be built.
+    """
+    layers = _FlaxLayers(
+      dtype=self.dtype,
+      remat=self.remat,
+      train=train and not getattr(self.network, 'freeze_norm', False),
+      momentum=self.network.bn_momentum,
+      frozen_stages=frozen_stages,
+    )
+    return self.network.compute(layers, images)
+
+
+class _Part(nn.Module):
+  """Holds the variables of a part of a network.
+
+  Attributes:
+    function: Computes it, of `layers`, features and the options.
+    layers: Layers of the part.
+    options: Names and values of the options.
+  """
+
+  function: Callable[..., Any]  # As of `Layers.part`.
+  layers: '_FlaxLayers'
+  options: tuple[tuple[str, Any], ...]
+
+  @nn.compact
+  def __call__(self, *inputs: jax.Array) -> Any:
+    """Returns what the function returns."""
+    return self.function(self.layers, *inputs, **dict(self.options))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FlaxLayers:
+  """`Layers` that compute, within the module that is being called.
+
+  Attributes:
+    dtype: Type of the computation.
+    remat: Whether blocks compute their inner features again for the gradient.
+    train: Whether batch statistics are computed or the running ones used. They
+      are those of the whole global batch: under jit over a mesh the reduction
+      crosses devices.
+    momentum: Momentum of the running batch statistics.
+    frozen_stages: Number of stages that stay as they are.
+    stage: Stage that the layers are of.
+  """
+
+  dtype: Dtype
+  remat: bool
+  train: bool
+  momentum: float
+  frozen_stages: int
+  stage: int = _NEVER
+
+  def conv(
+    self,
+    x: jax.Array,
+    name: str,
+    filters: int,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    same: bool = False,
+    depthwise: bool = False,
+    use_bias: bool = True,
+    epsilon: float | None = None,
+    accurate: bool = False,
+  ) -> jax.Array:
+    reach = (dilation * (kernel // 2),) * 2
+    dtype = jnp.float32 if epsilon is None else self.dtype
+    x = nn.Conv(
+      filters,
+      (kernel, kernel),
+      strides=stride,
+      kernel_dilation=dilation,
+      padding='SAME' if same or stride == 1 else (reach, reach),
+      feature_group_count=filters if depthwise else 1,
+      use_bias=use_bias,
+      dtype=dtype,
+      kernel_init=convolution.init_kernel,
+      conv_general_dilated_cls=_choose_algorithm(depthwise, accurate),
+      name=name,
+    )(x.astype(dtype))
+    if epsilon is None:
+      return x
+    return nn.BatchNorm(
+      use_running_average=not self.train or self._is_frozen,
+      momentum=self.momentum,
+      epsilon=epsilon,
+      dtype=self.dtype,
+      name=name.replace('conv', 'bn'),
+    )(x)
+
+  def relu(self, x: jax.Array, name: str) -> jax.Array:
+    del name
+    return nn.relu(x)
+
+  def relu6(self, x: jax.Array, name: str) -> jax.Array:
+    del name
+    return nn.relu6(x)
+
+  def add(self, x: jax.Array, y: jax.Array, name: str) -> jax.Array:
+    del name
+    return x + y
+
+  def concat(self, inputs: Sequence[jax.Array], name: str) -> jax.Array:
+    del name
+    dtype = inputs[0].dtype  # A skip connection may be the float32 image.
+    return jnp.concatenate([x.astype(dtype) for x in inputs], axis=-1)
+
+  def resize(self, x: jax.Array, name: str, *, like: jax.Array) -> jax.Array:
+    del name
+    return resize_bilinear(x, size=self.find_shape(like)[:2])
+
+  def pool(self, x: jax.Array, name: str, *, kernel: int) -> jax.Array:
+    del name
+    reach = (kernel // 2,) * 2
+    padding = (reach, reach) if kernel % 2 else 'SAME'
+    return nn.max_pool(x, (kernel, kernel), strides=(2, 2), padding=padding)
+
+  def find_shape(self, x: jax.Array) -> tuple[int, int, int]:
+    _, height, width, channels = x.shape
+    return height, width, channels
+
+  def part(
+    self,
+    name: str,
+    function: Callable[..., Any],
+    *inputs: jax.Array,
+    **options: Any,
+  ) -> Any:
+    return self._call(_Part, name, function, inputs, options)
+
+  def block(
+    self,
+    name: str,
+    function: Callable[..., Any],
+    *inputs: jax.Array,
+    **options: Any,
+  ) -> Any:
+    part = nn.remat(_Part) if self.remat else _Part
+    return self._call(part, name, function, inputs, options)
+
+  def at_stage(self, stage: int) -> '_FlaxLayers':
+    return dataclasses.replace(self, stage=stage)
+
+  def end_stage(self, x: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(x) if self._is_frozen else x
+
+  @property
+  def _is_frozen(self) -> bool:
+    return self.stage <= self.frozen_stages
+
+  def _call(self, part, name, function, inputs, options):
+    made = part(function, self, tuple(sorted(options.items())), name=name)
+    return made(*inputs)
+
+
+@functools.cache
+def _choose_algorithm(
+  depth: bool, accurate: bool
+) -> Callable[[], Callable[..., jax.Array]]:
+  """Returns what `flax.linen.Conv` gets its convolution from."""
+  if depth:
+    return lambda: depthwise.convolve
+  if accurate:
+    return lambda: convolution.convolve_by_rows
+  return lambda: convolution.convolve
+
+
+def upsample_bilinear(
+  x: Float[Array, 'b h w c'], *, factor: int
+) -> Float[Array, 'b {factor}*h {factor}*w c']:
+  """Enlarges by an even whole factor, bilinear with half-pixel centres.
+
+  The same numbers as `tf.image.resize` and Keras' `UpSampling2D(bilinear)`.
+  Every output pixel is a fixed blend of two neighbours per axis, which slices
+  express directly; `jax.image.resize` would multiply by dense matrices.
+  """
+  if factor == 1:
+    return x
+  if factor % 2:
+    raise ValueError(f'factor must be 1 or even, got {factor}.')
+  return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
+
+
+def resize_bilinear(
+  x: Float[Array, 'b h w c'], *, size: tuple[int, int]
+) -> Float[Array, 'b h2 w2 c']:
+  """Enlarges to (height, width), bilinear with half-pixel centres.
+
+  The same numbers as PyTorch's `interpolate` without aligned corners, and ONNX'
+  `Resize` with `pytorch_half_pixel`.
+  """
+  factors = {new / old for new, old in zip(size, x.shape[1:3], strict=True)}
+  factor = factors.pop()
+  if not factors and (factor == 1 or factor % 2 == 0):
+    return upsample_bilinear(x, factor=int(factor))
+  shape = (x.shape[0], *size, x.shape[3])
+  return jax.image.resize(x, shape, method='bilinear')
+
+
+def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
+  size = x.shape[axis]
+  first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+  last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)
+  padded = jnp.concatenate([first, x, last], axis=axis)  # Edges are repeated.
+  before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
+  after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+  # Output pixel `factor * i + phase` lies `offset` input pixels from pixel i.
+  phases = []
+  for phase in range(factor):
+    offset = (phase + 0.5) / factor - 0.5
+    neighbour = before if offset < 0 else after
+    weight = jnp.asarray(abs(offset), x.dtype)
+    phases.append(x * (1 - weight) + neighbour * weight)
+  stacked = jnp.stack(phases, axis=axis + 1)
+  shape = x.shape[:axis] + (size * factor,) + x.shape[axis + 1 :]
+  return stacked.reshape(shape)
