@@ -49,6 +49,9 @@ _TURNS = {
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
 
+# Tags of TIFFs.
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES = 258, 259, 262, 284
+
 # Share of the wanted size that averaging blocks must leave: as near to an ideal
 # filter as a box filter.
 _KEPT = 0.95
@@ -186,9 +189,11 @@ def turn_upright(image: Image.Image) -> Image.Image:
   """Returns an image, decoded, as its EXIF orientation says; only pixels turn.
 
   The EXIF data of an image that was turned are not kept: they would turn it
-  again.
+  again. Grey of 16 bits in which 0 is white is inverted, as Pillow does with 8.
   """
   image.load()
+  if image.mode.startswith('I;16') and is_white_zero(image):
+    image = image.point(lambda value: value * -1 + 65535)
   turn = _TURNS.get(read_orientation(image))
   if turn is None:
     return image
@@ -196,6 +201,11 @@ def turn_upright(image: Image.Image) -> Image.Image:
   for key in ('exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'):
     turned.info.pop(key, None)
   return turned
+
+
+def is_white_zero(image: Image.Image) -> bool:
+  """Returns whether an opened file is a TIFF in which 0 is white."""
+  return image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == 0  # ty: ignore[missing-attribute] A TIFF has them.
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -351,6 +361,8 @@ def opened(source: Source) -> Iterator[Image.Image]:
         image.info['icc_profile'] = profile
       if not isinstance(image.info.get('xmp', b''), bytes | str):
         del image.info['xmp']  # A TIFF turns itself, and would fail at it.
+      if image.format == 'TIFF':
+        _check_tiff(image)
       yield image
 
 
@@ -395,6 +407,24 @@ def named(source: Source) -> Iterator[None]:
     raise UserError(
       f'{name}: cannot be read as an image ({reason}). Replace or remove it.'
     ) from error
+
+
+def _check_tiff(image: Image.Image) -> None:
+  """Refuses the forms that Pillow decodes to other values, without a word."""
+  tags = image.tag_v2  # ty: ignore[unresolved-attribute] A TIFF has them.
+  bits = tags.get(_BITS, (1,))
+  if (
+    len(bits) > 1
+    and max(bits) > 8
+    and tags.get(_PLANES) == 2
+    and tags.get(_COMPRESSION, 1) == 1
+  ):
+    raise UserError(
+      f'its {max(bits)} bits are stored uncompressed, one plane per channel, '
+      'which cannot be read; store the channels interleaved, or as PNG'
+    )
+  if image.mode == 'F' and is_white_zero(image):
+    raise UserError('it has floats in which 0 is white; store 0 as black')
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
