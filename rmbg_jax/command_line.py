@@ -45,9 +45,8 @@ def define_config(description: str) -> flags.FlagHolder:
     from ml_collections import config_flags
   except ImportError as error:
     raise SystemExit(
-      'Error: training needs more packages than cutting out photos. In a '
-      "checkout run: pip install -e '.[train]', or pip install -r "
-      'requirements.txt.'
+      'Error: training needs more packages than cutting out photos: '
+      f'{errors.install_command("train")}.'
     ) from error
   return config_flags.DEFINE_config_file('config', None, description)
 

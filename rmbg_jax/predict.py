@@ -409,7 +409,8 @@ def _predict_on_cluster(
     from rmbg_jax.inference import cluster
   except ImportError as error:
     raise errors.UserError(
-      f"--engine=ray needs Ray Data (pip install -e '.[cluster]'): {error}"
+      f'--engine=ray needs Ray Data ({errors.install_command("cluster")}): '
+      f'{error}'
     ) from error
   result = cluster.run(
     jobs,
@@ -550,7 +551,8 @@ def _print_others(others: collections.Counter[str]) -> None:
       f'({", ".join(counts)})'
     )
     if not clips.HAS_AV and set(others) & clips.SUFFIXES:
-      print("Clips are done too with PyAV: pip install -e '.[video]'.")
+      command = errors.install_command('video')
+      print(f'Clips are done too with PyAV: {command}.')
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -20,7 +20,11 @@ from PIL import (
   UnidentifiedImageError,
 )
 
-from data_pipelines.io.errors import MissingFileError, UserError
+from data_pipelines.io.errors import (
+  MissingFileError,
+  UserError,
+  install_command,
+)
 
 JPEG_SUFFIXES = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
 IMAGE_SUFFIXES = JPEG_SUFFIXES | {
@@ -32,6 +36,8 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
 _FORMATS = (
   *('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'JPEG2000', 'AVIF', 'HEIF'),
 )
+with contextlib.suppress(ImportError):  # An extra.
+  importlib.import_module('pillow_heif').register_heif_opener()
 for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
@@ -55,6 +61,9 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES = 258, 259, 262, 284
 # Share of the wanted size that averaging blocks must leave: as near to an ideal
 # filter as a box filter.
 _KEPT = 0.95
+
+# Brands of HEIC, at byte 8 of a file. The last two are those of AVIF as well.
+_HEIC_BRANDS = (b'hei', b'hev', b'mif1', b'msf1')
 
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _MOST_PROFILE = 32 * 2**20  # Bytes of a colour profile.
@@ -366,6 +375,11 @@ def opened(source: Source) -> Iterator[Image.Image]:
       yield image
 
 
+def find_name(source: Source) -> str:
+  """Returns what to call an image in a message."""
+  return 'The given bytes' if isinstance(source, bytes) else str(source)
+
+
 @contextlib.contextmanager
 def named(source: Source) -> Iterator[None]:
   """Names the image in whatever goes wrong with its content in the block.
@@ -377,7 +391,7 @@ def named(source: Source) -> Iterator[None]:
     MissingFileError: if there is no such file.
     UserError: if its content cannot be used.
   """
-  name = 'The given bytes' if isinstance(source, bytes) else str(source)
+  name = find_name(source)
   try:
     yield
   except UserError as error:
@@ -399,6 +413,10 @@ def named(source: Source) -> Iterator[None]:
   except Exception as error:
     reason = getattr(error, 'strerror', None) or error
     if isinstance(error, UnidentifiedImageError):
+      if 'HEIF' not in Image.OPEN and _is_heic(source):
+        raise UserError(
+          f'{name}: HEIC photos need pillow-heif: {install_command("heic")}.'
+        ) from error
       reason = 'not in a known format'  # Pillow's text repeats the name.
     elif isinstance(error, MemoryError):
       reason = 'there is not enough memory for it'
@@ -407,6 +425,21 @@ def named(source: Source) -> Iterator[None]:
     raise UserError(
       f'{name}: cannot be read as an image ({reason}). Replace or remove it.'
     ) from error
+
+
+def _is_heic(source: Source) -> bool:
+  """Returns whether a file's first bytes are those of HEIC."""
+  if isinstance(source, Encoded):
+    source = source.read_bytes()
+  if not isinstance(source, bytes):
+    with Path(source).open('rb') as file:
+      source = file.read(64)
+  head = source[:64]
+  return (
+    head[4:8] == b'ftyp'
+    and head[8:].startswith(_HEIC_BRANDS)
+    and b'avi' not in head
+  )
 
 
 def _check_tiff(image: Image.Image) -> None:

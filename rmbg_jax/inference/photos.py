@@ -16,23 +16,13 @@ from PIL import Image, ImageCms
 
 from data_pipelines.io import errors, images
 
-try:
-  import pillow_heif
-
-  pillow_heif.register_heif_opener()
-except ImportError:
-  pillow_heif = None
-
 # A path, the content of an image file (here or elsewhere), a PIL image, or an
 # array of uint8 in [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 ImageLike = images.Source | Image.Image | np.ndarray
 
-HEIC_SUFFIXES = frozenset({'.heic', '.heif', '.hif'})
-SUFFIXES = (
-  images.IMAGE_SUFFIXES
-  | HEIC_SUFFIXES
-  | {'.mpo', '.apng', '.j2k', '.jpx', '.avif'}
-)
+SUFFIXES = images.IMAGE_SUFFIXES | {
+  *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
+}
 
 # Tags of TIFFs, and what a fourth sample may be.
 _PHOTOMETRIC, _SAMPLES, _PLANES = 262, 277, 284
@@ -115,10 +105,6 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
     return _convert(_from_array(source))
   if isinstance(source, Image.Image):
     return _convert(source)
-  if _is_heic(source) and pillow_heif is None:
-    raise errors.UserError(
-      f'{source}: HEIC photos need pillow-heif (pip install pillow-heif).'
-    )
   height, width = images.read_size(source)
   if width * height > max_pixels:
     raise errors.UserError(
@@ -221,7 +207,7 @@ def _read_16_bits(source: images.Source, image: Image.Image) -> Photo | str:
     # A tenth of a second, for files of that kind alone.
     cv2 = importlib.import_module('cv2')
   except ImportError:
-    return f'{reduced}; pip install opencv-python-headless to keep them'
+    return f'{reduced}; to keep them: {errors.install_command("deep")}'
   if isinstance(source, images.Encoded):
     source = source.read_bytes()
   content = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -295,9 +281,3 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
 def _is_rgb(profile: bytes) -> bool:
   # Bytes 16 to 19 of a profile name the colours that it is for.
   return profile[16:20] == b'RGB '
-
-
-def _is_heic(source: images.Source) -> bool:
-  if isinstance(source, bytes):
-    return source[4:8] == b'ftyp' and source[8:11] in (b'hei', b'hev', b'mif')
-  return Path(str(source)).suffix.lower() in HEIC_SUFFIXES

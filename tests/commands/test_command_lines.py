@@ -231,7 +231,7 @@ def test_errors_are_one_line():
   assert result.returncode == 1
   assert 'Error: /absent: no such data folder' in result.stderr
   assert 'Traceback' not in result.stderr
-  result = _run('scripts/export.py', '--output=network.bin', check=False)
+  result = _run('-m', 'rmbg_jax.export', '--output=network.bin', check=False)
   assert result.returncode == 1
   assert 'must end in .safetensors' in result.stderr
   assert 'Traceback' not in result.stderr

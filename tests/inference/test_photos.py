@@ -52,9 +52,21 @@ def test_lossy_formats_are_near(form):
 
 
 def test_heic_without_its_library_names_it(monkeypatch, tmp_path):
-  monkeypatch.setattr(photos, 'pillow_heif', None)
-  with pytest.raises(ValueError, match='pip install pillow-heif'):
-    photos.read_photo(tmp_path / 'photo.heic')
+  pytest.importorskip('pillow_heif')
+  content = _encode(Image.fromarray(_pixels((64, 48))), 'heif')
+  monkeypatch.delitem(Image.OPEN, 'HEIF')
+  path = tmp_path / 'misnamed.jpg'
+  path.write_bytes(content)
+  stored = images.Encoded('s3://a', stamp='', read_bytes=lambda: content)
+  for source in (content, path, stored):
+    with pytest.raises(ValueError, match='HEIC photos need pillow-heif') as got:
+      photos.read_photo(source)
+    assert "pip install -e '.[heic]'" in str(got.value)
+    assert len(str(got.value)) < 300
+  # A name alone says nothing.
+  path = tmp_path / 'misnamed.HEIC'
+  Image.fromarray(_pixels()).save(path, 'jpeg')
+  assert photos.read_photo(path).rgb.size == (9, 6)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))

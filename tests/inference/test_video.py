@@ -531,7 +531,7 @@ def test_clips_without_pyav(tmp_path, _predict, monkeypatch, capsys):
   clip_files.save_clip(tmp_path / 'clip.mp4')
   with pytest.raises(SystemExit):
     _predict(tmp_path / 'clip.mp4', tmp_path / 'out')
-  assert 'clip.mp4: clips need PyAV (pip install' in capsys.readouterr().out
+  assert 'clip.mp4: clips need PyAV: pip install' in capsys.readouterr().out
   folder = tmp_path / 'in'
   folder.mkdir()
   clip_files.draw(0).save(folder / 'a.png')

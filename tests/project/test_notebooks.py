@@ -111,7 +111,7 @@ def test_from_keras(checkout):
   release = checkout / 'tiny.safetensors'
   helpers.save_random_release(release)
   subprocess.run(
-    [sys.executable, 'scripts/export.py']
+    [sys.executable, '-m', 'rmbg_jax.export']
     + [f'--checkpoint={release}', f'--output={model}'],
     cwd=ROOT,
     check=True,
