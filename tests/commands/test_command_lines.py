@@ -186,8 +186,11 @@ def _flatten(config, prefix=''):
 @pytest.mark.parametrize(
   ('setting', 'hint'),
   [
-    ('--config.data.batchsize=4', 'Did you mean "batch_size"'),
-    ('--config.optimzer.learning_rate=1', 'Did you mean "optimizer"'),
+    ('--config.data.batchsize=4', 'Did you mean --config.data.batch_size?'),
+    (
+      '--config.optimzer.learning_rate=1',
+      'Did you mean --config.optimizer.learning_rate?',
+    ),
     ('--config.train.xyz=1', 'configs/default.py has all'),
     ('--config.name.x=3', 'a value has no settings'),
   ],
