@@ -26,7 +26,7 @@ from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors, files, images, storage
+from data_pipelines.io import errors, files, images, storage, words
 from rmbg_jax.inference import (
   clips,
   encoding,
@@ -367,7 +367,7 @@ def _predict_files(where: places.Places) -> bool:
   ):
     session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
-  _print_counts(outcome, len(jobs), _name(jobs), task)
+  _print_counts(outcome, _count(len(jobs), jobs), task)
   if not _FRAMES.value and not is_several:
     _print_others(listing.count_others(source))
   left = len(jobs) - outcome.counts.total()
@@ -376,7 +376,7 @@ def _predict_files(where: places.Places) -> bool:
     raise SystemExit(_INTERRUPTED)
   if left:
     print(
-      f'Stopped with {left} {_name(jobs)} left: {outcome.trouble}. Free space; '
+      f'Stopped with {_count(left, jobs)} left: {outcome.trouble}. Free space; '
       'the same command goes on.'
     )
   elif outcome.trouble:
@@ -444,7 +444,7 @@ def _predict_stored(
   with session, tqdm.tqdm(unit='file') as progress:
     session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
-  _print_counts(outcome, counts.photos, 'photos', task)
+  _print_counts(outcome, words.count(counts.photos, 'photo'), task)
   _print_others(counts.others)
   if outcome.interrupted:
     print(_GOES_ON)
@@ -482,7 +482,7 @@ def _predict_on_cluster(
       gpus=_GPUS.value,
     ),
   )
-  _print_counts(result, counts.photos, 'photos', task)
+  _print_counts(result, words.count(counts.photos, 'photo'), task)
   _print_others(counts.others)
   return result.counts['failed'] > 0
 
@@ -506,13 +506,11 @@ def _parse_actors(text: str) -> tuple[int, int] | None:
   return int(fewest), int(most)
 
 
-def _print_counts(
-  tally: report.Tally, total: int, name: str, task: pipeline.Task
-) -> None:
+def _print_counts(tally: report.Tally, what: str, task: pipeline.Task) -> None:
   """Prints what became of how many, and what failed."""
   counts = tally.counts
   print(
-    f'{counts["done"] + counts["skipped"]} of {total} {name} done'
+    f'{counts["done"] + counts["skipped"]} of {what} done'
     + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
     + ': '
     + ', '.join(str(task.output / kind) for kind in task.kinds)
@@ -531,12 +529,12 @@ def _print_counts(
     )
 
 
-def _name(jobs: Sequence[listing.Job]) -> str:
-  """Returns what the jobs are called."""
+def _count(number: int, jobs: Sequence[listing.Job]) -> str:
+  """Returns a number of jobs with what they are called."""
   kinds = {job.is_clip for job in jobs}
   if len(kinds) > 1:
-    return 'photos and clips'
-  return 'clips' if kinds == {True} else 'photos'
+    return f'{number:,} photos and clips'
+  return words.count(number, 'clip' if kinds == {True} else 'photo')
 
 
 def _list_frames(source: str) -> list[listing.Job]:
@@ -604,7 +602,8 @@ def _print_others(others: collections.Counter[str]) -> None:
     counts = [f'{ending}: {n}' for ending, n in others.most_common(_ENDINGS)]
     counts += ['...'] if len(others) > _ENDINGS else []
     print(
-      f'Left out, not photos by their names: {sum(others.values())} files '
+      f'Left out, not photos by their names: '
+      f'{words.count(sum(others.values()), "file")} '
       f'({", ".join(counts)})'
     )
     if not clips.HAS_AV and set(others) & clips.SUFFIXES:

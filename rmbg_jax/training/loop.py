@@ -18,7 +18,7 @@ import tqdm
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, words
 from rmbg_jax.training import (
   logs,
   memory,
@@ -392,11 +392,14 @@ def _print_beginning(components: setup.Components, workdir: Path) -> None:
     return
   data = components.data
   print(summary.summarize(components.model, size=components.preprocessing.size))
+  devices = words.count(
+    jax.device_count(), f'{jax.devices()[0].platform} device'
+  )
   print(
-    f'{len(data.training)} images to train on, {len(data.validation)} to '
-    f'validate, {data.steps_per_epoch} steps per epoch, on '
-    f'{jax.device_count()} {jax.devices()[0].platform} device(s). Working '
-    f'directory: {workdir}'
+    f'{words.count(len(data.training), "image")} to train on, '
+    f'{len(data.validation):,} to validate, '
+    f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
+    f'{devices}. Working directory: {workdir}'
   )
 
 
@@ -407,7 +410,8 @@ def _print_position(
     return
   if position.epoch >= config.train.epochs:
     print(
-      f'Complete: {position.epoch} epochs. Raise config.train.epochs to go on.'
+      f'Complete: {words.count(position.epoch, "epoch")}. Raise '
+      'config.train.epochs to go on.'
     )
     return
   if resumed:
@@ -422,7 +426,8 @@ def _print_end(training: Training, best: int | None, workdir: Path) -> None:
   if training.position.epoch < settings.epochs:
     print(
       'Stopped early: no lower validation loss for '
-      f'{settings.early_stopping} epochs (config.train.early_stopping).'
+      f'{words.count(settings.early_stopping, "epoch")} '
+      '(config.train.early_stopping).'
     )
   if best is not None:
     print(

@@ -249,7 +249,7 @@ def test_names_that_are_not_utf_8(checkpoint, tmp_path, monkeypatch):
   console.seek(0)
   text = console.buffer.getvalue().decode('cp1252')
   assert 'photos/\\udcff.png: cannot be read' in text
-  assert 'not photos by their names: 1 files (.nef: 1)' in text
+  assert 'not photos by their names: 1 file (.nef: 1)' in text
   output = tmp_path / 'out'
   assert (output / 'mask' / good.name).exists()
   lines = {

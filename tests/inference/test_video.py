@@ -538,8 +538,8 @@ def test_clips_without_pyav(tmp_path, _predict, monkeypatch, capsys):
   (tmp_path / 'clip.mp4').rename(folder / 'clip.mp4')
   _predict(folder, tmp_path / 'out')
   said = capsys.readouterr().out
-  assert '1 of 1 photos done' in said
-  assert 'Left out, not photos by their names: 1 files (.mp4: 1)' in said
+  assert '1 of 1 photo done' in said
+  assert 'Left out, not photos by their names: 1 file (.mp4: 1)' in said
   assert 'Clips are done too with PyAV' in said
 
 
