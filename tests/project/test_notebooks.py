@@ -49,7 +49,7 @@ def _execute(name, checkout, **parameters):
     output for cell in notebook.cells for output in cell.get('outputs', ())
   ]
   words = ''.join(output.get('text', '') for output in outputs)
-  assert 'Error' not in words, words
+  assert 'Error' not in words and 'Warning' not in words, words
   shown = [output.data for output in outputs if 'data' in output]
   return words, shown
 
