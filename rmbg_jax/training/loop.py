@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from data_pipelines.io import errors, words
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import (
   logs,
   memory,
@@ -339,6 +340,7 @@ def _prepare(
     training_data = saved['training_data']
     config = memory.take_chosen(config, saved['config'])
     resume.check_compatible(saved, setup.settle(components, config).description)
+    _print_changed_rate(saved['config'], config, components, position)
   components = setup.settle(components, config)
   chosen = memory.describe(wanted, config)
   if _is_main() and chosen:
@@ -401,6 +403,31 @@ def _print_beginning(components: setup.Components, workdir: Path) -> None:
     f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
     f'{devices}. Working directory: {workdir}'
   )
+
+
+def _print_changed_rate(
+  saved: JsonObject,
+  config: ml_collections.ConfigDict,
+  components: setup.Components,
+  position: resume.Position,
+) -> None:
+  """Says that another length makes another cosine, and so another rate."""
+  steps = components.data.steps_per_epoch
+  step = position.epoch * steps + position.step
+  before = saved['train']['epochs']
+  if config.train.epochs <= position.epoch or not _is_main():
+    return
+  old, new = (
+    setup.make_schedule(config, steps=steps, epochs=epochs)(step)
+    for epochs in (before, config.train.epochs)
+  )
+  if old != new:
+    print(
+      f'config.train.epochs was {before} and is {config.train.epochs}: from '
+      f'here on the learning rate is {new:.2g} instead of {old:.2g}, as the '
+      'cosine is longer or shorter. To begin a new one: '
+      '--config.init_from=THIS_WORKDIR and another --workdir.'
+    )
 
 
 def _print_position(
