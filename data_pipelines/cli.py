@@ -135,6 +135,11 @@ def run(
   def run_main(argv):
     try:
       main(argv)
+    except app.UsageError as error:  # absl would print all flags.
+      raise errors.UserError(
+        f'{str(error).rstrip(".")}. Put patterns in quotes, write flags as '
+        '--name=value; --help lists them.'
+      ) from error
     finally:
       sys.stdout.flush()  # Errors of the output appear here, not at exit.
 

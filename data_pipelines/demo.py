@@ -11,6 +11,7 @@ from absl import app, flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import demo as demo_lib
+from data_pipelines.io import words
 
 
 def main(argv: list[str]) -> None:
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
     size=(flags.FLAGS.size, flags.FLAGS.size),
     seed=flags.FLAGS.seed,
   )
-  print(f'{flags.FLAGS.count} pairs in {flags.FLAGS.output}')
+  print(f'{words.count(flags.FLAGS.count, "pair")} in {flags.FLAGS.output}')
 
 
 def _define_flags() -> None:

@@ -14,6 +14,7 @@ from absl import app, flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import tfds_sets as tfds_sets_lib
+from data_pipelines.io import words
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> None:
     flags.FLAGS.name, flags.FLAGS.data, out=flags.FLAGS.output
   )
   for split, count in counts.items():
-    print(f'{split}: {count:,} pairs')
+    print(f'{split}: {words.count(count, "pair")}')
 
 
 def _define_flags() -> None:

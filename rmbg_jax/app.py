@@ -43,7 +43,7 @@ def _serve(folder: Path) -> None:
   values = flags.FLAGS
   if importlib.util.find_spec('gradio') is None:
     raise errors.UserError(
-      "The page needs Gradio: pip install -e '.[app]' in a checkout."
+      f'The page needs Gradio: {errors.install_command("app")}.'
     )
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')

@@ -1,6 +1,7 @@
 """Defines `--config` for the command lines, and explains errors in it."""
 
 import contextlib
+import difflib
 import importlib.util
 import sys
 import types
@@ -45,9 +46,8 @@ def define_config(description: str) -> flags.FlagHolder:
     from ml_collections import config_flags
   except ImportError as error:
     raise SystemExit(
-      'Error: training needs more packages than cutting out photos. In a '
-      "checkout run: pip install -e '.[train]', or pip install -r "
-      'requirements.txt.'
+      'Error: training needs more packages than cutting out photos: '
+      f'{errors.install_command("train")}.'
     ) from error
   return config_flags.DEFINE_config_file('config', None, description)
 
@@ -180,12 +180,54 @@ def _describe_wrong_setting(argv: Sequence[str], error: Exception) -> str:
   settings = [part for part in argv if part.startswith('--config.')]
   if isinstance(error, TypeError):
     return f'{", ".join(settings)}: a value has no settings of its own: {error}'
-  # One error holds the other: 'key', and perhaps in a new line a better one.
-  while error.args and isinstance(error.args[0], Exception):
-    error = error.args[0]
-  key, _, hint = str(error.args[0] if error.args else '').partition('\n')
+  known = _list_settings()
   for setting in settings:
-    if key.strip("'") in setting.partition('=')[0].split('.'):
-      hint = hint or 'configs/default.py has all that there are.'
+    key = setting.partition('=')[0].removeprefix('--config.')
+    if key not in known:
+      near = _find_nearest(key, known)
+      hint = (
+        f'Did you mean --config.{near}?'
+        if near
+        else 'configs/default.py has all that there are.'
+      )
       return f'{setting}: there is no setting {key}. {hint}'
   return ''
+
+
+def _list_settings() -> list[str]:
+  """Returns the keys of all settings and groups, such as `data.batch_size`."""
+  with own_configs(str(CONFIGS / 'default.py')):
+    config = importlib.import_module('configs.default').get_config()
+
+  def list_keys(group, prefix):
+    for name, value in group.items():
+      yield prefix + name
+      if hasattr(value, 'items'):
+        yield from list_keys(value, f'{prefix}{name}.')
+
+  return list(list_keys(config, ''))
+
+
+def _find_nearest(key: str, known: Sequence[str]) -> str:
+  """Returns the setting that a misspelt one may mean, '' if there is none.
+
+  One of the same name in another group; one that the name abbreviates, as `lr`
+  does `learning_rate`; or one that is written much like it.
+  """
+  name = key.rpartition('.')[2]
+  names = {other: other.rpartition('.')[2] for other in known}
+  near = [
+    other
+    for other, its in names.items()
+    if its == name or ''.join(word[0] for word in its.split('_')) == name
+  ]
+  near = near or difflib.get_close_matches(key, known, 1, 0.75)
+  if not near:
+    (close,) = difflib.get_close_matches(name, names.values(), 1, 0.75) or ('',)
+    near = [other for other, its in names.items() if its == close]
+  # Of several, the one in the group that was written.
+  return max(
+    near,
+    key=lambda other: difflib.SequenceMatcher(None, other, key).ratio(),
+    default='',
+  )

@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
     raise errors.UserError(
-      f"{error}. Evaluation needs more: pip install -e '.[eval]'"
+      f'{error}. Evaluation needs more: {errors.install_command("eval")}'
     ) from error
   for line in failed[:20]:
     print(f'Failed: {line}')

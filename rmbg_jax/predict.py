@@ -1,6 +1,7 @@
 """Cuts out photos and clips: a file, a folder, a pattern, a list, a URL, stdin.
 
 ```bash
+python -m rmbg_jax.predict photo.jpg cutout.png
 python -m rmbg_jax.predict --checkpoint=runs/demo --input=PHOTOS --output=OUT
 ```
 
@@ -21,17 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import tqdm
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors, storage
+from data_pipelines.io import errors, files, images, storage, words
 from rmbg_jax.inference import (
   clips,
   encoding,
   listing,
   photos,
   pipeline,
+  places,
   refinement,
   rendering,
   report,
@@ -40,7 +42,6 @@ from rmbg_jax.inference import (
   watching,
 )
 
-_STANDARD = '-'
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 _GOES_ON = 'Interrupted. The same command goes on where it stopped.'
@@ -51,15 +52,16 @@ _MAX_SCALE = 4
 _INPUT = cli.define_path(
   'input',
   None,
-  'A photo, a folder, a pattern such as "photos/**/*.jpg", a .txt file with a '
-  'path on each line, or - for standard input. Or the URL of a photo or a '
-  'folder: s3://, gs://, az://, file://.',
+  'A photo, several, a folder, a pattern such as "photos/**/*.jpg", a .txt '
+  'file with a path on each line, or - for standard input. Or the URL of a '
+  'photo or a folder: s3://, gs://, az://, file://.',
 )
 _OUTPUT = cli.define_path(
   'output',
   None,
-  'Folder for the results, or its URL, one sub-folder for each kind; or - for '
-  'standard output, with exactly one kind.',
+  'Folder for the results, or its URL, one sub-folder for each kind; of one '
+  'photo, also the name of one file; or - for standard output, with exactly '
+  'one kind.',
 )
 _CHECKPOINT = cli.define_path(
   'checkpoint',
@@ -203,20 +205,28 @@ _MAX_PIXELS = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   """Predicts what the flags describe; exits with 1 if any photo failed."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   if _LIST.value:
     _print_checkpoints()
     return
   if _PRINT_REPORT.value:
+    if not _OUTPUT.value:
+      raise errors.UserError('--print_report: pass --output, its folder.')
     sys.stdout.writelines(report.join_parts(storage.parse(_OUTPUT.value)))
     return
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  style = rendering.Style(format=_FORMAT.value)
+  kind = next(iter(_choose_kinds(alone=True)), 'cutout')
+  where = places.settle(
+    _INPUT.value, _OUTPUT.value, argv[1:], suffix=f'-{kind}{style.suffix(kind)}'
+  )
   try:
-    if _STANDARD in (_INPUT.value, _OUTPUT.value):
-      _predict_standard()
+    if places.STANDARD in (*where.sources, where.output):
+      _predict_standard(where)
       return
-    failed = _predict_files()
+    if where.is_file:
+      _predict_file(where)
+      return
+    failed = _predict_files(where)
   except KeyboardInterrupt as error:  # While the network is loaded.
     print(_GOES_ON, file=sys.stderr)  # Standard output may be for a photo.
     raise SystemExit(_INTERRUPTED) from error
@@ -231,9 +241,9 @@ def _print_checkpoints() -> None:
     print(catalogue.format_checkpoint(checkpoint), end='\n\n')
 
 
-def _predict_standard() -> None:
+def _predict_standard(where: places.Places) -> None:
   """Cuts out one photo, from standard input to standard output."""
-  if not _INPUT.value == _OUTPUT.value == _STANDARD:
+  if {*where.sources, where.output} != {places.STANDARD}:
     raise errors.UserError(
       '- stands for both: pass --input=- and --output=- together.'
     )
@@ -241,23 +251,67 @@ def _predict_standard() -> None:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
-  style, kinds = _make_style()
+  style, kinds = _make_style(_FORMAT.value, tuple(_SAVE.value))
+  content, _ = _make_one(sys.stdin.buffer.read, style, kinds[0])
+  sys.stdout.buffer.write(content)
+
+
+def _predict_file(where: places.Places) -> None:
+  """Cuts out one photo into one file."""
+  (source,), output = where.sources, Path(where.output)
+  for flag in (_WATCH, _FRAMES, _SHARD, _ADDRESS):
+    if flag.value:
+      raise errors.UserError(
+        f'--{flag.name} is for folders. Pass them as --input and --output.'
+      )
+  kinds = _choose_kinds(alone=True)
+  if len(kinds) != 1:
+    raise errors.UserError(
+      f'--save={",".join(kinds)}: one file is of one kind. Pass one, such as '
+      '--save=cutout, or --output=FOLDER.'
+    )
+  form = places.FORMATS[output.suffix.lower()]
+  style, kinds = _make_style(form, kinds)
+  if form != places.FORMATS[style.suffix(kinds[0])]:
+    raise errors.UserError(
+      f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
+    )
+  cli.check_folder(output.parent, 'output')
+  places.check_file(source, output, overwrite=_OVERWRITE.value)
+  content, notes = _make_one(lambda: source, style, kinds[0])
+  with files.write_atomically(output) as partial:
+    partial.write_bytes(content)
+  print(output)
+  for note in notes:
+    print(f'{source}: {note}.')
+
+
+def _make_one(
+  read: Callable[[], images.Source], style: rendering.Style, kind: str
+) -> tuple[bytes, tuple[str, ...]]:
+  """Returns the file of one photo's result, and notes on the photo."""
   options = _make_options()
-  photo = photos.read_photo(
-    sys.stdin.buffer.read(), max_pixels=_MAX_PIXELS.value
-  )
+  photo = photos.read_photo(read(), max_pixels=_MAX_PIXELS.value)
   remover = _make_remover(options, batch_size=1)
   probs = remover.predict(remover.resize([photo.seen]))[0]
   alpha = remover.refine(probs, photo)
-  sys.stdout.buffer.write(style.render(photo, alpha, kinds)[kinds[0]])
+  return style.render(photo, alpha, (kind,))[kind], photo.notes
 
 
-def _predict_files() -> bool:
+def _predict_files(where: places.Places) -> bool:
   """Does all photos; returns whether any failed."""
-  for flag in (_INPUT, _OUTPUT):
-    if not flag.value:
-      raise errors.UserError(f'--{flag.name}= is empty. Pass a path.')
-  source, output = _INPUT.value, storage.parse(_OUTPUT.value)
+  source, output = where.sources[0], storage.parse(where.output)
+  is_several = len(where.sources) > 1
+  if is_several and (
+    any(map(storage.is_url, (*where.sources, where.output)))
+    or _ENGINE.value == 'ray'
+    or _WATCH.value
+    or _FRAMES.value
+  ):
+    raise errors.UserError(
+      f'Several inputs ({source}, {where.sources[1]} ...) have to be files of '
+      'this machine. Pass a folder, a list, or a pattern in quotes.'
+    )
   by_url = storage.is_url(source) or isinstance(output, storage.Url)
   on_cluster = _ENGINE.value == 'ray'
   if on_cluster and not storage.is_url(source):  # Others have other folders.
@@ -276,7 +330,7 @@ def _predict_files() -> bool:
       f'--output={output} is inside --input={source}: the next run would take '
       'the results for photos. Pass a folder beside it.'
     )
-  style, kinds = _make_style()
+  style, kinds = _make_style(_FORMAT.value, _choose_kinds(alone=False))
   options = _make_options()
   task = pipeline.Task(
     output=output,
@@ -291,7 +345,10 @@ def _predict_files() -> bool:
   session = _Session(task, options, _make_video_options(options))
   if _WATCH.value:
     return _watch(Path(source), session)
-  jobs = _list_frames(source) if _FRAMES.value else listing.list_jobs(source)
+  if is_several:
+    jobs = listing.list_files(where.sources)
+  else:
+    jobs = _list_frames(source) if _FRAMES.value else listing.list_jobs(source)
   task.check_output()
   task.check_photos([job.photo for job in jobs])
   jobs = listing.take_shard(jobs, _SHARD.value)
@@ -310,8 +367,8 @@ def _predict_files() -> bool:
   ):
     session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
-  _print_counts(outcome, len(jobs), _name(jobs), task)
-  if not _FRAMES.value:
+  _print_counts(outcome, _count(len(jobs), jobs), task)
+  if not _FRAMES.value and not is_several:
     _print_others(listing.count_others(source))
   left = len(jobs) - outcome.counts.total()
   if left and outcome.interrupted:
@@ -319,7 +376,7 @@ def _predict_files() -> bool:
     raise SystemExit(_INTERRUPTED)
   if left:
     print(
-      f'Stopped with {left} {_name(jobs)} left: {outcome.trouble}. Free space; '
+      f'Stopped with {_count(left, jobs)} left: {outcome.trouble}. Free space; '
       'the same command goes on.'
     )
   elif outcome.trouble:
@@ -387,7 +444,7 @@ def _predict_stored(
   with session, tqdm.tqdm(unit='file') as progress:
     session.do(jobs, show=lambda _: progress.update())
   outcome = session.outcome
-  _print_counts(outcome, counts.photos, 'photos', task)
+  _print_counts(outcome, words.count(counts.photos, 'photo'), task)
   _print_others(counts.others)
   if outcome.interrupted:
     print(_GOES_ON)
@@ -409,7 +466,8 @@ def _predict_on_cluster(
     from rmbg_jax.inference import cluster
   except ImportError as error:
     raise errors.UserError(
-      f"--engine=ray needs Ray Data (pip install -e '.[cluster]'): {error}"
+      f'--engine=ray needs Ray Data ({errors.install_command("cluster")}): '
+      f'{error}'
     ) from error
   result = cluster.run(
     jobs,
@@ -424,7 +482,7 @@ def _predict_on_cluster(
       gpus=_GPUS.value,
     ),
   )
-  _print_counts(result, counts.photos, 'photos', task)
+  _print_counts(result, words.count(counts.photos, 'photo'), task)
   _print_others(counts.others)
   return result.counts['failed'] > 0
 
@@ -448,13 +506,11 @@ def _parse_actors(text: str) -> tuple[int, int] | None:
   return int(fewest), int(most)
 
 
-def _print_counts(
-  tally: report.Tally, total: int, name: str, task: pipeline.Task
-) -> None:
+def _print_counts(tally: report.Tally, what: str, task: pipeline.Task) -> None:
   """Prints what became of how many, and what failed."""
   counts = tally.counts
   print(
-    f'{counts["done"] + counts["skipped"]} of {total} {name} done'
+    f'{counts["done"] + counts["skipped"]} of {what} done'
     + (f' ({counts["skipped"]} of them before)' if counts['skipped'] else '')
     + ': '
     + ', '.join(str(task.output / kind) for kind in task.kinds)
@@ -473,12 +529,12 @@ def _print_counts(
     )
 
 
-def _name(jobs: Sequence[listing.Job]) -> str:
-  """Returns what the jobs are called."""
+def _count(number: int, jobs: Sequence[listing.Job]) -> str:
+  """Returns a number of jobs with what they are called."""
   kinds = {job.is_clip for job in jobs}
   if len(kinds) > 1:
-    return 'photos and clips'
-  return 'clips' if kinds == {True} else 'photos'
+    return f'{number:,} photos and clips'
+  return words.count(number, 'clip' if kinds == {True} else 'photo')
 
 
 def _list_frames(source: str) -> list[listing.Job]:
@@ -546,11 +602,13 @@ def _print_others(others: collections.Counter[str]) -> None:
     counts = [f'{ending}: {n}' for ending, n in others.most_common(_ENDINGS)]
     counts += ['...'] if len(others) > _ENDINGS else []
     print(
-      f'Left out, not photos by their names: {sum(others.values())} files '
+      f'Left out, not photos by their names: '
+      f'{words.count(sum(others.values()), "file")} '
       f'({", ".join(counts)})'
     )
     if not clips.HAS_AV and set(others) & clips.SUFFIXES:
-      print("Clips are done too with PyAV: pip install -e '.[video]'.")
+      command = errors.install_command('video')
+      print(f'Clips are done too with PyAV: {command}.')
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -682,16 +740,24 @@ class _Session:
       )
 
 
-def _make_style() -> tuple[rendering.Style, tuple[str, ...]]:
+def _choose_kinds(*, alone: bool) -> tuple[str, ...]:
+  """Returns the kinds to save; `alone`: one, unless --save says several."""
+  if alone and flags.FLAGS[_SAVE.name].using_default_value:
+    return ('composite',) if _BACKGROUND.value else ('cutout',)
+  return tuple(_SAVE.value)
+
+
+def _make_style(
+  form: str, kinds: tuple[str, ...]
+) -> tuple[rendering.Style, tuple[str, ...]]:
   style = rendering.Style(
-    format=_FORMAT.value,
+    format=form,
     quality=_QUALITY.value,
     background=_BACKGROUND.value,
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
     trimap_width=_TRIMAP_WIDTH.value,
   )
-  kinds = tuple(_SAVE.value)
   style.check_kinds(kinds)
   # Its picture was read under Pillow's own limit. Photos are held against
   # --max_pixels instead, which may be more, with a message that names it.
@@ -760,18 +826,6 @@ def _make_remover(options: dict[str, Any], *, batch_size: int):
 
 def run() -> None:
   """Runs the command line."""
-  for name, instead in (
-    ('input', (_LIST.name, _PRINT_REPORT.name)),
-    ('output', (_LIST.name,)),
-  ):
-    flags.register_multi_flags_validator(
-      [name, *instead],
-      lambda values, name=name: (
-        values[name] is not None
-        or any(value for other, value in values.items() if other != name)
-      ),
-      message=f'Flag --{name} must have a value other than None.',
-    )
   cli.run(main, __name__)
 
 

@@ -112,8 +112,10 @@ class DeviceAugment(transforms.Augment):
     y, x = y[None], x[None] * mirror[:, None, None]
     cos, sin = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
     scale = scale[:, None, None]
-    source_y = center_y[:, None, None] + scale * (cos * y - sin * x)
-    source_x = center_x[:, None, None] + scale * (sin * y + cos * x)
+    # A rotation in pixels: the sides may differ.
+    wide = width / height
+    source_y = center_y[:, None, None] + scale * (cos * y - sin * x * wide)
+    source_x = center_x[:, None, None] + scale * (sin * y / wide + cos * x)
     inside = (jnp.abs(source_y - 0.5) <= 0.5) & (jnp.abs(source_x - 0.5) <= 0.5)
     rgba = _sample(
       pixels, index, source_y * height - 0.5, source_x * width - 0.5

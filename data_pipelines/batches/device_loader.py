@@ -7,7 +7,9 @@ it alone, so a training resumes exactly. For one host, with any number of
 devices, each of which holds all pairs.
 """
 
+import contextlib
 import hashlib
+import inspect
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +17,17 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
+import PIL
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from data_pipelines.batches import transforms
+from data_pipelines.batches import effects, transforms
 from data_pipelines.batches.device_augment import DeviceAugment
-from data_pipelines.datasets import records
-from data_pipelines.io import errors, files, images, parallel
+from data_pipelines.datasets import decoding, records
+from data_pipelines.io import errors, files, images, parallel, plain_images
 from data_pipelines.io.types import JsonObject
 
 
@@ -179,7 +183,7 @@ def load_pixels(
     pairs: Pairs to decode.
     decode: Reads a pair.
     cache_dir: Folder for a file of the decoded pairs, which is used as long as
-      no file has changed; '' for none.
+      neither a file nor the decoder has changed; '' for none.
 
   Raises:
     MissingFileError: if a file is missing.
@@ -191,11 +195,14 @@ def load_pixels(
     _decode_into(pixels, pairs, decode)
     return pixels
   path = Path(cache_dir) / f'{_fingerprint(pairs, decode)}.npy'
-  if not path.exists():
-    with files.write_atomically(path) as partial:
-      pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
-      _decode_into(pixels, pairs, decode)
-      pixels.flush()
+  with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
+    pixels = np.load(path, mmap_mode='r')
+    if pixels.shape == shape:  # Else it is damaged, as what cannot be read.
+      return pixels
+  with files.write_atomically(path) as partial:
+    pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
+    _decode_into(pixels, pairs, decode)
+    pixels.flush()
   return np.load(path, mmap_mode='r')
 
 
@@ -214,6 +221,9 @@ def _fingerprint(pairs, decode):
   """Changes with the pairs' files and with how they are decoded."""
   settings = {k: v for k, v in vars(decode).items() if k != 'label_weights'}
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+  digest.update(f'{cv2.__version__} {PIL.__version__}'.encode())
+  for module in (images, plain_images, decoding, effects, transforms):
+    digest.update(inspect.getsource(module).encode())
   for pair in pairs:
     for path in (pair.image_path, pair.mask_path):
       if isinstance(path, images.Encoded):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.datasets import folder, records
-from data_pipelines.io import errors
+from data_pipelines.io import errors, words
 
 # Archives are unpacked into a folder of their own name, some twice over.
 _DEPTH = 3
@@ -91,7 +91,7 @@ def describe_counts(
   counts = collections.Counter((pair.source, pair.split) for pair in pairs)
   lines = []
   for key in sorted(counts.keys() | published.keys()):
-    line = f'{" ".join(key).strip()}: {counts[key]:,} pairs'
+    line = f'{" ".join(key).strip()}: {words.count(counts[key], "pair")}'
     if key in published and counts[key] != published[key]:
       line += f', but {published[key]:,} were published'
     lines.append(line)

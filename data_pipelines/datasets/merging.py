@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import filecmp
 import math
 from collections.abc import Iterable, Sequence
 
@@ -87,13 +88,18 @@ def split_officially(
       without validation pairs.
 
   Returns:
-    (pairs, training pairs left out because the same photo is tested).
+    (pairs, training pairs left out because the same photo is tested: one of
+    that name in their own source, or one of equal content in another).
   """
-  tested = {pair.image_path.stem for pair in pairs if pair.split == 'test'}
+  tested = collections.defaultdict(list)
+  for pair in pairs:
+    if pair.split == 'test':
+      tested[pair.image_path.stem].append(pair)
   by_source = collections.defaultdict(list)
   left_out, kept = [], []
   for pair in pairs:
-    if pair.split != 'test' and pair.image_path.stem in tested:
+    same_name = tested.get(pair.image_path.stem, ())
+    if pair.split != 'test' and any(_is_same(pair, t) for t in same_name):
       left_out.append(pair)
     elif pair.split == 'test':
       kept.append(pair)
@@ -107,6 +113,13 @@ def split_officially(
     else:
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
+
+
+def _is_same(pair: records.Pair, tested: records.Pair) -> bool:
+  """Returns whether a photo is a tested one of the same name."""
+  return pair.source == tested.source or filecmp.cmp(
+    pair.image_path, tested.image_path, shallow=False
+  )
 
 
 def summarize(pairs: Sequence[records.Pair]) -> str:

@@ -4,6 +4,16 @@ Command lines print these as one line; any other exception keeps its traceback.
 """
 
 
+def install_command(extra: str) -> str:
+  """Returns the command that installs an extra of the project.
+
+  In a checkout it names the checkout; a wheel has this file in `rmbg_jax`.
+  """
+  is_wheel = __name__.startswith('rmbg_jax.')
+  place = 'rmbg-u2net-jax' if is_wheel else '.'
+  return f"pip install {'' if is_wheel else '-e '}'{place}[{extra}]'"
+
+
 class UserError(ValueError):
   """Reports a file, setting or flag that the user can correct.
 

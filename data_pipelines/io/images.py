@@ -20,7 +20,11 @@ from PIL import (
   UnidentifiedImageError,
 )
 
-from data_pipelines.io.errors import MissingFileError, UserError
+from data_pipelines.io.errors import (
+  MissingFileError,
+  UserError,
+  install_command,
+)
 
 JPEG_SUFFIXES = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
 IMAGE_SUFFIXES = JPEG_SUFFIXES | {
@@ -32,6 +36,8 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
 _FORMATS = (
   *('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'JPEG2000', 'AVIF', 'HEIF'),
 )
+with contextlib.suppress(ImportError):  # An extra.
+  importlib.import_module('pillow_heif').register_heif_opener()
 for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
@@ -49,9 +55,15 @@ _TURNS = {
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
 
+# Tags of TIFFs.
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES = 258, 259, 262, 284
+
 # Share of the wanted size that averaging blocks must leave: as near to an ideal
 # filter as a box filter.
 _KEPT = 0.95
+
+# Brands of HEIC, at byte 8 of a file. The last two are those of AVIF as well.
+_HEIC_BRANDS = (b'hei', b'hev', b'mif1', b'msf1')
 
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _MOST_PROFILE = 32 * 2**20  # Bytes of a colour profile.
@@ -186,9 +198,11 @@ def turn_upright(image: Image.Image) -> Image.Image:
   """Returns an image, decoded, as its EXIF orientation says; only pixels turn.
 
   The EXIF data of an image that was turned are not kept: they would turn it
-  again.
+  again. Grey of 16 bits in which 0 is white is inverted, as Pillow does with 8.
   """
   image.load()
+  if image.mode.startswith('I;16') and is_white_zero(image):
+    image = image.point(lambda value: value * -1 + 65535)
   turn = _TURNS.get(read_orientation(image))
   if turn is None:
     return image
@@ -196,6 +210,11 @@ def turn_upright(image: Image.Image) -> Image.Image:
   for key in ('exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'):
     turned.info.pop(key, None)
   return turned
+
+
+def is_white_zero(image: Image.Image) -> bool:
+  """Returns whether an opened file is a TIFF in which 0 is white."""
+  return image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == 0  # ty: ignore[missing-attribute] A TIFF has them.
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -351,7 +370,14 @@ def opened(source: Source) -> Iterator[Image.Image]:
         image.info['icc_profile'] = profile
       if not isinstance(image.info.get('xmp', b''), bytes | str):
         del image.info['xmp']  # A TIFF turns itself, and would fail at it.
+      if image.format == 'TIFF':
+        _check_tiff(image)
       yield image
+
+
+def find_name(source: Source) -> str:
+  """Returns what to call an image in a message."""
+  return 'The given bytes' if isinstance(source, bytes) else str(source)
 
 
 @contextlib.contextmanager
@@ -365,7 +391,7 @@ def named(source: Source) -> Iterator[None]:
     MissingFileError: if there is no such file.
     UserError: if its content cannot be used.
   """
-  name = 'The given bytes' if isinstance(source, bytes) else str(source)
+  name = find_name(source)
   try:
     yield
   except UserError as error:
@@ -387,6 +413,10 @@ def named(source: Source) -> Iterator[None]:
   except Exception as error:
     reason = getattr(error, 'strerror', None) or error
     if isinstance(error, UnidentifiedImageError):
+      if 'HEIF' not in Image.OPEN and _is_heic(source):
+        raise UserError(
+          f'{name}: HEIC photos need pillow-heif: {install_command("heic")}.'
+        ) from error
       reason = 'not in a known format'  # Pillow's text repeats the name.
     elif isinstance(error, MemoryError):
       reason = 'there is not enough memory for it'
@@ -395,6 +425,39 @@ def named(source: Source) -> Iterator[None]:
     raise UserError(
       f'{name}: cannot be read as an image ({reason}). Replace or remove it.'
     ) from error
+
+
+def _is_heic(source: Source) -> bool:
+  """Returns whether a file's first bytes are those of HEIC."""
+  if isinstance(source, Encoded):
+    source = source.read_bytes()
+  if not isinstance(source, bytes):
+    with Path(source).open('rb') as file:
+      source = file.read(64)
+  head = source[:64]
+  return (
+    head[4:8] == b'ftyp'
+    and head[8:].startswith(_HEIC_BRANDS)
+    and b'avi' not in head
+  )
+
+
+def _check_tiff(image: Image.Image) -> None:
+  """Refuses the forms that Pillow decodes to other values, without a word."""
+  tags = image.tag_v2  # ty: ignore[unresolved-attribute] A TIFF has them.
+  bits = tags.get(_BITS, (1,))
+  if (
+    len(bits) > 1
+    and max(bits) > 8
+    and tags.get(_PLANES) == 2
+    and tags.get(_COMPRESSION, 1) == 1
+  ):
+    raise UserError(
+      f'its {max(bits)} bits are stored uncompressed, one plane per channel, '
+      'which cannot be read; store the channels interleaved, or as PNG'
+    )
+  if image.mode == 'F' and is_white_zero(image):
+    raise UserError('it has floats in which 0 is white; store 0 as black')
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

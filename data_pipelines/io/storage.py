@@ -309,7 +309,7 @@ def _open_store(scheme: str) -> Any:
     return fsspec.filesystem(scheme, **options)
   except ImportError as error:
     raise errors.UserError(
-      f"{scheme}:// needs {package} (pip install -e '.[{extra}]' or {package})."
+      f'{scheme}:// needs {package}: {errors.install_command(extra)}.'
     ) from error
 
 

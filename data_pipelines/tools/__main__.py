@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipelines import cli
+from data_pipelines.io import words
 from data_pipelines.tools import folder_tools
 
 
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
     count = folder_tools.create_csv(directory, given.category)
   else:
     count = folder_tools.plot(directory, out, given.count)
-  print(f'{argv[1]}: {count:,} pairs')
+  print(f'{argv[1]}: {words.count(count, "pair")}')
 
 
 def _define_flags() -> None:

@@ -10,7 +10,7 @@ import tqdm
 from PIL import Image
 
 from data_pipelines.datasets import folder, records, splitting
-from data_pipelines.io import errors, files, images, parallel
+from data_pipelines.io import errors, files, images, parallel, words
 from data_pipelines.io.types import JsonObject
 from data_pipelines.tools import inspection, sheets
 
@@ -80,7 +80,7 @@ def check(
 
 def render_text(report: JsonObject) -> str:
   """Returns the report to read."""
-  lines = [f'{report["directory"]}: {report["pairs"]:,} pairs']
+  lines = [f'{report["directory"]}: {words.count(report["pairs"], "pair")}']
   for key in ('splits', 'categories', 'labels'):
     counts = (f'{name or "-"} {n:,}' for name, n in report[key].items())
     lines.append(f'{key}: {", ".join(counts)}')
@@ -88,8 +88,9 @@ def render_text(report: JsonObject) -> str:
     ranges = ', '.join(
       f'{r}: {n:,}' for r, n in summaries['mask ranges'].items()
     )
+    pairs = words.count(summaries['pairs'], 'pair')
     lines.append(
-      f'source {source or "-"}: {summaries["pairs"]:,} pairs, mean coverage '
+      f'source {source or "-"}: {pairs}, mean coverage '
       f'{summaries["mean coverage"]:.3f}, masks {ranges}'
     )
   for finding in report['findings']:
@@ -117,12 +118,12 @@ def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
   for finding in findings:
     for summary in finding.summaries[:share]:
       pair = summary.pair
-      words = (finding.kind, pair.split, pair.source, pair.name)
+      named = (finding.kind, pair.split, pair.source, pair.name)
       rows.append(
         [
           _open_for_sheet(pair.image_path),
           _open_for_sheet(pair.mask_path),
-          sheets.draw_words(words, cell=_CELL),
+          sheets.draw_words(named, cell=_CELL),
         ]
       )
   if not rows:

@@ -8,8 +8,6 @@ from pathlib import Path
 from data_pipelines.datasets import cod10k, p3m, people, records
 from data_pipelines.io import errors
 
-_INSTALL = "pip install -e '.[download]' in a checkout"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
@@ -89,7 +87,7 @@ def download(name: str, out: Path) -> list[records.Pair]:
       _unpack(archive, out)
   except ImportError as error:
     raise errors.UserError(
-      f'{error}. The clients are extras: {_INSTALL}'
+      f'{error}. It is an extra: {errors.install_command("download")}'
     ) from error
   # Whatever a client raises, the remedy is the same.
   except Exception as error:

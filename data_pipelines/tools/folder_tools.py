@@ -45,13 +45,14 @@ def create_csv(directory: Path, category: str) -> int:
   Args:
     directory: Folder with `Images/` and `Masks/`.
     category: Category of all pairs; '' for the part of each name before the
-      first '_'.
+      first '_', none in names without one.
   """
   _refuse_csv(directory)
-  pairs = [
-    dataclasses.replace(pair, category=category or pair.name.partition('_')[0])
-    for pair in folder.read_folder(directory)
-  ]
+  pairs = []
+  for pair in folder.read_folder(directory):
+    first, separator, _ = pair.name.partition('_')
+    own = first if separator else ''
+    pairs.append(dataclasses.replace(pair, category=category or own))
   dataset_csv.write(directory / dataset_csv.NAME, pairs)
   return len(pairs)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, words
 from rmbg_jax.evaluation import gallery, metrics, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -51,7 +51,7 @@ def compare(first: Path, second: Path, output: Path) -> str:
     pair = _align(*(results_lib.load_results(path / name) for path in paths))
     rows = compare_results(*pair)
     report['data_sets'][name] = {'images': len(pair[0].images), 'rows': rows}
-    lines += [f'## {name}: {len(pair[0].images)} images', '']
+    lines += [f'## {name}: {words.count(len(pair[0].images), "image")}', '']
     lines += [_render(rows, systems), '']
     lines += [_write_changes(pair, systems, output / name), '']
   text = '\n'.join(lines)

@@ -9,7 +9,7 @@ matplotlib.use('Agg')  # No screen is needed.
 import numpy as np
 from matplotlib import pyplot as plt
 
-from data_pipelines.io import files
+from data_pipelines.io import files, words
 from rmbg_jax.evaluation import results as results_lib
 
 _THRESHOLDS = np.arange(255, -1, -1) / 255
@@ -38,7 +38,8 @@ def save_curves(results: Sequence[results_lib.Results], path: Path) -> None:
     axis.set(xlim=(0, 1), ylim=(0, 1.01))
     axis.grid(alpha=0.3)
     axis.legend(fontsize='small', loc='lower left')
-  figure.suptitle(f'{results[0].data_set}, {len(results[0].images)} images')
+  images = words.count(len(results[0].images), 'image')
+  figure.suptitle(f'{results[0].data_set}, {images}')
   with files.write_atomically(path) as partial:
     figure.savefig(partial, dpi=100, format='png')
   plt.close(figure)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io import parallel
+from data_pipelines.io import parallel, words
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.evaluation import benchmarks, curves, gallery, metrics, tables
 from rmbg_jax.evaluation import results as results_lib
@@ -155,7 +155,7 @@ def _describe_data_set(
   data_set: benchmarks.DataSet, results: Sequence[results_lib.Results]
 ) -> list[str]:
   count = len(data_set.pairs)
-  lines = [f'## {data_set.name}: {count} images', '']
+  lines = [f'## {data_set.name}: {words.count(count, "image")}', '']
   if data_set.published and count != data_set.published:
     lines.append(
       f'- **{data_set.published} images were published: figures on {count} '
@@ -164,7 +164,7 @@ def _describe_data_set(
   if data_set.binarize:
     lines.append('- The truth is binarised at > 128 in all tables.')
   if data_set.problems:
-    lines.append(f'- {len(data_set.problems)} files were left out.')
+    lines.append(f'- Left out: {words.count(len(data_set.problems), "file")}.')
   for part in results:
     lines.append(
       f'- {part.system}: {len(part.images)} scored, {len(part.empty)} with an '

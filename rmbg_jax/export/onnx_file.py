@@ -33,7 +33,8 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
     import onnx
   except ImportError as error:
     raise errors.UserError(
-      f'{path}: writing ONNX files needs the onnx package (pip install onnx).'
+      f'{path}: writing ONNX files needs the onnx package: '
+      f'{errors.install_command("onnx")}.'
     ) from error
   preprocessing = loaded.preprocessing
   graph = graph_lib.Graph(loaded.network, size=preprocessing.size)

@@ -108,7 +108,9 @@ def check_support() -> None:
     UserError: if PyAV is not installed.
   """
   if not HAS_AV:
-    raise errors.UserError("clips need PyAV (pip install -e '.[video]' or av).")
+    raise errors.UserError(
+      f'clips need PyAV: {errors.install_command("video")}.'
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent import futures
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from data_pipelines.io import parallel
 
@@ -28,7 +28,9 @@ Span = tuple[int, int]  # (First, last + 1).
 
 
 def estimate_foreground(
-  image: Shaped[np.ndarray, 'h w 3'], alpha: Float[np.ndarray, 'h w']
+  image: Shaped[np.ndarray, 'h w 3'],
+  alpha: Float[np.ndarray, 'h w'],
+  opacity: UInt8[np.ndarray, 'h w'] | None = None,
 ) -> Shaped[np.ndarray, 'h w 3']:
   """Returns the foreground's colours, in the image's type and range.
 
@@ -46,7 +48,14 @@ def estimate_foreground(
     image: The photo, as unsigned integers up to their type's maximum or as
       floats in [0, 1].
     alpha: The foreground's share, in [0, 1].
+    opacity: What the photo had before; alpha is part of it. Colours that are
+      stored with transparency are free of a background, and stay.
   """
+  if opacity is not None:
+    share = np.zeros_like(alpha)
+    np.divide(alpha * np.float32(255), opacity, out=share, where=opacity > 0)
+    found = estimate_foreground(image, np.minimum(share, 1))
+    return np.where(opacity[..., None] < 255, image, found)
   band = _is_mixed(alpha)
   if not band.any():
     return image

@@ -88,8 +88,28 @@ def list_jobs(source: str) -> list[Job]:
       f'--input={source}: no photos in it (looked for files ending in '
       f'{", ".join(sorted(suffixes))}).'
     )
+  return _make_jobs(root, found, unreachable)
+
+
+def list_files(sources: Sequence[str]) -> list[Job]:
+  """Returns photos that are named one by one, as `list_jobs` does.
+
+  Results mirror the folders below the one that all photos are in.
+
+  Args:
+    sources: Paths, as a shell makes them of a pattern.
+  """
+  found = [Path(source) for source in sources]
+  root = os.path.commonpath([path.absolute().parent for path in found])
+  return _make_jobs(Path(root), found, [])
+
+
+def _make_jobs(
+  root: Path, found: Sequence[Path], unreachable: list[Job]
+) -> list[Job]:
+  """Returns the jobs of photos, each once, and what cannot be reached."""
   folders = {path for path in found if os.path.isdir(path)}  # noqa: PTH112
-  unreachable += [
+  unreachable = unreachable + [
     Job(photo=path, result=Path(), error='a folder, where a photo is expected.')
     for path in folders
   ]

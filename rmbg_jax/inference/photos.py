@@ -11,28 +11,23 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt16
+from jaxtyping import Float
 from PIL import Image, ImageCms
 
 from data_pipelines.io import errors, images
-
-try:
-  import pillow_heif
-
-  pillow_heif.register_heif_opener()
-except ImportError:
-  pillow_heif = None
 
 # A path, the content of an image file (here or elsewhere), a PIL image, or an
 # array of uint8 in [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 ImageLike = images.Source | Image.Image | np.ndarray
 
-HEIC_SUFFIXES = frozenset({'.heic', '.heif', '.hif'})
-SUFFIXES = (
-  images.IMAGE_SUFFIXES
-  | HEIC_SUFFIXES
-  | {'.mpo', '.apng', '.j2k', '.jpx', '.avif'}
-)
+SUFFIXES = images.IMAGE_SUFFIXES | {
+  *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
+}
+
+# Tags of TIFFs, and what a fourth sample may be.
+_PHOTOMETRIC, _SAMPLES, _PLANES = 262, 277, 284
+_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
+_PREMULTIPLIED, _STRAIGHT = (1,), (2,)
 
 # Pixels. Larger photos take gigabytes once decoded.
 MAX_PIXELS = 100_000_000
@@ -67,6 +62,24 @@ class Photo:
     white = Image.new('RGB', self.rgb.size, 'white')
     return Image.composite(self.rgb, white, self.opacity)
 
+  def convert_colours(self, icc_profile: bytes | None) -> Image.Image:
+    """Returns the photo as it is seen, as values of another colour space.
+
+    With a profile that cannot be used, the values stay as they are.
+
+    Args:
+      icc_profile: ICC profile of RGB values, None for sRGB.
+    """
+    if self.icc_profile == icc_profile:
+      return self.seen
+    try:
+      converted = ImageCms.profileToProfile(
+        self.seen, _open_profile(self.icc_profile), _open_profile(icc_profile)
+      )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+      return self.seen
+    return converted or self.seen
+
   def hide_transparent(
     self, alpha: Float[np.ndarray, 'h w']
   ) -> Float[np.ndarray, 'h w']:
@@ -92,10 +105,6 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
     return _convert(_from_array(source))
   if isinstance(source, Image.Image):
     return _convert(source)
-  if _is_heic(source) and pillow_heif is None:
-    raise errors.UserError(
-      f'{source}: HEIC photos need pillow-heif (pip install pillow-heif).'
-    )
   height, width = images.read_size(source)
   if width * height > max_pixels:
     raise errors.UserError(
@@ -106,17 +115,19 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
   with images.opened(source) as image:
     if image.format != 'MPO' and getattr(image, 'is_animated', False):
       notes.append(f'the first of {getattr(image, "n_frames", 1)} pictures')
-    deep = None
-    if _has_16_bits(image):
-      deep = _read_16_bits(source, images.read_orientation(image))
-      if deep is None:
-        notes.append(
-          'reduced from 16 to 8 bits; pip install opencv-python-headless to '
-          'keep them'
-        )
-    image.load()
-    photo = _convert(image)
-  return dataclasses.replace(photo, deep=deep, notes=(*notes, *photo.notes))
+    read = _read_16_bits(source, image) if _has_16_bits(image) else None
+    if isinstance(read, str):
+      notes.append(read)
+    photo = read if isinstance(read, Photo) else _convert(image)
+  return dataclasses.replace(photo, notes=(*notes, *photo.notes))
+
+
+def convert_colour(
+  colour: tuple[int, ...], icc_profile: bytes | None
+) -> tuple[int, ...]:
+  """Returns an sRGB colour as values of the profile's colour space."""
+  pixel = Photo(rgb=Image.new('RGB', (1, 1), colour))
+  return pixel.convert_colours(icc_profile).getpixel((0, 0))  # ty: ignore[invalid-return-type] RGB has three.
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -136,8 +147,7 @@ def _convert(image: Image.Image) -> Photo:
   profile = image.info.get('icc_profile')
   image, opacity = images.split_opacity(images.turn_upright(image))
   notes = ()
-  # Bytes 16 to 19 of a profile name the colours that it is for.
-  if profile and profile[16:20] != b'RGB ':
+  if profile and not _is_rgb(profile):
     image, notes = _to_srgb(image, profile)
     profile = None
   return Photo(
@@ -154,14 +164,17 @@ def _to_srgb(
   """Converts CMYK or grey by its profile, which RGB cannot carry on."""
   try:
     converted = ImageCms.profileToProfile(
-      image,
-      ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-      ImageCms.createProfile('sRGB'),
-      outputMode='RGB',
+      image, _open_profile(profile), _open_profile(None), outputMode='RGB'
     )
   except (ImageCms.PyCMSError, OSError, ValueError):
     return image, ('its ICC profile cannot be used and was left out',)
   return converted or image, ()
+
+
+def _open_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile:
+  if profile is None:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB'))
+  return ImageCms.ImageCmsProfile(io.BytesIO(profile))
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -174,37 +187,97 @@ def _has_16_bits(image: Image.Image) -> bool:
   return False
 
 
-def _read_16_bits(
-  source: images.Source, orientation: int
-) -> UInt16[np.ndarray, 'h w 3'] | None:
-  """Returns the upright colours, or None where OpenCV cannot give them.
+def _read_16_bits(source: images.Source, image: Image.Image) -> Photo | str:
+  """Reads colours and transparency with OpenCV, which keeps 16 bits.
 
-  Pillow reduces them to 8 bits.
+  Args:
+    source: The file.
+    image: The file as Pillow opened it, not decoded yet.
+
+  Returns:
+    The photo, or a note that says why Pillow has to read it, in 8 bits.
   """
+  reduced = 'reduced from 16 to 8 bits'
+  profile = image.info.get('icc_profile')
+  if profile and not _is_rgb(profile):
+    return f'{reduced} to convert its colours'
+  if not _is_plain(image):
+    return reduced
   try:
     # A tenth of a second, for files of that kind alone.
     cv2 = importlib.import_module('cv2')
   except ImportError:
-    return None
+    return f'{reduced}; to keep them: {errors.install_command("deep")}'
   if isinstance(source, images.Encoded):
     source = source.read_bytes()
   content = source if isinstance(source, bytes) else Path(source).read_bytes()
   array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
   if array is None or array.dtype != np.uint16:
-    return None
-  if array.ndim == 2:
+    return reduced
+  opacity = None
+  is_grey = array.ndim == 2
+  if is_grey:
+    if images.is_white_zero(image):
+      array = 65535 - array
+    if 'transparency' in image.info:
+      opaque = array != image.info['transparency']
+      opacity = np.where(opaque, np.uint16(65535), np.uint16(0))
     array = np.repeat(array[..., None], 3, axis=2)
+  elif array.shape[2] == 4:
+    opacity = array[..., 3]
   array = array[..., 2::-1]  # From BGR or BGRA.
+  if image.format == 'TIFF':  # OpenCV turns these.
+    extra = image.tag_v2.get(_EXTRA_SAMPLES, ())  # ty: ignore[unresolved-attribute] A TIFF has them.
+    if extra == _PREMULTIPLIED:
+      share = np.maximum(opacity, 1)[..., None] / np.float32(65535)
+      array = np.minimum(array / share + np.float32(0.5), 65535)
+      array = array.astype(np.uint16)
+    elif extra != _STRAIGHT:
+      opacity = None
+  else:
+    turn = images.read_orientation(image)
+    array = _turn(array, turn)
+    opacity = None if opacity is None else _turn(opacity, turn)
+  array = np.ascontiguousarray(array)
+  if opacity is not None:
+    opacity = cv2.convertScaleAbs(np.ascontiguousarray(opacity), alpha=1 / 257)
+    opacity = None if opacity.min() == 255 else Image.fromarray(opacity)
+  # Grey of a wide type may hold 8 bits.
+  wide = not is_grey or array.max() > 255
+  return Photo(
+    rgb=Image.fromarray(
+      cv2.convertScaleAbs(array, alpha=1 / 257 if wide else 1)
+    ),
+    deep=array if wide else None,
+    opacity=opacity,
+    icc_profile=profile,
+  )
+
+
+def _is_plain(image: Image.Image) -> bool:
+  """Returns whether OpenCV decodes a 16-bit file to the values meant."""
+  if image.format != 'TIFF':
+    return True
+  tags = image.tag_v2  # ty: ignore[unresolved-attribute] A TIFF has them.
+  samples = tags.get(_SAMPLES, 1)
+  form = tags.get(_PHOTOMETRIC), samples - len(tags.get(_EXTRA_SAMPLES, ()))
+  return (
+    form in ((0, 1), (1, 1), (2, 3))
+    and samples in (1, 3, 4)
+    and set(tags.get(_SAMPLE_FORMAT, (1,))) == {1}
+    and (samples == 1 or tags.get(_PLANES, 1) == 1)
+  )
+
+
+def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
+  """Returns pixels (h, w, ...) upright, by their EXIF orientation."""
   if orientation in (5, 6, 7, 8):
     array = array.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):
     array = array[::-1]
-  if orientation in (2, 3, 6, 7):
-    array = array[:, ::-1]
-  return np.ascontiguousarray(array)
+  return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
-def _is_heic(source: images.Source) -> bool:
-  if isinstance(source, bytes):
-    return source[4:8] == b'ftyp' and source[8:11] in (b'hei', b'hev', b'mif')
-  return Path(str(source)).suffix.lower() in HEIC_SUFFIXES
+def _is_rgb(profile: bytes) -> bool:
+  # Bytes 16 to 19 of a profile name the colours that it is for.
+  return profile[16:20] == b'RGB '

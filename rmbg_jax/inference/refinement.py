@@ -167,7 +167,8 @@ def _load_pymatting():
     module = importlib.import_module('pymatting.alpha.estimate_alpha_cf')
   except ImportError as error:
     raise errors.UserError(
-      'The refinement by matting needs pymatting (pip install pymatting).'
+      'The refinement by matting needs pymatting: '
+      f'{errors.install_command("matting")}.'
     ) from error
   except (OSError, RuntimeError) as error:
     # Numba keeps what it compiles beside pymatting or in the home folder.

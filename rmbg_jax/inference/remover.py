@@ -201,7 +201,9 @@ class BackgroundRemover:
     alpha = self.refine(probs, photo)
     if isinstance(image, bytes):
       return rendering.Style().render(photo, alpha, ('cutout',))['cutout']
-    colours = foreground.estimate_foreground(np.asarray(photo.rgb), alpha)
+    colours = foreground.estimate_foreground(
+      np.asarray(photo.rgb), alpha, photo.opacity and np.asarray(photo.opacity)
+    )
     rgba = rendering.add_opacity(colours, alpha)
     if isinstance(image, np.ndarray):
       return rgba

@@ -80,7 +80,8 @@ class Style:
         f'--trimap_width={self.trimap_width}: choose 0 to {_WIDEST_TRIMAP} '
         'pixels.'
       )
-    self._backdrop()
+    if self.background not in ('', 'blur'):
+      _load_background(self.background)
 
   def suffix(self, kind: str) -> str:
     """Returns the file name's ending of a kind of result."""
@@ -146,7 +147,8 @@ class Style:
     deep = photo.deep is not None and self.format == 'png'
     pixels = photo.deep if deep else np.asarray(photo.rgb)
     if self.estimate_foreground and _ESTIMATED & set(kinds):
-      return foreground.estimate_foreground(pixels, alpha)
+      opacity = photo.opacity and np.asarray(photo.opacity)
+      return foreground.estimate_foreground(pixels, alpha, opacity)
     return pixels
 
   def encode(
@@ -200,11 +202,10 @@ class Style:
     """Returns the foreground before the new background."""
     scale = np.float32(np.iinfo(colours.dtype).max / 255)
     if self.background == 'blur':
-      behind = _blur_background(photo.rgb, alpha)
-    elif isinstance(backdrop := self._backdrop(), Image.Image):
-      behind = ImageOps.fit(backdrop, photo.rgb.size)
+      behind = _blur_background(photo.seen, alpha)
     else:
-      behind = Image.new('RGB', photo.rgb.size, backdrop)
+      backdrop = _convert_background(self.background, photo.icc_profile)
+      behind = ImageOps.fit(backdrop, photo.rgb.size)
     behind = np.asarray(behind)
     mixed = np.empty_like(colours)
     for rows in _cut_rows(colours):
@@ -213,11 +214,6 @@ class Style:
         colours[rows] * weight + behind[rows] * scale * (1 - weight)
       )
     return mixed
-
-  def _backdrop(self) -> Image.Image | str | None:
-    if self.background in ('', 'blur'):
-      return None
-    return _load_background(self.background)
 
   def _lossless(self, kind: str) -> bool:
     return self.format == 'png' or (self.format == 'jpeg' and kind in _LABELS)
@@ -375,23 +371,39 @@ def _cut_rows(array: np.ndarray) -> Iterator[slice]:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_background(background: str) -> Image.Image | str:
-  """Returns a colour as it is, or the picture at a path.
+def _load_background(background: str) -> photos.Photo:
+  """Returns one pixel of a colour, or the picture at a path.
 
   Raises:
-    UserError: if it is neither.
+    UserError: if it is neither, or the colour is transparent.
   """
   try:
-    ImageColor.getrgb(background)
-    return background
+    colour = ImageColor.getrgb(background)
   except ValueError:
     pass
+  else:
+    if colour[3:] not in ((), (255,)):
+      raise errors.UserError(
+        f'--background={background}: composites have no transparency. Pass a '
+        'colour without it, such as #ff0000; cut-outs (--save=cutout) are '
+        'transparent.'
+      )
+    return photos.Photo(rgb=Image.new('RGB', (1, 1), colour[:3]))
   if not os.path.exists(background):  # noqa: PTH110 (a str from a flag)
     raise errors.UserError(
       f'--background={background}: neither a colour such as #ffffff, nor a '
       'file, nor blur.'
     )
-  return images.to_rgb(images.open_image(background))
+  with images.named(background):
+    return photos.read_photo(background)
+
+
+@functools.lru_cache(maxsize=1)
+def _convert_background(
+  background: str, icc_profile: bytes | None
+) -> Image.Image:
+  """Returns a background as it is seen, in a photo's colour space."""
+  return _load_background(background).convert_colours(icc_profile)
 
 
 def _blur_background(

@@ -26,7 +26,7 @@ def check_support() -> None:
   """
   if importlib.util.find_spec('watchfiles') is None:
     raise errors.UserError(
-      "--watch needs watchfiles (pip install -e '.[watch]' or watchfiles)."
+      f'--watch needs watchfiles: {errors.install_command("watch")}.'
     )
 
 

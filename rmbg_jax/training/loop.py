@@ -18,7 +18,8 @@ import tqdm
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, words
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import (
   logs,
   memory,
@@ -339,6 +340,7 @@ def _prepare(
     training_data = saved['training_data']
     config = memory.take_chosen(config, saved['config'])
     resume.check_compatible(saved, setup.settle(components, config).description)
+    _print_changed_rate(saved['config'], config, components, position)
   components = setup.settle(components, config)
   chosen = memory.describe(wanted, config)
   if _is_main() and chosen:
@@ -392,12 +394,40 @@ def _print_beginning(components: setup.Components, workdir: Path) -> None:
     return
   data = components.data
   print(summary.summarize(components.model, size=components.preprocessing.size))
-  print(
-    f'{len(data.training)} images to train on, {len(data.validation)} to '
-    f'validate, {data.steps_per_epoch} steps per epoch, on '
-    f'{jax.device_count()} {jax.devices()[0].platform} device(s). Working '
-    f'directory: {workdir}'
+  devices = words.count(
+    jax.device_count(), f'{jax.devices()[0].platform} device'
   )
+  print(
+    f'{words.count(len(data.training), "image")} to train on, '
+    f'{len(data.validation):,} to validate, '
+    f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
+    f'{devices}. Working directory: {workdir}'
+  )
+
+
+def _print_changed_rate(
+  saved: JsonObject,
+  config: ml_collections.ConfigDict,
+  components: setup.Components,
+  position: resume.Position,
+) -> None:
+  """Says that another length makes another cosine, and so another rate."""
+  steps = components.data.steps_per_epoch
+  step = position.epoch * steps + position.step
+  before = saved['train']['epochs']
+  if config.train.epochs <= position.epoch or not _is_main():
+    return
+  old, new = (
+    setup.make_schedule(config, steps=steps, epochs=epochs)(step)
+    for epochs in (before, config.train.epochs)
+  )
+  if old != new:
+    print(
+      f'config.train.epochs was {before} and is {config.train.epochs}: from '
+      f'here on the learning rate is {new:.2g} instead of {old:.2g}, as the '
+      'cosine is longer or shorter. To begin a new one: '
+      '--config.init_from=THIS_WORKDIR and another --workdir.'
+    )
 
 
 def _print_position(
@@ -407,7 +437,8 @@ def _print_position(
     return
   if position.epoch >= config.train.epochs:
     print(
-      f'Complete: {position.epoch} epochs. Raise config.train.epochs to go on.'
+      f'Complete: {words.count(position.epoch, "epoch")}. Raise '
+      'config.train.epochs to go on.'
     )
     return
   if resumed:
@@ -422,7 +453,8 @@ def _print_end(training: Training, best: int | None, workdir: Path) -> None:
   if training.position.epoch < settings.epochs:
     print(
       'Stopped early: no lower validation loss for '
-      f'{settings.early_stopping} epochs (config.train.early_stopping).'
+      f'{words.count(settings.early_stopping, "epoch")} '
+      '(config.train.early_stopping).'
     )
   if best is not None:
     print(

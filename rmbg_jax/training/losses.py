@@ -104,7 +104,13 @@ def compute_laplacian_loss(logits: Maps, alpha: Maps) -> PerImage:
   current = _probs(logits) - alpha
   total = jnp.zeros(current.shape[0])
   for level in range(_PYRAMID_LEVELS):
-    coarser = _blur(current, _PYRAMID_TAPS, edge='edge')[:, ::2, ::2]
+    # Between the pixels, where `upsample_bilinear` has the centres: every
+    # second pixel would be half a pixel off, to the other side if mirrored.
+    b, h, w, c = current.shape
+    blocks = _blur(current, _PYRAMID_TAPS, edge='edge').reshape(
+      b, h // 2, 2, w // 2, 2, c
+    )
+    coarser = blocks.mean(axis=(2, 4))
     detail = current - flax_network.upsample_bilinear(coarser, factor=2)
     total = total + 2**level * jnp.mean(jnp.abs(detail), axis=_PIXELS)
     current = coarser

@@ -52,6 +52,24 @@ class Components(NamedTuple):
   description: dict[str, Any]
 
 
+def make_schedule(
+  config: ml_collections.ConfigDict, *, steps: int, epochs: int = 0
+) -> optimizers.Schedule:
+  """Returns the learning rate as a function of the step.
+
+  Args:
+    config: The configuration.
+    steps: Steps of an epoch.
+    epochs: Length of the training, 0 for the configuration's.
+  """
+  return optimizers.make_schedule(
+    config.optimizer.schedule,
+    learning_rate=config.optimizer.learning_rate,
+    warmup_steps=config.optimizer.warmup_steps,
+    total_steps=(epochs or config.train.epochs) * steps,
+  )
+
+
 def make_components(config: ml_collections.ConfigDict) -> Components:
   """Returns the components of the training that `config` describes.
 
@@ -74,12 +92,7 @@ def make_components(config: ml_collections.ConfigDict) -> Components:
     **config.optimizer.plateau, stop_patience=config.train.early_stopping
   )
   data = inputs.make_inputs(config, size=preprocessing.size)
-  schedule = optimizers.make_schedule(
-    config.optimizer.schedule,
-    learning_rate=config.optimizer.learning_rate,
-    warmup_steps=config.optimizer.warmup_steps,
-    total_steps=config.train.epochs * data.steps_per_epoch,
-  )
+  schedule = make_schedule(config, steps=data.steps_per_epoch)
   optimizer = optimizers.make_optimizer(
     weight_decay=config.optimizer.weight_decay,
     clip_norm=config.optimizer.clip_norm,

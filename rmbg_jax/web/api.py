@@ -150,7 +150,8 @@ def _remove(
     if picture is not None:
       path = folder / 'background.png'
       content = read_content(picture, 'background_file', service.limits)
-      service.read(content, 'background_file').rgb.save(path, compress_level=0)
+      picture = service.read(content, 'background_file')
+      picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
     kind = options.kind or 'cutout'
     if background and kind == 'cutout':
@@ -206,7 +207,7 @@ def _remove_bg(
     picture = None
     if (file := fields.get('bg_image_file')) not in (None, ''):
       content = read_content(file, 'bg_image_file', service.limits)
-      picture = service.read(content, 'bg_image_file').rgb
+      picture = service.read(content, 'bg_image_file')
     result = removebg.cut_out(
       photo,
       options,

@@ -163,10 +163,21 @@ def place_subject(
 
 def make_background(
   colour: tuple[int, ...] | None,
-  picture: Image.Image | None,
+  picture: photos.Photo | None,
   size: tuple[int, int],
+  profile: bytes | None,
 ) -> Image.Image | None:
-  """Returns the picture cut to a size, or the colour; None for neither."""
+  """Returns the picture cut to a size, or the colour; None for neither.
+
+  Args:
+    colour: RGBA, sRGB.
+    picture: Photo of the background.
+    size: (width, height) of the result.
+    profile: ICC profile of the result, None for sRGB.
+  """
   if picture is not None:
-    return ImageOps.fit(picture, size).convert('RGBA')
-  return Image.new('RGBA', size, colour) if colour else None
+    return ImageOps.fit(picture.convert_colours(profile), size).convert('RGBA')
+  if not colour:
+    return None
+  converted = photos.convert_colour(colour[:3], profile)
+  return Image.new('RGBA', size, (*converted, *colour[3:]))

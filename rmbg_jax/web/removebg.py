@@ -171,7 +171,7 @@ class Result:
 def cut_out(
   photo: photos.Photo,
   options: Options,
-  picture: Image.Image | None,
+  picture: photos.Photo | None,
   *,
   find_alpha: Callable[[photos.Photo], np.ndarray],
 ) -> Result:
@@ -180,7 +180,7 @@ def cut_out(
   Args:
     photo: The photo.
     options: Options of the request.
-    picture: Background picture in RGB, None for none.
+    picture: Background picture, None for none.
     find_alpha: Computes a photo's alpha (h, w) in [0, 1].
 
   Raises:
@@ -207,19 +207,21 @@ def cut_out(
       'Could not identify foreground in image.',
       'There is nothing in it that the network takes for a subject.',
     )
-  colours = foreground.estimate_foreground(np.asarray(photo.rgb), alpha)
+  colours = foreground.estimate_foreground(
+    np.asarray(photo.rgb), alpha, photo.opacity and np.asarray(photo.opacity)
+  )
   cutout = Image.fromarray(rendering.add_opacity(colours, alpha))
   box = composition.find_box(alpha)
   if options.crop:
     cutout, box = composition.crop_subject(cutout, box, margins)
   elif scale or position:
     cutout, box = composition.place_subject(cutout, box, scale, position)
-  behind = composition.make_background(colour, picture, cutout.size)
+  profile = photo.icc_profile
+  behind = composition.make_background(colour, picture, cutout.size, profile)
   form = options.format.replace('jpeg', 'jpg')
   if form == 'auto':
     opaque = picture is not None or (colour is not None and colour[3] == 255)
     form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
-  profile = photo.icc_profile
   return Result(
     content=composition.encode(cutout, behind, form, options.channels, profile),
     form=form,

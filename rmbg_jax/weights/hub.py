@@ -125,8 +125,7 @@ def import_hub(text: str):
     import huggingface_hub.errors
   except ImportError as error:
     raise errors.UserError(
-      f'{text}: the hub needs one more package: pip install huggingface_hub, '
-      "or pip install -e '.[hub]' in a checkout."
+      f'{text}: the hub needs huggingface_hub: {errors.install_command("hub")}.'
     ) from error
   for client in ('httpx', 'httpx2'):  # They log a line per request.
     logging.getLogger(client).setLevel(logging.WARNING)

@@ -265,6 +265,7 @@ def _import_onnx(name: str) -> Any:
     import onnx
   except ImportError as error:
     raise errors.UserError(
-      f'{name}: reading ONNX files needs the onnx package (pip install onnx).'
+      f'{name}: reading ONNX files needs the onnx package: '
+      f'{errors.install_command("onnx")}.'
     ) from error
   return onnx

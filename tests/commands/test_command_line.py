@@ -1,6 +1,7 @@
 """What all command lines share: messages, exit codes, paths, names."""
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from absl import app, flags
+from absl.testing import flagsaver
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files
@@ -225,3 +227,34 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     fill(partial)
   assert error.value.filename == str(path)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('wrong', 'meant'),
+  [
+    ('train.batch_size', 'data.batch_size'),
+    ('lr', 'optimizer.learning_rate'),
+    ('optimizer.lr', 'optimizer.learning_rate'),
+    ('data.dirr', 'data.dir'),
+    ('model.encodr.name', 'model.encoder.name'),
+    ('epochs', 'train.epochs'),
+  ],
+)
+def test_misspelt_settings_get_the_nearest(wrong, meant, monkeypatch):
+  message = rf'--config\.{wrong}=1: there is no .* mean --config\.{meant}\?'
+  with pytest.raises(errors.UserError, match=message):
+    _parse(monkeypatch, f'--config.{wrong}=1')
+
+
+def test_settings_that_are_like_no_other_are_named(monkeypatch):
+  for wrong in ('frobnicate', 'train.epochs.x'):
+    with pytest.raises(errors.UserError, match=f'there is no setting {wrong}'):
+      _parse(monkeypatch, f'--config.{wrong}=1')
+
+
+def _parse(monkeypatch, setting):
+  importlib.import_module('rmbg_jax.main')  # Defines --config.
+  arguments = ['test', '--config=lite', setting]
+  monkeypatch.setattr(sys, 'argv', arguments)  # ml_collections reads it too.
+  with flagsaver.flagsaver():
+    command_line._parse_with_config(arguments)

@@ -186,8 +186,11 @@ def _flatten(config, prefix=''):
 @pytest.mark.parametrize(
   ('setting', 'hint'),
   [
-    ('--config.data.batchsize=4', 'Did you mean "batch_size"'),
-    ('--config.optimzer.learning_rate=1', 'Did you mean "optimizer"'),
+    ('--config.data.batchsize=4', 'Did you mean --config.data.batch_size?'),
+    (
+      '--config.optimzer.learning_rate=1',
+      'Did you mean --config.optimizer.learning_rate?',
+    ),
     ('--config.train.xyz=1', 'configs/default.py has all'),
     ('--config.name.x=3', 'a value has no settings'),
   ],
@@ -231,7 +234,7 @@ def test_errors_are_one_line():
   assert result.returncode == 1
   assert 'Error: /absent: no such data folder' in result.stderr
   assert 'Traceback' not in result.stderr
-  result = _run('scripts/export.py', '--output=network.bin', check=False)
+  result = _run('-m', 'rmbg_jax.export', '--output=network.bin', check=False)
   assert result.returncode == 1
   assert 'must end in .safetensors' in result.stderr
   assert 'Traceback' not in result.stderr

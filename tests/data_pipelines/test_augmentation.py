@@ -1,5 +1,6 @@
 """Augmentation against formulas and other implementations."""
 
+import cv2
 import grain
 import numpy as np
 import pytest
@@ -100,25 +101,50 @@ def test_crops_have_the_detail_of_the_file(tmp_path, rng):
   assert close['image'].std() > 100
 
 
-def test_nothing_is_made_up_at_the_edges(rng):
-  for size in ((37, 53), (74, 106), (20, 90)):
-    white = np.full((*size[::-1], 3), 255, np.uint8)
-    for min_scale in (0.3, 1.0):
-      augment = transforms.Augment(flip=0.5, min_scale=min_scale, rotate=45.0)
-      for _ in range(100):
-        seen = effects.apply_view(white, augment.draw_view(rng), size=(37, 53))
-        assert seen.shape == (37, 53, 3)
-        assert seen.min() == 255
+@pytest.fixture
+def _black_beyond(monkeypatch):
+  """What a view takes from beyond a picture is black, not its last pixel."""
+  warp = cv2.warpAffine
+
+  def warp_marking(*arguments, borderMode, **options):  # noqa: N803
+    constant = {'borderMode': cv2.BORDER_CONSTANT, 'borderValue': 0}
+    return warp(*arguments, **options, **constant)
+
+  monkeypatch.setattr(cv2, 'warpAffine', warp_marking)
 
 
-@pytest.mark.parametrize('size', [(480, 480), (480, 640), (192, 1024)])
-def test_rounding_does_not_reach_beyond_the_picture(size, rng):
-  augment = transforms.Augment(flip=0.5, min_scale=0.7, rotate=10.0)
-  picture = np.zeros((30, 40), np.uint8)  # Small, so that it is quick.
-  views = [augment.draw_view(rng) for _ in range(4000)]
-  for view in views:
-    if view.angle:
-      effects.apply_view(picture, view, size=size)
+@pytest.mark.parametrize(
+  ('size', 'count'),
+  [((37, 53), 400), ((74, 106), 200), ((480, 640), 50), ((192, 1024), 50)],
+)
+@pytest.mark.parametrize('min_scale', [0.3, 0.7, 1.0])
+def test_nothing_is_made_up_at_the_edges(
+  size, count, min_scale, rng, _black_beyond
+):
+  augment = transforms.Augment(flip=0.5, min_scale=min_scale, rotate=45.0)
+  for shape in ((37, 53), (30, 40)):
+    white = np.full((*shape, 3), 255, np.uint8)
+    for _ in range(count // 2):
+      seen = effects.apply_view(white, augment.draw_view(rng), size=size)
+      assert seen.shape == (*size, 3)
+      # Half of a pixel of the border is between it and its neighbour beyond,
+      # and a quarter in a corner.
+      assert seen.min() >= 60
+
+
+@pytest.mark.parametrize('angle', [0.0, 20.0, -35.0])
+@pytest.mark.parametrize('flip', [False, True])
+def test_a_mirrored_picture_is_seen_mirrored(angle, flip, rng):
+  photo = _photo(rng, (60, 80))
+  view = effects.View(flip=flip, scale=0.6, angle=angle, offset=(0.3, 0.8))
+  mirrored = effects.View(
+    flip=not flip, scale=0.6, angle=-angle, offset=(0.3, 0.2)
+  )
+  for size in ((30, 40), (48, 48), (90, 70)):
+    seen = effects.apply_view(photo, view, size=size).astype(int)
+    other = effects.apply_view(photo[:, ::-1].copy(), mirrored, size=size)
+    np.testing.assert_allclose(other, seen, atol=4)
+    assert np.abs(seen - seen[:, ::-1]).max() > 30
 
 
 def test_color_is_pillows_and_keeps_grey(rng):

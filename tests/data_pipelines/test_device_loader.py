@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+import cv2
 import grain
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from configs import lite
 from data_pipelines.batches import (
   device_augment,
   device_loader,
+  effects,
   loader,
   transforms,
 )
@@ -162,17 +164,25 @@ def test_shares_of_categories(pairs):
     _iterate(pairs, shares=shares)
 
 
-def test_image_and_alpha_move_together(rng):
-  """With the alpha's values in the photo, both stay equal."""
-  ramp = rng.integers(0, 256, (5, 4, 6)).repeat(8, 1).repeat(8, 2)
-  pixels = np.repeat(ramp[..., None], 4, axis=-1).astype(np.uint8)
-  augment = DeviceAugment(min_scale=0.4, rotate=20.0)
-  image, alpha = jax.jit(augment)(
-    pixels, np.arange(5), np.zeros(5, np.float32), jax.random.key(1)
+@pytest.mark.parametrize('mirrored', [False, True])
+@pytest.mark.parametrize('turn', [0.0, 1.0])
+def test_a_view_is_that_of_the_other_loader(mirrored, turn, rng):
+  """The same window, turned and mirrored, of a picture that is no square."""
+  coarse = rng.integers(0, 256, (6, 8, 4), np.uint8)
+  picture = cv2.resize(coarse, (96, 48))
+  augment = DeviceAugment(flip=0.5, rotate=25.0)
+  # Scale (that is fixed), place, mirroring, angle.
+  draws = iter(
+    np.float32([[0], [0.5], [0.5], [0.1 if mirrored else 0.9], [turn]])
   )
-  image, alpha = np.asarray(image).astype(int), np.asarray(alpha)
-  assert np.abs(image - alpha).max() <= 1
-  assert (alpha != pixels[..., 3:]).mean() > 0.5
+  scale = np.float32([0.5])
+  ours, _ = augment._apply_view(
+    picture[None], np.zeros(1, int), scale, scale, draws
+  )
+  # There, the content is turned; here, the window.
+  view = effects.View(flip=mirrored, scale=0.5, angle=25.0 * (1 - 2 * turn))
+  theirs = effects.apply_view(picture, view, size=(48, 96))
+  np.testing.assert_allclose(ours[0], theirs, atol=6)
 
 
 def test_a_small_picture_becomes_part_of_another_photo():
@@ -251,6 +261,18 @@ def test_decoded_once_until_a_file_changes(pairs, tmp_path):
   os.utime(pairs[0].mask_path, ns=(status.st_atime_ns, 1))
   np.testing.assert_array_equal(load(), first)
   assert len(list(tmp_path.iterdir())) == 2
+  # Another decoder gives other pixels, and what is damaged is made anew.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(device_loader.cv2, '__version__', '0')
+    load()
+  assert len(list(tmp_path.iterdir())) == 3
+  for cache in tmp_path.iterdir():
+    cache.write_bytes(cache.read_bytes()[:-1000])
+  np.testing.assert_array_equal(load(), first)
+  for cache in tmp_path.iterdir():
+    cache.write_bytes(b'')
+  np.testing.assert_array_equal(load(), first)
+  assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_fewer_images_than_a_batch_is_an_error(pairs):

@@ -26,7 +26,7 @@ from data_pipelines.datasets import (
 )
 from data_pipelines.io import images
 from data_pipelines.tools import prepare
-from tests.support import published_sets
+from tests.support import helpers, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -209,6 +209,29 @@ def test_official_split_trains_on_nothing_that_is_tested(published):
     for s in records.SPLITS
   }
   assert list(counts.values()) == [2, 2, 4, 2, 2, 4]
+
+
+def test_numbers_as_names_are_not_the_same_photo(tmp_path):
+  """`0001.jpg` of one source is tested, and of two others trained on."""
+
+  def make(source, split, seed):
+    path = tmp_path / source / '0001.png'
+    path.parent.mkdir()
+    helpers.make_photo((9, 8), seed).save(path)
+    return records.Pair(
+      name=f'{source}.png',
+      category='',
+      image_path=path,
+      mask_path=path,
+      source=source,
+      split=split,
+    )
+
+  tested = make('tested', 'test', seed=0)
+  other, same = make('other', 'train', seed=1), make('same', 'train', seed=0)
+  kept, left_out = merging.split_officially([other, same, tested], 0.3)
+  assert {pair.source for pair in kept} == {'tested', 'other'}
+  assert left_out == [same]
 
 
 def test_sizes(tmp_path):

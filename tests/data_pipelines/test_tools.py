@@ -63,11 +63,38 @@ def test_create_csv_has_rows(directory):
   assert rows[0]['Image Path'] == 'images/human_00001.jpg'
   assert rows[0]['Mask Path'] == 'masks/human_00001.png'
   assert len(folder.read_folder(directory)) == 5
+  assert _read_categories(directory) == ['human'] * 5
   for tool in ('create_csv', 'rename'):
     refused = _run(tool, f'--data={directory}', '--category=x')
     assert refused.returncode == 1
     assert 'Dataset.csv exists already' in refused.stderr
     assert 'Traceback' not in refused.stderr
+
+
+def test_create_csv_takes_categories_from_names(directory):
+  stems = ('cat', 'dog_1', 'dog_of_mine', '_odd', 'my cat')
+  for stem, pair in zip(stems, folder.read_folder(directory), strict=True):
+    for path in (pair.image_path, pair.mask_path):
+      path.rename(path.with_name(f'{stem}{path.suffix}'))
+  assert _run('create_csv', f'--data={directory}').returncode == 0
+  assert {
+    pair.image_path.stem: pair.category
+    for pair in folder.read_folder(directory)
+  } == {
+    'cat': '',
+    'dog_1': 'dog',
+    'dog_of_mine': 'dog',
+    '_odd': '',
+    'my cat': '',
+  }
+  (directory / 'Dataset.csv').unlink()
+  done = _run('create_csv', f'--data={directory}', '--category=pet')
+  assert done.returncode == 0
+  assert _read_categories(directory) == ['pet'] * 5
+
+
+def _read_categories(directory):
+  return [pair.category for pair in folder.read_folder(directory)]
 
 
 def test_resize_and_plot(directory, tmp_path):

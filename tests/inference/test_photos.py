@@ -1,13 +1,17 @@
 """Photos of every kind, with their bits, colours and profiles."""
 
 import io
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from data_pipelines.io import images
 from rmbg_jax.inference import photos
+from tests.support import tiff_files
 
 cv2 = pytest.importorskip('cv2')
 
@@ -48,9 +52,21 @@ def test_lossy_formats_are_near(form):
 
 
 def test_heic_without_its_library_names_it(monkeypatch, tmp_path):
-  monkeypatch.setattr(photos, 'pillow_heif', None)
-  with pytest.raises(ValueError, match='pip install pillow-heif'):
-    photos.read_photo(tmp_path / 'photo.heic')
+  pytest.importorskip('pillow_heif')
+  content = _encode(Image.fromarray(_pixels((64, 48))), 'heif')
+  monkeypatch.delitem(Image.OPEN, 'HEIF')
+  path = tmp_path / 'misnamed.jpg'
+  path.write_bytes(content)
+  stored = images.Encoded('s3://a', stamp='', read_bytes=lambda: content)
+  for source in (content, path, stored):
+    with pytest.raises(ValueError, match='HEIC photos need pillow-heif') as got:
+      photos.read_photo(source)
+    assert "pip install -e '.[heic]'" in str(got.value)
+    assert len(str(got.value)) < 300
+  # A name alone says nothing.
+  path = tmp_path / 'misnamed.HEIC'
+  Image.fromarray(_pixels()).save(path, 'jpeg')
+  assert photos.read_photo(path).rgb.size == (9, 6)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -69,6 +85,107 @@ def test_all_orientations_at_8_and_16_bits(orientation):
   photo = photos.read_photo(deep)
   np.testing.assert_array_equal(photo.deep, expected * 257)
   assert photo.rgb.size == upright.size
+  # As a TIFF, with transparency, and in grey.
+  opacity = (_pixels(seed=1)[..., :1] // 2).astype(np.uint16) * 257
+  rgba = np.dstack([pixels.astype(np.uint16) * 257, opacity])
+  content = tiff_files.encode(rgba, orientation=orientation, extra=2)
+  photo = photos.read_photo(content)
+  np.testing.assert_array_equal(photo.deep, expected * 257)
+  np.testing.assert_array_equal(photo.rgb, expected)
+  stored = Image.fromarray((opacity[..., 0] // 257).astype(np.uint8))
+  stored = Image.open(io.BytesIO(_encode(stored, 'png', exif=exif)))
+  turned = np.asarray(ImageOps.exif_transpose(stored))
+  np.testing.assert_array_equal(photo.opacity, turned)
+  for big_endian in (False, True):
+    content = tiff_files.encode(
+      opacity, orientation=orientation, big_endian=big_endian
+    )
+    photo = photos.read_photo(content)
+    np.testing.assert_array_equal(photo.deep[..., 0], turned * np.uint16(257))
+    np.testing.assert_array_equal(np.asarray(photo.rgb)[..., 1], turned)
+
+
+@pytest.mark.parametrize('has_opencv', [True, False])
+def test_forms_of_16_bit_tiffs(has_opencv, monkeypatch):
+  if not has_opencv:
+    monkeypatch.setitem(sys.modules, 'cv2', None)
+  pixels = _pixels(dtype=np.uint16)
+  grey = pixels[..., 0]
+  negative = tiff_files.encode(65535 - grey, white_zero=True)
+  photo = photos.read_photo(negative)
+  np.testing.assert_allclose(
+    np.asarray(photo.rgb, int)[..., 0], grey / 257, atol=1
+  )
+  mask = np.asarray(images.to_mask(images.open_image(negative)), int)
+  np.testing.assert_allclose(mask, grey / 257, atol=1)
+  if has_opencv:
+    np.testing.assert_array_equal(photo.deep[..., 2], grey)
+  # What is premultiplied comes out with the colours that it was made from.
+  share = np.linspace(0.2, 1, 54).reshape(6, 9, 1)
+  opacity = np.round(share * 65535)
+  content = tiff_files.encode(
+    np.dstack([np.round(pixels * share), opacity]).astype(np.uint16), extra=1
+  )
+  photo = photos.read_photo(content)
+  np.testing.assert_allclose(photo.rgb, pixels / 257, atol=8)
+  np.testing.assert_allclose(photo.opacity, opacity[..., 0] / 257, atol=1)
+  if has_opencv:
+    np.testing.assert_allclose(photo.deep, pixels, atol=4)
+  with pytest.raises(ValueError, match='one plane per channel'):
+    photos.read_photo(tiff_files.encode(pixels, planar=True))
+
+
+def test_16_bit_grey_is_converted_by_its_profile():
+  grey = np.linspace(0, 65535, 54).reshape(6, 9).astype(np.uint16)
+  content = _encode(
+    Image.fromarray(grey), 'png', icc_profile=_make_linear_grey()
+  )
+  photo = photos.read_photo(content)
+  assert photo.deep is None
+  assert photo.notes == ('reduced from 16 to 8 bits to convert its colours',)
+  linear = grey / 65535
+  expected = np.where(
+    linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+  )
+  np.testing.assert_allclose(
+    np.asarray(photo.rgb)[..., 0], expected * 255, atol=8
+  )
+
+
+def _make_linear_grey():
+  """Returns an ICC profile of grey whose values are amounts of light."""
+  white = b'XYZ \0\0\0\0' + struct.pack('>III', 0xF6D6, 0x10000, 0xD32D)
+  curve = b'curv' + bytes(8)
+  tags = {b'wtpt': white, b'kTRC': curve}
+  table, body = struct.pack('>I', len(tags)), b''
+  for name, data in tags.items():
+    start = 128 + 4 + 12 * len(tags) + len(body)
+    table += name + struct.pack('>II', start, len(data))
+    body += data
+  head = struct.pack('>I4xI', 132 + 24 + len(body), 0x02100000)
+  head += b'mntrGRAYXYZ ' + bytes(12) + b'acsp'
+  head = head.ljust(68, b'\0') + white[8:]
+  return head.ljust(128, b'\0') + table + body
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_one_transparent_colour_of_16_bits(mode):
+  pixels = np.full((6, 9, 3), 40_000, np.uint16)
+  pixels[2:4] = 300
+  pixels[4:] = 301
+  if mode == 'L':
+    image = Image.fromarray(pixels[..., 0])
+    content = _encode(image, 'png', transparency=300)
+  else:
+    content = _encode_16(pixels)
+    key = b'tRNS' + struct.pack('>HHH', 300, 300, 300)
+    chunk = struct.pack('>I', 6) + key + struct.pack('>I', zlib.crc32(key))
+    content = content[:33] + chunk + content[33:]
+  photo = photos.read_photo(content)
+  np.testing.assert_array_equal(photo.deep, pixels)
+  np.testing.assert_array_equal(
+    np.asarray(photo.opacity)[:, 0], [255, 255, 0, 0, 255, 255]
+  )
 
 
 def _encode_16(pixels, form='.png'):

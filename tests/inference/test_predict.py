@@ -44,6 +44,12 @@ def _run(source, output, weights, **flags):
     predict.main(['predict'])
 
 
+def _run_line(*arguments, weights, **flags):
+  """Runs what a command line gives without --input and --output."""
+  with flagsaver.flagsaver(checkpoint=str(weights), **flags), cli.reporting():
+    predict.main(['predict', *map(str, arguments)])
+
+
 def _read_report(output):
   return (output / 'report.jsonl').read_text(encoding='utf-8').splitlines()
 
@@ -243,7 +249,7 @@ def test_names_that_are_not_utf_8(checkpoint, tmp_path, monkeypatch):
   console.seek(0)
   text = console.buffer.getvalue().decode('cp1252')
   assert 'photos/\\udcff.png: cannot be read' in text
-  assert 'not photos by their names: 1 files (.nef: 1)' in text
+  assert 'not photos by their names: 1 file (.nef: 1)' in text
   output = tmp_path / 'out'
   assert (output / 'mask' / good.name).exists()
   lines = {
@@ -297,6 +303,74 @@ def test_shards_share_a_folder(checkpoint, tmp_path):
     assert len(list((output / 'mask').iterdir())) == expected
   assert (output / 'mask/0.jpg.png').exists()
   assert (output / 'report-1-of-2.jsonl').exists()
+
+
+def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
+  photo = tmp_path / 'photo.jpg'
+  helpers.make_photo((40, 24)).save(photo)
+  _run_line(photo, weights=checkpoint)
+  _run_line(photo, tmp_path / 'new/out.webp', weights=checkpoint)
+  _run(photo, tmp_path / 'out.jpg', checkpoint, background='#ff0000')
+  _run(photo, tmp_path / 'mask.png', checkpoint, save=['mask'])
+  assert str(tmp_path / 'mask.png') in capsys.readouterr().out
+  made = {
+    'photo-cutout.png': ('PNG', 'RGBA'),
+    'new/out.webp': ('WEBP', 'RGBA'),
+    'out.jpg': ('JPEG', 'RGB'),
+    'mask.png': ('PNG', 'L'),
+  }
+  for name, form in made.items():
+    with Image.open(tmp_path / name) as image:
+      assert (image.format, image.mode) == form
+      assert image.size == (40, 24)
+  files = {path.name for path in tmp_path.rglob('*') if path.is_file()}
+  assert files == {photo.name, 'out.webp', *made} - {'new/out.webp'}
+  # Nothing is replaced unasked, and never the photo.
+  content = photo.read_bytes()
+  for arguments, message in (
+    ((photo,), 'photo-cutout.png is there before. Pass --overwrite'),
+    ((photo, photo), 'is the photo itself'),
+    ((photo, tmp_path / 'mask.gif'), 'the name of one file'),
+    ((tmp_path, tmp_path / 'all.png'), 'the name of one file'),
+    ((tmp_path,), '--output is missing'),
+    ((photo, tmp_path / 'mask.png', photo), '--output is missing'),
+    ((), '--input is missing'),
+  ):
+    with pytest.raises(SystemExit, match=message):
+      _run_line(*arguments, weights=checkpoint)
+  with pytest.raises(SystemExit, match='one file is of one kind'):
+    _run(photo, tmp_path / 'a.png', checkpoint, save=['mask', 'cutout'])
+  with pytest.raises(SystemExit, match='mask is lossless'):
+    _run(photo, tmp_path / 'a.jpg', checkpoint, save=['mask'])
+  assert photo.read_bytes() == content
+  _run_line(photo, weights=checkpoint, overwrite=True)
+  # A folder of such a name stays one.
+  (tmp_path / 'folder.png').mkdir()
+  _run(photo, tmp_path / 'folder.png', checkpoint, save=['mask'])
+  assert (tmp_path / 'folder.png/mask/photo.png').exists()
+
+
+def test_several_inputs_as_a_shell_makes_them_of_a_pattern(
+  checkpoint, tmp_path, capsys
+):
+  for name in ('a/one.jpg', 'b/two.jpg'):
+    path = tmp_path / 'photos' / name
+    path.parent.mkdir(parents=True)
+    helpers.make_photo((40, 24)).save(path)
+  names = [tmp_path / 'photos' / name for name in ('a/one.jpg', 'b/two.jpg')]
+  output = tmp_path / 'out'
+  _run_line(
+    names[1],
+    weights=checkpoint,
+    input=str(names[0]),
+    output=str(output),
+    save=['mask'],
+  )
+  assert '2 of 2 photos done' in capsys.readouterr().out
+  made = {path.relative_to(output).as_posix() for path in output.rglob('*.png')}
+  assert made == {'mask/a/one.png', 'mask/b/two.png'}
+  with pytest.raises(SystemExit, match='Several inputs .* a pattern in quotes'):
+    _run_line(*names, weights=checkpoint, output=str(output), watch=True)
 
 
 def test_standard_input_and_output(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 """What is saved: kinds, formats, backgrounds, depth."""
 
+import dataclasses
 import importlib
 import io
 import tracemalloc
@@ -212,6 +213,60 @@ def test_backgrounds(tmp_path):
   )
   # The foreground's red does not bleed into what is behind.
   assert np.asarray(blurred)[far][:, 0].max() < 60  # Of 230.
+
+
+def test_backgrounds_keep_their_colours(tmp_path):
+  # Of this profile, red and green are exchanged.
+  swapped = _exchange_red_and_green(PROFILE)
+  photo, alpha = _scene()
+  photo = dataclasses.replace(photo, icc_profile=swapped)
+  far = alpha == 0
+
+  def find(background):
+    style = rendering.Style(background=str(background))
+    composite = np.asarray(_render('composite', style, photo, alpha))[far]
+    assert (composite == composite[0]).all()
+    return composite[0]
+
+  np.testing.assert_allclose(find('#c81e1e'), (30, 200, 30), atol=2)
+  picture = Image.new('RGB', (7, 5), (200, 30, 30))
+  picture.save(tmp_path / 'plain.png')
+  found = find(tmp_path / 'plain.png')
+  np.testing.assert_allclose(found, (30, 200, 30), atol=2)
+  picture.save(tmp_path / 'swapped.png', icc_profile=swapped)
+  assert find(tmp_path / 'swapped.png').tolist() == [200, 30, 30]
+  Image.new('RGBA', (7, 5)).save(tmp_path / 'transparent.png')
+  found = find(tmp_path / 'transparent.png')
+  np.testing.assert_allclose(found, (255, 255, 255), atol=2)
+  with pytest.raises(ValueError, match='#ff000040: .*no transparency'):
+    rendering.Style(background='#ff000040')
+
+
+def _exchange_red_and_green(profile):
+  """Returns an ICC profile of RGB with two columns of its matrix exchanged."""
+  return (
+    profile.replace(b'rXYZ', b'????')
+    .replace(b'gXYZ', b'rXYZ')
+    .replace(b'????', b'gXYZ')
+  )
+
+
+def test_colours_stored_with_transparency_stay():
+  photo, alpha = _scene()
+  opacity = np.full(alpha.shape, 255, np.uint8)
+  opacity[:, ::2] = 128
+  soft = dataclasses.replace(photo, opacity=Image.fromarray(opacity))
+  pixels = np.asarray(photo.rgb)
+  colours = rendering.Style().find_colours(
+    soft, soft.hide_transparent(alpha), ('cutout',)
+  )
+  np.testing.assert_array_equal(colours[:, ::2], pixels[:, ::2])
+  # What is opaque has the foreground's colours as without transparency.
+  expected = rendering.Style().find_colours(photo, alpha, ('cutout',))
+  np.testing.assert_allclose(
+    colours[:, 1::2].astype(int), expected[:, 1::2], atol=2
+  )
+  assert (expected != pixels).any()
 
 
 def test_trim_cuts_to_what_is_visible():

@@ -531,15 +531,15 @@ def test_clips_without_pyav(tmp_path, _predict, monkeypatch, capsys):
   clip_files.save_clip(tmp_path / 'clip.mp4')
   with pytest.raises(SystemExit):
     _predict(tmp_path / 'clip.mp4', tmp_path / 'out')
-  assert 'clip.mp4: clips need PyAV (pip install' in capsys.readouterr().out
+  assert 'clip.mp4: clips need PyAV: pip install' in capsys.readouterr().out
   folder = tmp_path / 'in'
   folder.mkdir()
   clip_files.draw(0).save(folder / 'a.png')
   (tmp_path / 'clip.mp4').rename(folder / 'clip.mp4')
   _predict(folder, tmp_path / 'out')
   said = capsys.readouterr().out
-  assert '1 of 1 photos done' in said
-  assert 'Left out, not photos by their names: 1 files (.mp4: 1)' in said
+  assert '1 of 1 photo done' in said
+  assert 'Left out, not photos by their names: 1 file (.mp4: 1)' in said
   assert 'Clips are done too with PyAV' in said
 
 

@@ -43,7 +43,7 @@ OTHER_PAGES = (
 # Pages show what a network does before they say where it comes from.
 FIRST = (
   'python -m rmbg_jax.main --config=configs/lite.py --config.data.dir=FOLDER',
-  'python scripts/export.py --checkpoint=runs/full --output=model.h5',
+  'python -m rmbg_jax.export --checkpoint=runs/full --output=model.h5',
 )
 # Their Python has a test of its own.
 PYTHON_ELSEWHERE = ('docs/export.md',)

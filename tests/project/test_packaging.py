@@ -130,7 +130,7 @@ def test_commands_predict_without_what_training_needs(installed, tmp_path):
   code = code.replace('rmbg_jax import predict', 'rmbg_jax import main')
   wrong = _run(installed, '-c', code, '--config=demo', check=False)
   assert wrong.returncode == 1
-  assert "pip install -e '.[train]'" in wrong.stderr
+  assert "pip install 'rmbg-u2net-jax[train]'" in wrong.stderr
   assert 'Traceback' not in wrong.stderr
 
 
@@ -142,7 +142,7 @@ def test_installed_configurations_go_by_name(installed):
   assert 'Error: absent: no such data folder' in wrong.stderr
   wrong = _run(installed, train, '--config=ful', check=False)
   assert 'Error: --config=ful: no such configuration' in wrong.stderr
-  for name in ('rmbg-app', 'rmbg-evaluate', 'rmbg-predict'):
+  for name in ('rmbg-app', 'rmbg-evaluate', 'rmbg-export', 'rmbg-predict'):
     assert (
       '--checkpoint'
       in _run(installed, installed / 'bin' / name, '--help').stdout
@@ -172,6 +172,13 @@ def test_the_lists_of_requirements_agree():
     for name, lines in project['optional-dependencies'].items()
   }
   assert extras.pop('train') == read('requirements.txt')
+  # One extra has them all, but those of who writes the documentation.
+  combined = [Requirement(line) for line in extras.pop('all')]
+  assert {line.name for line in combined} == {project['name']}
+  named = {extra for line in combined for extra in line.extras}
+  missing = extras.keys() - named - {'docs'}
+  # The page brings them.
+  assert all(extras[name] <= extras['app'] for name in missing - {'train'})
   # What the tests use of the other extras, they have in the same versions.
   developed = {
     Requirement(line).name: line for line in read('requirements-dev.txt')

@@ -95,12 +95,23 @@ def _naive_double(x):
   return result
 
 
+def _naive_halve(x):
+  """Averages blocks of 2x2: their centres are those of `_naive_double`."""
+  height, width = x.shape[0] // 2, x.shape[1] // 2
+  return np.array(
+    [
+      [x[2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean() for c in range(width)]
+      for r in range(height)
+    ]
+  )
+
+
 def _naive_laplacian(x, a):
   taps = np.array([1, 4, 6, 4, 1]) / 16
   kernel = np.outer(taps, taps)
   total, pyramids = 0.0, [_sigmoid(x), a]
   for level in range(4):
-    coarser = [_naive_filter(g, kernel, 'edge')[::2, ::2] for g in pyramids]
+    coarser = [_naive_halve(_naive_filter(g, kernel, 'edge')) for g in pyramids]
     details = [
       g - _naive_double(c) for g, c in zip(pyramids, coarser, strict=True)
     ]
@@ -128,6 +139,19 @@ def test_equals_its_naive_twin(name, rng):
     for x, a in zip(logits, alpha, strict=True)
   ]
   np.testing.assert_allclose(actual, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize('name', sorted(losses.LOSSES))
+def test_a_mirrored_or_transposed_pair_has_the_same_loss(name, rng):
+  logits, alpha = map(jnp.asarray, _pair(rng))
+  expected = losses.LOSSES[name](logits, alpha)
+  for change in (
+    lambda x: x[:, :, ::-1],
+    lambda x: x[:, ::-1],
+    lambda x: jnp.swapaxes(x, 1, 2),
+  ):
+    actual = losses.LOSSES[name](change(logits), change(alpha))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', sorted(losses.LOSSES))

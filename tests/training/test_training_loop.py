@@ -1,6 +1,7 @@
 """Whole trainings: logs, starting points, refusals."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,8 +112,14 @@ def test_stops_early(data_dir, tmp_path, capsys, monkeypatch):
     assert store.best_step == 2
   assert loop.train_and_evaluate(config, tmp_path)['epoch'] == 1
   config.train.early_stopping = 0
+  assert 'learning rate is' not in capsys.readouterr().out
   config.train.epochs = 3
   assert loop.train_and_evaluate(config, tmp_path)['epoch'] == 2
+  said = re.search(
+    'epochs was 9 and is 3: .* rate is (.*) instead of (.*), as the cosine',
+    capsys.readouterr().out,
+  )
+  assert said and float(said[1]) < float(said[2])
 
 
 def test_starts_from_the_weights_of_another_training(

@@ -1,7 +1,7 @@
 """Writes a trained network in another format, by the ending of the output.
 
 ```bash
-python scripts/export.py --checkpoint=runs/lite --output=lite.onnx
+python -m rmbg_jax.export --checkpoint=runs/lite --output=lite.onnx
 ```
 
 .safetensors: for this project, half the size. .onnx: for onnxruntime.
@@ -44,5 +44,10 @@ def main(argv: list[str]) -> None:
   print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')
 
 
-if __name__ == '__main__':
+def run() -> None:
+  """Runs the command; `rmbg-export` is this."""
   cli.run(main, __name__)
+
+
+if __name__ == '__main__':
+  run()

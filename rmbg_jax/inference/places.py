@@ -1,0 +1,114 @@
+"""Settles where photos come from and where results go, as people write it.
+
+One photo and the name of an image are one file in and one file out; anything
+else is a folder of results.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipelines.io import errors, storage
+from rmbg_jax.inference import clips, photos
+
+STANDARD = '-'
+# Formats of results by their files' endings.
+FORMATS = {'.png': 'png', '.webp': 'webp', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+  """Input and output of a run.
+
+  Attributes:
+    sources: Inputs as `listing.list_jobs` takes each; one, or several files.
+    output: Folder or URL of the results; the file, if `is_file`.
+    is_file: Whether there is one photo, and one file as the result.
+  """
+
+  sources: tuple[str, ...]
+  output: str
+  is_file: bool = False
+
+
+def settle(
+  source: str | None, output: str | None, rest: Sequence[str], *, suffix: str
+) -> Places:
+  """Returns the places that flags and the arguments after them name.
+
+  Args:
+    source: Value of --input, None if it was not passed.
+    output: Value of --output, None if it was not passed.
+    rest: Arguments that are no flags: more inputs, as a shell makes of a
+      pattern. The last of two is the output if there is neither flag.
+    suffix: What the name of a result gets if there is but one photo, and no
+      output.
+
+  Raises:
+    UserError: if one of the two is missing, or the output cannot be a folder.
+  """
+  for name, value in (('input', source), ('output', output)):
+    if value == '':
+      raise errors.UserError(f'--{name}= is empty. Pass a path.')
+  rest = list(rest)
+  if source is None and output is None and len(rest) == 2:
+    output = rest.pop()
+  sources = (*([source] if source is not None else []), *rest)
+  if not sources:
+    raise errors.UserError(
+      '--input is missing. Pass a photo, a folder, a pattern in quotes, a list '
+      'or a URL; --help says more.'
+    )
+  is_one = len(sources) == 1 and _is_photo(sources[0])
+  if output is None:
+    if not is_one:
+      raise errors.UserError(
+        '--output is missing. Pass the folder for the results.'
+      )
+    path = Path(sources[0])
+    return Places(
+      sources=sources,
+      output=str(path.with_name(path.stem + suffix)),
+      is_file=True,
+    )
+  ending = Path(output).suffix.lower()
+  is_image = ending in photos.SUFFIXES | clips.SUFFIXES
+  if not is_image or (not storage.is_url(output) and Path(output).is_dir()):
+    return Places(sources=sources, output=output)
+  if not is_one or ending not in FORMATS:
+    raise errors.UserError(
+      f'--output={output}: that is the name of one file. Pass one photo as '
+      f'input and a name in {", ".join(FORMATS)}; or a folder, as clips and '
+      'several photos need it.'
+    )
+  return Places(sources=sources, output=output, is_file=True)
+
+
+def check_file(photo: str, output: Path, *, overwrite: bool) -> None:
+  """Checks that a file may be written, before anything is computed for it.
+
+  Raises:
+    UserError: if it is there, or is the photo itself.
+  """
+  if not output.exists():
+    return
+  if output.samefile(photo):
+    raise errors.UserError(
+      f'--output={output} is the photo itself. Pass another name.'
+    )
+  if not overwrite:
+    raise errors.UserError(
+      f'{output} is there before. Pass --overwrite to replace it, or another '
+      'name; for several photos, --output=FOLDER.'
+    )
+
+
+def _is_photo(source: str) -> bool:
+  """Returns whether an input is one file that is no list and no clip."""
+  path = Path(source)
+  return (
+    not storage.is_url(source)
+    and path.suffix.lower() != '.txt'
+    and path.is_file()
+    and not clips.is_clip(path)
+  )
