@@ -14,6 +14,10 @@ _TICK = 500  # Milliseconds between two looks at what is not complete yet.
 # cannot be read is believed to be broken, not half written.
 _SETTLED = 1.0
 _GIVEN_UP = 30.0
+# Seconds after which the folder is listed without a change too, and how many
+# times longer than its listing took: systems tell nothing of other machines'
+# changes, of a folder that was made again, and of results that were removed.
+_LISTED_AGAIN, _LISTING_SHARE = 3.0, 20
 
 Stamp = tuple[int, int]
 
@@ -49,7 +53,7 @@ def watch(
   import watchfiles
 
   queue = _Queue()
-  is_first = True
+  next_listing = 0.0
   for changes in watchfiles.watch(
     folder,
     watch_filter=None,
@@ -59,9 +63,13 @@ def watch(
     raise_interrupt=False,
   ):
     # List after watching began, so that no file is missed.
-    if changes or queue.is_waiting or is_first:
-      is_first = False
-      if ready := queue.update(list_jobs()):
+    if changes or queue.is_waiting or time.monotonic() >= next_listing:
+      began = time.monotonic()
+      jobs = list_jobs()
+      ended = time.monotonic()
+      pause = max(_LISTED_AGAIN, _LISTING_SHARE * (ended - began))
+      next_listing = ended + pause
+      if ready := queue.update(jobs):
         do(ready, queue.put_back)
     if stop.is_set():
       return
@@ -81,9 +89,14 @@ class _Queue:
     return bool(self._seen)
 
   def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
-    """Returns which jobs are ready, once for each state of their file."""
+    """Returns which jobs are ready, once for each state of their file.
+
+    What was done, or is gone, is not among the jobs, and is forgotten.
+    """
     now, before = time.monotonic(), self._seen
     self._seen, ready = {}, []
+    there = {job.photo for job in jobs}
+    self._tried = {p: stamp for p, stamp in self._tried.items() if p in there}
     for job in jobs:
       path = job.photo
       try:

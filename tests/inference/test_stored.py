@@ -240,7 +240,8 @@ def test_names_are_those_of_folders(rng, tmp_path):
 
 def test_names_of_results_never_meet():
   names = ['a.jpg', 'a.jpg.png', 'a.png', 'a.png.jpg.webp']
-  results = [result for _, result in stored._name_results(iter(names))]
+  files = map(storage.File, names)
+  results = [result for _, result in stored._name_results(files)]
   assert results == ['a.jpg', 'a.jpg.png', 'a.png', 'a.png.jpg.webp']
 
 
