@@ -115,8 +115,7 @@ class _Work:
     # All frames of a clip have one size, and videos formats of their own.
     self._style = dataclasses.replace(task.style, format='png', trim=False)
     self._missing = task.missing(job)
-    state = job.find_state()  # Before it is read.
-    self._stamp = state.stamp if state else ''
+    self._stamp = ''
     self._folder = task.output / _FOLDER / job.result
     self._steadier = temporal.Steadier(options.steadiness)
     self._key = ''
@@ -127,6 +126,8 @@ class _Work:
     began = time.perf_counter()
     job, options = self._job, self._options
     names, made = self._task.name_results(job), {}
+    state = job.find_state()  # Before it is read.
+    self._stamp = state.stamp if state else ''
     with clips.opened(
       job.photo,
       max_pixels=self._task.max_pixels,

@@ -80,7 +80,7 @@ class _Queue:
 
   def __init__(self):
     self._seen: dict[Path, tuple[Stamp, float]] = {}
-    self._tried: dict[Path, Stamp] = {}  # Not tried again unchanged.
+    self._failed: dict[Path, Stamp] = {}  # Not tried again unchanged.
     self._again: dict[Path, float] = {}  # Tried again at these times.
 
   @property
@@ -89,14 +89,16 @@ class _Queue:
     return bool(self._seen)
 
   def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
-    """Returns which jobs are ready, once for each state of their file.
+    """Returns which jobs are ready.
 
-    What was done, or is gone, is not among the jobs, and is forgotten.
+    What has failed is so once for each state of its file; what is not among
+    the jobs is done, or gone, and is forgotten.
     """
     now, before = time.monotonic(), self._seen
     self._seen, ready = {}, []
     there = {job.photo for job in jobs}
-    self._tried = {p: stamp for p, stamp in self._tried.items() if p in there}
+    self._failed = {p: stamp for p, stamp in self._failed.items() if p in there}
+    self._again = {p: when for p, when in self._again.items() if p in there}
     for job in jobs:
       path = job.photo
       try:
@@ -104,7 +106,7 @@ class _Queue:
       except OSError:
         continue  # Gone again.
       stamp = stat.st_size, stat.st_mtime_ns
-      if self._tried.get(path) == stamp:
+      if self._failed.get(path) == stamp:
         continue
       known, since = before.get(path, (stamp, now))
       if known != stamp:
@@ -113,18 +115,16 @@ class _Queue:
       self._seen[path] = stamp, since
       if now - since >= _SETTLED and now >= self._again.get(path, 0):
         ready.append(job)
-    for job in ready:
-      self._tried[job.photo] = self._seen[job.photo][0]
     return ready
 
   def put_back(self, photo: str) -> bool:
     """Returns whether a failed file may be half written: it is tried again."""
     path, now = Path(photo), time.monotonic()
-    _, since = self._seen.get(path, (None, 0.0))
+    stamp, since = self._seen[path]
     # The last try is at the end; whatever it says is true then.
     if path in self._again or now - since >= _GIVEN_UP:
       self._again.pop(path, None)
+      self._failed[path] = stamp
       return False
     self._again[path] = since + _GIVEN_UP
-    self._tried.pop(path, None)
     return True
