@@ -34,6 +34,7 @@ from rmbg_jax.inference import (
   photos,
   pipeline,
   places,
+  record,
   refinement,
   rendering,
   report,
@@ -45,6 +46,7 @@ from rmbg_jax.inference import (
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 _GOES_ON = 'Interrupted. The same command goes on where it stopped.'
+_BEGINS_ANEW = 'Interrupted. With --overwrite, the same command begins anew.'
 _ENDINGS = 8  # Of files that are no photos, printed.
 # Memory grows with the square of it.
 _MAX_SCALE = 4
@@ -228,10 +230,16 @@ def main(argv: list[str]) -> None:
       return
     failed = _predict_files(where)
   except KeyboardInterrupt as error:  # While the network is loaded.
-    print(_GOES_ON, file=sys.stderr)  # Standard output may be for a photo.
+    print(
+      _describe_stop(), file=sys.stderr
+    )  # Standard output may be for a photo.
     raise SystemExit(_INTERRUPTED) from error
   if failed:
     raise SystemExit(1)
+
+
+def _describe_stop() -> str:
+  return _BEGINS_ANEW if _OVERWRITE.value else _GOES_ON
 
 
 def _print_checkpoints() -> None:
@@ -342,7 +350,7 @@ def _predict_files(where: places.Places) -> bool:
   )
   if by_url or on_cluster:
     return _predict_stored(source, task, options)
-  session = _Session(task, options, _make_video_options(options))
+  session = _Session(task, options, _make_video_options())
   if _WATCH.value:
     return _watch(Path(source), session)
   if is_several:
@@ -352,7 +360,8 @@ def _predict_files(where: places.Places) -> bool:
   task.check_output()
   task.check_photos([job.photo for job in jobs])
   jobs = listing.take_shard(jobs, _SHARD.value)
-  todo = [job for job in jobs if not job.error and task.missing(job)]
+  jobs = list(record.find_missing(jobs, task, _read_record(task)))
+  todo = [job for job in jobs if not job.error and job.kinds]
   if todo:
     # One photo does not go through the network with three empty ones.
     alone = len(todo) == 1 and not todo[0].is_clip
@@ -372,7 +381,7 @@ def _predict_files(where: places.Places) -> bool:
     _print_others(listing.count_others(source))
   left = len(jobs) - outcome.counts.total()
   if left and outcome.interrupted:
-    print(_GOES_ON)
+    print(_describe_stop())
     raise SystemExit(_INTERRUPTED)
   if left:
     print(
@@ -418,8 +427,13 @@ def _list_stored(
     jobs = iter(sorted(photos_alone, key=stored.listing_order))
   shard, number = listing.parse_shard(_SHARD.value)
   yield from stored.find_missing(
-    itertools.islice(jobs, shard, None, number), task
+    itertools.islice(jobs, shard, None, number), task, _read_record(task)
   )
+
+
+def _read_record(task: pipeline.Task) -> record.Record:
+  """Returns what was made before; nothing of that counts with --overwrite."""
+  return record.Record() if task.overwrite else record.Record.read(task.output)
 
 
 def _predict_stored(
@@ -439,7 +453,7 @@ def _predict_stored(
   jobs = _list_stored(source, task, counts)
   if _ENGINE.value == 'ray':
     return _predict_on_cluster(jobs, task, loaded, options, counts)
-  session = _Session(task, options, _make_video_options(options))
+  session = _Session(task, options, _make_video_options())
   session.load(batch_size=_BATCH_SIZE.value)
   with session, tqdm.tqdm(unit='file') as progress:
     session.do(jobs, show=lambda _: progress.update())
@@ -447,7 +461,7 @@ def _predict_stored(
   _print_counts(outcome, words.count(counts.photos, 'photo'), task)
   _print_others(counts.others)
   if outcome.interrupted:
-    print(_GOES_ON)
+    print(_describe_stop())
     raise SystemExit(_INTERRUPTED)
   if outcome.trouble:
     print(f'Stopped: {outcome.trouble}. The same command goes on.')
@@ -520,6 +534,8 @@ def _print_counts(tally: report.Tally, what: str, task: pipeline.Task) -> None:
       'What was done before was left as it is, whatever the flags are now; '
       '--overwrite does it anew.'
     )
+  for remark, count in tally.remarks.items():
+    print(f'{count} of them {remark}.')
   for entry in tally.failures:
     print(f'Failed: {entry.photo}: {entry.error}')
   if counts['failed'] > len(tally.failures):
@@ -567,16 +583,17 @@ def _watch(folder: Path, session: '_Session') -> bool:
       return []  # Nothing yet.
     jobs = listing.take_shard(jobs, _SHARD.value)
     jobs = [job for job in jobs if not job.error]
-    if not task.overwrite:
-      return [job for job in jobs if task.missing(job)]
-    return jobs
+    found = record.find_missing(jobs, task, made)
+    return [job for job in found if job.kinds]
 
+  made = _read_record(task)
   statuses = {}
 
   def show(entry):
+    made.add(entry.made)
     statuses[entry.photo] = entry.status
-    error = f': {entry.error}' if entry.error else ''
-    print(f'{entry.status.capitalize()}: {entry.photo}{error}', flush=True)
+    said = ''.join(f': {text}' for text in (entry.remark, entry.error) if text)
+    print(f'{entry.status.capitalize()}: {entry.photo}{said}', flush=True)
 
   session.load(batch_size=_BATCH_SIZE.value)
   with session:
@@ -712,7 +729,11 @@ class _Session:
             report.Entry(photo=str(job.photo), status='failed', error=job.error)
           )
         elif not self.task.missing(job):
-          add_entry(report.Entry(photo=str(job.photo), status='skipped'))
+          add_entry(
+            report.Entry(
+              photo=str(job.photo), status='skipped', remark=job.remark
+            )
+          )
         elif job.is_clip:
           clips_to_do.append(job)
         else:
@@ -730,11 +751,17 @@ class _Session:
         stop=self.stop,
       )
     if clips_to_do:
+      from rmbg_jax.weights import load
+
+      # A checkpoint's name says nothing of its weights.
+      network = load.load_model(_CHECKPOINT.value).compute_digest()
       video.run(
         self._remover,
         clips_to_do,
         self.task,
-        self._video_options,
+        dataclasses.replace(
+          self._video_options, key=repr((network, self._options))
+        ),
         add_entry=add_entry,
         stop=self.stop,
       )
@@ -793,7 +820,7 @@ def _make_options() -> dict[str, Any]:
   }
 
 
-def _make_video_options(options: dict[str, Any]) -> video.Options:
+def _make_video_options() -> video.Options:
   """Returns what the flags say of clips, checked."""
   try:
     frame_rate = Fraction(_FRAME_RATE.value)
@@ -802,13 +829,7 @@ def _make_video_options(options: dict[str, Any]) -> video.Options:
       f'--frame_rate={_FRAME_RATE.value}: pass frames per second, such as 25 '
       'or 30000/1001.'
     ) from error
-  path = Path(_CHECKPOINT.value)
-  stamp = path.stat().st_mtime_ns if path.exists() else 0
-  return video.Options(
-    steadiness=_TEMPORAL.value,
-    frame_rate=frame_rate,
-    key=repr((_CHECKPOINT.value, stamp, options)),
-  )
+  return video.Options(steadiness=_TEMPORAL.value, frame_rate=frame_rate)
 
 
 def _make_remover(options: dict[str, Any], *, batch_size: int):

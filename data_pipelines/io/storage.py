@@ -7,12 +7,14 @@ packages that talk to stores are imported when a `Url` is first used.
 import collections
 import contextlib
 import dataclasses
+import datetime
 import functools
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from data_pipelines.io import errors, files
 
@@ -35,6 +37,9 @@ _REMEDIES = {
   'credentials (AZURE_STORAGE_ACCOUNT_KEY, or az login) and what they may do '
   'there',
 }
+# What stores call the time of an object, and the mark that changes with it.
+_TIMES = ('LastModified', 'last_modified', 'mtime', 'updated', 'created')
+_MARKS = ('ETag', 'md5Hash', 'etag')
 # Requests at once: a thread that waits for an answer computes nothing.
 CONNECTIONS = 32
 
@@ -75,6 +80,32 @@ class Url:
   def scheme(self) -> str:
     """What kind of store it is on."""
     return self.text.partition('://')[0]
+
+
+class State(NamedTuple):
+  """The state of a file; another content has another stamp.
+
+  Attributes:
+    size: Bytes; 0 for a folder.
+    modified: Time of the last change, in seconds since 1970; 0 if not known.
+    stamp: Text of the size and the time, or of a store's own mark.
+  """
+
+  size: int
+  modified: float
+  stamp: str
+
+
+class File(NamedTuple):
+  """A file of a listing.
+
+  Attributes:
+    name: Its name, relative to what was listed.
+    state: Its state; None on a disk, where that would cost a look at each.
+  """
+
+  name: str
+  state: State | None = None
 
 
 Place = Path | Url
@@ -158,8 +189,33 @@ def exists(place: Place) -> bool:
       return False
 
 
+def find_state(place: Place) -> State | None:
+  """Returns the state of a file; None if there is none.
+
+  Raises:
+    UserError: if a store does not say.
+  """
+  if isinstance(place, Path):
+    try:
+      found = place.stat()
+    except (OSError, ValueError):  # As `exists`.
+      return None
+    size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+    return State(size, found.st_mtime, f'{size}-{found.st_mtime_ns}')
+  with _naming(place):
+    try:
+      return _make_state(_open_store(place.scheme).info(_strip(place)))
+    except FileNotFoundError:
+      return None
+
+
 def list_names(root: Place) -> Iterator[str]:
-  """Yields the names of all files below a place, relative to it.
+  """Yields the names of all files below a place, as `list_files` does."""
+  return (file.name for file in list_files(root))
+
+
+def list_files(root: Place) -> Iterator[File]:
+  """Yields all files below a place.
 
   They come in the order of their characters (sub-a before sub/a), as the store
   gives them: page by page from S3, else folder by folder. Nothing is held but
@@ -174,13 +230,13 @@ def list_names(root: Place) -> Iterator[str]:
     yield from _list_folder(root)
     return
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
-  names = list_store(_open_store(root.scheme), _strip(root))
+  files = list_store(_open_store(root.scheme), _strip(root))
   while True:
     with _naming(root):
-      name = next(names, None)
-    if name is None:
+      file = next(files, None)
+    if file is None:
       return
-    yield name
+    yield file
 
 
 def remove(root: Place) -> None:
@@ -197,22 +253,23 @@ def remove(root: Place) -> None:
 
 
 class Found:
-  """Answers which names a listing has, while it goes by.
+  """Finds files in a listing by their names, while it goes by.
 
   Asked in the listing's order, it reads each page once and holds a few names,
   however many there are.
   """
 
-  def __init__(self, names: Iterator[str]):
-    """Begins with a listing as `list_names` yields it."""
-    self._names = names
+  def __init__(self, files: Iterator[File]):
+    """Begins with a listing as `list_files` yields it."""
+    self._files = files
     self._window: collections.deque[str] = collections.deque()
-    self._kept: set[str] = set()  # The window, and what `_may_return` keeps.
+    # The window, and what may be asked for again.
+    self._kept: dict[str, File] = {}
     self._low = ''
     self._last: str | None = ''
 
-  def has(self, name: str, *, low: str) -> bool:
-    """Returns whether the listing has a name.
+  def find(self, name: str, *, low: str) -> File | None:
+    """Returns the file of a name; None if the listing has none.
 
     Args:
       name: Name to look for.
@@ -227,23 +284,24 @@ class Found:
     if low < self._low and not self._low.startswith(low):
       raise ValueError(f'{low} comes before {self._low}.')
     while self._last is not None and self._last < name:
-      self._last = next(self._names, None)
-      if self._last is not None:
-        self._window.append(self._last)
-        self._kept.add(self._last)
+      file = next(self._files, None)
+      self._last = file.name if file else None
+      if file:
+        self._window.append(file.name)
+        self._kept[file.name] = file
     if low > self._low:
       self._low = low
       while self._window and self._window[0] < low:
         self._window.popleft()
       self._kept = {
-        kept
-        for kept in self._kept
+        kept: file
+        for kept, file in self._kept.items()
         if kept >= low or low.startswith(kept.rpartition('.')[0] + '.')
       }
-    return name in self._kept
+    return self._kept.get(name)
 
 
-def _list_folder(folder: Path, prefix: str = '') -> Iterator[str]:
+def _list_folder(folder: Path, prefix: str = '') -> Iterator[File]:
   try:
     with os.scandir(folder) as entries:
       found = sorted(
@@ -256,10 +314,10 @@ def _list_folder(folder: Path, prefix: str = '') -> Iterator[str]:
     if name.endswith('/'):
       yield from _list_folder(folder / name, prefix + name)
     else:
-      yield prefix + name
+      yield File(prefix + name)
 
 
-def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[str]:
+def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[File]:
   try:
     entries = store.ls(path, detail=True)
   except FileNotFoundError:
@@ -270,16 +328,17 @@ def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[str]:
   for entry in entries:
     is_folder = entry['type'] == 'directory'
     name = entry['name'].rstrip('/').rpartition('/')[2] + '/' * is_folder
-    found[name] = entry['name'].rstrip('/')
+    found[name] = entry
   found.pop(path.rpartition('/')[2], None)  # A mark that some put for itself.
   for name in sorted(found):
     if name.endswith('/'):
-      yield from _list_folders(store, found[name], prefix + name)
+      inner = found[name]['name'].rstrip('/')
+      yield from _list_folders(store, inner, prefix + name)
     else:
-      yield prefix + name
+      yield File(prefix + name, _make_state(found[name]))
 
 
-def _list_s3(store: Any, path: str) -> Iterator[str]:
+def _list_s3(store: Any, path: str) -> Iterator[File]:
   bucket, _, prefix = path.partition('/')
   prefix = f'{prefix}/' if prefix else ''
   token = {}
@@ -290,10 +349,22 @@ def _list_s3(store: Any, path: str) -> Iterator[str]:
     for entry in page.get('Contents', ()):
       name = entry['Key'].removeprefix(prefix)
       if name and not name.endswith('/'):  # Else it stands for a folder.
-        yield name
+        yield File(name, _make_state(entry))
     if not page.get('IsTruncated'):
       return
     token = {'ContinuationToken': page['NextContinuationToken']}
+
+
+def _make_state(entry: Mapping[str, Any]) -> State:
+  """Returns what a store says of an object, whatever words it has for it."""
+  size = entry.get('Size', entry.get('size')) or 0
+  time = next((entry[name] for name in _TIMES if entry.get(name)), 0)
+  if isinstance(time, str):
+    time = datetime.datetime.fromisoformat(time)
+  if isinstance(time, datetime.datetime):
+    time = time.timestamp()
+  mark = next((entry[name] for name in _MARKS if entry.get(name)), time)
+  return State(size, time, f'{size}-{mark}'.replace('"', ''))
 
 
 @functools.cache

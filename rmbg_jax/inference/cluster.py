@@ -39,7 +39,7 @@ from ray.data import datasource
 from data_pipelines.io import errors, parallel, storage
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import runtime
-from rmbg_jax.inference import listing, pipeline, report
+from rmbg_jax.inference import listing, pipeline, record, report
 from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.weights import load
 
@@ -61,7 +61,10 @@ _LINES_PER_PART = 10_000
 _OBJECT_STORE_BYTES = 200_000_000
 
 _SCHEMA = pa.schema(
-  [(name, pa.list_(pa.string())) for name in ('photo', 'result', 'kinds')]
+  [
+    (name, pa.list_(pa.string()))
+    for name in ('photo', 'result', 'kinds', 'stamp', 'remark')
+  ]
 )
 
 
@@ -218,8 +221,8 @@ class Worker:
   def __call__(self, table: pa.Table) -> pa.Table:
     """Does a task; see `cut_out` for what comes in and out."""
     jobs = [
-      _make_job(photo, result, kinds)
-      for photo, result, kinds in zip(
+      _make_job(*values)
+      for values in zip(
         *(_read_column(table, name) for name in _SCHEMA.names), strict=True
       )
     ]
@@ -280,15 +283,17 @@ class Worker:
       todo = set(json.loads(storage.read(tries / 'all')))
     lone = collections.Counter(name.partition('-')[0] for name in before)
     for index, job in enumerate(jobs):
-      # What the listing knew was before the first try.
-      job = dataclasses.replace(job, kinds=None)
+      # Of these, what is there may have been there before the first try.
+      is_anew = self._task.overwrite or job.remark == record.CHANGED
+      if not is_anew:  # What the listing knew was before the first try.
+        job = dataclasses.replace(job, kinds=None)
       name = str(job.photo)
       if f'{index}-ended' in before:
         line = json.loads(storage.read(tries / f'{index}-ended'))
         entries[name] = report.Entry(**line)
       elif name not in todo:
         entries[name] = report.Entry(photo=name, status='skipped')
-      elif not self._task.overwrite and not self._task.missing(job):
+      elif not is_anew and not self._task.missing(job):
         entries[name] = report.Entry(
           photo=name,
           status='done',
@@ -404,6 +409,7 @@ class _Lister:
         photo=str(job.photo),
         status='failed' if wrong else 'skipped',
         error=wrong,
+        remark=job.remark,
       )
       self._tally.add(entry)
       skipped.add(entry)
@@ -432,6 +438,10 @@ class _Lister:
       'photo': [[str(job.photo) for job in jobs] for jobs in tasks],
       'result': [[job.result.as_posix() for job in jobs] for jobs in tasks],
       'kinds': [[','.join(job.kinds or ()) for job in jobs] for jobs in tasks],
+      'stamp': [
+        [job.state.stamp if job.state else '' for job in jobs] for jobs in tasks
+      ],
+      'remark': [[job.remark for job in jobs] for jobs in tasks],
     }
     schema = _SCHEMA.with_metadata({_LAST: b'1'} if is_last else None)
     file = io.BytesIO()
@@ -659,11 +669,19 @@ def _name_task(jobs: Sequence[listing.Job]) -> str:
   return report.digest('\n'.join(str(job.photo) for job in jobs)).hex()
 
 
-def _make_job(photo: str, result: str, kinds: str | None) -> listing.Job:
+def _make_job(
+  photo: str,
+  result: str,
+  kinds: str | None,
+  stamp: str | None,
+  remark: str | None,
+) -> listing.Job:
   return listing.Job(
     photo=storage.parse(photo),
     result=Path(result),
     kinds=tuple(kinds.split(',')) if kinds else None,
+    state=storage.State(0, 0, stamp) if stamp else None,
+    remark=remark or '',
   )
 
 

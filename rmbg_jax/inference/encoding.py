@@ -358,14 +358,19 @@ def _encode_sound(container, sound, target) -> Iterator[tuple]:
 
 
 def _join_folders(parts: Sequence[Path], path: Path) -> None:
-  """Moves the frames of all parts into one folder, which then gets its name."""
-  gathered = parts[0].with_name('all')
+  """Moves the frames of all parts into one folder, which then gets its name.
+
+  A run that was interrupted goes on; one that was at its end has left nothing.
+  """
+  gathered = parts[0].with_name('all' + ''.join(parts[0].suffixes))
+  left = [part for part in parts if part.exists()]
+  if not left and not gathered.exists() and path.exists():
+    return
   gathered.mkdir(exist_ok=True)
-  for part in parts:
-    if part.exists():  # Else an earlier run moved it.
-      for frame in sorted(part.iterdir()):
-        frame.replace(gathered / frame.name)
-      part.rmdir()
+  for part in left:
+    for frame in sorted(part.iterdir()):
+      frame.replace(gathered / frame.name)
+    part.rmdir()
   path.parent.mkdir(parents=True, exist_ok=True)
   if path.exists():
     shutil.rmtree(path)

@@ -4,6 +4,7 @@ import codecs
 import collections
 import dataclasses
 import glob
+import hashlib
 import os
 import stat
 import unicodedata
@@ -16,6 +17,8 @@ from rmbg_jax.inference import clips, photos
 
 # What a Mac leaves beside each file on a disk of another kind.
 METADATA_PREFIX = '._'
+
+_GONE = storage.State(0, 0, '')
 
 # The marks at the beginning of a text, the longer ones first.
 _MARKS = (
@@ -38,6 +41,8 @@ class Job(Generic[storage.PlaceT]):
     error: Why it cannot be done, where that is known before; then `photo` may
       be a folder of which nobody knows what is in it.
     kinds: Kinds of results still to be made, None if no listing has told.
+    state: State of its file as a store has listed it; None on a disk.
+    remark: What is to be said of results that are there; '' for nothing.
   """
 
   photo: storage.PlaceT
@@ -45,10 +50,35 @@ class Job(Generic[storage.PlaceT]):
   is_clip: bool = False
   error: str = ''
   kinds: tuple[str, ...] | None = None
+  state: storage.State | None = None
+  remark: str = ''
 
   def __post_init__(self):
     if self.result.is_absolute() or '..' in self.result.parts:
       raise ValueError(f'{self.result} may lie outside of its folder.')
+
+  def find_state(self) -> storage.State | None:
+    """Returns the state of the photo's file; None if it is not there.
+
+    That of a folder of frames is that of all frames.
+
+    Raises:
+      UserError: if a store does not say.
+    """
+    if self.state is not None:
+      return self.state
+    if not (self.is_clip and isinstance(self.photo, Path)):
+      return storage.find_state(self.photo)
+    if not self.photo.is_dir():
+      return storage.find_state(self.photo)
+    frames = clips.find_frames(self.photo)
+    states = [storage.find_state(frame) or _GONE for frame in frames]
+    text = repr([frame.name for frame in frames] + states)
+    return storage.State(
+      size=sum(state.size for state in states),
+      modified=max(state.modified for state in states),
+      stamp=hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest(),
+    )
 
 
 def list_jobs(source: str) -> list[Job]:

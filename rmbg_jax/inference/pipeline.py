@@ -110,13 +110,19 @@ class Task(Generic[storage.PlaceT]):
       return encoding.suffix(kind, self.clip_format)
     return self.style.suffix(kind)
 
+  def name_results(self, job: listing.Job) -> dict[str, str]:
+    """Returns the names of a photo's results, relative to the output."""
+    return {
+      kind: f'{kind}/{job.result.as_posix()}{self._suffix(kind, job)}'
+      for kind in self.kinds
+    }
+
   def missing(self, job: listing.Job) -> dict[str, storage.PlaceT]:
     """Returns the files that are still to be written, by kind."""
     paths: dict[str, Any] = {
-      kind: self.output
-      / kind
-      / job.result.with_name(job.result.name + self._suffix(kind, job))
-      for kind in (self.kinds if job.kinds is None else job.kinds)
+      kind: self.output / name
+      for kind, name in self.name_results(job).items()
+      if job.kinds is None or kind in job.kinds
     }
     if self.overwrite or job.kinds is not None:
       return paths
@@ -252,7 +258,9 @@ class _Flow:
         continue
       self._queue.pop()
       self._waiting_bytes += pixels * _WAITING_BYTES
-      future = self._readers.submit(_read, source, self._task, self._remover)
+      future = self._readers.submit(
+        _read, job, source, self._task, self._remover
+      )
       self._reading.append((job, pixels, future))
     if not self._reading:
       self._finish(limit=0)
@@ -314,6 +322,7 @@ class _Flow:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Read:
   photo: photos.Photo
+  stamp: str  # Of the photo's state, taken before it was read.
   resized: np.ndarray  # (1, h, w, 3), of the network's input size.
   seconds: float
 
@@ -330,12 +339,18 @@ class _Read:
     return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
-def _read(source: images.Source, task: Task, remover) -> _Read:
+def _read(
+  job: listing.Job, source: images.Source, task: Task, remover
+) -> _Read:
   began = time.perf_counter()
+  state = job.find_state()
   photo = photos.read_photo(source, max_pixels=task.max_pixels)
   resized = remover.resize([photo.seen])
   return _Read(
-    photo=photo, resized=resized, seconds=time.perf_counter() - began
+    photo=photo,
+    stamp=state.stamp if state else '',
+    resized=resized,
+    seconds=time.perf_counter() - began,
   )
 
 
@@ -349,13 +364,14 @@ def _write(
   """
   began = time.perf_counter()
   alpha = remover.refine(probs, read.photo)
-  missing = task.missing(job)
+  missing, names, made = task.missing(job), task.name_results(job), {}
   colours = task.style.find_colours(read.photo, alpha, tuple(missing))
   failed = {}
   for kind, path in missing.items():
     try:
       content = task.style.encode(kind, read.photo, alpha, colours)
       storage.write(path, content)
+      made[names[kind]] = len(content), read.stamp
     except Exception as error:  # Whatever it is, it is this file's alone.
       failed[kind] = error
   entry = report.Entry(
@@ -370,6 +386,8 @@ def _write(
       describe(error) if len(missing) == 1 else f'{kind}: {describe(error)}'
       for kind, error in failed.items()
     ),
+    made=made,
+    remark=job.remark,
   )
   return entry, any(
     isinstance(error, OSError) and error.errno in FULL

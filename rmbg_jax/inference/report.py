@@ -34,6 +34,9 @@ class Entry:
     notes: Sentences about what could not be kept of the photo.
     frames: Number of a clip's frames.
     error: Why it failed.
+    made: Results that were made, by their names relative to the output: bytes
+      of each, and the stamp of the photo's state (see `storage.State`).
+    remark: What is to be said of results that were there.
   """
 
   photo: str
@@ -45,6 +48,8 @@ class Entry:
   notes: tuple[str, ...] = ()
   frames: int | None = None
   error: str = ''
+  made: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
+  remark: str = ''
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -53,10 +58,14 @@ class Tally:
 
   Attributes:
     counts: Numbers of photos by status.
+    remarks: Numbers of photos by remark.
     failures: The first of those that failed.
   """
 
   counts: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  remarks: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
   failures: list[Entry] = dataclasses.field(default_factory=list)
@@ -64,12 +73,15 @@ class Tally:
   def add(self, entry: Entry) -> None:
     """Counts what became of a photo."""
     self.counts[entry.status] += 1
+    if entry.remark and entry.status != 'failed':
+      self.remarks[entry.remark] += 1
     if entry.status == 'failed' and len(self.failures) < _FAILURES:
       self.failures.append(entry)
 
   def merge(self, other: 'Tally') -> None:
     """Counts what became of others."""
     self.counts += other.counts
+    self.remarks += other.remarks
     self.failures += other.failures[: _FAILURES - len(self.failures)]
 
 
@@ -95,7 +107,8 @@ class Report:
     before = self._lines.get(entry.photo, {})
     if entry.status == 'skipped' and before.get('status') != 'failed':
       # What the run that did it found out stays true.
-      line = {**line, **before, 'status': 'skipped'}
+      line = {**line, **before, 'status': 'skipped', 'remark': entry.remark}
+    line['made'] = {**before.get('made', {}), **entry.made}
     self._lines[entry.photo] = line
     self._file.write(_to_text(line))
     self._file.flush()
@@ -163,6 +176,19 @@ def write_part(output: storage.Place, name: str, lines: Iterable[str]) -> None:
   storage.write(place, ''.join(lines).encode())
 
 
+def list_parts(output: storage.Place) -> list[str]:
+  """Returns the names of the parts in an output's `report/`, sorted by run.
+
+  Raises:
+    UserError: if a store cannot be listed.
+  """
+  return [
+    name
+    for name in storage.list_names(output / FOLDER)
+    if name.endswith('.jsonl') and '/' not in name
+  ]
+
+
 def join_parts(output: storage.Place) -> Iterator[str]:
   """Yields one line for each photo of a report in parts, its latest.
 
@@ -176,11 +202,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
     MissingFileError: if there is no such report.
     UserError: if it cannot be read.
   """
-  parts = [
-    name
-    for name in storage.list_names(output / FOLDER)
-    if name.endswith('.jsonl') and '/' not in name
-  ]
+  parts = list_parts(output)
   if not parts:
     raise errors.MissingFileError(
       f'{output / FOLDER}: no parts of a report (*.jsonl). Pass the --output '

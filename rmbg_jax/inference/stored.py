@@ -12,7 +12,14 @@ from pathlib import Path, PurePosixPath
 
 from data_pipelines.io import errors, storage
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.inference import listing, photos, pipeline, rendering, report
+from rmbg_jax.inference import (
+  listing,
+  photos,
+  pipeline,
+  record,
+  rendering,
+  report,
+)
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
@@ -57,19 +64,20 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
       f'--input={source}: by URL, pass a photo or a folder; patterns and lists '
       'are for paths.'
     )
-  for name, result in _name_results(_choose_photos(root, counts)):
-    wrong = _find_fault(name)
+  for file, result in _name_results(_choose_photos(root, counts)):
+    wrong = _find_fault(file.name)
     yield listing.Job(
-      photo=root / name,
+      photo=root / file.name,
       result=Path() if wrong else Path(result),
       error=wrong,
+      state=file.state,
     )
   if not counts.photos:
     raise errors.MissingFileError(f'--input={source}: no photos in it.')
 
 
 def find_missing(
-  jobs: Iterable[listing.Job], task: pipeline.Task
+  jobs: Iterable[listing.Job], task: pipeline.Task, made: record.Record
 ) -> Iterator[listing.Job]:
   """Yields the jobs with the kinds that are still to be made.
 
@@ -79,27 +87,23 @@ def find_missing(
     jobs: Jobs with results in the order of `list_jobs`, or sorted by
       `listing_order`.
     task: Work done on them.
+    made: What was made before.
 
   Raises:
     UserError: if the output cannot be listed.
   """
   found = {
-    kind: storage.Found(storage.list_names(task.output / kind))
+    kind: storage.Found(storage.list_files(task.output / kind))
     for kind in task.kinds
   }
   for job in jobs:
-    if job.error or task.overwrite:
-      yield dataclasses.replace(job, kinds=task.kinds)
-      continue
     low = f'{_drop_photo_suffix(job.result.as_posix())}.'
-    missing = tuple(
-      kind
-      for kind in task.kinds
-      if not found[kind].has(
-        job.result.as_posix() + task.style.suffix(kind), low=low
-      )
-    )
-    yield dataclasses.replace(job, kinds=missing)
+
+    def find(name, low=low):
+      kind, _, name = name.partition('/')
+      return found[kind].find(name, low=low)
+
+    yield record.check(job, task, made, find)
 
 
 def listing_order(job: listing.Job) -> str:
@@ -189,12 +193,14 @@ def _is_below(place: storage.Place, parent: storage.Place) -> bool:
   return f'{place}/'.startswith(f'{parent}/')
 
 
-def _choose_photos(root: storage.Place, counts: Counts) -> Iterator[str]:
-  for name in storage.list_names(root):
-    base = name.rpartition('/')[2]
+def _choose_photos(
+  root: storage.Place, counts: Counts
+) -> Iterator[storage.File]:
+  for file in storage.list_files(root):
+    base = file.name.rpartition('/')[2]
     if _is_photo_name(base):
       counts.photos += 1
-      yield name
+      yield file
     elif not base.startswith(listing.METADATA_PREFIX):
       counts.others[PurePosixPath(base).suffix.lower() or 'no ending'] += 1
 
@@ -223,30 +229,33 @@ def _drop_photo_suffix(name: str) -> str:
   )
 
 
-def _name_results(names: Iterator[str]) -> Iterator[tuple[str, str]]:
-  """Yields (name, its result's) of sorted names.
+def _name_results(
+  files: Iterator[storage.File],
+) -> Iterator[tuple[storage.File, str]]:
+  """Yields (photo, its result's name) of files sorted by name.
 
   Names that share all but their ending keep it. They need not be neighbours
   (a.jpg, a.b.jpg, a.png): names wait until the last that may share theirs.
   """
-  waiting: collections.deque[tuple[str, str]] = collections.deque()
+  waiting: collections.deque[tuple[storage.File, str]] = collections.deque()
   # Of each stem that waits: how many there are, and how many have been yielded.
   there: collections.Counter[str] = collections.Counter()
   gone: collections.Counter[str] = collections.Counter()
 
   def take():
-    name, stem = waiting.popleft()
+    file, stem = waiting.popleft()
     gone[stem] += 1
     keeps_ending = there[stem] > 1 or _is_photo_name(stem)
     if gone[stem] == there[stem]:
       del gone[stem], there[stem]
-    return name, name if keeps_ending else stem
+    return file, file.name if keeps_ending else stem
 
-  for name in names:
+  for file in files:
+    name = file.name
     while waiting and name >= f'{waiting[0][1]}/':  # Behind all of `stem.`
       yield take()
     stem = name.removesuffix(PurePosixPath(name).suffix)
     there[stem] += 1
-    waiting.append((name, stem))
+    waiting.append((file, stem))
   while waiting:
     yield take()

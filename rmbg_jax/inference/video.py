@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from data_pipelines.io import errors, files, parallel
+from data_pipelines.io import errors, files, parallel, storage
 from rmbg_jax.inference import (
   clips,
   encoding,
@@ -115,6 +115,7 @@ class _Work:
     # All frames of a clip have one size, and videos formats of their own.
     self._style = dataclasses.replace(task.style, format='png', trim=False)
     self._missing = task.missing(job)
+    self._stamp = ''
     self._folder = task.output / _FOLDER / job.result
     self._steadier = temporal.Steadier(options.steadiness)
     self._key = ''
@@ -124,6 +125,9 @@ class _Work:
     """Returns what became of it; None if it was stopped."""
     began = time.perf_counter()
     job, options = self._job, self._options
+    names, made = self._task.name_results(job), {}
+    state = job.find_state()  # Before it is read.
+    self._stamp = state.stamp if state else ''
     with clips.opened(
       job.photo,
       max_pixels=self._task.max_pixels,
@@ -145,6 +149,8 @@ class _Work:
           for index, state in enumerate(states)
         ]
         encoding.join(kind, self._task.clip_format, parts, sound, path)
+        result = storage.find_state(path)
+        made[names[kind]] = (result.size if result else 0, self._stamp)
     self.clear()
     count = sum(len(state['times']) for state in states)
     notes = clip.notes
@@ -159,6 +165,8 @@ class _Work:
       foreground=round(sum(state['sum'] for state in states) / count, 4),
       notes=notes,
       frames=count,
+      made=made,
+      remark=job.remark,
     )
 
   def clear(self) -> None:
@@ -191,17 +199,11 @@ class _Work:
     return states
 
   def _make_key(self) -> str:
-    path = self._job.photo
-    files_of_clip = clips.find_frames(path) if path.is_dir() else [path]
-    stamps = [
-      (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns)
-      for file in files_of_clip
-    ]
     kinds = sorted(self._missing)
     return repr(
       (
-        *(stamps, kinds, self._style, self._task.clip_format, self._options),
-        self._remover.batch_size,
+        *(self._stamp, kinds, self._style, self._task.clip_format),
+        *(self._options, self._remover.batch_size),
       )
     )
 

@@ -14,6 +14,10 @@ _TICK = 500  # Milliseconds between two looks at what is not complete yet.
 # cannot be read is believed to be broken, not half written.
 _SETTLED = 1.0
 _GIVEN_UP = 30.0
+# Seconds after which the folder is listed without a change too, and how many
+# times longer than its listing took: systems tell nothing of other machines'
+# changes, of a folder that was made again, and of results that were removed.
+_LISTED_AGAIN, _LISTING_SHARE = 3.0, 20
 
 Stamp = tuple[int, int]
 
@@ -49,7 +53,7 @@ def watch(
   import watchfiles
 
   queue = _Queue()
-  is_first = True
+  next_listing = 0.0
   for changes in watchfiles.watch(
     folder,
     watch_filter=None,
@@ -59,9 +63,13 @@ def watch(
     raise_interrupt=False,
   ):
     # List after watching began, so that no file is missed.
-    if changes or queue.is_waiting or is_first:
-      is_first = False
-      if ready := queue.update(list_jobs()):
+    if changes or queue.is_waiting or time.monotonic() >= next_listing:
+      began = time.monotonic()
+      jobs = list_jobs()
+      ended = time.monotonic()
+      pause = max(_LISTED_AGAIN, _LISTING_SHARE * (ended - began))
+      next_listing = ended + pause
+      if ready := queue.update(jobs):
         do(ready, queue.put_back)
     if stop.is_set():
       return
@@ -72,7 +80,7 @@ class _Queue:
 
   def __init__(self):
     self._seen: dict[Path, tuple[Stamp, float]] = {}
-    self._tried: dict[Path, Stamp] = {}  # Not tried again unchanged.
+    self._failed: dict[Path, Stamp] = {}  # Not tried again unchanged.
     self._again: dict[Path, float] = {}  # Tried again at these times.
 
   @property
@@ -81,9 +89,16 @@ class _Queue:
     return bool(self._seen)
 
   def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
-    """Returns which jobs are ready, once for each state of their file."""
+    """Returns which jobs are ready.
+
+    What has failed is so once for each state of its file; what is not among
+    the jobs is done, or gone, and is forgotten.
+    """
     now, before = time.monotonic(), self._seen
     self._seen, ready = {}, []
+    there = {job.photo for job in jobs}
+    self._failed = {p: stamp for p, stamp in self._failed.items() if p in there}
+    self._again = {p: when for p, when in self._again.items() if p in there}
     for job in jobs:
       path = job.photo
       try:
@@ -91,7 +106,7 @@ class _Queue:
       except OSError:
         continue  # Gone again.
       stamp = stat.st_size, stat.st_mtime_ns
-      if self._tried.get(path) == stamp:
+      if self._failed.get(path) == stamp:
         continue
       known, since = before.get(path, (stamp, now))
       if known != stamp:
@@ -100,18 +115,16 @@ class _Queue:
       self._seen[path] = stamp, since
       if now - since >= _SETTLED and now >= self._again.get(path, 0):
         ready.append(job)
-    for job in ready:
-      self._tried[job.photo] = self._seen[job.photo][0]
     return ready
 
   def put_back(self, photo: str) -> bool:
     """Returns whether a failed file may be half written: it is tried again."""
     path, now = Path(photo), time.monotonic()
-    _, since = self._seen.get(path, (None, 0.0))
+    stamp, since = self._seen[path]
     # The last try is at the end; whatever it says is true then.
     if path in self._again or now - since >= _GIVEN_UP:
       self._again.pop(path, None)
+      self._failed[path] = stamp
       return False
     self._again[path] = since + _GIVEN_UP
-    self._tried.pop(path, None)
     return True

@@ -135,7 +135,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
 def _ask(found, photo):
   stem = photo.removesuffix('.jpg')
-  return found.has(f'{stem}.png', low=f'{stem}.')
+  return found.find(f'{stem}.png', low=f'{stem}.') is not None
 
 
 def test_names_are_found_while_a_listing_goes_by(rng):
@@ -155,14 +155,16 @@ def test_names_are_found_while_a_listing_goes_by(rng):
   for _ in range(200):
     photos = sorted(f'{part}.jpg' for part in parts if rng.random() < 0.7)
     done = {f'{part}.png' for part in parts if rng.random() < 0.5}
-    found = storage.Found(iter(sorted(done)))
+    found = storage.Found(map(storage.File, sorted(done)))
     for photo in photos:
       assert _ask(found, photo) == (photo.replace('.jpg', '.png') in done)
 
 
 def test_few_of_many_names_are_held():
   count = 5000
-  found = storage.Found(f'v1.0/{index:06}.png' for index in range(count))
+  found = storage.Found(
+    storage.File(f'v1.0/{index:06}.png') for index in range(count)
+  )
   most = 0
   for index in range(count):
     assert _ask(found, f'v1.0/{index:06}.jpg')

@@ -200,11 +200,15 @@ def test_who_kills_its_process_is_given_up_by_name(cluster, store, photos):
   store.faults.clear()
   for name in ('001.jpg', '013.jpg'):
     store.put(f'photos/{name}', (photos / 'photos/sub' / name).read_bytes())
+  store.put('photos/002.jpg', (photos / 'photos/004.jpg').read_bytes())
   store.requests.clear()
   process = start(photos, f'{bucket}/out', *flags, source=f'{bucket}/photos')
   text = finish(process)
   assert process.returncode == 0, text
-  assert '22 of 22 photos done (20 of them before)' in text
+  assert '22 of 22 photos done (19 of them before)' in text
+  assert '1 of them made again: the photo has changed' in text
+  masks = store.contents('out/mask')
+  assert masks['out/mask/002.png'] == masks['out/mask/004.png']
   assert not [path for _, path in store.requests if 'photos/000' in path]
 
 

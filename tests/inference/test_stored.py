@@ -1,5 +1,6 @@
 """Prediction by URL: the same results, promises and few requests."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from data_pipelines import cli
 from data_pipelines.io import errors, storage
 from rmbg_jax import predict
-from rmbg_jax.inference import listing, report, stored
+from rmbg_jax.inference import listing, record, report, stored
 from tests.support import helpers
 
 pytest.importorskip('s3fs')
@@ -129,6 +130,30 @@ def test_the_same_command_goes_on(store, checkpoint, tmp_path, capsys):
   assert entries['a.jpg']['width'] == 40
 
 
+def test_a_replaced_photo_is_done_again(store, checkpoint, tmp_path, capsys):
+  _fill(store, tmp_path / 'photos')
+  for source in (INPUT, str(tmp_path / 'photos')):
+    output = f'{OUTPUT}-{source[:2]}'
+    _run(checkpoint, source, output)
+    name = 'sub dir/ü.webp'
+    helpers.make_photo((24, 40), seed=9).save(tmp_path / 'photos' / name)
+    content = (tmp_path / 'photos' / name).read_bytes()
+    store.put(f'photos/{name}', content)
+    capsys.readouterr()
+    _run(checkpoint, source, output)
+    said = capsys.readouterr().out
+    assert '5 of 5 photos done (4 of them before)' in said
+    assert f'1 of them {record.CHANGED}' in said
+    results = store.contents(f'out-{source[:2]}/mask')
+    changed = results[f'out-{source[:2]}/mask/sub dir/ü.png']
+    with Image.open(io.BytesIO(changed)) as mask:
+      assert mask.size == (24, 40)
+    store.requests.clear()
+    _run(checkpoint, source, output)
+    assert not [path for _, path in store.requests if '/photos/' in path]
+    helpers.make_photo((40, 24), seed=3).save(tmp_path / 'photos' / name)
+
+
 def test_results_made_otherwise_are_refused(store, checkpoint, tmp_path):
   _fill(store, tmp_path / 'photos')
   _run(checkpoint)
@@ -240,7 +265,8 @@ def test_names_are_those_of_folders(rng, tmp_path):
 
 def test_names_of_results_never_meet():
   names = ['a.jpg', 'a.jpg.png', 'a.png', 'a.png.jpg.webp']
-  results = [result for _, result in stored._name_results(iter(names))]
+  files = map(storage.File, names)
+  results = [result for _, result in stored._name_results(files)]
   assert results == ['a.jpg', 'a.jpg.png', 'a.png', 'a.png.jpg.webp']
 
 

@@ -26,7 +26,8 @@ from rmbg_jax.inference import (
   temporal,
   video,
 )
-from tests.support import clip_files
+from rmbg_jax.weights import release
+from tests.support import clip_files, colour_network
 
 SECONDS = [start / 600 for start in clip_files.STARTS]
 
@@ -40,6 +41,7 @@ def _run(
   stop=None,
   options=None,
   clip_format='prores',
+  overwrite=False,
   **style,
 ):
   task = pipeline.Task(
@@ -47,6 +49,7 @@ def _run(
     kinds=kinds,
     style=rendering.Style(**style),
     clip_format=clip_format,
+    overwrite=overwrite,
   )
   jobs = [
     dataclasses.replace(job, is_clip=True)
@@ -324,6 +327,33 @@ def test_parts_of_another_clip_or_of_other_flags_are_not_used(
     )
     assert remover.count == 12
     shutil.rmtree(tmp_path / 'out')
+
+
+def test_frames_are_joined_once(tmp_path, monkeypatch):
+  """A run that was killed behind the joining has done it."""
+  source = tmp_path / 'clip.mp4'
+  clip_files.save_clip(source)
+  flags = {'clip_format': 'png', 'kinds': ('mask', 'cutout')}
+  monkeypatch.setattr(video._Work, 'clear', lambda self: None)
+  for _ in range(2):
+    (entry,) = _run(source, tmp_path / 'out', overwrite=True, **flags)
+    assert (entry.status, entry.frames) == ('done', 12), entry.error
+    for kind in flags['kinds']:
+      frames = list((tmp_path / 'out' / kind / 'clip.frames').iterdir())
+      assert len(frames) == 12
+
+
+def test_parts_of_other_weights_are_not_used(tmp_path, _predict, monkeypatch):
+  """Whatever they are called."""
+  keys = []
+  monkeypatch.setattr(video, 'run', lambda *args, **_: keys.append(args[3].key))
+  clip_files.save_clip(tmp_path / 'clip.mp4')
+  weights = tmp_path / 'a.safetensors'
+  monkeypatch.setattr(release, 'find_released', lambda _: weights)
+  for channels in ((2, 1), (0, 2), (2, 1)):
+    colour_network.save_release(weights, channels)
+    _predict(tmp_path / 'clip.mp4', tmp_path / 'out', checkpoint='small')
+  assert keys[0] == keys[2] != keys[1]
 
 
 def test_broken_clips_are_named_and_cost_no_other(tmp_path):

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 
+import av
 import pytest
 from absl.flags import FLAGS
 from absl.testing import flagsaver
@@ -15,7 +17,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import predict
-from rmbg_jax.inference import listing, watching
+from rmbg_jax.inference import listing, record, watching
 from tests.support import clip_files, helpers
 
 
@@ -23,6 +25,7 @@ from tests.support import clip_files, helpers
 def _fast(monkeypatch):
   monkeypatch.setattr(watching, '_SETTLED', 0.2)
   monkeypatch.setattr(watching, '_TICK', 50)
+  monkeypatch.setattr(watching, '_LISTED_AGAIN', 0.5)
   limit = Image.MAX_IMAGE_PIXELS
   yield
   Image.MAX_IMAGE_PIXELS = limit
@@ -123,6 +126,74 @@ def test_broken_files_are_named_once_and_tried_again_when_they_change(
   assert said.count('Failed: ') == 1 and '1 done, 0 failed.' in said
 
 
+def test_what_is_replaced_removed_or_put_back_is_done(tmp_path, monkeypatch):
+  remover = clip_files.Remover()
+  monkeypatch.setattr(predict, '_make_remover', lambda *_, **__: remover)
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  mask = output / 'mask/a.png'
+
+  def put(index, time):
+    source.mkdir(exist_ok=True)
+    clip_files.draw(index).save(source / 'new', 'bmp')
+    os.utime(source / 'new', (time, time))
+    (source / 'new').rename(source / 'a.bmp')
+
+  def is_of(index):
+    if not mask.exists():
+      return False
+    with Image.open(mask) as image:
+      return abs(clip_files.find_box(image)[0] - 8 - 3 * index) <= 1
+
+  def act():
+    _wait(lambda: is_of(0))
+    put(3, 2)  # Replaced; by an older one.
+    _wait(lambda: is_of(3))
+    put(0, 1)
+    _wait(lambda: is_of(0))
+    mask.unlink()
+    _wait(lambda: is_of(0))
+    (source / 'a.bmp').unlink()
+    time.sleep(0.6)
+    mask.unlink()
+    put(0, 1)
+    _wait(lambda: is_of(0))
+    shutil.rmtree(source)
+    time.sleep(0.6)
+    put(6, 3)
+    _wait(lambda: is_of(6))
+
+  put(0, 1)
+  clip_files.draw(0).save(source / 'other.png')
+  _run(source, output, act)
+  # Nothing else was done twice.
+  assert remover.count == 7
+  report = _read_report(output)['a.bmp']
+  assert report['remark'] == record.CHANGED
+
+
+def test_a_recording_that_pauses_is_done_whole(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    predict, '_make_remover', lambda *_, **__: clip_files.Remover()
+  )
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  source.mkdir()
+  clip_files.save_clip(tmp_path / 'half.mp4', count=12)
+  clip_files.save_clip(tmp_path / 'whole.mp4', count=24)
+
+  def count():
+    try:
+      return len(clip_files.read_clip(output / 'mask/a.mp4')[0])
+    except (OSError, av.error.FFmpegError):
+      return 0
+
+  def act():
+    for name, frames in (('half', 12), ('whole', 24)):
+      shutil.copy(tmp_path / f'{name}.mp4', source / 'a.mp4')
+      _wait(lambda frames=frames: count() == frames)
+
+  _run(source, output, act)
+
+
 def test_a_file_that_grows_is_not_ready(tmp_path, monkeypatch):
   clock = [0.0]
   monkeypatch.setattr(time, 'monotonic', lambda: clock[0])
@@ -136,7 +207,11 @@ def test_a_file_that_grows_is_not_ready(tmp_path, monkeypatch):
     assert queue.update([job]) == []
   clock[0] = 0.7
   assert queue.update([job]) == [job]
-  assert queue.update([job]) == []  # Once.
+  # Tried once more, and not again unchanged.
+  assert queue.put_back(str(path)) and queue.update([job]) == []
+  clock[0] = 40.0
+  assert queue.update([job]) == [job]
+  assert not queue.put_back(str(path)) and queue.update([job]) == []
   path.unlink()
   assert queue.update([job]) == [] and not queue.is_waiting
 

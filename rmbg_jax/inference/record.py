@@ -1,0 +1,165 @@
+"""Knows which results were made here, and of which state of their photos.
+
+The reports have it: with each result its size, and its photo's size and time. A
+result that no report names, or that has another size, was made or changed by
+somebody else, and is never replaced unasked.
+"""
+
+import array
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.io import storage
+from rmbg_jax.inference import listing, pipeline, report
+
+CHANGED = 'made again: the photo has changed since'
+LEFT = (
+  'left as it was, though the photo is newer: no report says that it was made '
+  'here. --overwrite makes it anew'
+)
+
+
+class Record:
+  """The results that were made here. Takes 16 bytes for each."""
+
+  def __init__(self):
+    """Begins with none."""
+    self._results = np.zeros(0, np.uint64)
+    self._states = np.zeros(0, np.uint64)
+    self._added: set[int] = set()
+
+  @classmethod
+  def read(cls, output: storage.Place) -> 'Record':
+    """Reads what the reports of earlier runs say, of all shards.
+
+    Raises:
+      OSError: if a report on a disk cannot be read.
+      UserError: if a store cannot be read.
+    """
+    results, states = array.array('Q'), array.array('Q')
+    for made in _read_made(output):
+      for name, (size, stamp) in made.items():
+        results.append(_encode(name, size))
+        states.append(_encode(name, size, stamp))
+    record = cls()
+    record._results = np.unique(np.asarray(results, np.uint64))
+    record._states = np.unique(np.asarray(states, np.uint64))
+    return record
+
+  def add(self, made: Mapping[str, tuple[int, str]]) -> None:
+    """Adds results; see `report.Entry`."""
+    for name, (size, stamp) in made.items():
+      self._added |= {_encode(name, size), _encode(name, size, stamp)}
+
+  @property
+  def is_empty(self) -> bool:
+    """Whether nothing is known."""
+    return not self._added and not len(self._results)
+
+  def has(self, name: str, size: int) -> bool:
+    """Returns whether a result was made here, of whatever photo."""
+    return self._find(self._results, _encode(name, size))
+
+  def has_state(self, name: str, size: int, stamp: str) -> bool:
+    """Returns whether a result was made here of that state of its photo."""
+    return self._find(self._states, _encode(name, size, stamp))
+
+  def _find(self, codes: np.ndarray, code: int) -> bool:
+    if code in self._added:
+      return True
+    index = np.searchsorted(codes, np.uint64(code))
+    return bool(index < len(codes) and codes[index] == code)
+
+
+def find_missing(
+  jobs: Iterable[listing.Job], task: pipeline.Task, record: Record
+) -> Iterator[listing.Job]:
+  """Yields jobs on a disk with the kinds that are still to be made.
+
+  Args:
+    jobs: The jobs.
+    task: Work to do on them.
+    record: What was made before; with `overwrite`, what was made in this run.
+  """
+  for job in jobs:
+    yield check(
+      job,
+      task,
+      record,
+      lambda name: (
+        storage.File(name) if storage.exists(task.output / name) else None
+      ),
+    )
+
+
+def check(
+  job: listing.Job,
+  task: pipeline.Task,
+  record: Record,
+  find: Callable[[str], storage.File | None],
+) -> listing.Job:
+  """Returns a job with the kinds that are still to be made, and a remark.
+
+  Args:
+    job: The job.
+    task: Work to do on it.
+    record: What was made before.
+    find: Returns what there is of a result's name, relative to the output.
+  """
+  if job.error or (task.overwrite and record.is_empty):
+    return dataclasses.replace(job, kinds=task.kinds)
+  missing, remark, photo = [], '', None
+  for kind, name in task.name_results(job).items():
+    file = find(name)
+    if file is None:
+      missing.append(kind)
+      continue
+    photo = photo or job.find_state()
+    result = file.state or storage.find_state(task.output / name)
+    if photo is None or result is None:  # Gone, as its turn will show.
+      continue
+    if record.has_state(name, result.size, photo.stamp):
+      continue
+    if task.overwrite or record.has(name, result.size):
+      missing.append(kind)
+      remark = remark if task.overwrite else CHANGED
+    elif photo.modified > result.modified:
+      remark = remark or LEFT
+  return dataclasses.replace(job, kinds=tuple(missing), remark=remark)
+
+
+def _encode(*values: str | int) -> int:
+  """Returns 64 bits: of ten million, two meet once in a million records."""
+  text = '\0'.join(map(str, values)).encode(errors='surrogatepass')
+  return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), 'big')
+
+
+def _read_made(
+  output: storage.Place,
+) -> Iterator[dict[str, tuple[int, str]]]:
+  """Yields what each line of the reports says was made."""
+  for content in _read_reports(output):
+    for text in content.split(b'\n'):
+      if b'"made": {"' not in text:
+        continue
+      try:
+        yield json.loads(text)['made']
+      except ValueError:  # Cut off by a kill.
+        continue
+
+
+def _read_reports(output: storage.Place) -> Iterator[bytes]:
+  if isinstance(output, Path):
+    for path in sorted(output.glob('report*.jsonl')):
+      yield path.read_bytes()
+  parts = (output / report.FOLDER / name for name in report.list_parts(output))
+  with futures.ThreadPoolExecutor(storage.CONNECTIONS) as pool:
+    while some := list(itertools.islice(parts, storage.CONNECTIONS)):
+      yield from pool.map(storage.read, some)
