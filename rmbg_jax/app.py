@@ -22,6 +22,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from data_pipelines.io import errors
+from rmbg_jax import runtime_flags
 
 
 def main(argv: list[str]) -> None:
@@ -51,11 +52,12 @@ def _serve(folder: Path) -> None:
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
-  from rmbg_jax import runtime
+  from rmbg_jax.inference import runtimes
   from rmbg_jax.web import service as service_lib
   from rmbg_jax.weights import u2net_onnx
 
-  runtime.start()
+  options = runtime_flags.make_options()
+  runtimes.start_process(options['runtime'])
   # Photos are held against --max_pixels, by name.
   Image.MAX_IMAGE_PIXELS = values.max_pixels
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
@@ -68,6 +70,7 @@ def _serve(folder: Path) -> None:
       files=values.max_files,
     ),
     folder=folder / 'results',
+    options=options,
   )
   keys = _read_keys(values.api_key_file) if values.api_key_file else ()
   # Imports Gradio: what is wrong with a checkpoint is said before.

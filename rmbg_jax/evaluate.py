@@ -26,6 +26,7 @@ from absl import app, flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, parallel
+from rmbg_jax import runtime_flags
 from rmbg_jax.evaluation import benchmarks, metrics
 
 # Returns a data set's predictions in the order of its pairs: files, arrays, or
@@ -249,12 +250,13 @@ def _open_checkpoint(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Returns what is said of a checkpoint, and its predictions of a data set."""
-  from rmbg_jax import runtime
   from rmbg_jax.evaluation import predictions
   from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.inference import runtimes
   from rmbg_jax.weights import load
 
-  runtime.start()
+  options = runtime_flags.make_options()
+  runtimes.start_process(options['runtime'])
   details = predictions.describe_checkpoint(path, load.load_model(path))
   details['notes'] = []
   for data_set in data_sets:
@@ -273,8 +275,9 @@ def _open_checkpoint(
         'say nothing about new images.'
       )
   remover = remover_lib.BackgroundRemover.from_checkpoint(
-    path, batch_size=_BATCH_SIZE.value
+    path, batch_size=_BATCH_SIZE.value, **options
   )
+  details['runtime'] = remover.runtime
 
   def predict(data_set) -> Iterator[Any]:
     return predictions.predict_alphas(remover, data_set.pairs)

@@ -27,6 +27,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files, images, storage, words
+from rmbg_jax import runtime_flags
 from rmbg_jax.inference import (
   clips,
   encoding,
@@ -536,6 +537,12 @@ def _print_counts(tally: report.Tally, what: str, task: pipeline.Task) -> None:
     )
   for remark, count in tally.remarks.items():
     print(f'{count} of them {remark}.')
+  if len(tally.runtimes) > 1:
+    ways = [f'{n} by {name}' for name, n in tally.runtimes.most_common()]
+    print(
+      f'Computed in several ways: {"; ".join(ways)}. --overwrite makes all '
+      'alike.'
+    )
   for entry in tally.failures:
     print(f'Failed: {entry.photo}: {entry.error}')
   if counts['failed'] > len(tally.failures):
@@ -712,6 +719,8 @@ class _Session:
     def add_entry(entry):
       if entry.status == 'failed' and put_back(entry.photo):
         return
+      if entry.status == 'skipped':
+        entry.runtime = self._report.find_runtime(entry.photo)
       self.outcome.add(entry)
       show(entry)
       try:
@@ -817,6 +826,7 @@ def _make_options() -> dict[str, Any]:
     'flip': _FLIP.value,
     'scales': scales,
     'stretch': _STRETCH.value,
+    **runtime_flags.make_options(),
   }
 
 
@@ -833,11 +843,11 @@ def _make_video_options() -> video.Options:
 
 
 def _make_remover(options: dict[str, Any], *, batch_size: int):
-  # JAX takes a second to import: what is wrong with the flags is said before.
-  from rmbg_jax import runtime
+  # Runtimes take time to import: what is wrong with the flags is said before.
   from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.inference import runtimes
 
-  runtime.start()
+  runtimes.start_process(options['runtime'])
   return remover_lib.BackgroundRemover.from_checkpoint(
     _CHECKPOINT.value,
     batch_size=batch_size,

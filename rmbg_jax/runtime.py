@@ -1,4 +1,7 @@
-"""Sets JAX up for a command line, and says what to do when memory runs out."""
+"""Sets a command's process up, and says what to do when memory runs out.
+
+It imports JAX only where JAX is used.
+"""
 
 import contextlib
 import ctypes
@@ -7,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-import jax
 from absl import logging as absl_logging
 
 from data_pipelines.io import errors
@@ -18,16 +20,18 @@ COMPILATION = '/jax/core/compile/backend_compile_duration'
 _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 
 
-def start() -> None:
-  """Quietens libraries and keeps compiled programs for the next process.
+def start(*, uses_jax: bool = True) -> None:
+  """Quietens libraries; JAX keeps compiled programs for the next process.
 
   Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it. Where there is
   no folder to write to, as in some containers, nothing is kept.
   """
-  absl_logging.set_verbosity(
-    absl_logging.WARNING
-  )  # Orbax and JAX are talkative.
+  absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax is talkative.
   absl_logging.get_absl_logger().addFilter(_is_not_raised)
+  if not uses_jax:
+    return
+  import jax
+
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     with contextlib.suppress(errors.UserError, OSError):
       cache = download.cache_dir() / 'xla'
@@ -54,6 +58,8 @@ def return_memory_after_compiling() -> None:
   compiled program never come from there: without this, the original network's
   training step holds a gigabyte that nobody uses. Other systems are left alone.
   """
+  import jax
+
   trim = find_trim()
   if trim is None:
     return
@@ -75,6 +81,8 @@ def find_trim() -> Callable[[int], int] | None:
 
 def find_backend() -> str:
   """Returns what JAX computes on: 'cpu', 'gpu' or another."""
+  import jax
+
   return jax.default_backend()
 
 
@@ -93,6 +101,8 @@ def naming_remedies(remedies: str) -> Iterator[None]:
   Raises:
     UserError: for that error, of any device; others stay what they are.
   """
+  import jax
+
   try:
     yield
   except (jax.errors.JaxRuntimeError, MemoryError) as error:

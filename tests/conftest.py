@@ -37,12 +37,18 @@ import jax
 import pytest
 from absl import flags
 
+from rmbg_jax.inference.runtimes import openvino_runtime
+
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Grain reads flags, which only absl's app.run parses.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+# Tests compare exact numbers, on any processor. The commands that they run in
+# other processes choose for themselves.
+openvino_runtime.choose_precision = lambda *_: 'float32'
 
 # With --warnings-as-errors, what is let through all the same, and why.
 ALLOWED_WARNINGS = (

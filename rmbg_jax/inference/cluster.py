@@ -27,7 +27,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -38,8 +37,7 @@ from ray.data import datasource
 
 from data_pipelines.io import errors, parallel, storage
 from data_pipelines.io.types import JsonObject
-from rmbg_jax import runtime
-from rmbg_jax.inference import listing, pipeline, record, report
+from rmbg_jax.inference import listing, pipeline, record, report, runtimes
 from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.weights import load
 
@@ -203,7 +201,7 @@ class Worker:
     run_name: str,
   ):
     """Loads the network; see `cut_out`."""
-    runtime.start()
+    runtimes.start_process(options.get('runtime', 'auto'))
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = None  # Photos are held against `max_pixels`.
     self._task = task
@@ -576,7 +574,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
   options: dict[str, Any] = {'logging_level': 'WARNING', 'log_to_driver': False}
   if not cluster.address:
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    network = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.variables))
+    network = loaded.count_bytes()
     options |= {
       'num_cpus': parallel.count_cores(),
       'include_dashboard': False,

@@ -387,6 +387,7 @@ def _write(
       for kind, error in failed.items()
     ),
     made=made,
+    runtime=remover.runtime,
     remark=job.remark,
   )
   return entry, any(

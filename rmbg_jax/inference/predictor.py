@@ -1,4 +1,4 @@
-"""The network, as those see it who bring photos to it and write the results."""
+"""What folders, clips and uploads need of a `BackgroundRemover`."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,13 +12,15 @@ from rmbg_jax.inference import photos as photos_lib
 
 @runtime_checkable
 class Predictor(Protocol):
-  """A `BackgroundRemover`, whose module takes a second to import for JAX.
+  """A `BackgroundRemover`.
 
   Attributes:
     batch_size: Photos that go through the network together.
+    runtime: What computes the network, such as 'openvino, bfloat16'.
   """
 
   batch_size: int
+  runtime: str
 
   def resize(
     self, photos: Sequence[Image.Image]

@@ -38,6 +38,7 @@ class BackgroundRemover:
 
   Attributes:
     batch_size: Photos that go through the network together.
+    runtime: What computes the network, such as 'openvino, bfloat16'.
     refinement: Refinement of alpha after the network.
     max_pixels: Files with more are refused.
   """
@@ -120,6 +121,7 @@ class BackgroundRemover:
       threads=threads,
     )
     self.batch_size = self._runtime.batch_size
+    self.runtime = f'{self._runtime.name}, {self._runtime.precision}'
 
   @classmethod
   def from_checkpoint(
@@ -134,11 +136,6 @@ class BackgroundRemover:
       UserError: if it is not a checkpoint, or damaged.
     """
     return cls(load.load_model(path), **options)
-
-  @property
-  def runtime(self) -> str:
-    """What computes the network, such as 'openvino, bfloat16'."""
-    return f'{self._runtime.name}, {self._runtime.precision}'
 
   def with_refinement(
     self, refinement: refinement_lib.Refinement

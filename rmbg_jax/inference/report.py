@@ -37,6 +37,7 @@ class Entry:
     made: Results that were made, by their names relative to the output: bytes
       of each, and the stamp of the photo's state (see `storage.State`).
     remark: What is to be said of results that were there.
+    runtime: What computed it, such as 'openvino, bfloat16'.
   """
 
   photo: str
@@ -50,6 +51,7 @@ class Entry:
   error: str = ''
   made: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
   remark: str = ''
+  runtime: str = ''
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -59,6 +61,7 @@ class Tally:
   Attributes:
     counts: Numbers of photos by status.
     remarks: Numbers of photos by remark.
+    runtimes: Numbers of photos by what computed them.
     failures: The first of those that failed.
   """
 
@@ -68,11 +71,16 @@ class Tally:
   remarks: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
+  runtimes: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
   failures: list[Entry] = dataclasses.field(default_factory=list)
 
   def add(self, entry: Entry) -> None:
     """Counts what became of a photo."""
     self.counts[entry.status] += 1
+    if entry.runtime:
+      self.runtimes[entry.runtime] += 1
     if entry.remark and entry.status != 'failed':
       self.remarks[entry.remark] += 1
     if entry.status == 'failed' and len(self.failures) < _FAILURES:
@@ -82,6 +90,7 @@ class Tally:
     """Counts what became of others."""
     self.counts += other.counts
     self.remarks += other.remarks
+    self.runtimes += other.runtimes
     self.failures += other.failures[: _FAILURES - len(self.failures)]
 
 
@@ -100,6 +109,10 @@ class Report:
     self._file = path.open('a', encoding='utf-8')
     if not is_whole:  # Or the next line would go on where a kill cut one off.
       self._file.write('\n')
+
+  def find_runtime(self, photo: str) -> str:
+    """Returns what computed a photo in an earlier run, '' if unknown."""
+    return self._lines.get(photo, {}).get('runtime', '')
 
   def add(self, entry: Entry) -> None:
     """Adds what became of a photo."""
@@ -137,6 +150,11 @@ class PartedReport:
     self._lines: list[str] = []
     self._parts = 0
     self._written = time.monotonic()
+
+  def find_runtime(self, photo: str) -> str:
+    """Returns '': what earlier runs wrote is not read."""
+    del photo
+    return ''
 
   def add(self, entry: Entry) -> None:
     """Adds what became of a photo."""

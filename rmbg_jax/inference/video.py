@@ -167,6 +167,7 @@ class _Work:
       frames=count,
       made=made,
       remark=job.remark,
+      runtime=self._remover.runtime,
     )
 
   def clear(self) -> None:

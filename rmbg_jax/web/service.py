@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -129,7 +129,12 @@ class Service:
   """
 
   def __init__(
-    self, checkpoints: Sequence[str], *, limits: Limits, folder: Path
+    self,
+    checkpoints: Sequence[str],
+    *,
+    limits: Limits,
+    folder: Path,
+    options: Mapping[str, Any] | None = None,
   ):
     """Loads the first checkpoint and compiles its network.
 
@@ -138,6 +143,7 @@ class Service:
         first are loaded when first asked for.
       limits: Limits on a request.
       folder: Folder for results, with a new folder for each request.
+      options: Options of `BackgroundRemover`, such as the runtime.
 
     Raises:
       MissingFileError: if there is nothing at the first one's path.
@@ -146,6 +152,7 @@ class Service:
     self.checkpoints = tuple(checkpoints)
     self.limits = limits
     self._folder = folder
+    self._remover_options = dict(options or {})
     self._removers: dict[str, remover_lib.BackgroundRemover] = {}
     self._loading = threading.Lock()
     self._cleaning = threading.Lock()
@@ -356,7 +363,9 @@ class Service:
       )
     with self._loading:
       if checkpoint not in self._removers:
-        remover = remover_lib.BackgroundRemover.from_checkpoint(checkpoint)
+        remover = remover_lib.BackgroundRemover.from_checkpoint(
+          checkpoint, **self._remover_options
+        )
         remover.remove(np.zeros((64, 64, 3), np.uint8))  # Compiles.
         self._removers[checkpoint] = remover
       return self._removers[checkpoint]

@@ -59,6 +59,11 @@ class LoadedModel:
   dtype: str = 'float32'
   partners: tuple['LoadedModel', ...] = ()
 
+  def count_bytes(self) -> int:
+    """Returns the bytes of the weights, of partners too."""
+    own = sum(leaf.nbytes for leaf in layers.flatten(self.variables).values())
+    return own + sum(partner.count_bytes() for partner in self.partners)
+
   @property
   def temperature(self) -> float:
     """What the checkpoint asks to divide the logits by; below 1, surer."""

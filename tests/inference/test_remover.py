@@ -147,7 +147,7 @@ def test_batches_of_any_length_equal_single_photos(cutter):
   assert len(photos) > cutter.batch_size
   for batched, photo in zip(cutter.alphas(photos), photos, strict=True):
     np.testing.assert_allclose(batched, cutter.alpha(photo), atol=1e-5)
-  with pytest.raises(ValueError, match=r'batch_size \(=4\)'):
+  with pytest.raises(ValueError, match=rf'batch_size \(={cutter.batch_size}\)'):
     cutter.predict(np.zeros((5, 32, 32, 3), np.uint8))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from data_pipelines.io import errors, parallel
+from rmbg_jax import runtime as process
 from rmbg_jax.weights import load
 
 RUNTIMES = ('auto', 'jax', 'openvino')
@@ -97,16 +98,7 @@ def make_runtime(
   Raises:
     UserError: if a choice is not possible here.
   """
-  for name, value, known in (
-    ('runtime', runtime, RUNTIMES),
-    ('precision', precision, PRECISIONS),
-  ):
-    if value not in known:
-      raise errors.UserError(
-        f'{name}={value!r}: choose one of {", ".join(known)}.'
-      )
-  if threads < 0:
-    raise errors.UserError(f'threads={threads}: pass 0 or more.')
+  check_options(runtime=runtime, precision=precision, threads=threads)
   if runtime == 'auto':
     runtime = choose_runtime()
   if runtime == 'jax':
@@ -131,6 +123,30 @@ def make_runtime(
   )
 
 
+def check_options(*, runtime: str, precision: str, threads: int) -> None:
+  """Checks options of `make_runtime`.
+
+  Raises:
+    UserError: naming the option.
+  """
+  for name, value, known in (
+    ('runtime', runtime, RUNTIMES),
+    ('precision', precision, PRECISIONS),
+  ):
+    if value not in known:
+      raise errors.UserError(
+        f'{name}={value!r}: choose one of {", ".join(known)}.'
+      )
+  if threads < 0:
+    raise errors.UserError(f'threads={threads}: pass 0 or more.')
+
+
+def start_process(runtime: str) -> None:
+  """Sets a command's process up for one of `RUNTIMES`."""
+  name = choose_runtime() if runtime == 'auto' else runtime
+  process.start(uses_jax=name == 'jax')
+
+
 def choose_runtime() -> str:
   """Returns 'jax' where JAX has an accelerator, otherwise 'openvino'.
 
@@ -143,6 +159,4 @@ def choose_runtime() -> str:
     platforms or any(map(importlib.util.find_spec, _PLUGINS))
   ):
     return 'openvino'
-  from rmbg_jax import runtime
-
-  return 'openvino' if runtime.find_backend() == 'cpu' else 'jax'
+  return 'openvino' if process.find_backend() == 'cpu' else 'jax'

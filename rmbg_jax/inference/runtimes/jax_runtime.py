@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt8
 
-from rmbg_jax import runtime as jax_process
+from rmbg_jax import runtime as process
 from rmbg_jax.inference import runtimes
 from rmbg_jax.models import compiling, flax_network
 from rmbg_jax.weights import load
@@ -84,7 +84,7 @@ class JaxRuntime:
     count = len(photos)
     padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
     height, width = photos.shape[1:3]
-    with jax_process.naming_remedies(
+    with process.naming_remedies(
       f'It is too little for {self.batch_size} photos at {height}x{width}: '
       'lower batch_size (--batch_size) or scales (--scales).'
     ):

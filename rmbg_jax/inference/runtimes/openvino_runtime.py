@@ -41,7 +41,7 @@ class OpenVinoRuntime:
     """Compiles the networks; see `make_runtime`."""
     core = ov.Core()
     if precision == 'auto':
-      precision = _choose_precision(core, networks)
+      precision = choose_precision(core, networks)
     self.precision = precision
     self.batch_size = batch_size
     streams = min(batch_size, threads)
@@ -75,7 +75,7 @@ class OpenVinoRuntime:
     return result[0].copy()  # The next call writes into the same memory.
 
 
-def _choose_precision(
+def choose_precision(
   core: ov.Core, networks: Sequence[load.LoadedModel]
 ) -> str:
   """Returns 'bfloat16' where it is fast and keeps the masks as they are."""
