@@ -18,11 +18,18 @@ COMPILATION = '/jax/core/compile/backend_compile_duration'
 _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 
 
-def start() -> None:
+def start(*, check: bool = True) -> None:
   """Quietens libraries and keeps compiled programs for the next process.
 
   Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it. Where there is
   no folder to write to, as in some containers, nothing is kept.
+
+  Args:
+    check: Whether to `check_devices`, which must not be before several
+      processes have found each other.
+
+  Raises:
+    UserError: as `check_devices`.
   """
   absl_logging.set_verbosity(
     absl_logging.WARNING
@@ -35,6 +42,27 @@ def start() -> None:
       if os.access(cache, os.W_OK):
         jax.config.update('jax_compilation_cache_dir', str(cache))
   return_memory_after_compiling()
+  if check:
+    check_devices()
+
+
+def check_devices() -> None:
+  """Checks that there are devices of the kind that `JAX_PLATFORMS` asks for.
+
+  Raises:
+    UserError: if there are none.
+  """
+  wanted = os.environ.get('JAX_PLATFORMS')
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    if not wanted:
+      raise
+    reason = str(error).partition('\n')[0] or 'it finds none'
+    raise errors.UserError(
+      f'JAX_PLATFORMS={wanted}: JAX cannot use such a device ({reason}). Unset '
+      'it to use what there is; GPUs need requirements-cuda12.txt.'
+    ) from error
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
