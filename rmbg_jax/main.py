@@ -1,4 +1,4 @@
-"""Trains a network: `python -m rmbg_jax.main --config=configs/demo.py`.
+"""Trains a network: `python -m rmbg_jax.main --config=demo`.
 
 A configuration of the project goes by its name too, from any folder:
 `--config=demo`.

@@ -61,7 +61,7 @@ def check_devices() -> None:
     reason = str(error).partition('\n')[0] or 'it finds none'
     raise errors.UserError(
       f'JAX_PLATFORMS={wanted}: JAX cannot use such a device ({reason}). Unset '
-      'it to use what there is; GPUs need requirements-cuda12.txt.'
+      "it to use what there is; for NVIDIA's GPUs: pip install 'jax[cuda12]'."
     ) from error
 
 
