@@ -2,7 +2,7 @@ r"""Writes data sets as TFDS ones: few large array_record files, no TensorFlow.
 
 ```bash
 python -m data_pipelines.tfds_sets --name=combined --data=PREPARED --output=DIR
-python -m rmbg_jax.main --config=configs/lite.py \
+python -m rmbg_jax.main --config=lite \
   --config.data.name=tfds/combined --config.data.dir=DIR
 ```
 

@@ -188,7 +188,7 @@ def _describe_wrong_setting(argv: Sequence[str], error: Exception) -> str:
       hint = (
         f'Did you mean --config.{near}?'
         if near
-        else 'configs/default.py has all that there are.'
+        else f'{CONFIGS / "default.py"} has all that there are.'
       )
       return f'{setting}: there is no setting {key}. {hint}'
   return ''

@@ -1,4 +1,4 @@
-"""Trains a network: `python -m rmbg_jax.main --config=configs/demo.py`.
+"""Trains a network: `python -m rmbg_jax.main --config=demo`.
 
 A configuration of the project goes by its name too, from any folder:
 `--config=demo`.
@@ -50,12 +50,13 @@ def main(argv: list[str]) -> None:
       '--num_processes and --process_id need --coordinator=HOST:PORT of '
       'process 0.'
     )
-  runtime.start()
+  runtime.start(check=False)
   if _DISTRIBUTED.value or _COORDINATOR.value:
     # None: taken from the environment.
     jax.distributed.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
+  runtime.check_devices()
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
   if jax.process_index() == 0:
     cli.check_folder(workdir, 'workdir')

@@ -273,6 +273,11 @@ def _predict_file(where: places.Places) -> None:
       raise errors.UserError(
         f'--{flag.name} is for folders. Pass them as --input and --output.'
       )
+  if _ENGINE.value == 'ray':
+    raise errors.UserError(
+      '--engine=ray is for many photos. Leave it out, or pass folders.'
+    )
+  places.check_file(source, output, overwrite=_OVERWRITE.value)
   kinds = _choose_kinds(alone=True)
   if len(kinds) != 1:
     raise errors.UserError(
@@ -286,7 +291,6 @@ def _predict_file(where: places.Places) -> None:
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
     )
   cli.check_folder(output.parent, 'output')
-  places.check_file(source, output, overwrite=_OVERWRITE.value)
   content, notes = _make_one(lambda: source, style, kinds[0])
   with files.write_atomically(output) as partial:
     partial.write_bytes(content)

@@ -20,11 +20,19 @@ COMPILATION = '/jax/core/compile/backend_compile_duration'
 _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 
 
-def start(*, uses_jax: bool = True) -> None:
+def start(*, uses_jax: bool = True, check: bool = True) -> None:
   """Quietens libraries; JAX keeps compiled programs for the next process.
 
   Respects `JAX_COMPILATION_CACHE_DIR` where the user has set it. Where there is
   no folder to write to, as in some containers, nothing is kept.
+
+  Args:
+    uses_jax: Whether JAX is used at all.
+    check: Whether to `check_devices`, which must not be before several
+      processes have found each other.
+
+  Raises:
+    UserError: as `check_devices`.
   """
   absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax is talkative.
   absl_logging.get_absl_logger().addFilter(_is_not_raised)
@@ -39,6 +47,29 @@ def start(*, uses_jax: bool = True) -> None:
       if os.access(cache, os.W_OK):
         jax.config.update('jax_compilation_cache_dir', str(cache))
   return_memory_after_compiling()
+  if check:
+    check_devices()
+
+
+def check_devices() -> None:
+  """Checks that there are devices of the kind that `JAX_PLATFORMS` asks for.
+
+  Raises:
+    UserError: if there are none.
+  """
+  import jax
+
+  wanted = os.environ.get('JAX_PLATFORMS')
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    if not wanted:
+      raise
+    reason = str(error).partition('\n')[0] or 'it finds none'
+    raise errors.UserError(
+      f'JAX_PLATFORMS={wanted}: JAX cannot use such a device ({reason}). Unset '
+      "it to use what there is; for NVIDIA's GPUs: pip install 'jax[cuda12]'."
+    ) from error
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
@@ -80,9 +111,14 @@ def find_trim() -> Callable[[int], int] | None:
 
 
 def find_backend() -> str:
-  """Returns what JAX computes on: 'cpu', 'gpu' or another."""
+  """Returns what JAX computes on: 'cpu', 'gpu' or another.
+
+  Raises:
+    UserError: as `check_devices`.
+  """
   import jax
 
+  check_devices()
   return jax.default_backend()
 
 

@@ -7,13 +7,13 @@ python scripts/plot_history.py runs/demo runs/lite --output=history.png
 Needs Matplotlib (`pip install matplotlib`, or the extra `eval`).
 """
 
-import json
 from pathlib import Path
 
 from absl import app
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files
+from rmbg_jax.training import logs
 
 _OUTPUT = cli.define_path('output', 'history.png', 'PNG file to write.')
 PANELS = (
@@ -22,23 +22,6 @@ PANELS = (
   ('Validation MAE', ('val_mae',)),
   ('Learning rate', ('learning_rate',)),
 )
-
-
-def read_log(workdir: Path) -> list[dict[str, float]]:
-  """Returns the rows of a training's log.
-
-  Raises:
-    UserError: if there is none, or it cannot be read.
-  """
-  path = workdir / 'log.jsonl'
-  if not path.exists():
-    raise errors.MissingFileError(
-      f'{path}: no log. Pass the --workdir of a training.'
-    )
-  try:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-  except ValueError as error:
-    raise errors.UserError(f'{path}: not a log ({error}).') from error
 
 
 def main(argv: list[str]) -> None:
@@ -56,7 +39,7 @@ def main(argv: list[str]) -> None:
 
   figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout='constrained')
   for workdir in map(Path, map(cli.expand_home, argv[1:])):
-    rows = read_log(workdir)
+    rows = logs.read_log(workdir)
     epochs = [row['epoch'] + 1 for row in rows]
     for (title, keys), axis in zip(PANELS, axes.flat, strict=True):
       for key in keys:

@@ -27,7 +27,17 @@ from jaxtyping import UInt8
 from data_pipelines.batches import effects, transforms
 from data_pipelines.batches.device_augment import DeviceAugment
 from data_pipelines.datasets import decoding, records
-from data_pipelines.io import errors, files, images, parallel, plain_images
+from data_pipelines.io import (
+  errors,
+  files,
+  images,
+  masks,
+  parallel,
+  plain_images,
+  png_text,
+  ranges,
+  tiff,
+)
 from data_pipelines.io.types import JsonObject
 
 
@@ -222,7 +232,10 @@ def _fingerprint(pairs, decode):
   settings = {k: v for k, v in vars(decode).items() if k != 'label_weights'}
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
   digest.update(f'{cv2.__version__} {PIL.__version__}'.encode())
-  for module in (images, plain_images, decoding, effects, transforms):
+  for module in (
+    *(images, masks, plain_images, png_text, ranges, tiff),
+    *(decoding, effects, transforms),
+  ):
     digest.update(inspect.getsource(module).encode())
   for pair in pairs:
     for path in (pair.image_path, pair.mask_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_pipelines.datasets import folder
 from data_pipelines.datasets.records import Pair
-from data_pipelines.io import images
+from data_pipelines.io import images, masks
 from data_pipelines.io.errors import UserError
 
 
@@ -70,8 +70,8 @@ def convert_mask(
     UserError: if it is unclear what is foreground; the file is named.
   """
   with images.named(pair.mask_path):
-    plane = images.read_plane(stored)
-    mask = images.to_8_bit_mask(plane)
+    plane = masks.read_plane(stored)
+    mask = masks.to_8_bit_mask(plane)
     highest = plane.values.max(initial=0)
     clear = {'integers': 2, 'wide integers': 128}.get(plane.stored, 0)
     if pair.label == 'alpha' and 0 < highest < clear:

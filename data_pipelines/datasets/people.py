@@ -1,6 +1,6 @@
 """People Segmentation of Kaggle's nikhilroxtomar/person-segmentation.
 
-The masks hold 0 and 1 and look black; `images.to_mask` scales them.
+The masks hold 0 and 1 and look black; `masks.to_mask` scales them.
 """
 
 import dataclasses

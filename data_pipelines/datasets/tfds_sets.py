@@ -205,7 +205,9 @@ def load(
       f'{out}: no TFDS data set {name}. Make it: python -m '
       f'data_pipelines.tfds_sets --name={name} --data=FOLDER --output={out}'
     )
-  index = json.loads(path.read_text(encoding='utf-8'))
+  index = files.parse_json(
+    path.read_bytes(), path, remedy='Build the data set again.'
+  )
   stored = {}
   for split in splits:
     if split in index:

@@ -2,9 +2,13 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from data_pipelines.io import errors
 
 
 @contextlib.contextmanager
@@ -33,3 +37,26 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     if isinstance(error, OSError) and error.filename in (None, str(partial)):
       error.filename, error.filename2 = str(path), None
     raise
+
+
+def parse_json(
+  text: str | bytes, place: object, *, remedy: str, kind: type = dict
+) -> Any:  # What JSON holds.
+  """Returns what a text in JSON says.
+
+  Args:
+    text: The text.
+    place: Names it in the error.
+    remedy: Sentence that says what to do if it is damaged.
+    kind: Type that it must be of.
+
+  Raises:
+    UserError: if it is not JSON of that type.
+  """
+  try:
+    value = json.loads(text)
+    if not isinstance(value, kind):
+      raise ValueError(f'a {type(value).__name__} instead of a {kind.__name__}')
+  except ValueError as error:
+    raise errors.UserError(f'{place}: damaged ({error}). {remedy}') from error
+  return value

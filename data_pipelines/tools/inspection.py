@@ -9,7 +9,7 @@ from jaxtyping import UInt64
 from PIL import Image
 
 from data_pipelines.datasets import decoding, records
-from data_pipelines.io import images
+from data_pipelines.io import images, masks
 from data_pipelines.io.errors import UserError
 
 # Bits of 128 that may differ; unrelated photos differ in about half.
@@ -95,7 +95,7 @@ def inspect_pair(pair: records.Pair) -> PairSummary:
   return PairSummary(
     pair=pair,
     rotated=rotated,
-    stored=_name_range(images.read_plane(stored)),
+    stored=_name_range(masks.read_plane(stored)),
     largest=int(values.max(initial=0)),
     grey=float(between.sum() / values.size),
     shades=int(np.count_nonzero(between)),
@@ -287,7 +287,7 @@ def _group_by_source(
   return sorted(groups.items())
 
 
-def _name_range(plane: images.Plane) -> str:
+def _name_range(plane: masks.Plane) -> str:
   largest = plane.values.max(initial=0)
   if not largest:
     return 'empty'

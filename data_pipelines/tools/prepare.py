@@ -178,7 +178,9 @@ def _check_options(out: Path, options: dict) -> None:
   """Files of two sizes must not mix in a folder, nor ours with others'."""
   path = out / OPTIONS_NAME
   if path.exists():
-    earlier = json.loads(path.read_text())
+    earlier = files.parse_json(
+      path.read_bytes(), path, remedy='Pass another --output.'
+    )
     if earlier != options:
       raise errors.UserError(
         f'{out} was made with {earlier}, not {options}. Pass another --output.'

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.io import images
+from data_pipelines.io import images, masks
 from rmbg_jax.evaluation import metrics, predictions, scoring, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -130,7 +130,7 @@ def _read_photo(path: str) -> Image.Image | None:
 
 def _read_truth(path: str) -> Image.Image | None:
   try:
-    return images.to_mask(images.open_image(path))
+    return masks.to_mask(images.open_image(path))
   except (OSError, ValueError):
     return None
 

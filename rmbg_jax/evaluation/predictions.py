@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from data_pipelines.datasets import records
-from data_pipelines.io import images
+from data_pipelines.io import images, masks, ranges
 from data_pipelines.io.errors import MissingFileError, UserError
 from rmbg_jax.models import layers
 
@@ -50,12 +50,12 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
     paths: Paths of the predictions in a folder.
 
   Returns:
-    1, 255 or 65535 for those of `images.SCALED` that there are.
+    1, 255 or 65535 for those of `masks.SCALED` that there are.
 
   Raises:
     UserError: if it is unclear; a file is named.
   """
-  ranges: dict[str, list[Any]] = {}
+  extremes: dict[str, list[Any]] = {}
   scales: dict[str, int] = {}
   for path in paths:
     try:
@@ -63,19 +63,19 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
         kind = _KINDS.get(image.mode[:1], 'integers')
         if kind in scales:
           continue
-        plane = images.read_plane(images.turn_upright(image))
-        low, high = images.find_extremes(plane.values)
+        plane = masks.read_plane(images.turn_upright(image))
+        low, high = ranges.find_extremes(plane.values)
     except UserError:
       continue  # Scoring reports it.
     if plane.stored != kind:
       continue  # Its range is known.
-    found = ranges.setdefault(kind, [0, 0.0, 0.0, path])
+    found = extremes.setdefault(kind, [0, 0.0, 0.0, path])
     if high > found[2]:
       found[3] = path
     found[:3] = found[0] + 1, min(low, found[1]), max(high, found[2])
     if found[0] == _ENOUGH or high > _TELLING[kind]:
       scales[kind] = _find_scale(kind, *found[1:])
-  for kind, found in ranges.items():
+  for kind, found in extremes.items():
     if kind not in scales:
       scales[kind] = _find_scale(kind, *found[1:])
   return scales
@@ -83,7 +83,7 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
 
 def _find_scale(kind: str, low: float, high: float, path: Path) -> int:
   with images.named(path):
-    return images.find_scale(low, high, floats=kind == 'floats')
+    return ranges.find_scale(low, high, floats=kind == 'floats')
 
 
 def find_mask(

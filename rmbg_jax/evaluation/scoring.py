@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.datasets import decoding, records
-from data_pipelines.io import files, images
+from data_pipelines.io import files, images, masks, ranges
 from data_pipelines.io.errors import UserError
 from rmbg_jax.evaluation import matting, saliency
 
@@ -34,7 +34,7 @@ class Job:
     band: The unknown band's radius in pixels, where there is no trimap.
     save_as: Path to write an alpha to as an 8-bit mask, None for nowhere.
     scales: Value of full foreground in files of predictions, by kind of values
-      (`images.Plane.stored`); see `read_alpha`.
+      (`masks.Plane.stored`); see `read_alpha`.
   """
 
   pair: records.Pair
@@ -109,7 +109,7 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
 
   Args:
     path: Path of the file.
-    scales: Value of full foreground for each of `images.SCALED`, as found in a
+    scales: Value of full foreground for each of `masks.SCALED`, as found in a
       folder's predictions. Without it a file is judged alone, and integers of 0
       and 1 are taken for nearly black.
 
@@ -121,12 +121,12 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
   """
   image = images.open_image(path)
   with images.named(path):
-    plane = images.read_plane(image)
-    low, high = images.find_extremes(plane.values)
-    if plane.stored not in images.SCALED:
+    plane = masks.read_plane(image)
+    low, high = ranges.find_extremes(plane.values)
+    if plane.stored not in masks.SCALED:
       return Image.fromarray(plane.values)
     scale = scales.get(plane.stored) or max(
-      images.find_scale(low, high, floats=plane.stored == 'floats'),
+      ranges.find_scale(low, high, floats=plane.stored == 'floats'),
       1 if plane.stored == 'floats' else 255,
     )
     if high > 1.1 * scale or low < -0.1 * scale:

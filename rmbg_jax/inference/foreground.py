@@ -297,5 +297,9 @@ def _take(
 
 
 def _map(span: Span, size: int, side: int) -> np.ndarray:
-  """Returns the nearest indices, in what has another side."""
-  return np.arange(*span) * side // size
+  """Returns the indices of the nearest centres, in what has another side.
+
+  The paper's code takes those of the upper left corners, which moves every
+  level's colours by half of a pixel against the next one's.
+  """
+  return (2 * np.arange(*span) + 1) * side // (2 * size)

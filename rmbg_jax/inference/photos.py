@@ -11,10 +11,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms
 
-from data_pipelines.io import errors, images
+from data_pipelines.io import errors, images, tiff
 
 # A path, the content of an image file (here or elsewhere), a PIL image, or an
 # array of uint8 in [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
@@ -24,9 +24,7 @@ SUFFIXES = images.IMAGE_SUFFIXES | {
   *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
 }
 
-# Tags of TIFFs, and what a fourth sample may be.
-_PHOTOMETRIC, _SAMPLES, _PLANES = 262, 277, 284
-_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
+# What the fourth sample of a TIFF may be.
 _PREMULTIPLIED, _STRAIGHT = (1,), (2,)
 
 # Pixels. Larger photos take gigabytes once decoded.
@@ -61,6 +59,11 @@ class Photo:
       return self.rgb
     white = Image.new('RGB', self.rgb.size, 'white')
     return Image.composite(self.rgb, white, self.opacity)
+
+  @property
+  def opacity_values(self) -> UInt8[np.ndarray, 'h w'] | None:
+    """The opacity as an array, None where the file has no transparency."""
+    return None if self.opacity is None else np.asarray(self.opacity)
 
   def convert_colours(self, icc_profile: bytes | None) -> Image.Image:
     """Returns the photo as it is seen, as values of another colour space.
@@ -127,7 +130,7 @@ def convert_colour(
 ) -> tuple[int, ...]:
   """Returns an sRGB colour as values of the profile's colour space."""
   pixel = Photo(rgb=Image.new('RGB', (1, 1), colour))
-  return pixel.convert_colours(icc_profile).getpixel((0, 0))  # ty: ignore[invalid-return-type] RGB has three.
+  return pixel.convert_colours(icc_profile).getpixel((0, 0))  # ty: ignore[invalid-explicit-return] RGB has three.
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -183,7 +186,7 @@ def _has_16_bits(image: Image.Image) -> bool:
   if image.format == 'PNG':  # Pillow's decoder is told how the bits lie.
     return any(';16' in str(tile[3]) for tile in image.tile)  # ty: ignore[missing-attribute] An open file has it.
   if image.format == 'TIFF':
-    return max(image.tag_v2.get(258, (8,))) == 16  # ty: ignore[missing-attribute] A TIFF's BitsPerSample.
+    return max(tiff.read_tags(image).get(tiff.BITS, (8,))) == 16
   return False
 
 
@@ -217,7 +220,7 @@ def _read_16_bits(source: images.Source, image: Image.Image) -> Photo | str:
   opacity = None
   is_grey = array.ndim == 2
   if is_grey:
-    if images.is_white_zero(image):
+    if tiff.is_white_zero(image):
       array = 65535 - array
     if 'transparency' in image.info:
       opaque = array != image.info['transparency']
@@ -227,8 +230,8 @@ def _read_16_bits(source: images.Source, image: Image.Image) -> Photo | str:
     opacity = array[..., 3]
   array = array[..., 2::-1]  # From BGR or BGRA.
   if image.format == 'TIFF':  # OpenCV turns these.
-    extra = image.tag_v2.get(_EXTRA_SAMPLES, ())  # ty: ignore[unresolved-attribute] A TIFF has them.
-    if extra == _PREMULTIPLIED:
+    extra = tiff.read_tags(image).get(tiff.EXTRA_SAMPLES, ())
+    if opacity is not None and extra == _PREMULTIPLIED:
       share = np.maximum(opacity, 1)[..., None] / np.float32(65535)
       array = np.minimum(array / share + np.float32(0.5), 65535)
       array = array.astype(np.uint16)
@@ -258,14 +261,17 @@ def _is_plain(image: Image.Image) -> bool:
   """Returns whether OpenCV decodes a 16-bit file to the values meant."""
   if image.format != 'TIFF':
     return True
-  tags = image.tag_v2  # ty: ignore[unresolved-attribute] A TIFF has them.
-  samples = tags.get(_SAMPLES, 1)
-  form = tags.get(_PHOTOMETRIC), samples - len(tags.get(_EXTRA_SAMPLES, ()))
+  tags = tiff.read_tags(image)
+  samples = tags.get(tiff.SAMPLES, 1)
+  form = (
+    tags.get(tiff.PHOTOMETRIC),
+    samples - len(tags.get(tiff.EXTRA_SAMPLES, ())),
+  )
   return (
     form in ((0, 1), (1, 1), (2, 3))
     and samples in (1, 3, 4)
-    and set(tags.get(_SAMPLE_FORMAT, (1,))) == {1}
-    and (samples == 1 or tags.get(_PLANES, 1) == 1)
+    and set(tags.get(tiff.SAMPLE_FORMAT, (1,))) == {1}
+    and (samples == 1 or tags.get(tiff.PLANES, 1) == 1)
   )
 
 

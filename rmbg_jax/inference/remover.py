@@ -199,7 +199,7 @@ class BackgroundRemover:
     if isinstance(image, bytes):
       return rendering.Style().render(photo, alpha, ('cutout',))['cutout']
     colours = foreground.estimate_foreground(
-      np.asarray(photo.rgb), alpha, photo.opacity and np.asarray(photo.opacity)
+      np.asarray(photo.rgb), alpha, photo.opacity_values
     )
     rgba = rendering.add_opacity(colours, alpha)
     if isinstance(image, np.ndarray):

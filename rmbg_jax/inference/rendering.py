@@ -147,8 +147,7 @@ class Style:
     deep = photo.deep is not None and self.format == 'png'
     pixels = photo.deep if deep else np.asarray(photo.rgb)
     if self.estimate_foreground and _ESTIMATED & set(kinds):
-      opacity = photo.opacity and np.asarray(photo.opacity)
-      return foreground.estimate_foreground(pixels, alpha, opacity)
+      return foreground.estimate_foreground(pixels, alpha, photo.opacity_values)
     return pixels
 
   def encode(

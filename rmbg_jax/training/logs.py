@@ -1,5 +1,6 @@
 """Writes the logs and pictures of a training."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Mapping
@@ -10,7 +11,27 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipelines.io import files
+from data_pipelines.io import errors, files
+
+
+def read_log(workdir: Path) -> list[dict[str, float]]:
+  """Returns the rows of a training's log.
+
+  Raises:
+    MissingFileError: if there is none.
+    UserError: naming a line that is damaged.
+  """
+  path = workdir / 'log.jsonl'
+  if not path.exists():
+    raise errors.MissingFileError(
+      f'{path}: no log. Pass the --workdir of a training.'
+    )
+  return [
+    files.parse_json(
+      line, f'{path}, line {number}', remedy='Remove the line, or the file.'
+    )
+    for number, line in enumerate(path.read_bytes().splitlines(), 1)
+  ]
 
 
 class Reporter:
@@ -34,10 +55,11 @@ class Reporter:
     self._workdir = workdir
     self._active = active
     self._rows: list[dict[str, Any]] = []
-    jsonl = workdir / 'log.jsonl'
-    if first_epoch and jsonl.exists():
-      rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
-      self._rows = [row for row in rows if row['epoch'] < first_epoch]
+    if first_epoch:
+      with contextlib.suppress(errors.MissingFileError):
+        self._rows = [
+          row for row in read_log(workdir) if row['epoch'] < first_epoch
+        ]
     self._board = None
     if active and tensorboard:
       import tensorboardX  # Needed by nothing else.

@@ -208,7 +208,7 @@ def cut_out(
       'There is nothing in it that the network takes for a subject.',
     )
   colours = foreground.estimate_foreground(
-    np.asarray(photo.rgb), alpha, photo.opacity and np.asarray(photo.opacity)
+    np.asarray(photo.rgb), alpha, photo.opacity_values
   )
   cutout = Image.fromarray(rendering.add_opacity(colours, alpha))
   box = composition.find_box(alpha)

@@ -13,7 +13,6 @@ a layer `preprocess` before the network (`keras_preprocess.py`) and describe
 themselves.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
@@ -164,7 +163,9 @@ def _read_file(
   try:
     with h5py.File(path) as file:
       attributes = {
-        key: json.loads(file.attrs[key])
+        key: files.parse_json(
+          file.attrs[key], f'{path}: its {key}', remedy='Save the model again.'
+        )
         for key in ('model_config', release.DESCRIPTION)
         if key in file.attrs
       }

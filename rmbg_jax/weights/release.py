@@ -114,7 +114,11 @@ def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     raise errors.UserError(
       f'{path}: not a readable .safetensors file ({error}).'
     ) from error
-  description = json.loads(metadata.get(DESCRIPTION, '{}'))
+  description = files.parse_json(
+    metadata.get(DESCRIPTION, '{}'),
+    f'{path}: the description in the header',
+    remedy='Get the file again.',
+  )
   missing = [key for key in REQUIRED if key not in description]
   if missing:
     raise errors.UserError(

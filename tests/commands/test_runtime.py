@@ -66,3 +66,16 @@ def test_memory_is_returned_after_long_compilations(monkeypatch):
   assert not calls
   listen(event, 5.0, **details)
   assert calls == [0]
+
+
+def test_a_platform_that_is_not_there_is_named(monkeypatch):
+  def fail():
+    raise AssertionError  # As JAX does without CUDA's plugin.
+
+  monkeypatch.setattr(jax, 'devices', fail)
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  with pytest.raises(errors.UserError, match='JAX_PLATFORMS=cuda: .* Unset it'):
+    runtime.start()
+  monkeypatch.delenv('JAX_PLATFORMS')
+  with pytest.raises(AssertionError):
+    runtime.start()

@@ -2,13 +2,20 @@
 
 import cv2
 import grain
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from data_pipelines.batches import effects, loader, transforms
+from data_pipelines.batches import (
+  device_augment,
+  effects,
+  loader,
+  transforms,
+)
 from data_pipelines.datasets import demo, folder, records
+from data_pipelines.io import images
 
 ALL = {
   'flip': 0.5,
@@ -145,6 +152,33 @@ def test_a_mirrored_picture_is_seen_mirrored(angle, flip, rng):
     other = effects.apply_view(photo[:, ::-1].copy(), mirrored, size=size)
     np.testing.assert_allclose(other, seen, atol=4)
     assert np.abs(seen - seen[:, ::-1]).max() > 30
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda p: np.asarray(
+      images.resize_input(Image.fromarray(p), size=(p.shape[0] // 3, 40))
+    ),
+    lambda p: np.asarray(
+      images.resize_input(Image.fromarray(p), size=(2 * p.shape[0], 200))
+    ),
+    lambda p: effects.blur(p, radius=1.7),
+    lambda p: effects.fill_foreground(p, p[..., :1]),
+    lambda p: device_augment._fill(jnp.dstack([p, p[..., :1]])[None] * 1.0)[0],
+    lambda p: device_augment._blur(
+      jnp.asarray(p[None] * 1.0), jnp.full((1, 1, 1, 1), 1.3), reach=5
+    )[0],
+  ],
+  ids=['reduce', 'enlarge', 'blur', 'fill', 'device fill', 'device blur'],
+)
+def test_what_is_done_to_a_mirrored_picture_is_mirrored(change, rng):
+  photo = _photo(rng, (64, 128)).copy()
+  photo[20:, :, 0] = 0  # Known background, where that is asked for.
+  expected = np.asarray(change(photo)).astype(float)
+  for axis in (0, 1):
+    actual = np.flip(change(np.flip(photo, axis).copy()), axis)
+    np.testing.assert_allclose(actual, expected, atol=1.01)
 
 
 def test_color_is_pillows_and_keeps_grey(rng):

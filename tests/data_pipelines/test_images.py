@@ -15,7 +15,7 @@ from PIL import (
   TiffImagePlugin,
 )
 
-from data_pipelines.io import errors, images
+from data_pipelines.io import errors, images, masks
 
 
 def _arrow():
@@ -68,7 +68,7 @@ def test_16_bit_grey_keeps_its_range(tmp_path):
   path = tmp_path / 'deep.png'
   Image.fromarray(values).save(path)
   expected = np.round(values / 257).astype(np.uint8)
-  for convert in (images.to_rgb, images.to_mask):
+  for convert in (images.to_rgb, masks.to_mask):
     result = np.asarray(convert(images.open_image(path)))
     np.testing.assert_array_equal(result.reshape(3, 4, -1)[..., 0], expected)
 
@@ -77,7 +77,7 @@ def test_masks_of_zero_and_one_are_scaled(tmp_path):
   mask = np.array([[0, 1], [1, 0]], np.uint8)
   path = tmp_path / 'mask.png'
   Image.fromarray(mask).save(path)
-  result = np.asarray(images.to_mask(images.open_image(path)))
+  result = np.asarray(masks.to_mask(images.open_image(path)))
   np.testing.assert_array_equal(result, mask * 255)
 
 
@@ -225,28 +225,28 @@ def test_masks_with_palettes_and_transparency():
   values = np.array([[0, 1], [1, 0]], np.uint8)
   red = Image.fromarray(values)
   red.putpalette([0, 0, 0, 128, 0, 0])
-  np.testing.assert_array_equal(np.asarray(images.to_mask(red)), values * 255)
+  np.testing.assert_array_equal(np.asarray(masks.to_mask(red)), values * 255)
   grey = Image.fromarray(values + 1)
   grey.putpalette([9, 9, 9, 0, 0, 0, 255, 255, 255])
-  np.testing.assert_array_equal(np.asarray(images.to_mask(grey)), values * 255)
+  np.testing.assert_array_equal(np.asarray(masks.to_mask(grey)), values * 255)
   classes = Image.fromarray(values + np.array([[0, 0], [1, 0]], np.uint8))
   classes.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
   with pytest.raises(ValueError, match=r'classes \[0, 1, 2\]'):
-    images.to_mask(classes)
+    masks.to_mask(classes)
   # One class, whatever its number and colour.
   for colour in ((0, 0, 128), (128, 128, 128)):
     single = Image.fromarray(values * 15)
     single.putpalette([0, 0, 0, *(9, 0, 0) * 14, *colour])
     np.testing.assert_array_equal(
-      np.asarray(images.to_mask(single)), values * 255
+      np.asarray(masks.to_mask(single)), values * 255
     )
   cut_out = Image.new('RGBA', (2, 2), 'white')
   cut_out.putalpha(Image.fromarray(values * 200))
   np.testing.assert_array_equal(
-    np.asarray(images.to_mask(cut_out)), values * 200
+    np.asarray(masks.to_mask(cut_out)), values * 200
   )
   drawn = Image.fromarray(values * 255).convert('RGBA')
-  np.testing.assert_array_equal(np.asarray(images.to_mask(drawn)), values * 255)
+  np.testing.assert_array_equal(np.asarray(masks.to_mask(drawn)), values * 255)
 
 
 def _draw(background, foreground, shape=(8, 8)):
@@ -262,24 +262,24 @@ def _draw(background, foreground, shape=(8, 8)):
 )
 def test_one_colour_on_black_is_foreground(colour):
   drawn, inside = _draw((0, 0, 0), colour)
-  mask = np.asarray(images.to_mask(drawn))
+  mask = np.asarray(masks.to_mask(drawn))
   np.testing.assert_array_equal(mask, inside * np.uint8(255))
   if max(colour) > 1:
     # The shades of an edge are soft.
     soft = drawn.resize((32, 32), Image.Resampling.BILINEAR)
     expected = Image.fromarray(mask).resize((32, 32), Image.Resampling.BILINEAR)
-    difference = np.asarray(images.to_mask(soft), int) - np.asarray(expected)
+    difference = np.asarray(masks.to_mask(soft), int) - np.asarray(expected)
     assert np.abs(difference).max() <= 4
 
 
 def test_opaque_black_is_no_foreground():
   for mode in ('RGBA', 'LA'):
     black = Image.new(mode, (4, 4), 'black')
-    assert np.asarray(images.to_mask(black)).max() == 0
+    assert np.asarray(masks.to_mask(black)).max() == 0
     white = Image.new(mode, (4, 4), 'white')
-    assert np.asarray(images.to_mask(white)).min() == 255
+    assert np.asarray(masks.to_mask(white)).min() == 255
   nothing = Image.new('RGBA', (4, 4), (255, 255, 255, 0))
-  assert np.asarray(images.to_mask(nothing)).max() == 0
+  assert np.asarray(masks.to_mask(nothing)).max() == 0
 
 
 def test_transparency_of_a_cut_out_is_its_mask(rng):
@@ -289,11 +289,11 @@ def test_transparency_of_a_cut_out_is_its_mask(rng):
     photo = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
     cut_out = photo.convert(mode)
     cut_out.putalpha(Image.fromarray(alpha))
-    np.testing.assert_array_equal(np.asarray(images.to_mask(cut_out)), alpha)
+    np.testing.assert_array_equal(np.asarray(masks.to_mask(cut_out)), alpha)
   # A premultiplied one, white on black.
   white = Image.fromarray(alpha).convert('RGB')
   white.putalpha(Image.fromarray(alpha))
-  np.testing.assert_array_equal(np.asarray(images.to_mask(white)), alpha)
+  np.testing.assert_array_equal(np.asarray(masks.to_mask(white)), alpha)
 
 
 def _unclear_masks():
@@ -334,7 +334,7 @@ def _unclear_masks():
 def test_unclear_masks_are_refused(kind):
   image, message = _unclear_masks()[kind]
   with pytest.raises(errors.UserError, match=message):
-    images.to_mask(image)
+    masks.to_mask(image)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_unclear_masks_are_refused(kind):
 def test_wide_values_are_scaled_to_8_bits(values, expected, tmp_path):
   path = tmp_path / 'mask.tif'
   Image.fromarray(values).save(path)
-  mask = images.to_mask(images.open_image(path))
+  mask = masks.to_mask(images.open_image(path))
   np.testing.assert_array_equal(np.asarray(mask), expected)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from data_pipelines.io import images
+from data_pipelines.io import images, masks
 from rmbg_jax.inference import photos
 from tests.support import tiff_files
 
@@ -116,7 +116,7 @@ def test_forms_of_16_bit_tiffs(has_opencv, monkeypatch):
   np.testing.assert_allclose(
     np.asarray(photo.rgb, int)[..., 0], grey / 257, atol=1
   )
-  mask = np.asarray(images.to_mask(images.open_image(negative)), int)
+  mask = np.asarray(masks.to_mask(images.open_image(negative)), int)
   np.testing.assert_allclose(mask, grey / 257, atol=1)
   if has_opencv:
     np.testing.assert_array_equal(photo.deep[..., 2], grey)

@@ -3,7 +3,11 @@
 import dataclasses
 import importlib
 import io
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,11 +70,45 @@ def test_foreground_colours_equal_pymatting_s():
   )
   image = alpha[..., None] * front + (1 - alpha[..., None]) * back
   actual = foreground.estimate_foreground(image, alpha)
-  expected = pymatting.estimate_foreground_ml(image, alpha)
+  # Its levels are half of a pixel off, to the other side if mirrored: the mean
+  # has the colours at their places.
+  expected = np.mean(
+    [
+      np.flip(
+        pymatting.estimate_foreground_ml(
+          np.flip(image, axes).copy(), np.flip(alpha, axes).copy()
+        ),
+        axes,
+      )
+      for axes in ((), (0,), (1,), (0, 1))
+    ],
+    axis=0,
+  )
   weight = alpha[..., None] * ((alpha > 0.01) & (alpha < 0.99))[..., None]
   near = (weight * np.abs(actual - expected)).sum() / weight.sum()
   effect = (weight * np.abs(image - expected)).sum() / weight.sum()
   assert near < 0.2 * effect
+
+
+@pytest.mark.parametrize('shape', [(90, 120), (101, 151)])
+def test_foreground_colours_of_a_mirrored_photo_are_mirrored(shape):
+  rng = np.random.default_rng(0)
+  image = np.asarray(
+    Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(
+      shape[::-1]
+    )
+  )
+  alpha = _disc(shape, softness=12.0)
+  expected = foreground.estimate_foreground(image, alpha).astype(int)
+  for axis in (0, 1):
+    actual = np.flip(
+      foreground.estimate_foreground(
+        np.flip(image, axis).copy(), np.flip(alpha, axis).copy()
+      ),
+      axis,
+    )
+    seen = alpha[..., None] * np.abs(actual - expected)
+    assert seen.mean(axis=-1)[(alpha > 0) & (alpha < 1)].mean() < 0.5
 
 
 @pytest.mark.parametrize('shape', [(90, 120), (33, 200)])
@@ -309,8 +347,8 @@ def test_guided_edges_follow_the_photo():
   assert errors['guided'] < 0.5 * errors['none']
 
 
-def test_matting_solves_the_band():
-  pytest.importorskip('pymatting')
+def _soft_disc():
+  """Returns alpha, its photo, and alpha as a network finds it."""
   truth = _disc((120, 160), softness=12.0)
   pixels = truth[..., None] * (230, 30, 20) + (1 - truth[..., None]) * (
     9,
@@ -318,7 +356,39 @@ def test_matting_solves_the_band():
     200,
   )
   photo = Image.fromarray(pixels.astype(np.uint8))
-  probs = np.asarray(Image.fromarray(truth).resize((32, 24), 4))
+  return truth, photo, np.asarray(Image.fromarray(truth).resize((32, 24), 4))
+
+
+def test_matting_is_the_same_where_numba_compiles_it(tmp_path):
+  """As users have it; other tests switch the compiler off, to be quick."""
+  pytest.importorskip('pymatting')
+  _, photo, probs = _soft_disc()
+  photo.save(tmp_path / 'photo.png')
+  np.save(tmp_path / 'probs.npy', probs)
+  code = (
+    'import numba, numpy, PIL.Image\n'
+    'from rmbg_jax.inference import refinement\n'
+    'assert not numba.config.DISABLE_JIT\n'
+    "matting = refinement.Refinement(method='matting')\n"
+    "probs = numpy.load('probs.npy')\n"
+    "photo = PIL.Image.open('photo.png')\n"
+    "numpy.save('alpha.npy', matting.apply(probs, photo))"
+  )
+  paths = {'PYTHONPATH': str(Path(__file__).resolve().parents[2])}
+  subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tmp_path,
+    env=os.environ | paths | {'NUMBA_DISABLE_JIT': '0'},
+    check=True,
+  )
+  expected = refinement.Refinement(method='matting').apply(probs, photo)
+  actual = np.load(tmp_path / 'alpha.npy')
+  np.testing.assert_allclose(actual, expected, atol=1e-3)
+
+
+def test_matting_solves_the_band():
+  pytest.importorskip('pymatting')
+  truth, photo, probs = _soft_disc()
   errors = {
     method: np.abs(
       refinement.Refinement(method=method).apply(probs, photo) - truth

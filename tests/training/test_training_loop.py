@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 from data_pipelines.datasets import demo
 from data_pipelines.io import errors
 from rmbg_jax import load_model
-from rmbg_jax.training import loop, setup
+from rmbg_jax.training import logs, loop, setup
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
@@ -89,6 +89,15 @@ def test_history_is_drawn(workdir, tmp_path):
   )
   assert wrong.returncode == 1
   assert 'log.jsonl: no log' in wrong.stderr
+
+
+@pytest.mark.parametrize('cut', ['{"epoch": 1, "lo', '[]', '7'])
+def test_a_log_that_is_cut_off_is_named(cut, tmp_path):
+  (tmp_path / 'log.jsonl').write_text(f'{{"epoch": 0}}\n{cut}')
+  with pytest.raises(
+    ValueError, match=r'log\.jsonl, line 2: damaged .* Remove'
+  ):
+    logs.Reporter(tmp_path, first_epoch=2, tensorboard=False, active=True)
 
 
 def test_a_finished_training_stays_as_it_is(workdir, data_dir):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from configs import lite, small
@@ -103,3 +104,16 @@ def test_they_cut_out_what_stands_before_a_background(name, rng):
     alpha = remover.alpha(Image.fromarray(photo))
     found = alpha > 0.5
     assert (found & inside).sum() / (found | inside).sum() > 0.9
+
+
+@pytest.mark.parametrize('header', ['no json', '[]', '{"preprocessing": '])
+def test_a_header_that_is_damaged_is_named(header, tmp_path):
+  path = tmp_path / 'damaged.safetensors'
+  metadata = {release.DESCRIPTION: header}
+  path.write_bytes(
+    safetensors.numpy.save({'a': np.zeros(1)}, metadata=metadata)
+  )
+  with pytest.raises(
+    ValueError, match=r'damaged\.safetensors: the descr.* Get'
+  ):
+    release.read_release(path)
