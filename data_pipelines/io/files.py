@@ -1,10 +1,35 @@
-"""Writes files atomically: whole or not there."""
+"""Writes files atomically, whole or not there, and reads texts."""
 
+import codecs
 import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# The marks at the beginning of a text, the longer ones first.
+_MARKS = (
+  (codecs.BOM_UTF32_LE, 'utf-32'),
+  (codecs.BOM_UTF32_BE, 'utf-32'),
+  (codecs.BOM_UTF16_LE, 'utf-16'),
+  (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+
+
+def to_utf8(content: bytes) -> bytes:
+  """Returns a text without its mark, in UTF-8; unmarked bytes as they are.
+
+  Raises:
+    ValueError: if it is not in the encoding of its mark, or no text.
+  """
+  for mark, encoding in _MARKS:
+    if content.startswith(mark):
+      content = content.decode(encoding).encode()
+      break
+  content = content.removeprefix(codecs.BOM_UTF8)
+  if b'\0' in content:
+    raise ValueError('it has bytes of zero')
+  return content
 
 
 @contextlib.contextmanager
