@@ -133,6 +133,7 @@ def _define_flags() -> None:
     ['released'],
     'What the page offers, the first as the default; each as predict takes it. '
     'U2-Nets that are downloaded already are offered as well.',
+    urls=('hf',),
   )
   flags.DEFINE_string(
     'host', '127.0.0.1', '0.0.0.0 lets other machines see the page.'

@@ -2,8 +2,10 @@
 
 import codecs
 import contextlib
+import errno
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +39,9 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
   """Yields a temporary path that becomes `path` when the block succeeds.
 
   The temporary file is in the same folder (a rename across file systems is
-  not atomic) and is removed when the block fails. Parent folders are made.
+  not atomic), has a name that nobody else gives, and is removed when the block
+  fails. Parent folders are made. Its content is on the disk before it gets its
+  name, so a power loss leaves the whole file or none.
 
   Raises:
     OSError: of the block, or if the file cannot be written. One that names no
@@ -48,9 +52,11 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
   name = os.fsencode(path.name)
   # The target's may be as long as names can be: then this one must be shorter.
   stem = path.name if len(name) <= 100 else hashlib.sha256(name).hexdigest()
-  partial = path.with_name(f'.{stem}.{os.getpid()}.partial')
+  # Not the process's number: containers on one disk have the same ones.
+  partial = path.with_name(f'.{stem}.{secrets.token_hex(8)}.partial')
   try:
     yield partial
+    sync(partial)
     partial.replace(path)
   except BaseException as error:
     with contextlib.suppress(OSError):  # A second error would hide the first.
@@ -58,3 +64,21 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     if isinstance(error, OSError) and error.filename in (None, str(partial)):
       error.filename, error.filename2 = str(path), None
     raise
+
+
+def sync(path: Path) -> None:
+  """Waits until the content of a file, or of a folder's files, is on the disk.
+
+  Raises:
+    OSError: if it cannot be written there.
+  """
+  if path.is_dir():
+    for file in path.iterdir():
+      sync(file)
+    return
+  with path.open('rb+') as file:
+    try:
+      os.fsync(file.fileno())
+    except OSError as error:  # Some file systems cannot be asked.
+      if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+        raise

@@ -253,6 +253,8 @@ class _Work:
           return None
         done += len(state['times'])
         state['is_last'] = batches.are_over()
+        for kind in self._missing:  # A state says that its parts are there.
+          files.sync(self._find_part(index, kind))
         if self._steadier.last:
           probs, guide = self._steadier.last
           path = self._find_state(index, '.npz')
