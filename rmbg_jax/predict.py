@@ -392,7 +392,7 @@ def _predict_files(where: places.Places) -> bool:
       'the same command goes on.'
     )
   elif outcome.trouble:
-    print(f'The report is not whole: {outcome.trouble}.')
+    print(f'Stopped: {outcome.trouble}. Free space; the same command goes on.')
   return bool(outcome.counts['failed'] or outcome.trouble)
 
 

@@ -62,7 +62,9 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     with contextlib.suppress(OSError):  # A second error would hide the first.
       partial.unlink(missing_ok=True)
     if isinstance(error, OSError) and error.filename in (None, str(partial)):
-      error.filename, error.filename2 = str(path), None
+      error.filename = str(path)
+      if error.filename2 is not None:
+        del error.filename2  # None would be printed.
     raise
 
 
