@@ -12,9 +12,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, storage
 
 _HELP = ('--help', '--helpshort', '--helpfull')
+_STANDARD_ERROR = 2
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 # Mended outside of the program, even where the error names no file.
 _SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -26,10 +27,16 @@ flags.disclaim_key_flags()
 class _PathParser(flags.ArgumentParser):
   """Takes a path, with `~` for the home folder.
 
-  A shell replaces that in front of a path alone, not behind `--flag=`.
+  A shell replaces that in front of a path alone, not behind `--flag=`. URLs are
+  refused but for some kinds, or they would become folders called `s3:`.
   """
 
+  def __init__(self, urls: Sequence[str]):
+    super().__init__()
+    self._urls = urls
+
   def parse(self, argument: str) -> str:
+    storage.check_path(argument, self._urls)
     return expand_home(argument)
 
   def flag_type(self) -> str:
@@ -37,10 +44,17 @@ class _PathParser(flags.ArgumentParser):
 
 
 class _PathListParser(flags.ListParser):
-  """Takes paths with commas between."""
+  """Takes paths with commas between, as `_PathParser` does one."""
+
+  def __init__(self, urls: Sequence[str]):
+    super().__init__()
+    self._urls = urls
 
   def parse(self, argument: str | list[str]) -> list[str]:
-    return [expand_home(path) for path in super().parse(argument)]
+    paths = super().parse(argument)
+    for path in paths:
+      storage.check_path(path, self._urls)
+    return [expand_home(path) for path in paths]
 
 
 def expand_home(path: str) -> str:
@@ -65,6 +79,8 @@ def define_path(
   *,
   short: str = '',
   required: bool = False,
+  urls: Sequence[str] = (),
+  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """Defines a flag that takes a path.
 
@@ -74,9 +90,16 @@ def define_path(
     description: Text for --help.
     short: A shorter name that means the same, '' for none.
     required: Whether it must be passed.
+    urls: Kinds of URLs that it takes as well, such as 's3'.
+    flag_values: Where it is defined; see `run`.
   """
   holder = flags.DEFINE(
-    _PathParser(), name, default, description, required=required
+    _PathParser(urls),
+    name,
+    default,
+    description,
+    required=required,
+    flag_values=flag_values,
   )
   if short:
     flags.DEFINE_alias(short, name)
@@ -84,16 +107,38 @@ def define_path(
 
 
 def define_paths(
-  name: str, default: list[str], description: str
+  name: str,
+  default: list[str],
+  description: str,
+  *,
+  urls: Sequence[str] = (),
+  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
-  """Defines a flag that takes paths with commas between."""
+  """Defines a flag that takes paths with commas between; see `define_path`."""
   return flags.DEFINE(
-    _PathListParser(),
+    _PathListParser(urls),
     name,
     default,
     description,
     serializer=flags.ListSerializer(','),
+    flag_values=flag_values,
   )
+
+
+def open_streams() -> None:
+  """Opens the standard streams that are closed, so that nobody meets them.
+
+  Programs with windows and services have none. What is opened next would get a
+  closed one's number, and all that libraries print there.
+  """
+  while (number := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+    pass
+  os.close(number)
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    if getattr(sys, name) is None:
+      # For the rest of the process.
+      stream = open(os.devnull, mode, encoding='utf-8')  # noqa: SIM115, PTH123
+      setattr(sys, name, stream)
 
 
 def print_any_name() -> None:
@@ -109,6 +154,7 @@ def run(
   *,
   required: Sequence[str] = (),
   parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
+  own_flags: flags.FlagValues | None = None,
 ) -> None:
   """Parses the flags and calls `main`, `reporting` what goes wrong.
 
@@ -117,7 +163,17 @@ def run(
     module: `__name__` of the module that `main` is in.
     required: Names of the flags that must be passed.
     parse: Sets the flags from a command line and returns what is left of it.
+    own_flags: Flags that are defined apart, as other commands have some of
+      these names: both can be imported.
   """
+  open_streams()
+  if own_flags is not None:
+    for name in set(own_flags) & set(flags.FLAGS):  # Of an imported command.
+      delattr(flags.FLAGS, name)
+    flags.FLAGS.append_flag_values(own_flags)
+    own_flags.mark_as_parsed()
+    for name in own_flags:
+      flags.FLAGS.register_key_flag_for_module(sys.argv[0], own_flags[name])
   if module != '__main__':
     # absl's --help shows the started file's docstring and flags. For an
     # installed command, that file only imports the module.

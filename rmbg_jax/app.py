@@ -21,7 +21,7 @@ from absl import app, flags
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from rmbg_jax import runtime_flags
 
 
@@ -53,9 +53,12 @@ def _serve(folder: Path) -> None:
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
   from rmbg_jax.inference import runtimes
+  from rmbg_jax.web import server as server_lib
   from rmbg_jax.web import service as service_lib
   from rmbg_jax.weights import u2net_onnx
 
+  keys = _read_keys(values.api_key_file) if values.api_key_file else ()
+  listening = server_lib.bind(values.host, values.port)
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   # Photos are held against --max_pixels, by name.
@@ -72,37 +75,23 @@ def _serve(folder: Path) -> None:
     folder=folder / 'results',
     options=options,
   )
-  keys = _read_keys(values.api_key_file) if values.api_key_file else ()
   # Imports Gradio: what is wrong with a checkpoint is said before.
-  from rmbg_jax.web import api as api_lib
-  from rmbg_jax.web import page as page_lib
+  from rmbg_jax.web import application
 
-  api = api_lib.make_api(service, keys=keys, queue=values.queue)
-  page = page_lib.make_page(service)
-  page.queue(max_size=values.queue)
-  try:
-    _, url, _ = page.launch(
-      server_name=values.host,
-      server_port=values.port,
-      # A bound for all that arrives; the service names single files.
-      max_file_size=service.limits.bytes * service.limits.files,
-      share=False,
-      show_error=True,
-      footer_links=['api'],
-      ssr_mode=False,
-      theme=page_lib.THEME,
-      css=page_lib.CSS,
-      quiet=True,
-      prevent_thread_lock=True,
-      app_kwargs={'routes': api_lib.list_routes(api)},
-    )
-  except OSError as error:
-    port = '' if values.port is None else f' --port={values.port}'
-    raise errors.UserError(
-      f'--host={values.host}{port}: no free port. Pass another --port.'
-    ) from error
+  server = server_lib.Server(
+    application.make_application(
+      service,
+      keys=keys,
+      queue=values.queue,
+      folder=folder / 'bodies',
+      root_path=values.root_path,
+    ),
+    listening,
+    values.host,
+  )
   print(
-    f'The page is at {url} (Ctrl-C ends it), one HTTP call at {url}api/remove',
+    f'The page is at {server.url} (Ctrl-C ends it), one HTTP call at '
+    f'{server.url}api/remove',
     flush=True,
   )
   try:
@@ -110,7 +99,7 @@ def _serve(folder: Path) -> None:
   except KeyboardInterrupt:
     raise SystemExit(130) from None
   finally:
-    page.close(verbose=False)
+    server.close()
     service.close()
     print('The page is closed.')
 
@@ -119,14 +108,19 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
   """Returns the keys in a file, one a line.
 
   Raises:
-    UserError: if there is none, or no such file.
+    UserError: if there is none, no such file, or it is no text.
   """
   try:
-    lines = Path(path).read_bytes().splitlines()
+    lines = files.to_utf8(Path(path).read_bytes()).splitlines()
   except OSError as error:
     raise errors.UserError(
       f'--api_key_file={path}: {error.strerror}. Pass a file with a key on '
       'each line.'
+    ) from error
+  except ValueError as error:
+    raise errors.UserError(
+      f'--api_key_file={path}: not a text ({error}). Save it as UTF-8, with a '
+      'key on each line.'
     ) from error
   keys = tuple(line.strip() for line in lines if line.strip())
   if not keys:
@@ -142,11 +136,23 @@ def _define_flags() -> None:
     ['released'],
     'What the page offers, the first as the default; each as predict takes it. '
     'U2-Nets that are downloaded already are offered as well.',
+    urls=('hf',),
   )
   flags.DEFINE_string(
     'host', '127.0.0.1', '0.0.0.0 lets other machines see the page.'
   )
-  flags.DEFINE_integer('port', None, 'By default the first free from 7860 on.')
+  flags.DEFINE_integer(
+    'port',
+    None,
+    'By default the first free from 7860 on; 0 for any.',
+    lower_bound=0,
+    upper_bound=65535,
+  )
+  flags.DEFINE_string(
+    'root_path',
+    '',
+    'The path below which a proxy shows the page, such as /cutout.',
+  )
   flags.DEFINE_integer(
     'max_pixels', 50_000_000, 'Refuse photos with more.', lower_bound=1
   )
@@ -163,7 +169,7 @@ def _define_flags() -> None:
     'api_key_file',
     '',
     'A file with keys, one a line: HTTP calls must then have one of them in '
-    'X-Api-Key. The page itself needs none.',
+    'X-Api-Key, and the page asks for one as its password.',
   )
 
 

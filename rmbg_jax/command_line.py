@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags
 
 from data_pipelines import cli
-from data_pipelines.io import errors
+from data_pipelines.io import errors, storage
 
 # Installed, the configurations are inside of the package; in a checkout,
 # beside it.
@@ -21,13 +21,13 @@ CONFIGS = next(
   for parent in (Path(__file__).parent, Path(__file__).parents[1])
   if (folder := parent / 'configs').is_dir()
 )
-# Keys of a configuration that hold paths.
-_CONFIG_PATHS = (
-  'data.dir',
-  'data.device.cache_dir',
-  'init_from',
-  'model.encoder.weights',
-)
+# Keys of a configuration that hold paths, and the kinds of URLs they take.
+_CONFIG_PATHS = {
+  'data.dir': (),
+  'data.device.cache_dir': (),
+  'init_from': ('hf',),
+  'model.encoder.weights': ('hf',),
+}
 
 # Flags belong to the module that asks for them.
 flags.disclaim_key_flags()
@@ -166,12 +166,16 @@ def _parse_all(argv: list[str]) -> list[str]:
 
 def _expand_paths(config: Any) -> None:
   """Replaces `~` in the paths of a configuration, None if there is none."""
-  for key in _CONFIG_PATHS if config is not None else ():
+  for key, urls in _CONFIG_PATHS.items() if config is not None else ():
     *groups, name = key.split('.')
     group = config
     for part in groups:
       group = group.get(part, {})
     if group.get(name):
+      try:
+        storage.check_path(group[name], urls)
+      except errors.UserError as error:
+        raise errors.UserError(f'config.{key}={error}') from error
       group[name] = cli.expand_home(group[name])
 
 

@@ -33,27 +33,46 @@ from rmbg_jax.evaluation import benchmarks, metrics
 # error messages.
 Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
+# `predict` has some of these names as well; see `cli.run`.
+_OWN = flags.FlagValues()
 _CHECKPOINT = cli.define_paths(
   'checkpoint',
   [],
   "What `predict` takes: a training's working directory, a .safetensors "
   'release, a Keras .h5. Several are put side by side.',
+  urls=('hf',),
+  flag_values=_OWN,
 )
 _PREDICTIONS = cli.define_paths(
-  'predictions', [], "Folders of masks with the photos' stems, by anything."
+  'predictions',
+  [],
+  "Folders of masks with the photos' stems, by anything.",
+  flag_values=_OWN,
 )
 _DATA = cli.define_paths(
-  'data', [], 'Benchmarks as published, or folders of photos and masks.'
+  'data',
+  [],
+  'Benchmarks as published, or folders of photos and masks.',
+  flag_values=_OWN,
 )
-_OUTPUT = cli.define_path('output', 'evaluation', 'Folder for the results.')
+_OUTPUT = cli.define_path(
+  'output',
+  'evaluation',
+  'Folder for the results.',
+  flag_values=_OWN,
+)
 _SPLIT = flags.DEFINE_list(
-  'split', [], 'Rows to score on, such as val; default: all but train.'
+  'split',
+  [],
+  'Rows to score on, such as val; default: all but train.',
+  flag_values=_OWN,
 )
 _METRICS = flags.DEFINE_list(
   'metrics',
   [],
   f'Of {", ".join(metrics.GROUPS)}. Default: matting where all masks are soft '
   'mattes (label `alpha`), otherwise saliency.',
+  flag_values=_OWN,
 )
 _BAND = flags.DEFINE_integer(
   'band',
@@ -61,26 +80,39 @@ _BAND = flags.DEFINE_integer(
   'Radius in pixels of the unknown band around the true outline, where there '
   'is no folder `trimap` beside the masks.',
   lower_bound=1,
+  flag_values=_OWN,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 4, 'Photos in the network together.', lower_bound=1
+  'batch_size',
+  4,
+  'Photos in the network together.',
+  lower_bound=1,
+  flag_values=_OWN,
 )
 _PROCESSES = flags.DEFINE_integer(
   'processes',
   parallel.count_cores(),
   'Processes that score; default: one per core.',
   lower_bound=1,
+  flag_values=_OWN,
 )
 _GALLERY = flags.DEFINE_integer(
-  'gallery', 10, 'Worst, median and best images to show; 0: no gallery.'
+  'gallery',
+  10,
+  'Worst, median and best images to show; 0: no gallery.',
+  flag_values=_OWN,
 )
 _COMPARE = cli.define_paths(
-  'compare', [], 'Two results: what differs, instead of an evaluation.'
+  'compare',
+  [],
+  'Two results: what differs, instead of an evaluation.',
+  flag_values=_OWN,
 )
 _ALLOW = flags.DEFINE_bool(
   'allow_training_data',
   False,
   'Score a checkpoint on data that it was trained on; the table says so.',
+  flag_values=_OWN,
 )
 
 
@@ -317,7 +349,7 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 def run() -> None:
   """Runs the command line."""
-  cli.run(main, __name__)
+  cli.run(main, __name__, own_flags=_OWN)
 
 
 if __name__ == '__main__':

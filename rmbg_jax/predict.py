@@ -58,6 +58,7 @@ _INPUT = cli.define_path(
   'A photo, several, a folder, a pattern such as "photos/**/*.jpg", a .txt '
   'file with a path on each line, or - for standard input. Or the URL of a '
   'photo or a folder: s3://, gs://, az://, file://.',
+  urls=storage.SCHEMES,
 )
 _OUTPUT = cli.define_path(
   'output',
@@ -65,6 +66,7 @@ _OUTPUT = cli.define_path(
   'Folder for the results, or its URL, one sub-folder for each kind; of one '
   'photo, also the name of one file; or - for standard output, with exactly '
   'one kind.',
+  urls=storage.SCHEMES,
 )
 _CHECKPOINT = cli.define_path(
   'checkpoint',
@@ -73,6 +75,7 @@ _CHECKPOINT = cli.define_path(
   'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
   '.onnx, hf://OWNER/NAME[@REVISION][/FILE], or a name that '
   '--list_checkpoints prints.',
+  urls=('hf',),
 )
 _LIST = flags.DEFINE_boolean(
   'list_checkpoints',
@@ -394,7 +397,7 @@ def _predict_files(where: places.Places) -> bool:
       'the same command goes on.'
     )
   elif outcome.trouble:
-    print(f'The report is not whole: {outcome.trouble}.')
+    print(f'Stopped: {outcome.trouble}. Free space; the same command goes on.')
   return bool(outcome.counts['failed'] or outcome.trouble)
 
 

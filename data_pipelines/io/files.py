@@ -1,14 +1,41 @@
-"""Writes files atomically: whole or not there."""
+"""Writes files atomically, whole or not there, and reads texts."""
 
+import codecs
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.io import errors
+
+# The marks at the beginning of a text, the longer ones first.
+_MARKS = (
+  (codecs.BOM_UTF32_LE, 'utf-32'),
+  (codecs.BOM_UTF32_BE, 'utf-32'),
+  (codecs.BOM_UTF16_LE, 'utf-16'),
+  (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+
+
+def to_utf8(content: bytes) -> bytes:
+  """Returns a text without its mark, in UTF-8; unmarked bytes as they are.
+
+  Raises:
+    ValueError: if it is not in the encoding of its mark, or no text.
+  """
+  for mark, encoding in _MARKS:
+    if content.startswith(mark):
+      content = content.decode(encoding).encode()
+      break
+  content = content.removeprefix(codecs.BOM_UTF8)
+  if b'\0' in content:
+    raise ValueError('it has bytes of zero')
+  return content
 
 
 @contextlib.contextmanager
@@ -16,7 +43,9 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
   """Yields a temporary path that becomes `path` when the block succeeds.
 
   The temporary file is in the same folder (a rename across file systems is
-  not atomic) and is removed when the block fails. Parent folders are made.
+  not atomic), has a name that nobody else gives, and is removed when the block
+  fails. Parent folders are made. Its content is on the disk before it gets its
+  name, so a power loss leaves the whole file or none.
 
   Raises:
     OSError: of the block, or if the file cannot be written. One that names no
@@ -27,15 +56,19 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
   name = os.fsencode(path.name)
   # The target's may be as long as names can be: then this one must be shorter.
   stem = path.name if len(name) <= 100 else hashlib.sha256(name).hexdigest()
-  partial = path.with_name(f'.{stem}.{os.getpid()}.partial')
+  # Not the process's number: containers on one disk have the same ones.
+  partial = path.with_name(f'.{stem}.{secrets.token_hex(8)}.partial')
   try:
     yield partial
+    sync(partial)
     partial.replace(path)
   except BaseException as error:
     with contextlib.suppress(OSError):  # A second error would hide the first.
       partial.unlink(missing_ok=True)
     if isinstance(error, OSError) and error.filename in (None, str(partial)):
-      error.filename, error.filename2 = str(path), None
+      error.filename = str(path)
+      if error.filename2 is not None:
+        del error.filename2  # None would be printed.
     raise
 
 
@@ -60,3 +93,21 @@ def parse_json(
   except ValueError as error:
     raise errors.UserError(f'{place}: damaged ({error}). {remedy}') from error
   return value
+
+
+def sync(path: Path) -> None:
+  """Waits until the content of a file, or of a folder's files, is on the disk.
+
+  Raises:
+    OSError: if it cannot be written there.
+  """
+  if path.is_dir():
+    for file in path.iterdir():
+      sync(file)
+    return
+  with path.open('rb+') as file:
+    try:
+      os.fsync(file.fileno())
+    except OSError as error:  # Some file systems cannot be asked.
+      if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+        raise

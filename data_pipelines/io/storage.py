@@ -10,15 +10,17 @@ import dataclasses
 import datetime
 import functools
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from data_pipelines.io import errors, files
+from data_pipelines.io import errors, files, network
 
 _FILE = 'file://'
+SCHEMES = ('s3', 'gs', 'az', 'file')
 # What the packages for each kind of store are: (an extra of the project, what
 # that installs).
 _PACKAGES = {
@@ -115,7 +117,26 @@ PlaceT = TypeVar('PlaceT', bound=Place)
 
 def is_url(text: str) -> bool:
   """Returns whether a text is a URL of any kind."""
-  return '://' in text
+  return re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text) is not None
+
+
+def check_path(text: str, schemes: Collection[str] = ()) -> None:
+  """Checks that a text is a path, or a URL of one of some kinds.
+
+  Args:
+    text: It.
+    schemes: Kinds of URLs, such as 's3'.
+
+  Raises:
+    UserError: naming the kinds.
+  """
+  if not is_url(text) or text.partition('://')[0] in schemes:
+    return
+  also = ''.join(f', or {scheme}://' for scheme in schemes)
+  raise errors.UserError(
+    f'{text}: a URL of this kind is not read or written here. Pass a '
+    f'path{also}.'
+  )
 
 
 def parse(text: str) -> Place:
@@ -230,7 +251,8 @@ def list_files(root: Place) -> Iterator[File]:
     yield from _list_folder(root)
     return
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
-  files = list_store(_open_store(root.scheme), _strip(root))
+  with _naming(root):
+    files = list_store(_open_store(root.scheme), _strip(root))
   while True:
     with _naming(root):
       file = next(files, None)
@@ -376,12 +398,28 @@ def _open_store(scheme: str) -> Any:
 
     options = {'use_listings_cache': False, 'skip_instance_cache': True}
     if scheme == 's3':
-      options['config_kwargs'] = {'max_pool_connections': CONNECTIONS}
-    return fsspec.filesystem(scheme, **options)
+      options['config_kwargs'] = {
+        'max_pool_connections': CONNECTIONS,
+        'connect_timeout': network.PATIENCE,
+      }
+    store = fsspec.filesystem(scheme, **options)
   except ImportError as error:
     raise errors.UserError(
       f'{scheme}:// needs {package}: {errors.install_command(extra)}.'
     ) from error
+  if silence := network.find_silence(_find_endpoint(store, scheme)):
+    raise OSError(silence)
+  return store
+
+
+def _find_endpoint(store: Any, scheme: str) -> str:
+  """Returns the address that a store's package talks to."""
+  if scheme == 's3':
+    store.connect()
+    return store.s3.meta.endpoint_url
+  if scheme == 'gs':
+    return getattr(store, '_location', 'https://storage.googleapis.com')
+  return f'https://{store.account_name}.blob.core.windows.net'
 
 
 def _strip(url: Url) -> str:

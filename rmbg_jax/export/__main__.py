@@ -15,16 +15,29 @@ from absl import app, flags
 
 from data_pipelines import cli
 
+# `predict` has some of these names as well; see `cli.run`.
+_OWN = flags.FlagValues()
 _CHECKPOINT = cli.define_path(
-  'checkpoint', 'small', 'What `load_model` loads, one network.'
+  'checkpoint',
+  'small',
+  'What `load_model` loads, one network.',
+  urls=('hf',),
+  flag_values=_OWN,
 )
-_OUTPUT = cli.define_path('output', None, 'The file to write.', required=True)
+_OUTPUT = cli.define_path(
+  'output',
+  None,
+  'The file to write.',
+  required=True,
+  flag_values=_OWN,
+)
 _DTYPE = flags.DEFINE_enum(
   'dtype',
   None,
   ['float16', 'float32'],
   'Of the parameters in a .safetensors (float16 by default); the other formats '
   'hold float32.',
+  flag_values=_OWN,
 )
 
 
@@ -46,7 +59,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Runs the command; `rmbg-export` is this."""
-  cli.run(main, __name__)
+  cli.run(main, __name__, own_flags=_OWN)
 
 
 if __name__ == '__main__':

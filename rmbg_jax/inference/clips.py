@@ -4,16 +4,20 @@ import contextlib
 import dataclasses
 import importlib.util
 import re
+import struct
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from data_pipelines.io import errors, images
-from rmbg_jax.inference import photos
+from rmbg_jax.inference import containers, photos
+
+if TYPE_CHECKING:
+  import av
 
 SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
 # Endings of both photos and moving pictures.
@@ -134,19 +138,31 @@ def opened(
     return
   with contextlib.ExitStack() as stack:
     with named(path):
-      with _open(path) as container:
-        turns = _find_turns(path, container)
-      container = stack.enter_context(_open(path))
-      clip = _open_video(path, container, turns, max_pixels)
+      with open_file(path) as container:
+        turn = _find_turn(path, container)
+      container = stack.enter_context(open_file(path))
+      clip = _open_video(path, container, turn, max_pixels)
+    if containers.is_cut_off(path):
+      raise _cut_off(path)
     yield clip
 
 
-def _open(path: Path):
+def find_address(path: Path) -> str:
+  """Returns what FFmpeg takes for this file, whatever its name has."""
+  return str(path.absolute())  # In `12:30.mp4`, `12` would be a protocol.
+
+
+def open_file(path: Path) -> 'av.container.InputContainer':
+  """Opens a clip for reading, and nothing else: no network, no other files.
+
+  Raises:
+    av.error.FFmpegError: if FFmpeg does not know it.
+    UserError: if it is a list of files.
+  """
   import av
 
-  # No network, and no other files.
   container = av.open(
-    str(path),
+    find_address(path),
     options={'protocol_whitelist': 'file'},
     metadata_errors='ignore',
   )
@@ -247,7 +263,7 @@ def _choose_stream(path: Path, container):
   raise errors.UserError(f'{path}: there are no moving pictures in it.')
 
 
-def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
+def _open_video(path, container, turn: 'Turn', max_pixels: int) -> Clip:
   stream = _choose_stream(path, container)
   stream.thread_type = 'AUTO'
   context = stream.codec_context
@@ -305,7 +321,7 @@ def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
       duration = int(frame.duration or 0)
       last, end = start, start + (duration or step)
       yield Frame(
-        photo=_to_photo(frame, colour, has_alpha, turns),
+        photo=_to_photo(frame, colour, has_alpha, turn),
         start=start,
         duration=duration,
       )
@@ -320,7 +336,7 @@ def _open_video(path, container, turns: int, max_pixels: int) -> Clip:
         'truncated. Replace or remove it.'
       )
 
-  turned = turns % 2
+  turned = turn.transposed
   return Clip(
     size=size[::-1] if turned else size,
     time_base=stream.time_base,
@@ -352,11 +368,44 @@ def _decode(container, stream, decoder) -> Iterator[Any]:
     yield from decoder.decode(packet if packet.size else None)
 
 
-def _find_turns(path: Path, container) -> int:
-  """Returns the quarter turns, counter-clockwise, that make frames upright."""
+class Turn(NamedTuple):
+  """What makes frames upright: transposed first, then mirrored."""
+
+  transposed: bool = False
+  left_right: bool = False
+  up_down: bool = False
+
+  def apply(self, pixels: np.ndarray) -> np.ndarray:
+    """Returns an upright picture (h, w, ...)."""
+    if self.transposed:
+      pixels = pixels.swapaxes(0, 1)
+    rows, columns = (
+      -1 if one else 1 for one in (self.up_down, self.left_right)
+    )
+    return pixels[::rows, ::columns]
+
+
+def _find_turn(path: Path, container) -> Turn:
+  """Returns what the first frame's matrix says; right angles only."""
+  from av.sidedata.sidedata import Type
+
   for frame in container.decode(_choose_stream(path, container)):
-    return round(frame.rotation / 90) % 4
-  return 0
+    for data in frame.side_data:
+      if data.type == Type.DISPLAYMATRIX:
+        # A column x and a row y are shown at (a x + c y, b x + d y).
+        a, b, _, c, d = struct.unpack('=5i', bytes(data)[:20])
+        transposed = abs(a) + abs(d) < abs(b) + abs(c)
+        across, down = (c, b) if transposed else (a, d)
+        return Turn(transposed, across < 0, down < 0)
+    break
+  return Turn()
+
+
+def _cut_off(path: Path) -> errors.UserError:
+  return errors.UserError(
+    f'{path}: its file ends too early, so it is truncated. Replace or remove '
+    'it.'
+  )
 
 
 def _find_seconds(container, stream) -> float | None:
@@ -395,7 +444,7 @@ def find_scaler(matrix: int) -> int:
   return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
 
 
-def _to_photo(frame, colour: Colour, has_alpha: bool, turns: int):
+def _to_photo(frame, colour: Colour, has_alpha: bool, turn: Turn):
   options = {}
   if not frame.format.is_rgb and not frame.format.name.startswith('pal'):
     options = {
@@ -406,8 +455,7 @@ def _to_photo(frame, colour: Colour, has_alpha: bool, turns: int):
       options['src_color_range'] = _FULL
   form = 'rgba' if has_alpha or frame.format.name.startswith('pal') else 'rgb24'
   pixels = frame.reformat(format=form, **options).to_ndarray()
-  if turns:
-    pixels = np.rot90(pixels, turns)
+  pixels = turn.apply(pixels)
   opacity = None
   if form == 'rgba' and pixels[..., 3].min() < 255:
     opacity = Image.fromarray(np.ascontiguousarray(pixels[..., 3]))

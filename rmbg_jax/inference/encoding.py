@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import heapq
 import io
-import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.io import files
-from rmbg_jax.inference import clips
+from rmbg_jax.inference import clips, sound
 
 if TYPE_CHECKING:
   import av
@@ -201,7 +200,9 @@ class VideoWriter(contextlib.AbstractContextManager):
   def _begin(self, shape: tuple[int, int], start: int) -> '_Open':
     import av
 
-    container = av.open(str(self._path), 'w', format=self._codec.container)
+    container = av.open(
+      clips.find_address(self._path), 'w', format=self._codec.container
+    )
     stream = container.add_stream(
       self._codec.name,
       rate=self._clip.rate.limit_denominator(100_000),
@@ -247,11 +248,27 @@ def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
   context.color_trc = clip.colour.transfer
 
 
+def plan_sound(
+  kind: str, form: str, clip: Path
+) -> tuple[list[sound.Track], list[str]]:
+  """Returns what a kind of result takes over of a clip's sound, and notes."""
+  if form == 'png' or clip.is_dir():
+    return [], []
+  codec = _choose(kind, form)
+  return sound.plan(
+    clip,
+    container=codec.container,
+    sounds=codec.sounds,
+    encoder=codec.sound,
+  )
+
+
 def join(
   kind: str,
   form: str,
   parts: Sequence[Part],
-  sound: Path | None,
+  clip: Path,
+  tracks: Sequence[sound.Track],
   path: Path,
 ) -> None:
   """Writes the result: all parts, and the sound of the clip.
@@ -260,7 +277,8 @@ def join(
     kind: Kind of result.
     form: Format of cut-out clips, one of `FORMATS`.
     parts: Parts in order.
-    sound: The clip that has it; None for none.
+    clip: The clip that has the sound.
+    tracks: What is taken over of it, as `plan_sound` says.
     path: Path of the result.
   """
   if form == 'png':
@@ -271,14 +289,19 @@ def join(
   codec = _choose(kind, form)
   with contextlib.ExitStack() as stack:
     partial = stack.enter_context(files.write_atomically(path))
-    first = stack.enter_context(av.open(str(parts[0].path)))
+    first = stack.enter_context(clips.open_file(parts[0].path))
     options = {}
     if codec.container != 'webm':
       # When the pictures begin is said in these units.
       base = parts[0].time_base
       options['movie_timescale'] = str(min(base.denominator, 90_000))
     output = stack.enter_context(
-      av.open(str(partial), 'w', format=codec.container, options=options)
+      av.open(
+        clips.find_address(partial),
+        'w',
+        format=codec.container,
+        options=options,
+      )
     )
     template = first.streams.video[0]
     pictures = output.add_stream_from_template(template)
@@ -286,14 +309,9 @@ def join(
       pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
     pictures.time_base = parts[0].time_base
     flows = [_read_parts(parts, pictures)]
-    if sound is not None:
-      with av.open(str(sound)) as source:
-        count = len(source.streams.audio)
-      for index in range(count):  # Each stream is read separately.
-        source = stack.enter_context(av.open(str(sound)))
-        flows.append(
-          _read_sound(source, source.streams.audio[index], output, codec)
-        )
+    for track in tracks:  # Each stream is read separately.
+      source = stack.enter_context(clips.open_file(clip))
+      flows.append(sound.read(source, track, output))
     # Ordered by time, so that no stream waits in memory.
     for _, packet in heapq.merge(*flows, key=lambda one: one[0]):
       output.mux(packet)
@@ -301,10 +319,8 @@ def join(
 
 def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
   """Yields (seconds, packet) of the pictures, at the clip's own times."""
-  import av
-
   for part in parts:
-    with av.open(str(part.path)) as container:
+    with clips.open_file(part.path) as container:
       stream = container.streams.video[0]
       packets = (packet for packet in container.demux(stream) if packet.size)
       for packet, (start, duration) in zip(packets, part.times, strict=True):
@@ -314,47 +330,6 @@ def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
         if duration:
           packet.duration = duration
         yield float(start * part.time_base), packet
-
-
-def _read_sound(container, sound, output, codec: _Codec) -> Iterator[tuple]:
-  """Returns an iterator of (seconds, packet), as it is or encoded anew."""
-  if sound.codec_context.codec.canonical_name in codec.sounds:
-    target = output.add_stream_from_template(sound)
-    return _copy_sound(container, sound, target)
-  target = output.add_stream(
-    codec.sound, rate=48_000 if codec.sound == 'libopus' else sound.rate
-  )
-  target.layout = sound.layout
-  return _encode_sound(container, sound, target)
-
-
-def _copy_sound(container, sound, target) -> Iterator[tuple]:
-  for packet in container.demux(sound):
-    if packet.size and packet.dts is not None:
-      seconds = float(packet.dts * packet.time_base)
-      packet.stream = target
-      yield seconds, packet
-
-
-def _encode_sound(container, sound, target) -> Iterator[tuple]:
-  import av
-
-  context = target.codec_context
-  resampler = av.AudioResampler(
-    format=context.format, layout=context.layout, rate=context.rate
-  )
-  frames = itertools.chain(
-    (
-      part
-      for frame in container.decode(sound)
-      for part in resampler.resample(frame)
-    ),
-    resampler.resample(None),
-    [None],
-  )
-  for frame in frames:
-    for packet in target.encode(frame):
-      yield float((packet.dts or 0) * packet.time_base), packet
 
 
 def _join_folders(parts: Sequence[Path], path: Path) -> None:

@@ -1,6 +1,5 @@
 """Lists the photos to do, and names their results."""
 
-import codecs
 import collections
 import dataclasses
 import glob
@@ -12,21 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Generic
 
-from data_pipelines.io import errors, storage
+from data_pipelines.io import errors, files, storage
 from rmbg_jax.inference import clips, photos
 
 # What a Mac leaves beside each file on a disk of another kind.
 METADATA_PREFIX = '._'
 
 _GONE = storage.State(0, 0, '')
-
-# The marks at the beginning of a text, the longer ones first.
-_MARKS = (
-  (codecs.BOM_UTF32_LE, 'utf-32'),
-  (codecs.BOM_UTF32_BE, 'utf-32'),
-  (codecs.BOM_UTF16_LE, 'utf-16'),
-  (codecs.BOM_UTF16_BE, 'utf-16'),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -376,14 +367,8 @@ def _read_list(path: Path) -> list[Path]:
   Names are read as the file system has them, whatever their encoding.
   """
   content = path.read_bytes()
-  encoding = next((e for mark, e in _MARKS if content.startswith(mark)), None)
   try:
-    if encoding:
-      text = content.decode(encoding)
-    else:
-      text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
-    if '\0' in text:
-      raise ValueError('it has bytes of zero')
+    text = os.fsdecode(files.to_utf8(content))
   except ValueError as error:
     raise errors.UserError(
       f'--input={path}: not a text ({error}). Save it as UTF-8, with a path on '

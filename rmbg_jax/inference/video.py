@@ -133,12 +133,16 @@ class _Work:
       max_pixels=self._task.max_pixels,
       frame_rate=options.frame_rate,
     ) as clip:
+      # Before the first frame: what cannot be is known then.
+      sounds = {
+        kind: encoding.plan_sound(kind, self._task.clip_format, job.photo)
+        for kind in self._missing
+      }
       states = self._restore()
       if not (states and states[-1]['is_last']):
         states = self._do_parts(clip, states)
       if states is None:
         return None
-      sound = None if job.photo.is_dir() else job.photo
       for kind, path in self._missing.items():
         parts = [
           encoding.Part(
@@ -148,12 +152,16 @@ class _Work:
           )
           for index, state in enumerate(states)
         ]
-        encoding.join(kind, self._task.clip_format, parts, sound, path)
+        encoding.join(
+          *(kind, self._task.clip_format, parts, job.photo),
+          *(sounds[kind][0], path),
+        )
         result = storage.find_state(path)
         made[names[kind]] = (result.size if result else 0, self._stamp)
     self.clear()
     count = sum(len(state['times']) for state in states)
-    notes = clip.notes
+    said = [note for _, notes in sounds.values() for note in notes]
+    notes = (*clip.notes, *dict.fromkeys(said))
     if self._task.style.trim:
       notes = (*notes, 'not trimmed: all frames of a clip have one size')
     return report.Entry(
@@ -246,6 +254,8 @@ class _Work:
           return None
         done += len(state['times'])
         state['is_last'] = batches.are_over()
+        for kind in self._missing:  # A state says that its parts are there.
+          files.sync(self._find_part(index, kind))
         if self._steadier.last:
           probs, guide = self._steadier.last
           path = self._find_state(index, '.npz')

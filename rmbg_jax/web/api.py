@@ -6,7 +6,6 @@ remove.bg (`removebg.py`). Both work on the page's service, within its limits.
 
 import base64
 import binascii
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import fastapi
@@ -16,7 +15,7 @@ from starlette import datastructures, exceptions, responses, routing
 
 import rmbg_jax
 from rmbg_jax.inference import refinement, rendering
-from rmbg_jax.web import admission, openapi, problems, removebg
+from rmbg_jax.web import admission, guard, openapi, problems, removebg
 from rmbg_jax.web import service as service_lib
 
 _MEDIA_TYPES = {
@@ -56,14 +55,11 @@ class Options(pydantic.BaseModel):
     return value
 
 
-def make_api(
-  service: service_lib.Service, *, keys: Sequence[bytes] = (), queue: int
-) -> fastapi.FastAPI:
+def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   """Returns the application with all routes but the page's.
 
   Args:
     service: Service that does the work.
-    keys: One of which a call must have in X-Api-Key; none: nobody is asked.
     queue: Requests that may wait; another is answered by 429.
   """
   api = fastapi.FastAPI(
@@ -73,9 +69,10 @@ def make_api(
     docs_url=None,  # Its page would load scripts from elsewhere.
     redoc_url=None,
   )
-  door = admission.Door(service, keys, queue)
+  door = admission.Door(service, queue)
 
-  @api.get('/healthz', summary='Whether the server answers')
+  @api.head(guard.HEALTH, include_in_schema=False)
+  @api.get(guard.HEALTH, summary='Whether the server answers')
   async def check_health() -> dict[str, Any]:
     return {
       'status': 'ok',
@@ -94,9 +91,7 @@ def make_api(
     ),
   )
   async def remove(request: fastapi.Request):
-    door.check_key(request, status=401)
-    async with door.read(request) as fields:
-      return await door.work(_remove, fields, _wants_json(request))
+    return await door.work(_remove, request, _wants_json(request))
 
   @api.post(
     '/v1.0/removebg',
@@ -109,13 +104,10 @@ def make_api(
     ),
   )
   async def remove_bg(request: fastapi.Request):
-    door.check_key(request, status=403)
-    async with door.read(request) as fields:
-      return await door.work(_remove_bg, fields, _wants_json(request))
+    return await door.work(_remove_bg, request, _wants_json(request))
 
   @api.get('/v1.0/account', summary="What remove.bg's clients ask first")
-  async def show_account(request: fastapi.Request) -> dict[str, Any]:
-    door.check_key(request, status=403)
+  async def show_account() -> dict[str, Any]:
     return removebg.ACCOUNT
 
   for kind in (problems.ProblemError, exceptions.HTTPException, Exception):

@@ -19,6 +19,7 @@ def describe_answers(*media_types: str) -> dict[int | str, Any]:
     '408': 'The body did not arrive in time',
     '413': 'More bytes than the limit',
     '429': 'Too many requests are waiting',
+    '503': 'No room now',
   }
   answers: dict[int | str, Any] = {
     status: {'description': reason, 'content': error}

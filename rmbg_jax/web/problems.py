@@ -96,6 +96,16 @@ def too_many() -> ProblemError:
   )
 
 
+def no_room() -> ProblemError:
+  """Returns what to say to a body for which there is no room."""
+  return ProblemError(
+    503,
+    'unavailable',
+    'There is no room for another body now. Try again.',
+    headers={'Retry-After': str(_RETRY_SECONDS)},
+  )
+
+
 def wrong(name: str, value: str, remedy: str) -> ProblemError:
   """Returns what to say of a parameter."""
   return ProblemError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, network
 
 PREFIX = 'hf://'
 # File of an address without one, as elsewhere on the hub.
@@ -80,9 +80,16 @@ def fetch(text: str) -> Path:
   """
   address = parse_address(text)
   hub = import_hub(text)
+  # It would wait for minutes.
+  is_silent = hub.constants.HF_HUB_OFFLINE or bool(
+    network.find_silence(hub.constants.ENDPOINT)
+  )
   try:
     path = hub.hf_hub_download(
-      address.repository, address.file, revision=address.revision
+      address.repository,
+      address.file,
+      revision=address.revision,
+      local_files_only=is_silent,
     )
   except (
     OSError,
@@ -122,6 +129,7 @@ def import_hub(text: str):
   """Returns `huggingface_hub`, silenced; `text` is what needs it."""
   try:
     import huggingface_hub
+    import huggingface_hub.constants
     import huggingface_hub.errors
   except ImportError as error:
     raise errors.UserError(

@@ -40,7 +40,9 @@ _IMAGES = cli.define_path(
   'Folder of JPEGs to enlarge.',
 )
 _COUNT = flags.DEFINE_integer('count', 24, 'Photos in the folder; 0: none.')
-_WEIGHTS = cli.define_path('weights', 'small', 'What `load_model` loads.')
+_WEIGHTS = cli.define_path(
+  'weights', 'small', 'What `load_model` loads.', urls=('hf',)
+)
 _REMBG_PYTHON = cli.define_path(
   'rembg', '', 'Python of an environment with rembg.'
 )

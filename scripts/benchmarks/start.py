@@ -27,7 +27,9 @@ from data_pipelines import cli
 from scripts.benchmarks import common
 
 # `--checkpoint` is a flag of `rmbg_jax.predict`, which is imported here.
-_WEIGHTS = cli.define_path('weights', 'released', 'What `load_model` loads.')
+_WEIGHTS = cli.define_path(
+  'weights', 'released', 'What `load_model` loads.', urls=('hf',)
+)
 _REPEATS = flags.DEFINE_integer(
   'repeats', 5, 'Timed processes of each.', lower_bound=1
 )

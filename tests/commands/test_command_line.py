@@ -90,6 +90,86 @@ def test_a_training_that_was_stopped_says_so_with_the_signals_code(
   assert capsys.readouterr().err == 'Stopped, and saved.\n'
 
 
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&- <&-', 'None'])
+def test_nobody_needs_the_standard_streams(closed, tmp_path):
+  program = tmp_path / 'program.py'
+  program.write_text(
+    'import os, sys\n'
+    'from pathlib import Path\n'
+    + ('sys.stdout = sys.stderr = None\n' if closed == 'None' else '')
+    + 'from data_pipelines import cli\n'
+    'def main(argv):\n'
+    '  with open("kept", "w") as file:\n'
+    '    print("said")\n'
+    '    os.system("echo loud; echo loud >&2")\n'
+    '    print("noise", file=sys.stderr)\n'
+    'cli.run(main, "__main__")\n',
+    encoding='utf-8',
+  )
+  redirected = '' if closed == 'None' else closed
+  result = subprocess.run(
+    f'{sys.executable} program.py {redirected}',
+    shell=True,
+    cwd=tmp_path,
+    timeout=120,
+  )
+  assert result.returncode == 0
+  assert (tmp_path / 'kept').read_text() == ''
+
+
+def test_urls_are_taken_where_they_are_meant(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  values = flags.FlagValues()
+  cli.define_path('only', None, '', flag_values=values)
+  cli.define_path('some', None, '', urls=('s3', 'hf'), flag_values=values)
+  cli.define_paths('more', [], '', urls=('hf',), flag_values=values)
+  for flag, refused in (
+    ('only=gs://b/x', 'Pass a path'),
+    ('only=file:///x', 'Pass a path'),
+    ('some=gs://b/x', 'Pass a path, or s3://, or hf://'),
+    ('more=a,az://b/x', 'az://b/x: a URL of this kind'),
+  ):
+    with pytest.raises(flags.Error, match=refused):
+      values(['program', f'--{flag}'])
+  values(['program', '--some=s3://b/x', '--more=hf://a/b,c', '--only=a:/b'])
+  assert (values.some, values.more) == ('s3://b/x', ['hf://a/b', 'c'])
+
+
+@pytest.mark.parametrize('flag', ['workdir', 'config.data.dir'])
+def test_trainings_are_on_disks(flag, tmp_path):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'rmbg_jax.main', '--config=demo'),
+      f'--{flag}=az://b/run',
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    timeout=120,
+  )
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert 'az://b/run: a URL of this kind is not' in done.stderr
+  assert not list(tmp_path.iterdir())
+
+
+def test_all_commands_can_be_imported_at_once():
+  code = (
+    'import rmbg_jax.predict, rmbg_jax.evaluate, rmbg_jax.main, rmbg_jax.app\n'
+    'import rmbg_jax.export.__main__\n'
+    'rmbg_jax.evaluate.run()\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, '--compare=a', '--output=b'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert 'Traceback' not in done.stderr
+  assert '--compare' in done.stderr
+
+
 def test_a_reader_that_has_enough_is_no_failure_to_report(tmp_path):
   """As of `| head`; what was still to be written is given up."""
   code = (
@@ -218,6 +298,40 @@ def test_a_folder_for_results_is_tried_and_left_as_it_was(tmp_path):
     assert str(error.value).startswith(f'--output: {path} cannot be written to')
 
 
+def test_two_writers_of_one_file_never_share_a_name(tmp_path, monkeypatch):
+  # As in two containers, whose processes have the same number.
+  monkeypatch.setattr(os, 'getpid', lambda: 7)
+  path, synced = tmp_path / 'a', []
+  sync = os.fsync
+
+  def note(number):
+    synced.append(os.fstat(number).st_size)
+    sync(number)
+
+  monkeypatch.setattr(os, 'fsync', note)
+  with (
+    files.write_atomically(path) as one,
+    files.write_atomically(path) as other,
+  ):
+    assert one != other
+    one.write_bytes(b'one')
+    other.write_bytes(b'other')
+  assert path.read_bytes() == b'one' and synced == [5, 3]
+  assert list(tmp_path.iterdir()) == [path]
+
+  def fail(_):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  with (
+    pytest.raises(OSError, match='Input/output'),
+    files.write_atomically(path) as partial,
+  ):
+    partial.write_bytes(b'third')
+  assert path.read_bytes() == b'one'
+  assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
   def fill(path):
     raise OSError(errno.ENOSPC, 'No space left on device')
@@ -225,7 +339,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
   path = tmp_path / 'file'
   with pytest.raises(OSError) as error, files.write_atomically(path) as partial:
     fill(partial)
-  assert error.value.filename == str(path)
+  assert str(error.value).endswith(f"device: '{path}'")
   assert not list(tmp_path.iterdir())
 
 

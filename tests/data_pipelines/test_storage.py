@@ -1,8 +1,10 @@
 """Files by URL: what a store says, and what is there after trouble."""
 
+import socket
+
 import pytest
 
-from data_pipelines.io import errors, storage
+from data_pipelines.io import errors, network, storage
 
 pytest.importorskip('s3fs')
 pytest.importorskip('moto')
@@ -131,6 +133,44 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
   monkeypatch.setattr(fsspec, 'filesystem', fail)
   with pytest.raises(errors.UserError, match=r"pip install -e '\.\[s3\]'"):
     storage.read(ROOT / 'a')
+
+
+def test_credentials_that_are_missing_are_a_line(monkeypatch):
+  import fsspec
+
+  def fail(*_, **__):
+    raise ValueError('Must provide either a connection_string\nor account_name')
+
+  storage._open_store.cache_clear()
+  monkeypatch.setattr(fsspec, 'filesystem', fail)
+  root = storage.Url('az://bucket/photos')
+  for act in (
+    lambda: list(storage.list_names(root)),
+    lambda: storage.read(root / 'a'),
+  ):
+    with pytest.raises(errors.UserError, match='AZURE_STORAGE_ACCOUNT') as info:
+      act()
+    assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('kind', ['silent', 'closed', 'proxy'])
+def test_a_store_that_does_not_answer_is_a_line(kind, store, monkeypatch):
+  monkeypatch.setattr(network, 'PATIENCE', 0.5)
+  with socket.socket() as listening:
+    listening.bind(('127.0.0.1', 0))
+    if kind != 'closed':
+      listening.listen()  # Nobody ever reads what arrives.
+    address = f'http://127.0.0.1:{listening.getsockname()[1]}'
+    if kind == 'proxy':
+      monkeypatch.setenv('http_proxy', address)
+      monkeypatch.setenv('no_proxy', '')
+      monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://store.invalid')
+    else:
+      monkeypatch.setenv('AWS_ENDPOINT_URL', address)
+    said = 'cannot be reached' if kind == 'closed' else 'does not answer within'
+    with pytest.raises(errors.UserError, match=f'{ROOT}.*{said}') as info:
+      list(storage.list_names(ROOT))
+  assert address in str(info.value)
 
 
 def _ask(found, photo):

@@ -20,12 +20,14 @@ from data_pipelines.io import errors
 from rmbg_jax import predict
 from rmbg_jax.inference import (
   clips,
+  containers,
   listing,
   pipeline,
   rendering,
   temporal,
   video,
 )
+from rmbg_jax.inference import sound as sound_lib
 from rmbg_jax.weights import release
 from tests.support import clip_files, colour_network
 
@@ -172,22 +174,42 @@ def test_odd_sizes(tmp_path):
   assert pictures.shape[1:3] == (63, 95)
 
 
-def test_turned_clips_come_out_upright(tmp_path):
+_ONE = 1 << 16
+
+
+@pytest.mark.parametrize(
+  ('a', 'b', 'c', 'd'),
+  [
+    (0, 1, -1, 0),  # A quarter, clockwise, as telephones write it.
+    (0, -1, 1, 0),
+    (-1, 0, 0, -1),
+    (-1, 0, 0, 1),  # Mirrored.
+    (1, 0, 0, -1),
+    (0, 1, 1, 0),
+    (0, -1, -1, 0),
+  ],
+)
+def test_turned_and_mirrored_clips_come_out_upright(a, b, c, d, tmp_path):
   source = tmp_path / 'clip.mov'
   clip_files.save_clip(source)
   content = bytearray(source.read_bytes())
   matrix = content.index(b'tkhd') + 4 + 40
-  one = 1 << 16  # A quarter, clockwise, as telephones write it.
-  content[matrix : matrix + 36] = struct.pack(
-    '>9i', 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30
-  )
+  values = (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, 1 << 30)
+  content[matrix : matrix + 36] = struct.pack('>9i', *values)
   source.write_bytes(content)
   (entry,) = _run(source, tmp_path / 'out')
-  assert (entry.width, entry.height) == (64, 96), entry.error
+  size = (64, 96) if b else (96, 64)
+  assert (entry.width, entry.height) == size, entry.error
   _, pictures, said = clip_files.read_clip(tmp_path / 'out/mask/clip.mp4')
-  assert said['aspect'] == Fraction(1, 2)
-  turned = np.stack([np.rot90(picture) for picture in pictures])
-  _assert_boxes(turned[..., 0])
+  assert said['aspect'] == (Fraction(1, 2) if b else Fraction(2))
+  # The matrix moves each corner of the drawn box.
+  for index, picture in enumerate(pictures):
+    left = 8 + 3 * index
+    corners = np.array([[left, 16], [left + 24, 48]]) @ [[a, b], [c, d]]
+    corners += [[size[0] if a + c < 0 else 0, size[1] if b + d < 0 else 0]]
+    expected = [*corners.min(axis=0), *corners.max(axis=0)]
+    found = np.array(clip_files.find_box(picture[..., 0]))
+    assert np.abs(found - expected).max() <= 1, (index, found, expected)
 
 
 @pytest.mark.parametrize('name', ['a.gif', 'a.png'])
@@ -327,6 +349,147 @@ def test_parts_of_another_clip_or_of_other_flags_are_not_used(
     )
     assert remover.count == 12
     shutil.rmtree(tmp_path / 'out')
+
+
+def _save_sound(path, codec, rate, layout, *, count=6):
+  """Writes a clip of some frames and half a second of silence."""
+  with av.open(str(path), 'w') as container:
+    pictures = container.add_stream('mjpeg', rate=12)
+    pictures.width, pictures.height = clip_files.SIZE
+    pictures.pix_fmt = 'yuvj420p'
+    silence = container.add_stream(codec, rate=rate)
+    silence.layout = layout
+    for index in range(count):
+      frame = av.VideoFrame.from_image(clip_files.draw(index))
+      frame = frame.reformat(format='yuvj420p')
+      frame.pts, frame.time_base = index, Fraction(1, 12)
+      container.mux(pictures.encode(frame))
+    container.mux(pictures.encode(None))
+    context = silence.codec_context
+    resampler = av.AudioResampler(
+      format=context.format, layout=layout, rate=rate
+    )
+    size = rate // 20
+    for index in range(10):
+      samples = np.zeros((1, size * context.layout.nb_channels), np.int16)
+      frame = av.AudioFrame.from_ndarray(samples, format='s16', layout=layout)
+      frame.sample_rate, frame.pts = rate, size * index
+      frame.time_base = Fraction(1, rate)
+      for part in resampler.resample(frame):
+        container.mux(silence.encode(part))
+    container.mux(silence.encode(None))
+
+
+@pytest.mark.parametrize(
+  ('name', 'codec', 'rate', 'layout'),
+  [
+    ('a.avi', 'pcm_s16le', 44_100, 'stereo'),
+    ('a.mkv', 'pcm_s16le', 22_254, 'mono'),
+    ('a.mkv', 'pcm_s24le', 192_000, '5.1(side)'),
+    ('a.mkv', 'pcm_s16le', 7_000, 'octagonal'),
+    ('a.mkv', 'flac', 96_000, '2.1'),
+    ('a.mov', 'pcm_s16le', 44_100, '4.1'),
+  ],
+)
+def test_sound_of_any_layout_and_rate_is_taken_over(
+  name, codec, rate, layout, tmp_path
+):
+  source = tmp_path / name
+  _save_sound(source, codec, rate, layout)
+  kinds = ('mask', 'cutout')
+  (entry,) = _run(source, tmp_path / 'out', kinds=kinds, clip_format='vp9')
+  assert (entry.status, entry.frames) == ('done', 6), entry.error
+  for path, sound in (('mask/a.mp4', 'aac'), ('cutout/a.webm', 'opus')):
+    with av.open(str(tmp_path / 'out' / path)) as result:
+      (heard,) = result.streams.audio
+      taken = ('flac', sound) if codec == 'flac' else (sound,)
+      assert heard.codec_context.codec.canonical_name in taken
+      samples = sum(frame.samples for frame in result.decode(heard))
+      assert abs(samples / heard.rate - 0.5) < 0.1
+
+
+def test_sound_that_cannot_be_read_is_left_out(tmp_path, monkeypatch):
+  source = tmp_path / 'clip.mov'
+  clip_files.save_clip(source, sound='aac')
+  unknown = source.read_bytes().replace(b'mp4a', b'apac')
+  unknown = unknown.replace(b'esds', b'none')
+  source.write_bytes(unknown)
+  remover = clip_files.Remover()
+  noted = []
+  plan = sound_lib.plan
+
+  def look(*args, **options):
+    noted.append(remover.count)
+    return plan(*args, **options)
+
+  monkeypatch.setattr(sound_lib, 'plan', look)
+  (entry,) = _run(source, tmp_path / 'out', remover=remover)
+  assert (entry.status, entry.frames) == ('done', 12), entry.error
+  assert entry.notes == ('its sound is left out: it cannot be read',)
+  assert noted == [0]  # Known before the first frame.
+
+
+def test_damaged_sound_costs_no_picture(tmp_path):
+  source = tmp_path / 'clip.mkv'
+  _save_sound(source, 'flac', 48_000, 'mono')
+  content = bytearray(source.read_bytes())
+  with av.open(str(source)) as container:
+    packets = [p for p in container.demux(audio=0) if p.size]
+    places = [content.index(bytes(packet)) for packet in packets]
+  for place in places[-3:]:
+    content[place : place + 4] = b'nope'
+  source.write_bytes(content)
+  (entry,) = _run(source, tmp_path / 'out')
+  assert (entry.status, entry.frames) == ('done', 6), entry.error
+
+
+@pytest.mark.parametrize(
+  ('name', 'form', 'options'),
+  [
+    ('a.mp4', 'mp4', {'movflags': 'frag_keyframe+empty_moov'}),
+    ('a.mkv', 'matroska', {'live': '1'}),
+    ('a.webm', 'webm', {'live': '1'}),
+    ('a.gif', '', {}),
+    ('a.png', '', {}),
+  ],
+)
+def test_clips_that_are_cut_off_are_never_done(name, form, options, tmp_path):
+  source = tmp_path / name
+  frames = [clip_files.draw(index) for index in range(12)]
+  if not form:
+    frames[0].save(source, save_all=True, append_images=frames[1:])
+  else:
+    with av.open(str(source), 'w', format=form, options=options) as container:
+      codec = 'libvpx' if form == 'webm' else 'libx264'
+      stream = container.add_stream(codec, rate=24, options={'g': '4'})
+      stream.width, stream.height = clip_files.SIZE
+      stream.pix_fmt = 'yuv420p'
+      for index, picture in enumerate(frames):
+        frame = av.VideoFrame.from_image(picture)
+        frame.pts, frame.time_base = index, Fraction(1, 24)
+        container.mux(stream.encode(frame))
+      container.mux(stream.encode(None))
+  whole = source.read_bytes()
+  assert not containers.is_cut_off(source)
+  for trail in (b'\0', bytes(20)):
+    source.write_bytes(whole + trail)
+    assert not containers.is_cut_off(source)
+  for share in (0.55, 0.9):
+    source.write_bytes(whole[: int(share * len(whole))])
+    (entry,) = _run(source, tmp_path / 'out')
+    assert entry.status == 'failed' and 'Replace or remove' in entry.error
+  source.write_bytes(whole)
+  (entry,) = _run(source, tmp_path / 'out')
+  assert (entry.status, entry.frames) == ('done', 12), entry.error
+
+
+def test_names_with_colons(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('12:30.mp4', 'file:x.mp4', 'http:'):
+    Path(name).parent.mkdir(exist_ok=True)
+    clip_files.save_clip(Path(name).absolute(), sound='aac', form='mp4')
+    (entry,) = _run(name, Path('o:1'))
+    assert (entry.status, entry.frames) == ('done', 12), entry.error
 
 
 def test_frames_are_joined_once(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The HTTP calls: what is asked for, what is refused, and hostile requests."""
 
-import asyncio
 import base64
 import io
 import json
@@ -13,15 +12,14 @@ import pytest
 from PIL import Image
 from starlette import testclient
 
-from data_pipelines.io import errors, images
-from rmbg_jax import app
+from data_pipelines.io import images
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement, rendering
+from rmbg_jax.web import admission, guard
 from rmbg_jax.web import api as api_lib
 from rmbg_jax.web import service as service_lib
 from tests.support import colour_network
 
-KEY = 'näver-guessed'
 BOX = (40, 30, 100, 70)  # Of the drawn photo's subject.
 REMOVE, REMOVE_BG = '/api/remove', '/v1.0/removebg'
 
@@ -68,8 +66,17 @@ def service(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def client(service):
-  return testclient.TestClient(api_lib.make_api(service, queue=40))
+def client(service, tmp_path):
+  """Of the calls, within the page's limits and behind its guard."""
+  api = api_lib.make_api(service, queue=40)
+  guarded = guard.Guard(
+    api,
+    keys=(),
+    find_most=lambda _: admission.count_most(service),
+    folder=tmp_path / 'bodies',
+  )
+  with testclient.TestClient(guarded) as client:  # One event loop.
+    yield client
 
 
 def _encode(image, form='png'):
@@ -184,19 +191,6 @@ def test_photos_that_cannot_be_used(client):
     assert 'neither a file nor base64' in error
 
 
-def test_keys(service):
-  api = api_lib.make_api(service, keys=[b'other', KEY.encode()], queue=2)
-  client = testclient.TestClient(api)
-  assert 'auth_failed' in _read_error(_ask(client), 401)
-  assert 'auth_failed' in _read_error(_ask(client, REMOVE_BG), 403)
-  assert client.get('/healthz').json()['checkpoints'] == ['first', 'second']
-  files = {'file': ('a.png', PHOTO)}
-  for key, status in ((KEY, 200), (KEY[:-1], 401), (KEY + 'x', 401)):
-    headers = {'X-Api-Key': key.encode()}
-    answer = client.post(REMOVE, files=files, headers=headers)
-    assert answer.status_code == status
-
-
 def test_hostile_bodies(client):
   multipart = {'Content-Type': 'multipart/form-data; boundary=x'}
   for content, headers, status in (
@@ -217,28 +211,6 @@ def test_hostile_bodies(client):
   _read_error(client.post(REMOVE, data={'file': 'text!'}), 400)
   _read_error(client.get(REMOVE), 405)
   assert _ask(client).status_code == 200
-
-
-def test_slow_bodies_are_given_up(service, monkeypatch):
-  monkeypatch.setattr(api_lib.admission, '_BODY_SECONDS', 0.05)
-  api = api_lib.make_api(service, queue=2)
-  sent = []
-
-  async def receive():
-    await asyncio.sleep(60)
-
-  async def send(message):
-    sent.append(message)
-
-  scope = {
-    'type': 'http',
-    'method': 'POST',
-    'path': REMOVE,
-    'query_string': b'',
-    'headers': [(b'content-type', b'application/json')],
-  }
-  asyncio.run(api(scope, receive, send))
-  assert sent[0]['status'] == 408
 
 
 def test_many_at_once_lose_nothing(client):
@@ -386,15 +358,3 @@ def test_no_photo_and_no_foreground(client):
 def test_json_errors_are_for_programs(client):
   answer = _ask(client, REMOVE_BG, size='huge')
   assert set(json.loads(answer.text)) == {'errors'}
-
-
-def test_files_of_keys(tmp_path):
-  path = tmp_path / 'keys.txt'
-  path.write_bytes(b'one\r\n\n  two \n')
-  assert app._read_keys(str(path)) == (b'one', b'two')
-  path.write_bytes(b'\n \n')
-  with pytest.raises(errors.UserError, match='no key in it'):
-    app._read_keys(str(path))
-  path.unlink()
-  with pytest.raises(errors.UserError, match='No such file'):
-    app._read_keys(str(path))

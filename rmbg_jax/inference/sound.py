@@ -1,0 +1,194 @@
+"""Takes the sound of a clip over: as it is, encoded anew, or not at all."""
+
+import dataclasses
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from rmbg_jax.inference import clips
+
+if TYPE_CHECKING:
+  import av
+
+# Packets that are tried before anything is done with the pictures.
+_TRIED = 8
+# What players know of so many channels, where a file does not name them.
+_LAYOUTS = {1: 'mono', 2: 'stereo', 3: '2.1', 4: 'quad', 5: '5.0', 6: '5.1'}
+_LAST_RESORT = 'stereo'
+_RATE = 48_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Track:
+  """A track that is taken over.
+
+  Attributes:
+    index: Number among the file's tracks of sound.
+    encoder: FFmpeg's name of what encodes it; '' for packets as they are.
+    rate: Samples per second, of what is encoded.
+    layout: Names of the channels, of what is encoded.
+  """
+
+  index: int
+  encoder: str = ''
+  rate: int = _RATE
+  layout: str = _LAST_RESORT
+
+
+def plan(
+  path: Path, *, container: str, sounds: Sequence[str], encoder: str
+) -> tuple[list[Track], list[str]]:
+  """Returns the tracks that can be taken over, and notes on all others.
+
+  Its first packets are tried on each, so that nothing fails at the end.
+
+  Args:
+    path: The clip.
+    container: Format of the result.
+    sounds: Codecs that it takes as they are.
+    encoder: What encodes others.
+  """
+  tracks, notes = [], []
+  with clips.open_file(path) as source:
+    count = len(source.streams.audio)
+  for index in range(count):
+    found = next(
+      (
+        track
+        for track in _list_ways(path, index, sounds, encoder)
+        if _works(path, track, container)
+      ),
+      None,
+    )
+    which = f'track {index + 1} of its sound' if count > 1 else 'its sound'
+    if found is None:
+      notes.append(f'{which} is left out: it cannot be read')
+      continue
+    tracks.append(found)
+    own = _find_layout(path, index)
+    if found.encoder and own and own.nb_channels > _count_channels(found):
+      notes.append(
+        f'{which} is in {found.layout}, not in {own.nb_channels} channels'
+      )
+  return tracks, notes
+
+
+def read(
+  source: 'av.container.InputContainer',
+  track: Track,
+  output: 'av.container.OutputContainer',
+) -> Iterator[tuple[float, 'av.Packet']]:
+  """Returns an iterator of (seconds, packet), and adds the track's stream.
+
+  Where a damaged part begins that cannot be read, the sound is over, or goes on
+  behind it.
+
+  Args:
+    source: The clip, opened for this track alone.
+    track: The track.
+    output: What it is written to, before its first packet.
+  """
+  stream = source.streams.audio[track.index]
+  if not track.encoder:
+    return _copy(source, stream, output.add_stream_from_template(stream))
+  target = cast(
+    'av.AudioStream', output.add_stream(track.encoder, rate=track.rate)
+  )
+  target.layout = track.layout
+  return _encode(source, stream, target)
+
+
+def _list_ways(
+  path: Path, index: int, sounds: Sequence[str], encoder: str
+) -> Iterator[Track]:
+  """Yields what may be done with a track, the best first."""
+  import av
+
+  with clips.open_file(path) as source:
+    context = source.streams.audio[index].codec_context
+    if context is None:  # Of a codec that FFmpeg does not know.
+      return
+    name, rate = context.codec.canonical_name, context.rate
+    own, count = context.layout.name, context.layout.nb_channels
+  if name in sounds:
+    yield Track(index=index)
+  if rate not in (av.codec.Codec(encoder, 'w').audio_rates or [rate]):
+    rate = _RATE
+  for layout in dict.fromkeys((own, _LAYOUTS.get(count, own), _LAST_RESORT)):
+    yield Track(index=index, encoder=encoder, rate=rate, layout=layout)
+
+
+def _works(path: Path, track: Track, container: str) -> bool:
+  """Returns whether the first packets of a track can be taken over."""
+  import av
+
+  try:
+    with (
+      clips.open_file(path) as source,
+      av.open(io.BytesIO(), 'w', format=container) as output,
+    ):
+      packets = read(source, track, output)
+      for _, packet in itertools.islice(packets, _TRIED):
+        output.mux(packet)
+  except (av.error.FFmpegError, ValueError):
+    return False
+  return True
+
+
+def _find_layout(path: Path, index: int) -> 'av.AudioLayout | None':
+  with clips.open_file(path) as source:
+    context = source.streams.audio[index].codec_context
+    return context.layout if context else None
+
+
+def _count_channels(track: Track) -> int:
+  import av
+
+  return av.AudioLayout(track.layout).nb_channels
+
+
+def _read_packets(source, stream) -> Iterator['av.Packet']:
+  import av
+
+  try:
+    yield from source.demux(stream)
+  except av.error.FFmpegError:
+    return
+
+
+def _copy(source, stream, target) -> Iterator[tuple[float, 'av.Packet']]:
+  for packet in _read_packets(source, stream):
+    if packet.size and packet.dts is not None:
+      seconds = float(packet.dts * packet.time_base)
+      packet.stream = target
+      yield seconds, packet
+
+
+def _encode(source, stream, target) -> Iterator[tuple[float, 'av.Packet']]:
+  import av
+
+  context = target.codec_context
+  resampler = av.AudioResampler(
+    format=context.format, layout=context.layout, rate=context.rate
+  )
+
+  def decode():
+    decoded = 0
+    for packet in _read_packets(source, stream):
+      try:
+        frames = packet.decode()
+      except av.error.FFmpegError:  # Damaged; what is behind may be whole.
+        continue
+      for frame in frames:
+        decoded += 1
+        yield from resampler.resample(frame)
+    if not decoded:
+      raise ValueError('nothing of it can be decoded')
+    yield from resampler.resample(None)
+    yield None
+
+  for frame in decode():
+    for packet in target.encode(frame):
+      yield float((packet.dts or 0) * packet.time_base), packet

@@ -1,0 +1,69 @@
+"""Puts page and calls together, behind the guard."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import fastapi
+import gradio as gr
+
+from rmbg_jax.web import admission, api, guard, page
+from rmbg_jax.web import service as service_lib
+
+_UPLOAD = '/gradio_api/upload'
+
+
+def make_application(
+  service: service_lib.Service,
+  *,
+  keys: Sequence[bytes],
+  queue: int,
+  folder: Path,
+  root_path: str = '',
+) -> guard.Guard:
+  """Returns all that is served.
+
+  Args:
+    service: Service that does the work.
+    keys: One of which whatever is asked must come with; none: nobody is asked.
+    queue: Requests that may wait; another is told so.
+    folder: Folder for bodies that wait.
+    root_path: Path below which a proxy shows it, '' for none.
+  """
+  calls = api.make_api(service, queue=queue)
+  blocks = page.make_page(service)
+  blocks.queue(max_size=queue)
+  outer = fastapi.FastAPI(
+    routes=[*api.list_routes(calls)], openapi_url=None, docs_url=None
+  )
+  # A bound for all that arrives; the service names single files.
+  most_uploaded = service.limits.bytes * service.limits.files
+  gr.mount_gradio_app(
+    outer,
+    blocks,
+    path='/',
+    root_path=root_path or None,
+    max_file_size=most_uploaded,
+    show_error=False,
+    footer_links=['api'],
+    ssr_mode=False,
+    theme=page.THEME,
+    css=page.CSS,
+  )
+  # Or files of this machine would be a visitor's to name.
+  blocks.has_launched = True
+  paths = {route.path for route in api.list_routes(calls)}
+
+  def find_most(path: str) -> int:
+    if path.rstrip('/') == _UPLOAD:
+      return most_uploaded + admission.OTHER_BYTES
+    if path in paths:
+      return admission.count_most(service)
+    return admission.OTHER_BYTES
+
+  return guard.Guard(
+    outer,
+    keys=keys,
+    find_most=find_most,
+    folder=folder,
+    root_path=root_path,
+  )

@@ -1,0 +1,302 @@
+"""Stands before all that the server answers: keys, bodies, addresses.
+
+It knows nothing of routes, so that none, of whatever package, can be forgotten.
+A body is on the disk, whole, before anything behind it sees the request.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import hmac
+import json
+import re
+import tempfile
+import time
+from collections.abc import (
+  AsyncIterator,
+  Awaitable,
+  Callable,
+  MutableMapping,
+  Sequence,
+)
+from pathlib import Path
+from typing import IO, Any
+from urllib import parse as urls
+
+from starlette import datastructures, responses
+
+from rmbg_jax.web import problems
+
+HEALTH = '/healthz'
+_PAGE_CALLS = '/gradio_api/'  # Gradio's own routes begin so.
+_FOREIGN = '/v1.0/'  # Those of remove.bg's interface.
+
+# Bytes on the disk that all bodies together may take, at least.
+_ROOM = 2_000_000_000
+_MOST_BODIES = 256
+# Larger bodies are in a file.
+_IN_MEMORY = 65_536
+_CHUNK = 262_144
+# A body loses its place if it is not there after the longer of two times:
+# seconds from its beginning, and so many more for each byte that has come.
+_FIRST_SECONDS, _FIRST_BYTES_PER_SECOND = 10, 10_000
+# All of a body: as many, which is the shorter time for large ones.
+_ALL_SECONDS, _ALL_BYTES_PER_SECOND = 120, 500_000
+
+# ASGI's own words; its messages hold values of many types.
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Guard:
+  """An ASGI application that lets requests in to another one."""
+
+  def __init__(
+    self,
+    application: Application,
+    *,
+    keys: Sequence[bytes],
+    find_most: Callable[[str], int],
+    folder: Path,
+    root_path: str = '',
+  ):
+    """Lets in all but those without a key.
+
+    Args:
+      application: What answers.
+      keys: One of which is asked for; none: nobody is asked.
+      find_most: Returns how many bytes a body may have, by its path.
+      folder: Folder for bodies that wait.
+      root_path: What paths may begin with, as proxies pass it on.
+    """
+    self._application = application
+    self._digests = [hashlib.sha256(key).digest() for key in keys]
+    self._find_most = find_most
+    self._folder = folder
+    self._root_path = root_path.rstrip('/')
+    self._bodies = 0
+    self._bytes = 0
+
+  async def __call__(
+    self, scope: Message, receive: Receive, send: Send
+  ) -> None:
+    """Answers, or has the application answer."""
+    if scope['type'] == 'lifespan':
+      await self._application(scope, receive, send)
+      return
+    asked, scope = scope['path'], self._strip_root(scope)
+    async with contextlib.AsyncExitStack() as stack:
+      try:
+        self._check_key(scope)
+        _check_address(scope['path'])
+        if scope['type'] == 'http':
+          receive = await stack.enter_async_context(self._spool(scope, receive))
+      except problems.ProblemError as problem:
+        if scope['type'] == 'http':
+          await problem.to_response()(scope, receive, send)
+        else:  # Refuses a websocket.
+          await send({'type': 'websocket.close', 'code': 1008})
+        return
+      if scope['type'] == 'http' and asked == self._root_path:
+        # The page's own addresses are relative to its folder.
+        redirect = responses.RedirectResponse(f'{self._root_path}/')
+        await redirect(scope, receive, send)
+        return
+      await self._application(scope, receive, send)
+
+  def _strip_root(self, scope: Message) -> Message:
+    path = scope['path']
+    if self._root_path and f'{path}/'.startswith(f'{self._root_path}/'):
+      path = path.removeprefix(self._root_path) or '/'
+      return {**scope, 'path': path, 'raw_path': urls.quote(path).encode()}
+    return scope
+
+  def _check_key(self, scope: Message) -> None:
+    """Checks the key; how long that takes says nothing of it."""
+    path = scope['path']
+    if not self._digests or path == HEALTH:
+      return
+    headers = datastructures.Headers(scope=scope)
+    # One for programs, one that browsers ask people for.
+    sent = [headers.get('x-api-key', '').encode('latin-1'), _password(headers)]
+    digests = [hashlib.sha256(one).digest() for one in sent]
+    found = [
+      hmac.compare_digest(digest, one)
+      for digest in digests
+      for one in self._digests
+    ]
+    if not any(found):
+      raise problems.ProblemError(
+        403 if path.startswith(_FOREIGN) else 401,
+        'auth_failed',
+        'API Key invalid',
+        'Send one of the keys of this server in the header X-Api-Key. A '
+        'browser asks for it as the password; the name does not matter.',
+        headers={'WWW-Authenticate': 'Basic realm="key", charset="UTF-8"'},
+      )
+
+  @contextlib.asynccontextmanager
+  async def _spool(
+    self, scope: Message, receive: Receive
+  ) -> AsyncIterator[Receive]:
+    """Yields what gives the body, once all of it has come.
+
+    Raises:
+      ProblemError: if it is too large or too slow, or there is no room.
+    """
+    headers = datastructures.Headers(scope=scope)
+    length = headers.get('content-length', '')
+    declared = int(length) if length.isdecimal() else 0
+    if not declared and 'transfer-encoding' not in headers:
+      yield receive
+      return
+    most = self._find_most(scope['path'])
+    if declared > most:
+      raise _too_large(most)
+    with self._reserving(max(most, _ROOM)) as reserve:
+      reserve(declared)
+      with _open_file(self._folder) as file:
+        await _fill(file, receive, declared, most, reserve)
+        if scope['path'].startswith(_PAGE_CALLS):
+          _check_addresses(file, headers)
+        yield _replay(file, receive)
+
+  @contextlib.contextmanager
+  def _reserving(self, room: int):
+    """Yields what takes bytes until the end of the block."""
+    taken = 0
+
+    def reserve(count):
+      nonlocal taken
+      if self._bytes + count > room:
+        raise problems.no_room()
+      self._bytes += count
+      taken += count
+
+    if self._bodies >= _MOST_BODIES:
+      raise problems.no_room()
+    self._bodies += 1
+    try:
+      yield reserve
+    finally:
+      self._bodies -= 1
+      self._bytes -= taken
+
+
+def _open_file(folder: Path) -> IO[bytes]:
+  folder.mkdir(parents=True, exist_ok=True)
+  return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(folder))
+
+
+async def _fill(
+  file: IO[bytes],
+  receive: Receive,
+  declared: int,
+  most: int,
+  reserve: Callable[[int], None],
+) -> None:
+  """Writes a body into a file, and goes back to its beginning."""
+  began, received, more = time.monotonic(), 0, True
+  while more:
+    limit = min(
+      _FIRST_SECONDS + received / _FIRST_BYTES_PER_SECOND,
+      _ALL_SECONDS + received / _ALL_BYTES_PER_SECOND,
+    )
+    try:
+      async with asyncio.timeout(began + limit - time.monotonic()):
+        message = await receive()
+    except TimeoutError as error:
+      raise problems.ProblemError(
+        408,
+        'request_timeout',
+        f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
+      ) from error
+    if message['type'] == 'http.disconnect':
+      raise problems.ProblemError(
+        400, 'incomplete_body', 'The body is incomplete'
+      )
+    content = message.get('body', b'')
+    more = message.get('more_body', False)
+    received += len(content)
+    if received > most:
+      raise _too_large(most)
+    if received > declared:  # Nobody has said how much there will be.
+      reserve(min(len(content), received - declared))
+    try:
+      file.write(content)
+    except OSError as error:
+      raise problems.no_room() from error
+  file.seek(0)
+
+
+def _replay(file: IO[bytes], receive: Receive) -> Receive:
+  """Returns what gives a body in parts, then whatever comes behind it."""
+  is_over = False
+
+  async def give() -> Message:
+    nonlocal is_over
+    if is_over:
+      return await receive()
+    content = file.read(_CHUNK)
+    is_over = not content
+    return {'type': 'http.request', 'body': content, 'more_body': not is_over}
+
+  return give
+
+
+def _password(headers: datastructures.Headers) -> bytes:
+  kind, _, text = headers.get('authorization', '').partition(' ')
+  if kind.lower() != 'basic':
+    return b''
+  try:
+    return base64.b64decode(text, validate=True).partition(b':')[2]
+  except (ValueError, binascii.Error):
+    return b''
+
+
+def _check_address(path: str) -> None:
+  """Refuses paths of Gradio's that would make the server fetch something."""
+  if path.startswith(_PAGE_CALLS) and re.search(
+    r'(^|/)(proxy=|file[=/]\s*[a-z]+://?)', path, re.IGNORECASE
+  ):
+    raise _no_address()
+
+
+def _check_addresses(file: IO[bytes], headers: datastructures.Headers) -> None:
+  """Refuses calls with a file whose path is an address: it would be fetched."""
+  if headers.get('content-type', '').startswith('multipart/form-data'):
+    return  # Files themselves, with nothing beside them.
+  try:
+    body = json.load(file)
+  except (ValueError, RecursionError):
+    body = None  # The application will say so.
+  file.seek(0)
+  left = [body]
+  while left:
+    value = left.pop()
+    if isinstance(value, dict):
+      path = value.get('path')
+      if isinstance(path, str) and '://' in path:
+        raise _no_address()
+      left += value.values()
+    elif isinstance(value, list):
+      left += value
+
+
+def _no_address() -> problems.ProblemError:
+  return problems.ProblemError(
+    400,
+    'invalid_file',
+    'This server fetches no addresses',
+    'Send the file itself.',
+  )
+
+
+def _too_large(most: int) -> problems.ProblemError:
+  return problems.ProblemError(
+    413, 'file_size_too_large', f'The body has more than {most} bytes'
+  )
