@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import heapq
-import io
 import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-from PIL import Image
 
 from data_pipelines.io import files
-from rmbg_jax.inference import clips, sound
+from rmbg_jax.inference import clips, png, sound
 
 if TYPE_CHECKING:
   import av
@@ -135,9 +133,7 @@ class FramesWriter(contextlib.AbstractContextManager):
 
   def prepare(self, pixels: np.ndarray) -> bytes:
     """Returns what `add` takes of a picture; for any thread."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, 'png', compress_level=1)
-    return file.getvalue()
+    return png.encode(pixels)
 
   def add(self, prepared: bytes, *, index: int, start: int) -> None:
     """Adds a picture; a frame's time is in no PNG."""

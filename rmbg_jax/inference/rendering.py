@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import io
 import os
-import zlib
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -13,7 +12,7 @@ from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 
 from data_pipelines.io import errors, images
-from rmbg_jax.inference import foreground, photos
+from rmbg_jax.inference import foreground, photos, png
 
 Kind = Literal[
   'mask',
@@ -170,8 +169,8 @@ class Style:
     """
     profile = None if kind in _LABELS else photo.icc_profile
     pixels = self.draw(kind, photo, alpha, colours)
-    if pixels.dtype == np.uint16:
-      return _encode_16_bits(pixels, profile)
+    if self._lossless(kind):
+      return png.encode(pixels, icc_profile=profile)
     return self._to_file(Image.fromarray(pixels), kind, profile)
 
   def draw(
@@ -218,8 +217,8 @@ class Style:
     return self.format == 'png' or (self.format == 'jpeg' and kind in _LABELS)
 
   def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
-    form = 'png' if self._lossless(kind) else self.format
-    longest = _LONGEST_SIDES.get(form, max(image.size))
+    form = self.format
+    longest = _LONGEST_SIDES[form]
     if max(image.size) > longest:
       raise errors.UserError(
         f'{image.width}x{image.height} pixels are more than the '
@@ -228,10 +227,7 @@ class Style:
       )
     file = io.BytesIO()
     options = {'icc_profile': profile} if profile else {}
-    if form == 'png':
-      # Level 1 takes a third of the default's time for a few more bytes.
-      image.save(file, 'png', compress_level=1, **options)
-    elif form == 'webp':
+    if form == 'webp':
       # Exact keeps the colours behind full transparency.
       lossless = kind in _LABELS
       image.save(
@@ -436,29 +432,3 @@ def _find_box(alpha: Float[np.ndarray, 'h w']) -> tuple[slice, slice]:
   if not rows.size:
     return slice(None), slice(None)
   return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _encode_16_bits(
-  colours: UInt16[np.ndarray, 'h w c'], profile: bytes | None
-) -> bytes:
-  """Returns a PNG of 16 bits per channel, RGB or RGBA."""
-  import cv2  # Present where photos have 16 bits: see `photos.py`.
-
-  order = [2, 1, 0, 3][: colours.shape[2]]
-  _, encoded = cv2.imencode(
-    '.png',
-    np.ascontiguousarray(colours[..., order]),
-    [cv2.IMWRITE_PNG_COMPRESSION, 1],
-  )
-  content = encoded.tobytes()
-  if not profile:
-    return content
-  # OpenCV writes no profile: its chunk goes behind the header's.
-  header_end = 8 + 25
-  data = b'iCCP' + b'ICC Profile\0\0' + zlib.compress(profile)
-  chunk = (
-    (len(data) - 4).to_bytes(4, 'big')
-    + data
-    + zlib.crc32(data).to_bytes(4, 'big')
-  )
-  return content[:header_end] + chunk + content[header_end:]

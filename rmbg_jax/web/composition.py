@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from rmbg_jax.inference import photos
+from rmbg_jax.inference import photos, png
 from rmbg_jax.web import problems
 
 # (left, top, right, bottom) of a region, (left, top, width, height) of a
@@ -53,10 +53,10 @@ def encode(
 
 
 def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
-  file = io.BytesIO()
   if form == 'png':
-    image.save(file, 'png', compress_level=1, **options)
-  elif form == 'webp':
+    return png.encode(np.asarray(image), **options)
+  file = io.BytesIO()
+  if form == 'webp':
     if max(image.size) > 16_383:
       raise problems.wrong(
         'format', 'webp', 'it has at most 16383 pixels a side'

@@ -287,6 +287,7 @@ def test_an_unclear_truth_is_not_scored(pair):
 def test_what_a_photo_leaves_transparent_is_background(pair, tmp_path):
   class Everything:
     batch_size = 2
+    runtime = 'stub'
 
     def alphas(self, photos):
       assert all(photo.mode == 'RGB' for photo in photos)

@@ -28,6 +28,7 @@ class _Remover:
   """Takes red for foreground."""
 
   batch_size = 1
+  runtime = 'stub'
 
   def __init__(self, refined=None):
     self._refinement = refined or refinement.Refinement()
