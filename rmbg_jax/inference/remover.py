@@ -109,7 +109,7 @@ class BackgroundRemover:
       _check_finite(network.variables)
     self._size = max(view.size for view in views)  # Others are made from it.
     self._stretch = stretch
-    self._temperature = np.float32(
+    self._temperature = (
       loaded.temperature if temperature is None else temperature
     )
     self._runtime = runtimes.make_runtime(
@@ -225,16 +225,25 @@ class BackgroundRemover:
       UserError: if the device's memory is used up.
       ValueError: if there are more images than the batch size.
     """
+    probs = compute_probs(self.predict_logits(batch), self._temperature)
+    return _stretch_range(probs) if self._stretch else probs
+
+  def predict_logits(
+    self, batch: UInt8[np.ndarray, 'b h w 3']
+  ) -> Float[np.ndarray, 'b h w']:
+    """Returns logits, before the temperature, for up to a batch of photos.
+
+    Raises:
+      UserError: if the device's memory is used up.
+      ValueError: if there are more images than the batch size.
+    """
     count = len(batch)
     if count > self.batch_size:
       raise ValueError(
         f'{count} photos are more than the batch_size (={self.batch_size}) '
         'the remover was made with.'
       )
-    probs = _compute_sigmoid(
-      self._runtime.compute_logits(batch) / self._temperature
-    )
-    return _stretch_range(probs) if self._stretch else probs
+    return self._runtime.compute_logits(batch)
 
   def refine(
     self, probs: Float[np.ndarray, 'h w'], photo: photos_lib.Photo
@@ -308,11 +317,12 @@ def _check_finite(variables: layers.Variables) -> None:
       )
 
 
-def _compute_sigmoid(
-  logits: Float[np.ndarray, '...'],
-) -> Float[np.ndarray, '...']:
+def compute_probs(
+  logits: Float[np.ndarray, '*s'], temperature: float
+) -> Float[np.ndarray, '*s']:
+  """Returns the sigmoid of logits that a temperature divides, in [0, 1]."""
   # By tanh, since exp of large numbers overflows.
-  return 0.5 * np.tanh(0.5 * logits) + np.float32(0.5)
+  return 0.5 * np.tanh(logits * np.float32(0.5 / temperature)) + np.float32(0.5)
 
 
 def _stretch_range(

@@ -59,6 +59,15 @@ class LoadedModel:
   dtype: str = 'float32'
   partners: tuple['LoadedModel', ...] = ()
 
+  def with_temperature(self, temperature: float) -> 'LoadedModel':
+    """Returns the same, asking for another temperature."""
+    prediction = self.description.get('prediction') or {}
+    description = {
+      **self.description,
+      'prediction': {**prediction, 'temperature': temperature},
+    }
+    return dataclasses.replace(self, description=description)
+
   def count_bytes(self) -> int:
     """Returns the bytes of the weights, of partners too."""
     own = sum(leaf.nbytes for leaf in layers.flatten(self.variables).values())
@@ -124,14 +133,14 @@ def load_model(
     return _load_workdir(path, which, dtype)
   if path.suffix == '.safetensors':
     loaded = _load_release(path, dtype)
+    if name in release.PREDICTIONS:
+      own = {**loaded.description, 'prediction': release.PREDICTIONS[name]}
+      loaded = dataclasses.replace(loaded, description=own)
     if name == RELEASED:
-      own = {**loaded.description, 'prediction': release.PREDICTION}
       others = (
         load_model(other, dtype=dtype) for other in release.RELEASED[1:]
       )
-      loaded = dataclasses.replace(
-        loaded, description=own, partners=tuple(others)
-      )
+      loaded = dataclasses.replace(loaded, partners=tuple(others))
     return loaded
   if path.suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.

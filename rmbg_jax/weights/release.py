@@ -25,9 +25,13 @@ REQUIRED = ('architecture', 'preprocessing')
 # The weights that come with the project. The default, called 'released', is the
 # first, with the others as its partners.
 RELEASED = ('small', 'lite')
-# Options of `BackgroundRemover` for the first network of the default, where no
-# others are passed (docs/results.md).
-PREDICTION: JsonObject = {'scales': (1.0, 4 / 3), 'flip': True}
+# How each looks at a photo where nothing else is passed: options of
+# `BackgroundRemover` (docs/results.md).
+PREDICTIONS: dict[str, JsonObject] = {
+  'released': {'scales': (1.0, 4 / 3), 'flip': True, 'temperature': 0.6},
+  'small': {'temperature': 0.7},
+  'lite': {'temperature': 0.7},
+}
 
 
 def find_released(name: str) -> Path:

@@ -1,0 +1,87 @@
+"""Chooses a checkpoint's temperature on photos with masks.
+
+```bash
+python -m rmbg_jax.calibrate --checkpoint=runs/lite --data=DIR \
+  --output=lite.safetensors
+```
+
+It prints MAE, S and the share of unsure pixels at each temperature. `--output`
+is a release that asks for the chosen one by itself; elsewhere, pass it as
+`--temperature`. Needs the extra `eval`.
+"""
+
+from pathlib import Path
+
+import tqdm
+from absl import app, flags
+
+from data_pipelines import cli
+from data_pipelines.io import errors
+
+
+def main(argv: list[str]) -> None:
+  """Measures, chooses, and writes what the flags ask for."""
+  if len(argv) > 1:
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
+    )
+  values = flags.FLAGS
+  output = Path(values.output) if values.output else None
+  try:
+    from rmbg_jax.evaluation import benchmarks, calibration
+  except ModuleNotFoundError as error:
+    if error.name != 'py_sod_metrics':
+      raise
+    raise errors.UserError(
+      f'{error}. Calibration needs more: {errors.install_command("eval")}'
+    ) from error
+  from rmbg_jax import export
+  from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.inference import runtimes
+  from rmbg_jax.weights import load
+
+  if output:
+    export.check_request(output)
+    cli.check_folder(output.parent, 'output')
+  pairs = [
+    pair
+    for directory in values.data
+    for data_set in benchmarks.load_data_sets(directory, splits=values.split)
+    for pair in data_set.pairs
+  ]
+  runtimes.start_process('auto')
+  loaded = load.load_model(values.checkpoint)
+  if output:
+    load.check_single(loaded)
+  remover = remover_lib.BackgroundRemover(loaded)
+  table = calibration.measure(remover, tqdm.tqdm(pairs, unit='photo'))
+  if not table:
+    raise errors.UserError(
+      f'--data={",".join(values.data)}: no mask has any foreground.'
+    )
+  chosen = calibration.choose(table)
+  print(calibration.format_table(table, chosen))
+  print(f'Chosen: --temperature={chosen}')
+  if output:
+    export.save_export(output, loaded.with_temperature(chosen))
+    print(f'{output} asks for it.')
+
+
+def run() -> None:
+  """Runs the command line."""
+  cli.define_path(
+    'checkpoint', 'released', 'What `predict` takes as --checkpoint.'
+  )
+  cli.define_paths(
+    'data', [], 'Folders of photos and masks that it was not trained on.'
+  )
+  flags.DEFINE_list(
+    'split', [], 'Rows to measure on, such as val; default: all but train.'
+  )
+  cli.define_path('output', '', 'The .safetensors release to write.')
+  flags.mark_flag_as_required('data')
+  cli.run(main, __name__)
+
+
+if __name__ == '__main__':
+  run()

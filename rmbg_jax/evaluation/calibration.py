@@ -1,0 +1,126 @@
+"""Chooses the temperature that a network's logits are divided by.
+
+Networks are trained on soft labels and with regularisation, so they are less
+sure than they are right. The rule: of the temperatures at which no group loses
+more than `MOST_LOST` of S against a temperature of 1, the one of the lowest
+MAE, the groups' mean.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import py_sod_metrics
+
+from data_pipelines.datasets import decoding, records
+from data_pipelines.io import images
+from rmbg_jax.inference import photos
+from rmbg_jax.inference import remover as remover_lib
+
+TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+MOST_LOST = 0.003
+# Alpha between these is unsure.
+_UNSURE = (0.1, 0.9)
+
+
+class Figures(NamedTuple):
+  """Means over a group's photos at one temperature.
+
+  Attributes:
+    photos: Number of photos.
+    mae: Mean absolute error of alpha.
+    s: Structure measure (Fan et al., ICCV 2017) against truth > .5.
+    unsure: Share of pixels whose alpha is neither near 0 nor near 1.
+  """
+
+  photos: int
+  mae: float
+  s: float
+  unsure: float
+
+
+# By group, then by temperature.
+Table = Mapping[str, Mapping[float, Figures]]
+
+
+def measure(
+  remover: remover_lib.BackgroundRemover, pairs: Iterable[records.Pair]
+) -> Table:
+  """Returns the figures of each category, soft mattes apart, and temperature.
+
+  Args:
+    remover: The network.
+    pairs: Photos with their truths; those without foreground say nothing.
+
+  Raises:
+    UserError: if a photo or a mask cannot be read.
+  """
+  values = collections.defaultdict(list)
+  for pair in pairs:
+    photo = photos.read_photo(pair.image_path)
+    truth = np.asarray(
+      decoding.convert_mask(images.open_image(pair.mask_path), pair),
+      np.float32,
+    )
+    truth /= 255
+    if truth.max() <= 0.5:
+      continue
+    group = 'soft mattes' if pair.label == 'alpha' else pair.category or 'all'
+    for temperature, alpha in _predict(remover, photo):
+      values[group, temperature].append(_score(alpha, truth))
+  table = collections.defaultdict(dict)
+  for (group, temperature), scores in values.items():
+    table[group][temperature] = Figures(len(scores), *np.mean(scores, axis=0))
+  return dict(table)
+
+
+def choose(table: Table) -> float:
+  """Returns the temperature that the rule of this module chooses."""
+
+  def is_kept(temperature):
+    return all(
+      figures[1.0].s - figures[temperature].s <= MOST_LOST
+      for figures in table.values()
+    )
+
+  def find_mae(temperature):
+    return np.mean([figures[temperature].mae for figures in table.values()])
+
+  return min(filter(is_kept, TEMPERATURES), key=find_mae)
+
+
+def format_table(table: Table, chosen: float) -> str:
+  """Returns a row per group and temperature, the chosen one marked."""
+  lines = [
+    '| group | photos | temperature | MAE | S | unsure |',
+    '|---|---:|---:|---:|---:|---:|',
+  ]
+  for group, figures in table.items():
+    for temperature, one in figures.items():
+      mark = ' *' if temperature == chosen else ''
+      lines.append(
+        f'| {group} | {one.photos} | {temperature}{mark} | {one.mae:.4f} | '
+        f'{one.s:.4f} | {one.unsure:.2%} |'
+      )
+  return '\n'.join(lines)
+
+
+def _predict(
+  remover: remover_lib.BackgroundRemover, photo: photos.Photo
+) -> Iterator[tuple[float, np.ndarray]]:
+  logits = remover.predict_logits(remover.resize([photo.seen]))[0]
+  for temperature in TEMPERATURES:
+    probs = remover_lib.compute_probs(logits, temperature)
+    yield temperature, remover.refine(probs, photo)
+
+
+def _score(alpha: np.ndarray, truth: np.ndarray) -> Sequence[float]:
+  measure_s = py_sod_metrics.Smeasure()
+  measure_s.step(alpha, truth > 0.5, normalize=False)
+  low, high = _UNSURE
+  return (
+    float(np.abs(alpha - truth).mean()),
+    float(measure_s.get_results()['sm']),
+    float(((alpha > low) & (alpha < high)).mean()),
+  )
