@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.io import files
-from rmbg_jax.inference import clips, sound
+from rmbg_jax.inference import appearance, clips, sound
 
 if TYPE_CHECKING:
   import av
@@ -178,7 +178,7 @@ class VideoWriter(contextlib.AbstractContextManager):
     colour = self._clip.colour
     return frame.reformat(
       format=_find_pixels(self._codec, pixels.shape),
-      dst_colorspace=clips.find_scaler(colour.matrix),
+      dst_colorspace=appearance.find_scaler(colour.matrix),
       dst_color_range=_find_range(self._codec, colour),
     )
 
@@ -228,7 +228,7 @@ def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
   return codec.pixels[shape[0] % 2 or shape[1] % 2]
 
 
-def _find_range(codec: _Codec, colour: clips.Colour) -> int:
+def _find_range(codec: _Codec, colour: appearance.Colour) -> int:
   # ProRes has no full range.
   full = colour.full_range and codec is not _PRORES
   return 2 if full else 1
