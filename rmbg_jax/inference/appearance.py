@@ -47,16 +47,16 @@ class Turn(NamedTuple):
     return pixels[::rows, ::columns]
 
 
-def find_turn(frame: 'av.VideoFrame') -> Turn:
-  """Returns what a frame's matrix says; right angles alone."""
-  from av.sidedata.sidedata import Type
+def find_turn(matrix: bytes) -> Turn:
+  """Returns what a display matrix says, of right angles alone.
 
-  try:
-    matrix = frame.side_data[Type.DISPLAYMATRIX]
-  except KeyError:
+  Args:
+    matrix: 3x3 numbers of 32 bits; empty where a frame has none.
+  """
+  if not matrix:
     return Turn()
   # A column x and a row y are shown at (a x + c y, b x + d y).
-  a, b, _, c, d = struct.unpack('=5i', bytes(matrix)[:20])
+  a, b, _, c, d = struct.unpack('=5i', matrix[:20])
   transposed = abs(a) + abs(d) < abs(b) + abs(c)
   across, down = (c, b) if transposed else (a, d)
   return Turn(transposed, across < 0, down < 0)

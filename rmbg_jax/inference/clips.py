@@ -351,7 +351,8 @@ def _decode(container, stream, decoder) -> Iterator[Any]:
 
 def _find_turn(path: Path, container) -> appearance.Turn:
   for frame in container.decode(_choose_stream(path, container)):
-    return appearance.find_turn(frame)
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    return appearance.find_turn(bytes(matrix) if matrix else b'')
   return appearance.Turn()
 
 

@@ -18,6 +18,7 @@ class _Remover:
   """Half of every photo is foreground; counts those that are in memory."""
 
   batch_size = 4
+  runtime = 'numpy'
 
   def __init__(self):
     self.held = self.most_held = 0
