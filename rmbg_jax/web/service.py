@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
