@@ -25,6 +25,7 @@ _REMEDIES = {
   'credentials (AZURE_STORAGE_ACCOUNT_KEY, or az login) and what they may do '
   'there',
 }
+_LONGEST = 300  # Characters of an error; some list all that they have tried.
 # Requests at once: a thread that waits for an answer computes nothing.
 CONNECTIONS = 32
 
@@ -47,19 +48,21 @@ def open_store(scheme: str) -> Any:
     raise errors.UserError(
       f'{scheme}:// needs {package}: {errors.install_command(extra)}.'
     ) from error
-  if silence := network.find_silence(_find_endpoint(store, scheme)):
+  endpoint = _find_endpoint(store, scheme)
+  if endpoint and (silence := network.find_silence(endpoint)):
     raise OSError(silence)
   return store
 
 
 def _find_endpoint(store: Any, scheme: str) -> str:
-  """Returns the address that a store's package talks to."""
+  """Returns the address that a store's package talks to; '' if unknown."""
   if scheme == 's3':
     store.connect()
     return store.s3.meta.endpoint_url
   if scheme == 'gs':
-    return getattr(store, '_location', 'https://storage.googleapis.com')
-  return f'https://{store.account_name}.blob.core.windows.net'
+    return getattr(store, '_location', '')
+  account = getattr(store, 'account_name', None)
+  return f'https://{account}.blob.core.windows.net' if account else ''
 
 
 @contextlib.contextmanager
@@ -92,6 +95,8 @@ def naming(url: str, scheme: str) -> Iterator[None]:
 
 def _describe(error: Exception) -> str:
   text = ' '.join(str(error).split()).rstrip('.')
+  if len(text) > _LONGEST:
+    text = f'{text[:_LONGEST]} ...'
   # S3's own word for it, which s3fs leaves out.
   response = getattr(error.__cause__, 'response', None) or {}
   code = response.get('Error', {}).get('Code', '')
