@@ -8,7 +8,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import functools
 import os
 import re
 import shutil
@@ -17,33 +16,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from data_pipelines.io import errors, files, network
+from data_pipelines.io import errors, files, stores
 
 _FILE = 'file://'
 SCHEMES = ('s3', 'gs', 'az', 'file')
-# What the packages for each kind of store are: (an extra of the project, what
-# that installs).
-_PACKAGES = {
-  's3': ('s3', 's3fs'),
-  'gs': ('gcs', 'gcsfs'),
-  'az': ('azure', 'adlfs'),
-}
-_REMEDIES = {
-  's3': 'Check the name, the credentials (AWS_ACCESS_KEY_ID and '
-  'AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the role of this machine) and what '
-  'they may do there, the region (AWS_REGION), and for other stores than '
-  "Amazon's the endpoint (AWS_ENDPOINT_URL)",
-  'gs': 'Check the name, the credentials (GOOGLE_APPLICATION_CREDENTIALS, or '
-  'gcloud auth application-default login) and what they may do there',
-  'az': 'Check the name, the account (AZURE_STORAGE_ACCOUNT_NAME), and the '
-  'credentials (AZURE_STORAGE_ACCOUNT_KEY, or az login) and what they may do '
-  'there',
-}
 # What stores call the time of an object, and the mark that changes with it.
 _TIMES = ('LastModified', 'last_modified', 'mtime', 'updated', 'created')
 _MARKS = ('ETag', 'md5Hash', 'etag')
-# Requests at once: a thread that waits for an answer computes nothing.
-CONNECTIONS = 32
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -150,10 +129,10 @@ def parse(text: str) -> Place:
   if not is_url(text):
     return Path(text)
   scheme, _, rest = text.partition('://')
-  if scheme not in _PACKAGES:
+  if scheme not in stores.PACKAGES:
     raise errors.UserError(
       f'{text}: {scheme}:// is not known. Pass a path, file://, '
-      f'{", ".join(f"{name}://" for name in _PACKAGES)}.'
+      f'{", ".join(f"{name}://" for name in stores.PACKAGES)}.'
     )
   rest = rest.strip('/')
   if not rest:
@@ -176,7 +155,7 @@ def read(place: Place) -> bytes:
   # Else s3fs asks for the size before, which is another request.
   options = {'max_concurrency': 1} if place.scheme == 's3' else {}
   with _naming(place):
-    return _open_store(place.scheme).cat_file(_strip(place), **options)
+    return stores.open_store(place.scheme).cat_file(_strip(place), **options)
 
 
 def write(place: Place, content: bytes) -> None:
@@ -191,7 +170,7 @@ def write(place: Place, content: bytes) -> None:
       partial.write_bytes(content)
     return
   with _naming(place):  # Stores show an object when all of it has come.
-    _open_store(place.scheme).pipe_file(_strip(place), content)
+    stores.open_store(place.scheme).pipe_file(_strip(place), content)
 
 
 def exists(place: Place) -> bool:
@@ -205,7 +184,9 @@ def exists(place: Place) -> bool:
     return os.path.exists(place)  # noqa: PTH110
   with _naming(place):
     try:
-      return _open_store(place.scheme).info(_strip(place))['type'] == 'file'
+      return (
+        stores.open_store(place.scheme).info(_strip(place))['type'] == 'file'
+      )
     except FileNotFoundError:
       return False
 
@@ -225,7 +206,7 @@ def find_state(place: Place) -> State | None:
     return State(size, found.st_mtime, f'{size}-{found.st_mtime_ns}')
   with _naming(place):
     try:
-      return _make_state(_open_store(place.scheme).info(_strip(place)))
+      return _make_state(stores.open_store(place.scheme).info(_strip(place)))
     except FileNotFoundError:
       return None
 
@@ -252,7 +233,7 @@ def list_files(root: Place) -> Iterator[File]:
     return
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
   with _naming(root):
-    files = list_store(_open_store(root.scheme), _strip(root))
+    files = list_store(stores.open_store(root.scheme), _strip(root))
   while True:
     with _naming(root):
       file = next(files, None)
@@ -271,7 +252,7 @@ def remove(root: Place) -> None:
     shutil.rmtree(root, ignore_errors=True)
     return
   with _naming(root), contextlib.suppress(FileNotFoundError):
-    _open_store(root.scheme).rm(_strip(root), recursive=True)
+    stores.open_store(root.scheme).rm(_strip(root), recursive=True)
 
 
 class Found:
@@ -389,75 +370,10 @@ def _make_state(entry: Mapping[str, Any]) -> State:
   return State(size, time, f'{size}-{mark}'.replace('"', ''))
 
 
-@functools.cache
-def _open_store(scheme: str) -> Any:
-  """Returns the file system of fsspec that talks to a kind of store."""
-  extra, package = _PACKAGES[scheme]
-  try:
-    import fsspec
-
-    options = {'use_listings_cache': False, 'skip_instance_cache': True}
-    if scheme == 's3':
-      options['config_kwargs'] = {
-        'max_pool_connections': CONNECTIONS,
-        'connect_timeout': network.PATIENCE,
-      }
-    store = fsspec.filesystem(scheme, **options)
-  except ImportError as error:
-    raise errors.UserError(
-      f'{scheme}:// needs {package}: {errors.install_command(extra)}.'
-    ) from error
-  if silence := network.find_silence(_find_endpoint(store, scheme)):
-    raise OSError(silence)
-  return store
-
-
-def _find_endpoint(store: Any, scheme: str) -> str:
-  """Returns the address that a store's package talks to."""
-  if scheme == 's3':
-    store.connect()
-    return store.s3.meta.endpoint_url
-  if scheme == 'gs':
-    return getattr(store, '_location', 'https://storage.googleapis.com')
-  return f'https://{store.account_name}.blob.core.windows.net'
-
-
 def _strip(url: Url) -> str:
   """Returns bucket and name."""
   return url.text.partition('://')[2]
 
 
-@contextlib.contextmanager
-def _naming(url: Url) -> Iterator[None]:
-  """Has what a store says named by its URL, with what to look after.
-
-  Raises:
-    MissingFileError: if there is no such file, or bucket.
-    UserError: whatever else is wrong.
-  """
-  try:
-    yield
-  except errors.UserError:
-    raise
-  except FileNotFoundError as error:
-    raise errors.MissingFileError(
-      f'{url}: no such file or bucket. {_REMEDIES[url.scheme]}.'
-    ) from error
-  # Each store has exceptions of its own, for which there is no common class.
-  except Exception as error:
-    raise errors.UserError(
-      f'{url}: {_describe(error)}. {_REMEDIES[url.scheme]}. The same command '
-      'goes on.'
-    ) from error
-
-
-def _describe(error: Exception) -> str:
-  text = ' '.join(str(error).split()).rstrip('.')
-  # S3's own word for it, which s3fs leaves out.
-  response = getattr(error.__cause__, 'response', None) or {}
-  code = response.get('Error', {}).get('Code', '')
-  if code and code not in text:
-    text = f'{code}: {text}'
-  if isinstance(error, PermissionError):
-    return f'not allowed ({text})'
-  return f'{type(error).__name__}: {text}'.removesuffix(': ')
+def _naming(url: Url) -> contextlib.AbstractContextManager[None]:
+  return stores.naming(url.text, url.scheme)

@@ -4,17 +4,13 @@ import contextlib
 import dataclasses
 import importlib.util
 import re
-import struct
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io import errors, images
-from rmbg_jax.inference import containers, photos
+from rmbg_jax.inference import appearance, containers, photos
 
 if TYPE_CHECKING:
   import av
@@ -25,13 +21,6 @@ _EITHER = frozenset({'.gif', '.png', '.apng'})
 _PNG_START = 4096  # Bytes that have what says that a PNG moves.
 
 HAS_AV = importlib.util.find_spec('av') is not None
-
-# FFmpeg's numbers: of a matrix that nobody has named, and of the two that are
-# meant then, by height.
-_UNKNOWN, _HD, _SD = 2, 1, 6
-_HD_HEIGHT = 720
-_RGB = 0
-_LIMITED, _FULL = 1, 2
 
 # Seconds, and frames, that a whole clip may be shorter than it says.
 _MISSING_SECONDS, _MISSING_FRAMES = 0.5, 3
@@ -53,16 +42,6 @@ class Frame:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Colour:
-  """The colour encoding of a clip, by FFmpeg's numbers."""
-
-  matrix: int = _HD
-  full_range: bool = False
-  primaries: int = _HD
-  transfer: int = _HD
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
   """A clip that is open.
 
@@ -81,7 +60,7 @@ class Clip:
   time_base: Fraction
   rate: Fraction
   aspect: Fraction
-  colour: Colour
+  colour: appearance.Colour
   count: int | None
   notes: tuple[str, ...]
   read: Callable[[], Generator[Frame]]
@@ -246,7 +225,7 @@ def _open_folder(folder: Path, max_pixels: int, rate: Fraction) -> Clip:
     time_base=1 / rate,
     rate=rate,
     aspect=Fraction(1),
-    colour=Colour(),
+    colour=appearance.Colour(),
     count=len(paths),
     notes=first.notes,
     read=read,
@@ -263,7 +242,9 @@ def _choose_stream(path: Path, container):
   raise errors.UserError(f'{path}: there are no moving pictures in it.')
 
 
-def _open_video(path, container, turn: 'Turn', max_pixels: int) -> Clip:
+def _open_video(
+  path, container, turn: appearance.Turn, max_pixels: int
+) -> Clip:
   stream = _choose_stream(path, container)
   stream.thread_type = 'AUTO'
   context = stream.codec_context
@@ -289,8 +270,8 @@ def _open_video(path, container, turn: 'Turn', max_pixels: int) -> Clip:
   has_alpha = decoder is not None or any(
     part.is_alpha for part in context.format.components
   )
-  colour = _find_colour(context)
-  if context.colorspace == _UNKNOWN and not context.format.is_rgb:
+  colour = appearance.find_colour(context)
+  if not appearance.names_matrix(context):
     notes.append(
       'the matrix of its colours is not named; guessed by its height'
     )
@@ -321,7 +302,7 @@ def _open_video(path, container, turn: 'Turn', max_pixels: int) -> Clip:
       duration = int(frame.duration or 0)
       last, end = start, start + (duration or step)
       yield Frame(
-        photo=_to_photo(frame, colour, has_alpha, turn),
+        photo=appearance.to_photo(frame, colour, has_alpha, turn),
         start=start,
         duration=duration,
       )
@@ -368,37 +349,11 @@ def _decode(container, stream, decoder) -> Iterator[Any]:
     yield from decoder.decode(packet if packet.size else None)
 
 
-class Turn(NamedTuple):
-  """What makes frames upright: transposed first, then mirrored."""
-
-  transposed: bool = False
-  left_right: bool = False
-  up_down: bool = False
-
-  def apply(self, pixels: np.ndarray) -> np.ndarray:
-    """Returns an upright picture (h, w, ...)."""
-    if self.transposed:
-      pixels = pixels.swapaxes(0, 1)
-    rows, columns = (
-      -1 if one else 1 for one in (self.up_down, self.left_right)
-    )
-    return pixels[::rows, ::columns]
-
-
-def _find_turn(path: Path, container) -> Turn:
-  """Returns what the first frame's matrix says; right angles only."""
-  from av.sidedata.sidedata import Type
-
+def _find_turn(path: Path, container) -> appearance.Turn:
   for frame in container.decode(_choose_stream(path, container)):
-    for data in frame.side_data:
-      if data.type == Type.DISPLAYMATRIX:
-        # A column x and a row y are shown at (a x + c y, b x + d y).
-        a, b, _, c, d = struct.unpack('=5i', bytes(data)[:20])
-        transposed = abs(a) + abs(d) < abs(b) + abs(c)
-        across, down = (c, b) if transposed else (a, d)
-        return Turn(transposed, across < 0, down < 0)
-    break
-  return Turn()
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    return appearance.find_turn(bytes(matrix) if matrix else b'')
+  return appearance.Turn()
 
 
 def _cut_off(path: Path) -> errors.UserError:
@@ -422,42 +377,3 @@ def _find_seconds(container, stream) -> float | None:
   if container.duration and len(container.streams) == 1:
     return container.duration / 1_000_000
   return None
-
-
-def _find_colour(context) -> Colour:
-  if context.format.is_rgb or context.format.name.startswith(('pal', 'gray')):
-    return Colour()
-  matrix = context.colorspace
-  if matrix in (_UNKNOWN, _RGB):
-    matrix = _HD if context.height >= _HD_HEIGHT else _SD
-  return Colour(
-    matrix=int(matrix),
-    full_range=context.color_range == _FULL
-    or context.format.name.startswith('yuvj'),
-    primaries=int(context.color_primaries),
-    transfer=int(context.color_trc),
-  )
-
-
-def find_scaler(matrix: int) -> int:
-  """Returns what FFmpeg's scaler calls a matrix (SWS_CS_...)."""
-  return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
-
-
-def _to_photo(frame, colour: Colour, has_alpha: bool, turn: Turn):
-  options = {}
-  if not frame.format.is_rgb and not frame.format.name.startswith('pal'):
-    options = {
-      'src_colorspace': find_scaler(colour.matrix),
-      'src_color_range': _FULL if colour.full_range else _LIMITED,
-    }
-    if frame.format.name.startswith('gray'):
-      options['src_color_range'] = _FULL
-  form = 'rgba' if has_alpha or frame.format.name.startswith('pal') else 'rgb24'
-  pixels = frame.reformat(format=form, **options).to_ndarray()
-  pixels = turn.apply(pixels)
-  opacity = None
-  if form == 'rgba' and pixels[..., 3].min() < 255:
-    opacity = Image.fromarray(np.ascontiguousarray(pixels[..., 3]))
-  rgb = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
-  return photos.Photo(rgb=rgb, opacity=opacity)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from data_pipelines.io import files
-from rmbg_jax.inference import clips, png, sound
+from rmbg_jax.inference import appearance, clips, png, sound
 
 if TYPE_CHECKING:
   import av
@@ -174,7 +174,7 @@ class VideoWriter(contextlib.AbstractContextManager):
     colour = self._clip.colour
     return frame.reformat(
       format=_find_pixels(self._codec, pixels.shape),
-      dst_colorspace=clips.find_scaler(colour.matrix),
+      dst_colorspace=appearance.find_scaler(colour.matrix),
       dst_color_range=_find_range(self._codec, colour),
     )
 
@@ -224,7 +224,7 @@ def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
   return codec.pixels[shape[0] % 2 or shape[1] % 2]
 
 
-def _find_range(codec: _Codec, colour: clips.Colour) -> int:
+def _find_range(codec: _Codec, colour: appearance.Colour) -> int:
   # ProRes has no full range.
   full = colour.full_range and codec is not _PRORES
   return 2 if full else 1

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from data_pipelines.io import errors, images, parallel, storage
+from data_pipelines.io import errors, images, parallel, storage, stores
 from rmbg_jax.inference import encoding, listing, photos, rendering, report
 from rmbg_jax.inference.predictor import Predictor
 
@@ -156,7 +156,7 @@ def run(
   # Who writes to a store mostly waits for it.
   patience = 4 if isinstance(task.output, storage.Url) else 1
   with (
-    futures.ThreadPoolExecutor(storage.CONNECTIONS) as fetchers,
+    futures.ThreadPoolExecutor(stores.CONNECTIONS) as fetchers,
     futures.ThreadPoolExecutor(threads) as readers,
     futures.ThreadPoolExecutor(patience * threads) as writers,
   ):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.io import storage
+from data_pipelines.io import storage, stores
 from rmbg_jax.inference import listing, pipeline, report
 
 CHANGED = 'made again: the photo has changed since'
@@ -141,25 +141,24 @@ def _encode(*values: str | int) -> int:
   return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), 'big')
 
 
-def _read_made(
-  output: storage.Place,
-) -> Iterator[dict[str, tuple[int, str]]]:
+def _read_made(output: storage.Place) -> Iterator[dict[str, tuple[int, str]]]:
   """Yields what each line of the reports says was made."""
-  for content in _read_reports(output):
-    for text in content.split(b'\n'):
-      if b'"made": {"' not in text:
-        continue
-      try:
-        yield json.loads(text)['made']
-      except ValueError:  # Cut off by a kill.
-        continue
+  for line in _read_lines(output):
+    if b'"made": {"' not in line:
+      continue
+    try:
+      yield json.loads(line)['made']
+    except ValueError:  # Cut off by a kill.
+      continue
 
 
-def _read_reports(output: storage.Place) -> Iterator[bytes]:
+def _read_lines(output: storage.Place) -> Iterator[bytes]:
   if isinstance(output, Path):
     for path in sorted(output.glob('report*.jsonl')):
-      yield path.read_bytes()
+      with path.open('rb') as file:
+        yield from file
   parts = (output / report.FOLDER / name for name in report.list_parts(output))
-  with futures.ThreadPoolExecutor(storage.CONNECTIONS) as pool:
-    while some := list(itertools.islice(parts, storage.CONNECTIONS)):
-      yield from pool.map(storage.read, some)
+  with futures.ThreadPoolExecutor(stores.CONNECTIONS) as pool:
+    while some := list(itertools.islice(parts, stores.CONNECTIONS)):
+      for content in pool.map(storage.read, some):
+        yield from content.split(b'\n')

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors, storage
+from data_pipelines.io import errors, storage, stores
 from rmbg_jax import predict
 from rmbg_jax.inference import listing, record, report, stored
 from tests.support import helpers
@@ -36,9 +36,9 @@ def store(server, monkeypatch):
   for name, value in object_store.environment(server).items():
     monkeypatch.setenv(name, value)
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
-  storage._open_store.cache_clear()
+  stores.open_store.cache_clear()
   yield server
-  storage._open_store.cache_clear()
+  stores.open_store.cache_clear()
 
 
 @pytest.fixture(scope='module')

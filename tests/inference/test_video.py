@@ -19,6 +19,7 @@ from data_pipelines import cli
 from data_pipelines.io import errors
 from rmbg_jax import predict
 from rmbg_jax.inference import (
+  appearance,
   clips,
   containers,
   listing,
@@ -587,7 +588,7 @@ def test_frames_in_memory_are_few(tmp_path, monkeypatch):
   source = tmp_path / 'clip.mp4'
   clip_files.save_clip(source, count=100, size=(32, 16))
   held, most, lock = 0, 0, threading.Lock()
-  to_photo = clips._to_photo
+  to_photo = appearance.to_photo
 
   def count_in(*args):
     nonlocal held, most
@@ -604,7 +605,7 @@ def test_frames_in_memory_are_few(tmp_path, monkeypatch):
     with lock:
       held -= 1
 
-  monkeypatch.setattr(clips, '_to_photo', count_in)
+  monkeypatch.setattr(appearance, 'to_photo', count_in)
   monkeypatch.setattr(video.encoding.VideoWriter, 'add', count_out)
   (entry,) = _run(source, tmp_path / 'out')
   assert entry.frames == 100 and held == 0

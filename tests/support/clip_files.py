@@ -18,7 +18,7 @@ class Remover:
   """Takes red for foreground; counts the frames that it has seen."""
 
   batch_size = 4
-  runtime = 'stub'
+  runtime = 'numpy'
 
   def __init__(self):
     self.count = 0

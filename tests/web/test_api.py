@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+import time
 import zipfile
 from concurrent import futures
 
@@ -230,7 +231,7 @@ def test_too_many_are_told_to_wait(service, monkeypatch):
   find_alpha = service.find_alpha
 
   def wait(*args, **options):
-    go.wait()
+    assert go.wait(60)
     return find_alpha(*args, **options)
 
   monkeypatch.setattr(service, 'find_alpha', wait)
@@ -241,8 +242,10 @@ def test_too_many_are_told_to_wait(service, monkeypatch):
     refused = next(iter(done)).result()
     assert 'rate_limit_exceeded' in _read_error(refused, 429)
     assert int(refused.headers['Retry-After']) > 0
+    end = time.monotonic() + 60
     while sum(one.done() for one in asked) < 5:
-      pass
+      assert time.monotonic() < end
+      time.sleep(0.01)
     go.set()
     statuses = sorted(one.result().status_code for one in asked)
   assert statuses == [200] * 5 + [429] * 5

@@ -19,7 +19,7 @@ class _Remover:
   """Half of every photo is foreground."""
 
   batch_size = 1
-  runtime = 'stub'
+  runtime = 'numpy'
 
   def with_refinement(self, refinement):
     return self
