@@ -60,6 +60,8 @@ ALLOWED_WARNINGS = (
   'ignore:unclosed <socket:ResourceWarning',
   # Ray forks to start a node; the child runs another program at once.
   r'ignore:os.fork\(\) was called:RuntimeWarning',
+  # ml_collections reads a configuration by it.
+  r'ignore:the load_module\(\) method is deprecated:DeprecationWarning',
   # Ray Data sets what it deprecates itself.
   'ignore::DeprecationWarning:ray',
   # Raised inside TensorFlow and tf_keras themselves.

@@ -14,7 +14,7 @@ from PIL import Image
 from data_pipelines.io import errors, files
 
 
-def read_log(workdir: Path) -> list[dict[str, float]]:
+def read_log(workdir: Path) -> list[dict[str, int | float]]:
   """Returns the rows of a training's log.
 
   Raises:
