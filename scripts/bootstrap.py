@@ -4,6 +4,7 @@ Standard library only: these scripts run before anything is installed.
 """
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,8 +68,11 @@ def prepare(requirements: str) -> Path:
         'Ubuntu: apt install python3-venv.'
       ) from error
   print(f'Installing {requirements}', flush=True)
-  install = [python, '-m', 'pip', 'install', '--quiet']
-  install.append('--disable-pip-version-check')
+  if uv := shutil.which('uv'):  # Several times as fast as pip.
+    install = [uv, 'pip', 'install', '--quiet', '--python', python]
+  else:
+    install = [python, '-m', 'pip', 'install', '--quiet']
+    install.append('--disable-pip-version-check')
   run([*install, '-r', ROOT / requirements, SETUPTOOLS])
   # With the setuptools that is there: nothing is fetched for it.
   run([*install, '--no-deps', '--no-build-isolation', '--editable', ROOT])

@@ -7,6 +7,7 @@ The file is for any machine, so it has XLA's own convolutions and none of the
 algorithms for a CPU.
 """
 
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from data_pipelines.io import files
+from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
 from rmbg_jax.models import convolution
 from rmbg_jax.weights import load
@@ -30,8 +31,13 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a program: photos (b, h, w, 3) to alpha (b, h, w), any b.
 
   Raises:
-    ValueError: for a network that cannot be exported.
+    UserError: if `flatbuffers` is not installed.
   """
+  if importlib.util.find_spec('flatbuffers') is None:
+    raise errors.UserError(
+      f'{path}: writing StableHLO needs the flatbuffers package: '
+      f'{errors.install_command("stablehlo")}'
+    )
   preprocessing, temperature = loaded.preprocessing, loaded.temperature
 
   def compute_alpha(
