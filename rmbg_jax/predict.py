@@ -28,21 +28,18 @@ from PIL import Image
 from data_pipelines import cli
 from data_pipelines.io import errors, files, images, storage, words
 from rmbg_jax import runtime_flags
-from rmbg_jax.inference import (
-  clips,
-  encoding,
+from rmbg_jax.batch import (
+  clip_names,
   listing,
-  photos,
   pipeline,
   places,
   record,
-  refinement,
-  rendering,
   report,
   stored,
-  video,
   watching,
 )
+from rmbg_jax.inference import photos, refinement, rendering
+from rmbg_jax.video import cut_out
 
 _RELEASED = 'released'
 _INTERRUPTED = 130  # The shell's exit code for SIGINT.
@@ -152,7 +149,7 @@ _WATCH = flags.DEFINE_boolean(
 _CLIP_FORMAT = flags.DEFINE_enum(
   'clip_format',
   'prores',
-  encoding.FORMATS,
+  clip_names.FORMATS,
   'Of cut-out clips: prores (.mov) and vp9 (.webm) have alpha, other kinds are '
   'H.264 (.mp4); png writes folders of frames for all kinds.',
 )
@@ -485,7 +482,7 @@ def _predict_on_cluster(
 ) -> bool:
   """Does photos on a Ray cluster; returns whether any failed."""
   try:
-    from rmbg_jax.inference import cluster
+    from rmbg_jax.batch import cluster
   except ImportError as error:
     raise errors.UserError(
       f'--engine=ray needs Ray Data ({errors.install_command("cluster")}): '
@@ -574,8 +571,8 @@ def _list_frames(source: str) -> list[listing.Job]:
     raise errors.UserError(
       f'--input={source}: --frames takes a folder of numbered frames.'
     )
-  clips.check_support()
-  clips.find_frames(folder)
+  clip_names.check_support()
+  clip_names.find_frames(folder)
   name = Path(folder.resolve().name or 'frames')
   return [listing.Job(photo=folder, result=name, is_clip=True)]
 
@@ -637,7 +634,7 @@ def _print_others(others: collections.Counter[str]) -> None:
       f'{words.count(sum(others.values()), "file")} '
       f'({", ".join(counts)})'
     )
-    if not clips.HAS_AV and set(others) & clips.SUFFIXES:
+    if not clip_names.HAS_AV and set(others) & clip_names.SUFFIXES:
       command = errors.install_command('video')
       print(f'Clips are done too with PyAV: {command}.')
 
@@ -668,7 +665,7 @@ class _Session:
     self,
     task: pipeline.Task,
     options: dict[str, Any],  # Of `BackgroundRemover.from_checkpoint`.
-    video_options: video.Options,
+    video_options: cut_out.Options,
   ):
     self.task = task
     self.outcome = _Outcome()
@@ -771,7 +768,7 @@ class _Session:
 
       # A checkpoint's name says nothing of its weights.
       network = load.load_model(_CHECKPOINT.value).compute_digest()
-      video.run(
+      cut_out.run(
         self._remover,
         clips_to_do,
         self.task,
@@ -837,7 +834,7 @@ def _make_options() -> dict[str, Any]:
   }
 
 
-def _make_video_options() -> video.Options:
+def _make_video_options() -> cut_out.Options:
   """Returns what the flags say of clips, checked."""
   try:
     frame_rate = Fraction(_FRAME_RATE.value)
@@ -846,7 +843,7 @@ def _make_video_options() -> video.Options:
       f'--frame_rate={_FRAME_RATE.value}: pass frames per second, such as 25 '
       'or 30000/1001.'
     ) from error
-  return video.Options(steadiness=_TEMPORAL.value, frame_rate=frame_rate)
+  return cut_out.Options(steadiness=_TEMPORAL.value, frame_rate=frame_rate)
 
 
 def _make_remover(options: dict[str, Any], *, batch_size: int):

@@ -1,1 +1,1 @@
-"""Turns photo files into masks and cut-outs, for `predict.py`."""
+"""Cuts out one photo: from its file to its mask and its cut-out."""

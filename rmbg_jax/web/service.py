@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.io import errors, images
-from rmbg_jax.inference import listing, photos, pipeline, refinement, rendering
+from rmbg_jax.batch import listing, pipeline
+from rmbg_jax.batch import report as report_lib
+from rmbg_jax.inference import photos, refinement, rendering
 from rmbg_jax.inference import remover as remover_lib
-from rmbg_jax.inference import report as report_lib
 
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
 # Kinds on offer; 'cutout' is a composite where there is a background.

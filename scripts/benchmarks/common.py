@@ -137,7 +137,8 @@ def make_predict(
   It returns the path of the cut-out, one of `kinds`.
   """
   from rmbg_jax import BackgroundRemover
-  from rmbg_jax.inference import listing, pipeline, rendering
+  from rmbg_jax.batch import listing, pipeline
+  from rmbg_jax.inference import rendering
 
   remover = BackgroundRemover.from_checkpoint(checkpoint)
   jobs = listing.list_jobs(str(photo))

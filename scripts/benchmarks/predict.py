@@ -86,7 +86,8 @@ def measure_folder(folder: Path) -> None:
   import cv2
 
   from rmbg_jax import BackgroundRemover
-  from rmbg_jax.inference import listing, pipeline, rendering
+  from rmbg_jax.batch import listing, pipeline
+  from rmbg_jax.inference import rendering
 
   keras_model = common.make_keras_model(folder / 'model.h5')
   common.make_photos(folder / 'photos', 24, (1500, 1000))

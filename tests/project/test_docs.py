@@ -57,10 +57,10 @@ ELSEWHERE = {
     'weights/test_catalogue.py::test_the_command_prints_all'
   ),
   'python -m rmbg_jax.predict --input=clip.mp4': (
-    'inference/test_video.py::test_predict_mixes_photos_and_clips'
+    'video/test_video.py::test_predict_mixes_photos_and_clips'
   ),
   'python -m rmbg_jax.predict --watch': (
-    'inference/test_watch.py::test_what_comes_is_done_and_what_came_before'
+    'batch/test_watch.py::test_what_comes_is_done_and_what_came_before'
   ),
   'python -m rmbg_jax.app': (
     'web/test_app.py::test_ten_uploads_at_once_equal_predict'

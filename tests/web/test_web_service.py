@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.io import errors, storage
-from rmbg_jax.inference import pipeline
+from rmbg_jax.batch import pipeline
 from rmbg_jax.web import service as service_lib
 from tests.support import helpers
 

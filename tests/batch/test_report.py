@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from rmbg_jax.inference import report
+from rmbg_jax.batch import report
 
 
 def _entry(photo, status='done', **values):

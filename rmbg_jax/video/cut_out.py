@@ -18,15 +18,9 @@ import numpy as np
 import tqdm
 
 from data_pipelines.io import errors, files, parallel, storage
-from rmbg_jax.inference import (
-  clips,
-  encoding,
-  listing,
-  pipeline,
-  report,
-  temporal,
-)
+from rmbg_jax.batch import listing, pipeline, report
 from rmbg_jax.inference.predictor import Predictor
+from rmbg_jax.video import clips, encoding, temporal
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
 # Memory that frames may take that wait for the network, and that wait to be
@@ -220,7 +214,7 @@ class _Work:
     return self._folder / f'{index:05}{suffix}'
 
   def _find_part(self, index: int, kind: str) -> Path:
-    suffix = encoding.suffix(kind, self._task.clip_format)
+    suffix = clip_names.suffix(kind, self._task.clip_format)
     return self._folder / f'{index:05}.{kind}{suffix}'
 
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.io import errors, storage
-from rmbg_jax.inference import clips, photos
+from rmbg_jax.batch import clip_names
+from rmbg_jax.inference import photos
 
 STANDARD = '-'
 # Formats of results by their files' endings.
@@ -72,7 +73,7 @@ def settle(
       is_file=True,
     )
   ending = Path(output).suffix.lower()
-  is_image = ending in photos.SUFFIXES | clips.SUFFIXES
+  is_image = ending in photos.SUFFIXES | clip_names.SUFFIXES
   if not is_image or (not storage.is_url(output) and Path(output).is_dir()):
     return Places(sources=sources, output=output)
   if not is_one or ending not in FORMATS:
@@ -110,5 +111,5 @@ def _is_photo(source: str) -> bool:
     not storage.is_url(source)
     and path.suffix.lower() != '.txt'
     and path.is_file()
-    and not clips.is_clip(path)
+    and not clip_names.is_clip(path)
   )

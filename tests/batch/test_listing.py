@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.io import errors
-from rmbg_jax.inference import listing
+from rmbg_jax.batch import listing
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import predict
-from rmbg_jax.inference import listing, record, watching
+from rmbg_jax.batch import listing, record, watching
 from tests.support import clip_files, helpers
 
 

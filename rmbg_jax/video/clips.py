@@ -2,25 +2,19 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import re
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.io import errors, images
-from rmbg_jax.inference import appearance, containers, photos
+from data_pipelines.io import errors
+from rmbg_jax.batch import clip_names
+from rmbg_jax.inference import photos
+from rmbg_jax.video import appearance, containers
 
 if TYPE_CHECKING:
   import av
-
-SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
-# Endings of both photos and moving pictures.
-_EITHER = frozenset({'.gif', '.png', '.apng'})
-_PNG_START = 4096  # Bytes that have what says that a PNG moves.
-
-HAS_AV = importlib.util.find_spec('av') is not None
 
 # Seconds, and frames, that a whole clip may be shorter than it says.
 _MISSING_SECONDS, _MISSING_FRAMES = 0.5, 3
@@ -66,36 +60,6 @@ class Clip:
   read: Callable[[], Generator[Frame]]
 
 
-def is_clip(path: Path) -> bool:
-  """Returns whether a file is a moving picture, by name or first bytes."""
-  suffix = path.suffix.lower()
-  if suffix in SUFFIXES:
-    return True
-  # Reading a pipe would wait for ever.
-  if suffix not in _EITHER or not HAS_AV or not path.is_file():
-    return False
-  try:
-    if suffix == '.gif':
-      with images.opened(path) as image:
-        return getattr(image, 'is_animated', False)
-    with path.open('rb') as file:
-      return b'acTL' in file.read(_PNG_START).partition(b'IDAT')[0]
-  except (OSError, ValueError):
-    return False  # Reading it as a photo will say what is wrong.
-
-
-def check_support() -> None:
-  """Checks that clips can be read.
-
-  Raises:
-    UserError: if PyAV is not installed.
-  """
-  if not HAS_AV:
-    raise errors.UserError(
-      f'clips need PyAV: {errors.install_command("video")}.'
-    )
-
-
 @contextlib.contextmanager
 def opened(
   path: Path, *, max_pixels: int, frame_rate: Fraction
@@ -111,7 +75,7 @@ def opened(
     MissingFileError: if there is no such file.
     UserError: if it is no whole clip.
   """
-  check_support()
+  clip_names.check_support()
   if path.is_dir():
     yield _open_folder(path, max_pixels, frame_rate)
     return
@@ -151,32 +115,6 @@ def open_file(path: Path) -> 'av.container.InputContainer':
   return container
 
 
-def find_frames(folder: Path) -> list[Path]:
-  """Returns the numbered frames of a folder, in the order of their numbers.
-
-  Raises:
-    UserError: if there is none, or two have the same number.
-  """
-  found = {}
-  for path in sorted(folder.iterdir()):
-    if path.suffix.lower() not in photos.SUFFIXES or path.name.startswith('.'):
-      continue
-    numbers = re.findall(r'\d+', path.stem)
-    if not numbers:
-      continue
-    other = found.setdefault(int(numbers[-1]), path)
-    if other != path:
-      raise errors.UserError(
-        f'--frames: {other} and {path.name} have the same number. Leave one of '
-        'them out.'
-      )
-  if not found:
-    raise errors.MissingFileError(
-      f'--frames: no numbered frames in {folder} (such as 0001.png).'
-    )
-  return [found[number] for number in sorted(found)]
-
-
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
   """Names the clip in what goes wrong with its content in the block.
@@ -201,7 +139,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _open_folder(folder: Path, max_pixels: int, rate: Fraction) -> Clip:
-  paths = find_frames(folder)
+  paths = clip_names.find_frames(folder)
   first = photos.read_photo(paths[0], max_pixels=max_pixels)
 
   def read():

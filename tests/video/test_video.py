@@ -18,17 +18,10 @@ from PIL import Image
 from data_pipelines import cli
 from data_pipelines.io import errors
 from rmbg_jax import predict
-from rmbg_jax.inference import (
-  appearance,
-  clips,
-  containers,
-  listing,
-  pipeline,
-  rendering,
-  temporal,
-  video,
-)
-from rmbg_jax.inference import sound as sound_lib
+from rmbg_jax.batch import clip_names, listing, pipeline
+from rmbg_jax.inference import rendering
+from rmbg_jax.video import appearance, containers, cut_out, temporal
+from rmbg_jax.video import sound as sound_lib
 from rmbg_jax.weights import release
 from tests.support import clip_files, colour_network
 
@@ -59,11 +52,11 @@ def _run(
     for job in listing.list_jobs(str(source))
   ]
   entries = []
-  video.run(
+  cut_out.run(
     remover or clip_files.Remover(),
     jobs,
     task,
-    options or video.Options(),
+    options or cut_out.Options(),
     add_entry=entries.append,
     stop=stop or threading.Event(),
   )
@@ -243,7 +236,7 @@ def test_numbered_frames_are_a_clip(tmp_path):
   for index in range(12):
     clip_files.draw(index).save(folder / f'frame{index}.png')
   (folder / 'notes.txt').touch()
-  assert [path.stem for path in clips.find_frames(folder)][:3] == [
+  assert [path.stem for path in clip_names.find_frames(folder)][:3] == [
     *('frame0', 'frame1', 'frame2')
   ]
   job = listing.Job(photo=folder, result=Path('frames'), is_clip=True)
@@ -253,11 +246,11 @@ def test_numbered_frames_are_a_clip(tmp_path):
   entries = []
 
   def run(**options):
-    video.run(
+    cut_out.run(
       clip_files.Remover(),
       [job],
       task,
-      video.Options(**options),
+      cut_out.Options(**options),
       add_entry=entries.append,
       stop=threading.Event(),
     )
@@ -275,7 +268,7 @@ def test_numbered_frames_are_a_clip(tmp_path):
   assert 'frame3.png: cannot be read as an image' in run().error
   (folder / 'other03.png').touch()
   with pytest.raises(errors.UserError, match='have the same number'):
-    clips.find_frames(folder)
+    clip_names.find_frames(folder)
 
 
 class _Interrupting(clip_files.Remover):
@@ -302,7 +295,7 @@ def test_an_interrupted_clip_equals_an_undisturbed_one(
   same = {
     'kinds': ('cutout', 'mask'),
     'clip_format': clip_format,
-    'options': video.Options(steadiness=0.8),
+    'options': cut_out.Options(steadiness=0.8),
   }
   _run(source, tmp_path / 'whole', **same)
   stop = threading.Event()
@@ -346,7 +339,10 @@ def test_parts_of_another_clip_or_of_other_flags_are_not_used(
     key = 'a' if source.stat().st_mtime != 1 else 'b'
     remover = clip_files.Remover()
     _run(
-      source, tmp_path / 'out', remover=remover, options=video.Options(key=key)
+      source,
+      tmp_path / 'out',
+      remover=remover,
+      options=cut_out.Options(key=key),
     )
     assert remover.count == 12
     shutil.rmtree(tmp_path / 'out')
@@ -498,7 +494,7 @@ def test_frames_are_joined_once(tmp_path, monkeypatch):
   source = tmp_path / 'clip.mp4'
   clip_files.save_clip(source)
   flags = {'clip_format': 'png', 'kinds': ('mask', 'cutout')}
-  monkeypatch.setattr(video._Work, 'clear', lambda self: None)
+  monkeypatch.setattr(cut_out._Work, 'clear', lambda self: None)
   for _ in range(2):
     (entry,) = _run(source, tmp_path / 'out', overwrite=True, **flags)
     assert (entry.status, entry.frames) == ('done', 12), entry.error
@@ -597,7 +593,7 @@ def test_frames_in_memory_are_few(tmp_path, monkeypatch):
       most = max(most, held)
     return to_photo(*args)
 
-  add = video.encoding.VideoWriter.add
+  add = cut_out.encoding.VideoWriter.add
 
   def count_out(*args, **options):
     nonlocal held
@@ -606,7 +602,7 @@ def test_frames_in_memory_are_few(tmp_path, monkeypatch):
       held -= 1
 
   monkeypatch.setattr(appearance, 'to_photo', count_in)
-  monkeypatch.setattr(video.encoding.VideoWriter, 'add', count_out)
+  monkeypatch.setattr(cut_out.encoding.VideoWriter, 'add', count_out)
   (entry,) = _run(source, tmp_path / 'out')
   assert entry.frames == 100 and held == 0
   assert most <= 5 * clip_files.Remover.batch_size
@@ -721,7 +717,7 @@ def test_predict_takes_a_folder_of_frames(tmp_path, _predict):
 
 
 def test_clips_without_pyav(tmp_path, _predict, monkeypatch, capsys):
-  monkeypatch.setattr(clips, 'HAS_AV', False)
+  monkeypatch.setattr(clip_names, 'HAS_AV', False)
   clip_files.save_clip(tmp_path / 'clip.mp4')
   with pytest.raises(SystemExit):
     _predict(tmp_path / 'clip.mp4', tmp_path / 'out')
@@ -739,6 +735,6 @@ def test_clips_without_pyav(tmp_path, _predict, monkeypatch, capsys):
 
 def test_wrong_options():
   with pytest.raises(errors.UserError, match='--temporal=2.0: choose 0 to 1'):
-    video.Options(steadiness=2.0)
+    cut_out.Options(steadiness=2.0)
   with pytest.raises(errors.UserError, match='--frame_rate=0'):
-    video.Options(frame_rate=Fraction(0))
+    cut_out.Options(frame_rate=Fraction(0))

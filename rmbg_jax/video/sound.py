@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rmbg_jax.inference import clips
+from rmbg_jax.video import clips
 
 if TYPE_CHECKING:
   import av

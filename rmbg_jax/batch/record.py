@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.io import storage, stores
-from rmbg_jax.inference import listing, pipeline, report
+from rmbg_jax.batch import listing, pipeline, report
 
 CHANGED = 'made again: the photo has changed since'
 LEFT = (

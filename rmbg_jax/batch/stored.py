@@ -12,14 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from data_pipelines.io import errors, storage
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.inference import (
-  listing,
-  photos,
-  pipeline,
-  record,
-  rendering,
-  report,
-)
+from rmbg_jax.batch import listing, pipeline, record, report
+from rmbg_jax.inference import photos, rendering
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'

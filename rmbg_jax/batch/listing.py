@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Generic
 
 from data_pipelines.io import errors, files, storage
-from rmbg_jax.inference import clips, photos
+from rmbg_jax.batch import clip_names
+from rmbg_jax.inference import photos
 
 # What a Mac leaves beside each file on a disk of another kind.
 METADATA_PREFIX = '._'
@@ -62,7 +63,7 @@ class Job(Generic[storage.PlaceT]):
       return storage.find_state(self.photo)
     if not self.photo.is_dir():
       return storage.find_state(self.photo)
-    frames = clips.find_frames(self.photo)
+    frames = clip_names.find_frames(self.photo)
     states = [storage.find_state(frame) or _GONE for frame in frames]
     text = repr([frame.name for frame in frames] + states)
     return storage.State(
@@ -104,7 +105,9 @@ def list_jobs(source: str) -> list[Job]:
   else:
     raise errors.MissingFileError(f'--input={source}: no such file or folder.')
   if not found and not unreachable:
-    suffixes = photos.SUFFIXES | (clips.SUFFIXES if clips.HAS_AV else set())
+    suffixes = photos.SUFFIXES | (
+      clip_names.SUFFIXES if clip_names.HAS_AV else set()
+    )
     raise errors.MissingFileError(
       f'--input={source}: no photos in it (looked for files ending in '
       f'{", ".join(sorted(suffixes))}).'
@@ -137,7 +140,7 @@ def _make_jobs(
   found = _drop_repeated([path for path in found if path not in folders])
   results = name_results([_place(path, root) for path in found])
   jobs = [
-    Job(photo=path, result=result, is_clip=clips.is_clip(path))
+    Job(photo=path, result=result, is_clip=clip_names.is_clip(path))
     for path, result in zip(found, results, strict=True)
   ]
   return sorted(jobs + unreachable, key=lambda job: job.photo)
@@ -337,7 +340,7 @@ def _is_photo_name(path: Path) -> bool:
   suffix = path.suffix.lower()
   # Without PyAV, a folder's clips are counted with what is left out.
   return suffix in photos.SUFFIXES or (
-    clips.HAS_AV and suffix in clips.SUFFIXES
+    clip_names.HAS_AV and suffix in clip_names.SUFFIXES
   )
 
 

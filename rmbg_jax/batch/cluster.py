@@ -37,8 +37,9 @@ from ray.data import datasource
 
 from data_pipelines.io import errors, parallel, storage
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.inference import listing, pipeline, record, report, runtimes
+from rmbg_jax.batch import listing, pipeline, record, report
 from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.inference import runtimes
 from rmbg_jax.weights import load
 
 # Below the report, until the run is over: what there is to do, what was begun.

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.io import errors, storage
-from rmbg_jax.inference import listing, pipeline, rendering
+from rmbg_jax.batch import listing, pipeline
+from rmbg_jax.inference import rendering
 from tests.support import helpers
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import BackgroundRemover, predict
-from rmbg_jax.inference import report
+from rmbg_jax.batch import report
 from tests.support import helpers
 
 

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from data_pipelines.io import files
-from rmbg_jax.inference import appearance, clips, png, sound
+from rmbg_jax.inference import png
+from rmbg_jax.video import appearance, clips, sound
 
 if TYPE_CHECKING:
   import av
-
-FORMATS = ('prores', 'vp9', 'png')
-
-_FRAMES = '.frames'  # Ending of folders of frames.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,11 +79,6 @@ def _choose(kind: str, form: str) -> _Codec:
   if kind != 'cutout':
     return _H264
   return {'prores': _PRORES, 'vp9': _VP9}[form]
-
-
-def suffix(kind: str, form: str) -> str:
-  """Returns what the name of a kind of result ends with."""
-  return _FRAMES if form == 'png' else f'.{_choose(kind, form).container}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

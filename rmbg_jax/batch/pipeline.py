@@ -14,7 +14,8 @@ from typing import Any, Generic
 import numpy as np
 
 from data_pipelines.io import errors, images, parallel, storage, stores
-from rmbg_jax.inference import encoding, listing, photos, rendering, report
+from rmbg_jax.batch import listing, report
+from rmbg_jax.inference import photos, rendering
 from rmbg_jax.inference.predictor import Predictor
 
 # Memory that photos may take at once. A single larger one still gets its turn,
@@ -45,7 +46,7 @@ class Task(Generic[storage.PlaceT]):
     style: Look of the results.
     overwrite: Do results again that are there.
     max_pixels: Photos with more are refused.
-    clip_format: Format of cut-out clips, one of `encoding.FORMATS`.
+    clip_format: Format of cut-out clips, one of `clip_names.FORMATS`.
   """
 
   output: storage.PlaceT
@@ -107,7 +108,7 @@ class Task(Generic[storage.PlaceT]):
 
   def _suffix(self, kind: str, job: listing.Job) -> str:
     if job.is_clip:
-      return encoding.suffix(kind, self.clip_format)
+      return clip_names.suffix(kind, self.clip_format)
     return self.style.suffix(kind)
 
   def name_results(self, job: listing.Job) -> dict[str, str]:

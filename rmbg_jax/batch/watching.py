@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_pipelines.io import errors
-from rmbg_jax.inference import listing
+from rmbg_jax.batch import listing
 
 _TICK = 500  # Milliseconds between two looks at what is not complete yet.
 # Seconds without a change after which a file is tried, and after which what

@@ -12,7 +12,7 @@ from PIL import Image
 from data_pipelines import cli
 from data_pipelines.io import errors, storage, stores
 from rmbg_jax import predict
-from rmbg_jax.inference import listing, record, report, stored
+from rmbg_jax.batch import listing, record, report, stored
 from tests.support import helpers
 
 pytest.importorskip('s3fs')

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import predict
-from rmbg_jax.inference import record
+from rmbg_jax.batch import record
 from tests.support import clip_files
 
 

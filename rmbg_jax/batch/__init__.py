@@ -1,0 +1,1 @@
+"""Does many photos: lists them, runs them at once, keeps a report."""

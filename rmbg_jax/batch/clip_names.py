@@ -1,0 +1,85 @@
+"""Tells clips from photos by their files, and names what is made of them."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from data_pipelines.io import errors, images
+from rmbg_jax.inference import photos
+
+SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
+# Endings of both photos and moving pictures.
+_EITHER = frozenset({'.gif', '.png', '.apng'})
+_PNG_START = 4096  # Bytes that have what says that a PNG moves.
+
+HAS_AV = importlib.util.find_spec('av') is not None
+
+# Endings of cut-out clips by format: files, or folders of frames.
+_CUTOUTS = {'prores': '.mov', 'vp9': '.webm', 'png': '.frames'}
+FORMATS = tuple(_CUTOUTS)
+
+
+def is_clip(path: Path) -> bool:
+  """Returns whether a file is a moving picture, by name or first bytes."""
+  suffix = path.suffix.lower()
+  if suffix in SUFFIXES:
+    return True
+  # Reading a pipe would wait for ever.
+  if suffix not in _EITHER or not HAS_AV or not path.is_file():
+    return False
+  try:
+    if suffix == '.gif':
+      with images.opened(path) as image:
+        return getattr(image, 'is_animated', False)
+    with path.open('rb') as file:
+      return b'acTL' in file.read(_PNG_START).partition(b'IDAT')[0]
+  except (OSError, ValueError):
+    return False  # Reading it as a photo will say what is wrong.
+
+
+def check_support() -> None:
+  """Checks that clips can be read.
+
+  Raises:
+    UserError: if PyAV is not installed.
+  """
+  if not HAS_AV:
+    raise errors.UserError(
+      f'clips need PyAV: {errors.install_command("video")}.'
+    )
+
+
+def find_frames(folder: Path) -> list[Path]:
+  """Returns the numbered frames of a folder, in the order of their numbers.
+
+  Raises:
+    UserError: if there is none, or two have the same number.
+  """
+  found = {}
+  for path in sorted(folder.iterdir()):
+    if path.suffix.lower() not in photos.SUFFIXES or path.name.startswith('.'):
+      continue
+    numbers = re.findall(r'\d+', path.stem)
+    if not numbers:
+      continue
+    other = found.setdefault(int(numbers[-1]), path)
+    if other != path:
+      raise errors.UserError(
+        f'--frames: {other} and {path.name} have the same number. Leave one of '
+        'them out.'
+      )
+  if not found:
+    raise errors.MissingFileError(
+      f'--frames: no numbered frames in {folder} (such as 0001.png).'
+    )
+  return [found[number] for number in sorted(found)]
+
+
+def suffix(kind: str, form: str) -> str:
+  """Returns what the name of a kind of result ends with.
+
+  Args:
+    kind: One of `rendering.KINDS`.
+    form: One of `FORMATS`.
+  """
+  return _CUTOUTS[form] if kind == 'cutout' or form == 'png' else '.mp4'

@@ -1,0 +1,1 @@
+"""Cuts out clips: moving pictures and their sound."""
