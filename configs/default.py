@@ -21,6 +21,9 @@ def get_config() -> ConfigDict:
   # with the project ('released' is the default one), 'u2net', 'u2netp' or
   # 'u2net_human_seg' for published ones.
   config.init_from = ''
+  # Momentum of the batch statistics with it, at least: those of a few photos
+  # would undo what the weights know. 0 for that of config.model.
+  config.init_bn_momentum = 0.99
   # Makes a GPU's results equal bit for bit too; slower.
   config.deterministic = False
 

@@ -36,6 +36,7 @@ _AT_LEAST = {
 }
 # Included: [0, 1]; without 1: [0, 1); without both: (0, 1).
 _SHARES = {
+  'init_bn_momentum': '[0, 1]',
   'model.bn_momentum': '[0, 1]',
   'data.validation_share': '(0, 1)',
   'optimizer.plateau.factor': '(0, 1)',

@@ -80,7 +80,9 @@ def make_components(config: ml_collections.ConfigDict) -> Components:
     ValueError: if it, or the configuration, is not as it should be.
   """
   settings.check_config(config)
-  architecture, model = create_model(config.model)
+  architecture, model = create_model(
+    config.model, least_momentum=_find_least_momentum(config)
+  )
   preprocessing = make_preprocessing(
     config.data.normalization or _default_normalization(config.model),
     size=tuple(config.data.size),
@@ -126,7 +128,9 @@ def settle(
 ) -> Components:
   """Returns the components with a configuration in which nothing is 'auto'."""
   return components._replace(
-    model=create_model(config.model)[1],
+    model=create_model(
+      config.model, least_momentum=_find_least_momentum(config)
+    )[1],
     description={**components.description, 'config': _to_json(config)},
   )
 
@@ -143,15 +147,24 @@ def _default_normalization(model_config: ml_collections.ConfigDict) -> str:
   return encoder.get('dialect', model_config.name)
 
 
+def _find_least_momentum(config: ml_collections.ConfigDict) -> float:
+  return config.init_bn_momentum if config.init_from else 0.0
+
+
 def create_model(
-  model_config: ml_collections.ConfigDict,
+  model_config: ml_collections.ConfigDict, *, least_momentum: float = 0.0
 ) -> tuple[dict[str, Any], nn.Module]:
   """Returns the architecture that `config.model` describes, and the network.
 
   The architecture is what a checkpoint stores: everything in `config.model`
   but where the first weights come from and how it is computed.
+
+  Args:
+    model_config: `config.model`.
+    least_momentum: Least momentum of the running batch statistics.
   """
   architecture = _to_json(model_config)
+  architecture['bn_momentum'] = max(architecture['bn_momentum'], least_momentum)
   computation = {key: architecture.pop(key) for key in ('dtype', 'remat')}
   computation['remat'] = computation['remat'] is True  # Not while 'auto'.
   for key in ('weights', 'frozen_stages'):  # U2-Net has no weights.
