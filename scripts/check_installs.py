@@ -171,7 +171,18 @@ def use_app(place: Place) -> None:
 
 def _request(port: int, method: str, path: str, body: bytes) -> bytes:
   connection = http.client.HTTPConnection('127.0.0.1', port, timeout=_PATIENCE)
-  connection.request(method, path, body, {'Content-Type': 'image/jpeg'})
+  kind = 'multipart/form-data; boundary=limit'
+  body = b'\r\n'.join(
+    (
+      b'--limit',
+      b'Content-Disposition: form-data; name="file"; filename="cat.jpg"',
+      b'',
+      body,
+      b'--limit--',
+      b'',
+    )
+  )
+  connection.request(method, path, body, {'Content-Type': kind})
   return connection.getresponse().read()
 
 

@@ -64,6 +64,8 @@ def train_and_evaluate(
     signals.StopRequest() as stop_request,
   ):
     training = _prepare(config, workdir, store, stop_request)
+    if config.init_from and store.latest_step is None:
+      _print_start(training.evaluate())
     stopped = False
     while not stopped and not training.is_over:
       # Within an epoch, the order is: next batch -> step -> look at the
@@ -382,6 +384,13 @@ def _prepare(
     train_state=train_state,
     position=position,
   )
+
+
+def _print_start(scores: Mapping[str, float]) -> None:
+  """Prints what the first weights score, to compare the epochs with."""
+  if _is_main():
+    found = ', '.join(f'{key} {value:.4f}' for key, value in scores.items())
+    print(f'Before the first step: {found}')
 
 
 def _is_main() -> bool:

@@ -132,7 +132,7 @@ def test_stops_early(data_dir, tmp_path, capsys, monkeypatch):
 
 
 def test_starts_from_the_weights_of_another_training(
-  workdir, data_dir, tmp_path
+  workdir, data_dir, tmp_path, capsys
 ):
   config = helpers.make_config(
     data_dir,
@@ -150,6 +150,25 @@ def test_starts_from_the_weights_of_another_training(
   )
   with checkpoints.CheckpointStore(tmp_path, writable=False) as store:
     assert store.latest_step == 2  # A new training, from step 0.
+  assert 'Before the first step: val_loss ' in capsys.readouterr().out
+
+
+def test_statistics_move_slowly_from_given_weights(workdir, data_dir):
+  momenta = []
+  for changes in (
+    {},
+    {'init_from': str(workdir)},
+    {'init_from': str(workdir), 'init_bn_momentum': 0.0},
+  ):
+    config = helpers.make_config(
+      data_dir, **{'model.bn_momentum': 0.9, **changes}
+    )
+    components = setup.make_components(config)
+    momenta.append(components.model.network.bn_momentum)
+    architecture = components.description['architecture']
+    assert architecture['bn_momentum'] == momenta[-1]
+    assert setup.settle(components, config).model == components.model
+  assert momenta == [0.9, 0.99, 0.9]
 
 
 def test_what_the_first_weights_have_seen_is_said(workdir, data_dir, tmp_path):
