@@ -9,6 +9,16 @@ from concurrent import futures
 from pathlib import Path
 from typing import TypeVar
 
+# Of x86 and of Arm, by the names that Linux gives them.
+_INSTRUCTION_SETS = (
+  'avx2',
+  'avx512f',
+  'avx512_bf16',
+  'amx_bf16',
+  'asimd',
+  'bf16',
+)
+
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
 
@@ -28,6 +38,17 @@ def name_processor() -> str:
     return platform.processor() or platform.machine()
   found = re.search(r'^model name\s*: (.+)$', text, re.MULTILINE)
   return found[1] if found else platform.machine()
+
+
+def list_instruction_sets() -> list[str]:
+  """Returns what a processor has of what networks are computed with faster."""
+  try:
+    text = Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return []
+  found = re.search(r'^(?:flags|Features)\s*: (.+)$', text, re.MULTILINE)
+  present = found[1].split() if found else []
+  return [name for name in _INSTRUCTION_SETS if name in present]
 
 
 def map_in_order(

@@ -33,8 +33,10 @@ def begin(argv: list[str]) -> None:
   """
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  sets = ' '.join(parallel.list_instruction_sets())
   print(
-    f'{parallel.name_processor()}, {parallel.count_cores()} cores', flush=True
+    f'{parallel.name_processor()} ({sets}), {parallel.count_cores()} cores',
+    flush=True,
   )
 
 

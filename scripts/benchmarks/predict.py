@@ -9,8 +9,8 @@ network: the original network at 512x512, one image at a time, here and in
   Keras/TensorFlow with the same weights, in turn; the masks' difference.
 folder: 24 photos of 1500x1000 to side-by-side pictures with that network, by
   `rmbg_jax.predict` and by the Keras notebook's loop.
-released: the networks of `--checkpoints`, at their own size, and U2-Net-p in
-  onnxruntime at 320; `u2netp` among them is the same file in both.
+released: the networks of `--checkpoints`, at their own size, in OpenVINO and
+  JAX, and U2-Net-p in onnxruntime at 320.
 memory: the peak of a process that does 200 photos, and one that does 2,000,
   with the released weights.
 
@@ -33,6 +33,12 @@ from PIL import Image
 from data_pipelines import cli
 from scripts.benchmarks import common
 
+# Runtimes and precisions to time; a CPU without bfloat16 emulates it, slowly.
+_WAYS = (
+  ('openvino', 'float32'),
+  ('openvino', 'bfloat16'),
+  ('jax', 'float32'),
+)
 CASES = ('network', 'folder', 'released', 'memory')
 
 
@@ -136,27 +142,39 @@ def measure_folder(folder: Path) -> None:
 
 
 def measure_released(checkpoints: list[str], u2netp: str, repeats: int) -> None:
-  """Prints the photos per second of networks and of U2-Net-p."""
+  """Prints how long each network takes in each runtime, beside U2-Net-p."""
   from rmbg_jax import BackgroundRemover, load_model
+  from rmbg_jax.weights import u2net_onnx
 
+  u2netp = u2netp or u2net_onnx.find_published('u2netp')
   session = common.open_onnx(u2netp)
   name = session.get_inputs()[0].name
   inputs = np.zeros((1, 3, 320, 320), np.float32)
   calls = {'U2-Net-p': lambda: session.run(None, {name: inputs})}
   pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-  photo = Image.fromarray(pixels)
+  photo, ready = Image.fromarray(pixels), {}
   for checkpoint in checkpoints:
-    remover = BackgroundRemover(load_model(checkpoint))
-    calls[checkpoint] = functools.partial(
-      remover.predict, remover.resize([photo])
-    )
+    for runtime, precision in _WAYS:
+      began = time.perf_counter()
+      remover = BackgroundRemover(
+        load_model(checkpoint), runtime=runtime, precision=precision
+      )
+      call = functools.partial(remover.predict, remover.resize([photo]))
+      call()
+      calls[checkpoint, remover.runtime] = call
+      ready[checkpoint, remover.runtime] = time.perf_counter() - began
   seconds = common.time_in_turn(calls, repeats)
   theirs = seconds.pop('U2-Net-p')
-  for checkpoint, ours in seconds.items():
+  print('| network | runtime | ready after, s | ms | photos/s | of U2-Net-p |')
+  print('|---|---|---:|---:|---:|---:|')
+  print(
+    f'| U2-Net-p, 320x320 | onnxruntime | | {1000 * theirs:.1f} | '
+    f'{1 / theirs:.1f} | 1 |'
+  )
+  for (checkpoint, runtime), ours in seconds.items():
     print(
-      f'{checkpoint}: {1 / ours:.2f} photos/s; U2-Net-p in onnxruntime, '
-      f'320x320: {1 / theirs:.2f}, ratio {theirs / ours:.2f}',
-      flush=True,
+      f'| {checkpoint} | {runtime} | {ready[checkpoint, runtime]:.2f} | '
+      f'{1000 * ours:.1f} | {1 / ours:.1f} | {theirs / ours:.1f} |'
     )
 
 

