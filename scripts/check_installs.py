@@ -5,8 +5,9 @@ python3 scripts/check_installs.py                     # Everything, in a table.
 python3 scripts/check_installs.py requirements wheel  # What CI begins with.
 ```
 
-Each check has an environment of its own, of a requirements file or of the built
-wheel with one extra, and none of what the tests need; it runs in an empty folder.
+Each check has an environment of its own, of a requirements file or of the
+built wheel with one extra, and none of what the tests need; it runs in an empty
+folder.
 Standard library only; uv makes the environments where it is installed.
 """
 
@@ -32,7 +33,7 @@ _PATIENCE = 300.0  # Seconds that a command may take.
 _NOBODY = 'http://127.0.0.1:9'  # Where nothing answers.
 
 
-class Failed(Exception):
+class CheckError(Exception):
   """A command did not do what it should."""
 
 
@@ -99,32 +100,32 @@ class Place:
         a traceback; '' if it must not fail.
 
     Raises:
-      Failed: if it does otherwise.
+      CheckError: if it does otherwise.
     """
     process = self.start(*command)
     try:
       printed, _ = process.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired as error:
       process.kill()
-      raise Failed(f'{command[0]} takes over {_PATIENCE:.0f} s') from error
+      raise CheckError(f'{command[0]} takes over {_PATIENCE:.0f} s') from error
     self.warnings += sum('warning' in x.lower() for x in printed.splitlines())
     last = ' / '.join(printed.strip().splitlines()[-3:])
     if 'Traceback' in printed or bool(process.returncode) != bool(fails_with):
-      raise Failed(f'{" ".join(map(str, command))}: {last}')
+      raise CheckError(f'{" ".join(map(str, command))}: {last}')
     if fails_with and fails_with not in printed:
-      raise Failed(f'{command[0]} does not say {fails_with!r}: {last}')
+      raise CheckError(f'{command[0]} does not say {fails_with!r}: {last}')
     return printed
 
   def expect(self, *names: str) -> None:
     """Checks that files have been made.
 
     Raises:
-      Failed: naming the first that is missing or empty.
+      CheckError: naming the first that is missing or empty.
     """
     for name in names:
       path = self.folder / name
       if not path.is_file() or not path.stat().st_size:
-        raise Failed(f'{name} was not made')
+        raise CheckError(f'{name} was not made')
 
 
 def cut_out(place: Place, *options: str) -> None:
@@ -138,7 +139,7 @@ def use_wheel(place: Place) -> None:
   """Runs what somebody with a photo runs: command, list, README's Python."""
   cut_out(place)
   if 'small' not in place.run('rmbg-predict', '--list_checkpoints'):
-    raise Failed('--list_checkpoints does not name small')
+    raise CheckError('--list_checkpoints does not name small')
   (place.folder / 'cutout.png').unlink()
   text = (bootstrap.ROOT / 'README.md').read_text(encoding='utf-8')
   example = text.partition('```python\n')[2].partition('```')[0]
@@ -160,10 +161,10 @@ def use_app(place: Place) -> None:
         break
       except OSError as error:
         if process.poll() is not None or time.monotonic() > deadline:
-          raise Failed(f'rmbg-app does not answer: {error}') from error
+          raise CheckError(f'rmbg-app does not answer: {error}') from error
         time.sleep(0.2)
     if not answer.startswith(b'\x89PNG'):
-      raise Failed(f'/api/remove answers {answer[:200]!r}')
+      raise CheckError(f'/api/remove answers {answer[:200]!r}')
   finally:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=_PATIENCE)
@@ -334,7 +335,7 @@ def use_watch(place: Place) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not (place.folder / 'out' / 'cutout' / 'cat.png').exists():
       if process.poll() is not None or time.monotonic() > deadline:
-        raise Failed('--watch makes nothing of a new photo')
+        raise CheckError('--watch makes nothing of a new photo')
       time.sleep(0.1)
   finally:
     process.send_signal(signal.SIGINT)
@@ -378,7 +379,7 @@ def check_requirements(folder: Path) -> Result:
     printed = _call(
       [sys.executable, str(clone / 'scripts' / 'quickstart.py'), '--no-open'],
     )
-  except Failed as error:
+  except CheckError as error:
     return Result('requirements', 0, 0.0, 0, str(error))
   warnings = sum('warning' in line.lower() for line in printed.splitlines())
   seconds = time.monotonic() - began
@@ -400,7 +401,7 @@ def check_wheel(name: str, wheel: Path, folder: Path) -> Result:
     began = time.monotonic()
     use(place)
     error = ''
-  except Failed as failure:
+  except CheckError as failure:
     error = str(failure)
   seconds = time.monotonic() - began if began else 0.0
   size = _measure_size(environment)
@@ -448,7 +449,7 @@ def _call(command: list[str]) -> str:
     timeout=1800,
   )
   if done.returncode:
-    raise Failed(f'{" ".join(command[:4])}: {done.stdout.strip()[-800:]}')
+    raise CheckError(f'{" ".join(command[:4])}: {done.stdout.strip()[-800:]}')
   return done.stdout
 
 

@@ -187,3 +187,28 @@ def test_the_lists_of_requirements_agree():
     for line in lines:
       name = Requirement(line).name
       assert developed.get(name, line) == line
+
+
+@pytest.mark.parametrize('whose', ['packages', 'tests'])
+def test_what_is_imported_is_declared(whose, tmp_path):
+  """Not by way of other packages alone, which may drop it."""
+  deptry = [sys.executable, '-m', 'deptry', '--no-ansi']
+  if whose == 'packages':
+    command = [*deptry, 'rmbg_jax', 'data_pipelines', 'configs']
+  else:
+    # pyproject.toml has the packages' requirements, these are the tests'.
+    config = tmp_path / 'pyproject.toml'
+    config.touch()
+    names = ('-dev', '', '-predict')
+    files = ','.join(f'requirements{name}.txt' for name in names)
+    command = [*deptry, '.', f'--config={config}', '--ignore=DEP002']
+    command += [f'--requirements-files={files}', '--ignore-notebooks']
+    command += [r'--exclude=\.venv|build|runs']
+    # PyTorch is used where it is; the scripts' own modules are beside them.
+    command += ['--per-rule-ignores=DEP001=torch|kagglehub|gdown']
+    for name in ('bootstrap', 'build_release', 'quickstart'):
+      command.append(f'--known-first-party={name}')
+  result = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, timeout=120
+  )
+  assert not result.returncode, result.stderr
