@@ -11,7 +11,7 @@ PATIENCE = 10.0  # Seconds.
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-  def redirect_request(self, *args, **options):
+  def redirect_request(self, *args: object, **options: object):
     return None  # Which is an answer.
 
 

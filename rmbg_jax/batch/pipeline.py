@@ -14,7 +14,7 @@ from typing import Any, Generic
 import numpy as np
 
 from data_pipelines.io import errors, images, parallel, storage, stores
-from rmbg_jax.batch import listing, report
+from rmbg_jax.batch import clip_names, listing, report
 from rmbg_jax.inference import photos, rendering
 from rmbg_jax.inference.predictor import Predictor
 

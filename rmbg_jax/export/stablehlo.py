@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, UInt8
 
 from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
-from rmbg_jax.models import convolution
+from rmbg_jax.models import convolution, flax_network
 from rmbg_jax.weights import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
@@ -38,14 +38,14 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
       f'{path}: writing StableHLO needs the flatbuffers package: '
       f'{errors.install_command("stablehlo")}'
     )
-  preprocessing, temperature = loaded.preprocessing, loaded.temperature
+  model, preprocessing = loaded.model, loaded.preprocessing
 
   def compute_alpha(
     photos: UInt8[Array, 'b h w 3'],
   ) -> Float[Array, 'b h w']:
     inputs = preprocessing.normalize(photos)
-    logits = loaded.model.apply(loaded.variables, inputs)[-1][..., 0]
-    return jax.nn.sigmoid(logits / temperature)
+    logits = flax_network.compute(model, loaded.variables, inputs)[-1][..., 0]
+    return jax.nn.sigmoid(logits / loaded.temperature)
 
   (batch,) = jax.export.symbolic_shape('b')
   photos = jax.ShapeDtypeStruct((batch, *preprocessing.size, 3), jnp.uint8)

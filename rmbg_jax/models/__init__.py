@@ -10,7 +10,7 @@ from rmbg_jax.models.layers import Network
 from rmbg_jax.models.unet import UNet
 
 if TYPE_CHECKING:
-  import flax.linen as nn
+  from rmbg_jax.models import flax_network
 
 # Number of stages of each encoder.
 ENCODER_STAGES = {
@@ -64,7 +64,7 @@ def create_model(
   *,
   dtype: str = 'float32',
   remat: bool = False,
-) -> 'nn.Module':
+) -> 'flax_network.FlaxNetwork':
   """Returns a network as a Flax module; this imports JAX.
 
   Args:
@@ -72,9 +72,6 @@ def create_model(
     dtype: Type of the computation; checkpoints do not store it.
     remat: Whether training computes features again instead of keeping them;
       not part of it either.
-
-  Returns:
-    A `FlaxNetwork`: images (b, h, w, 3) in, a tuple of logits (b, h, w, 1) out.
 
   Raises:
     UserError: for an unknown name or attribute.

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import convolution, depthwise
-from rmbg_jax.models.layers import Network
+from rmbg_jax.models.layers import Network, R, Variables
 
 Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
 _NEVER = 10**6  # Stage of what no training freezes.
@@ -66,6 +66,13 @@ class FlaxNetwork(nn.Module):
     return self.network.compute(layers, images)
 
 
+def compute(
+  model: FlaxNetwork, variables: Variables, images: Float[Array, 'b h w 3']
+) -> tuple[Float[Array, 'b h w 1'], ...]:
+  """Computes a trained network's logit maps, coarse to fine."""
+  return cast('tuple[jax.Array, ...]', model.apply(variables, images))
+
+
 class _Part(nn.Module):
   """Holds the variables of a part of a network.
 
@@ -77,10 +84,10 @@ class _Part(nn.Module):
 
   function: Callable[..., Any]  # As of `Layers.part`.
   layers: '_FlaxLayers'
-  options: tuple[tuple[str, Any], ...]
+  options: tuple[tuple[str, Hashable], ...]
 
   @nn.compact
-  def __call__(self, *inputs: jax.Array) -> Any:
+  def __call__(self, *inputs: jax.Array) -> Any:  # As the function.
     """Returns what the function returns."""
     return self.function(self.layers, *inputs, **dict(self.options))
 
@@ -122,14 +129,14 @@ class _FlaxLayers:
     epsilon: float | None = None,
     accurate: bool = False,
   ) -> jax.Array:
-    reach = (dilation * (kernel // 2),) * 2
+    reach = dilation * (kernel // 2)
     dtype = jnp.float32 if epsilon is None else self.dtype
     x = nn.Conv(
       filters,
       (kernel, kernel),
       strides=stride,
       kernel_dilation=dilation,
-      padding='SAME' if same or stride == 1 else (reach, reach),
+      padding='SAME' if same or stride == 1 else reach,
       feature_group_count=filters if depthwise else 1,
       use_bias=use_bias,
       dtype=dtype,
@@ -181,19 +188,19 @@ class _FlaxLayers:
   def part(
     self,
     name: str,
-    function: Callable[..., Any],
+    function: Callable[..., R],
     *inputs: jax.Array,
-    **options: Any,
-  ) -> Any:
+    **options: Hashable,
+  ) -> R:
     return self._call(_Part, name, function, inputs, options)
 
   def block(
     self,
     name: str,
-    function: Callable[..., Any],
+    function: Callable[..., R],
     *inputs: jax.Array,
-    **options: Any,
-  ) -> Any:
+    **options: Hashable,
+  ) -> R:
     part = nn.remat(_Part) if self.remat else _Part
     return self._call(part, name, function, inputs, options)
 
@@ -207,7 +214,14 @@ class _FlaxLayers:
   def _is_frozen(self) -> bool:
     return self.stage <= self.frozen_stages
 
-  def _call(self, part, name, function, inputs, options):
+  def _call(
+    self,
+    part: type[_Part],
+    name: str,
+    function: Callable[..., R],
+    inputs: tuple[jax.Array, ...],
+    options: dict[str, Hashable],
+  ) -> R:
     made = part(function, self, tuple(sorted(options.items())), name=name)
     return made(*inputs)
 

@@ -4,7 +4,7 @@ It needs no JAX.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,11 +163,11 @@ class _Recorder:
     return self._add(name, 'concat', tuple(inputs), (height, width, channels))
 
   def resize(self, x: str, name: str, *, like: str) -> str:
-    *size, _ = self.nodes[like].shape
+    height, width, _ = self.nodes[like].shape
     *old, channels = self.nodes[x].shape
-    return (
-      x if old == size else self._add(name, 'resize', (x,), (*size, channels))
-    )
+    if old == [height, width]:
+      return x
+    return self._add(name, 'resize', (x,), (height, width, channels))
 
   def pool(self, x: str, name: str, *, kernel: int) -> str:
     *old, channels = self.nodes[x].shape
@@ -190,8 +190,12 @@ class _Recorder:
     return self.nodes[x].shape
 
   def part(
-    self, name: str, function: Callable[..., Any], *inputs: str, **options: Any
-  ) -> Any:
+    self,
+    name: str,
+    function: Callable[..., layers.R],
+    *inputs: str,
+    **options: Hashable,
+  ) -> layers.R:
     inner = dataclasses.replace(self, prefix=f'{self.prefix}{name}/')
     return function(inner, *inputs, **options)
 

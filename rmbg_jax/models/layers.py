@@ -5,11 +5,12 @@ training too, and `graph.py` records it as a list of operations, for other
 runtimes and file formats. So each network is described once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 # Features (b, h, w, c): an array of JAX, or a name in a graph.
 T = TypeVar('T')
+R = TypeVar('R')  # What a part of a network computes.
 
 # `params` and `batch_stats`, nested by name. Any: arrays of NumPy or JAX, their
 # shapes, or further such mappings.
@@ -36,7 +37,9 @@ def flatten(variables: Variables, prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten(
+  flat: Mapping[str, Any],  # Any: leaves of all kinds.
+) -> dict[str, Any]:
   """Returns the leaves nested by name again."""
   tree: dict[str, Any] = {}
   for key, value in flat.items():
@@ -124,23 +127,29 @@ class Layers(Protocol[T]):
     ...
 
   def part(
-    self, name: str, function: Callable[..., Any], *inputs: T, **options: Any
-  ) -> Any:
+    self,
+    name: str,
+    function: Callable[..., R],
+    *inputs: T,
+    **options: Hashable,
+  ) -> R:
     """Returns what a part of the network computes.
-
-    Any: as the function, which takes `Layers`, the inputs and the options.
 
     Args:
       name: Name of the part; the variables inside are below it.
-      function: Computes it.
+      function: Computes it, from `Layers`, the inputs and the options.
       *inputs: Features.
-      **options: Passed on; hashable.
+      **options: Options of the function.
     """
     ...
 
   def block(
-    self, name: str, function: Callable[..., Any], *inputs: T, **options: Any
-  ) -> Any:
+    self,
+    name: str,
+    function: Callable[..., R],
+    *inputs: T,
+    **options: Hashable,
+  ) -> R:
     """Returns what a part computes that a training may compute twice.
 
     That is, whose inner features need not be kept for the gradient. All else is
@@ -159,13 +168,12 @@ class Layers(Protocol[T]):
 
 @runtime_checkable
 class Network(Protocol):
-  """Describes a network; hashable.
+  """Describes a network; hashable."""
 
-  Attributes:
-    bn_momentum: Momentum of the running batch statistics in training.
-  """
-
-  bn_momentum: float
+  @property
+  def bn_momentum(self) -> float:
+    """Returns the momentum of the running batch statistics in training."""
+    ...
 
   def compute(self, layers: Layers[T], images: T) -> tuple[T, ...]:
     """Computes logit maps (b, h, w, 1), coarse to fine.

@@ -31,12 +31,10 @@ class Preprocessing:
 
   def normalize(
     self,
-    images: UInt8[Any, '... h w 3'] | Float[Any, '... h w 3'],
+    images: UInt8[Any, '... h w 3']  # Any: arrays of NumPy or of JAX.
+    | Float[Any, '... h w 3'],
   ) -> Float[Any, '... h w 3']:
-    """Returns the network's float32 input for RGB images in [0, 255].
-
-    Any: arrays of NumPy or of JAX, which a CPU's prediction does without.
-    """
+    """Returns the network's float32 input for RGB images in [0, 255]."""
     xp = images.__array_namespace__()
     if self.channels == 'bgr':
       images = images[..., ::-1]

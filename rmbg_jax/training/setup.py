@@ -3,12 +3,12 @@
 import json
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import ml_collections
 import optax
 from jax.sharding import Mesh
 
 from rmbg_jax import models
+from rmbg_jax.models.flax_network import FlaxNetwork
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.training import (
   inputs,
@@ -42,7 +42,7 @@ class Components(NamedTuple):
     description: Description in every checkpoint, without the position.
   """
 
-  model: nn.Module
+  model: FlaxNetwork
   preprocessing: Preprocessing
   data: inputs.Inputs
   optimizer: optax.GradientTransformation
@@ -153,7 +153,7 @@ def _find_least_momentum(config: ml_collections.ConfigDict) -> float:
 
 def create_model(
   model_config: ml_collections.ConfigDict, *, least_momentum: float = 0.0
-) -> tuple[dict[str, Any], nn.Module]:
+) -> tuple[dict[str, Any], FlaxNetwork]:
   """Returns the architecture that `config.model` describes, and the network.
 
   The architecture is what a checkpoint stores: everything in `config.model`

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rmbg_jax.models.flax_network import FlaxNetwork
 from rmbg_jax.models.layers import Variables
 
 # `image`, `alpha` and `weight`: on the devices, or this process's part on the
@@ -73,7 +73,7 @@ def put_scalar(value: float, mesh: Mesh) -> jax.Array:
 
 
 def create_variables(
-  model: nn.Module, *, seed: int, size: tuple[int, int]
+  model: FlaxNetwork, *, seed: int, size: tuple[int, int]
 ) -> Variables:
   """Returns freshly initialised `params` and `batch_stats`."""
 

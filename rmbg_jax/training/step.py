@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import compiling
+from rmbg_jax.models.flax_network import FlaxNetwork
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, optimizers, state
@@ -28,7 +28,7 @@ def read_metrics(metrics: Metrics) -> dict[str, float]:
 
 
 def make_train_step(
-  model: nn.Module,
+  model: FlaxNetwork,
   optimizer: optax.GradientTransformation,
   preprocessing: Preprocessing,
   *,

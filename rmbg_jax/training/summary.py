@@ -4,8 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rmbg_jax.models.flax_network import FlaxNetwork
 
-def summarize(model: nn.Module, *, size: tuple[int, int]) -> str:
+
+def summarize(model: FlaxNetwork, *, size: tuple[int, int]) -> str:
   """Returns a table of the network's parts, without computing anything.
 
   Args:

@@ -1,14 +1,12 @@
 """Validation in training: every image once, at the network's resolution."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rmbg_jax.models import compiling
+from rmbg_jax.models import compiling, flax_network
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, metrics, state
@@ -18,7 +16,7 @@ PredictStep = Callable[[Variables, state.Batch], tuple[jax.Array, ...]]
 
 
 def make_eval_step(
-  model: nn.Module,
+  model: flax_network.FlaxNetwork,
   preprocessing: Preprocessing,
   *,
   loss_weights: Mapping[str, float],
@@ -33,7 +31,9 @@ def make_eval_step(
   """
 
   def eval_step(variables, batch):
-    outputs = _apply(model, variables, preprocessing.normalize(batch['image']))
+    outputs = flax_network.compute(
+      model, variables, preprocessing.normalize(batch['image'])
+    )
     alpha = batch['alpha'].astype(jnp.float32) / 255
     probs = jax.nn.sigmoid(outputs[-1])
     values = {
@@ -56,7 +56,7 @@ def make_eval_step(
 
 
 def make_predict_step(
-  model: nn.Module, preprocessing: Preprocessing, mesh: Mesh
+  model: flax_network.FlaxNetwork, preprocessing: Preprocessing, mesh: Mesh
 ) -> PredictStep:
   """Returns the jitted step to probabilities (b, h, w, 1) of all outputs.
 
@@ -64,21 +64,15 @@ def make_predict_step(
   """
 
   def predict_step(variables, batch):
-    outputs = _apply(model, variables, preprocessing.normalize(batch['image']))
+    outputs = flax_network.compute(
+      model, variables, preprocessing.normalize(batch['image'])
+    )
     return tuple(jax.nn.sigmoid(logits) for logits in outputs)
 
   return jax.jit(
     predict_step,
     out_shardings=state.replicated(mesh),
     compiler_options=compiling.make_options(),
-  )
-
-
-def _apply(
-  model: nn.Module, variables: Variables, images: jax.Array
-) -> tuple[jax.Array, ...]:
-  return cast(
-    tuple[jax.Array, ...], model.apply(variables, images, train=False)
   )
 
 

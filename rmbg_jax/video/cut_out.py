@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from data_pipelines.io import errors, files, parallel, storage
-from rmbg_jax.batch import listing, pipeline, report
+from rmbg_jax.batch import clip_names, listing, pipeline, report
 from rmbg_jax.inference.predictor import Predictor
 from rmbg_jax.video import clips, encoding, temporal
 

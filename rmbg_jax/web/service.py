@@ -136,7 +136,7 @@ class Service:
     *,
     limits: Limits,
     folder: Path,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,  # Any: each of its own type.
   ):
     """Loads the first checkpoint and compiles its network.
 

@@ -20,8 +20,6 @@ from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import hub, matching, release, u2net_onnx
 
 if TYPE_CHECKING:
-  import flax.linen as nn
-
   from rmbg_jax.models import flax_network
 
 # Names the default weights that come with the project.
@@ -80,7 +78,7 @@ class LoadedModel:
     return float(prediction.get('temperature', 1.0))
 
   @functools.cached_property
-  def model(self) -> 'nn.Module':
+  def model(self) -> 'flax_network.FlaxNetwork':
     """The network in Flax: `model.apply(variables, images)` gives logits."""
     from rmbg_jax.models import flax_network  # Imports JAX.
 

@@ -149,7 +149,7 @@ def make_step(
     optimizer,
     preprocessing,
     loss_weights={'bce': 1.0},
-    output_weights=(1.0,) * len(model.decoder_filters),
+    output_weights=(1.0,) * len(model.network.decoder_filters),
     **options,
   )
   return step, train_state

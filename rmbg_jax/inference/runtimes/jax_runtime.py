@@ -61,7 +61,9 @@ class JaxRuntime:
           seen = jax.image.resize(seen.astype('float32'), shape, 'bilinear')
         inputs = networks[view.network].preprocessing.normalize(seen)
         # XLA leaves out what only the other outputs need.
-        outputs = models[view.network].apply(variables[view.network], inputs)
+        outputs = flax_network.compute(
+          models[view.network], variables[view.network], inputs
+        )
         logits = outputs[-1][..., 0]
         logits = logits[:, :, ::-1] if view.mirrored else logits
         if len(views) > 1:

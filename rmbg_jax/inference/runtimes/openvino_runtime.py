@@ -90,9 +90,9 @@ def _build_model(
 ) -> ov.Model:
   """Builds the model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
   size = max(view.size for view in views)
-  photo = ops.parameter([1, *size, 3], np.uint8, name='photo')
+  photo = ov.op.Parameter(ov.Type.u8, ov.Shape([1, *size, 3]))
   pixels = ops.transpose(ops.convert(photo, np.float32), [0, 3, 1, 2])
-  folded: dict[tuple[int, str], _Value] = {}
+  folded: dict[tuple[int, str], tuple[_Value, _Value]] = {}
   total = None
   for view in views:
     x = _mirror(pixels, size[1]) if view.mirrored else pixels
@@ -116,7 +116,8 @@ def _build_model(
     total = x if total is None else ops.add(total, x)
   mean = ops.multiply(total, np.float32(1 / len(views)))
   logits = ops.squeeze(mean, ops.constant([1]))
-  return ov.Model([logits], [photo], 'rmbg_jax')
+  # OpenVINO's stubs say that `self` is of another class.
+  return ov.Model([logits], [photo])  # ty: ignore[no-matching-overload]
 
 
 def _mirror(x: _Value, width: int) -> _Value:
