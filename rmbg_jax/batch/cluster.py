@@ -178,7 +178,7 @@ def cut_out(
     batch_format='pyarrow',
     compute=pool,
     fn_constructor_kwargs={
-      'loaded': ray.put(loaded),
+      'loaded': ray.put(loaded.pack()),
       'task': task,
       'options': options,
       'batch_size': batch_size,

@@ -191,10 +191,7 @@ def describe_checkpoint(
   description = loaded.description
   details = {
     'checkpoint': path,
-    **_hash(
-      Path(path),
-      [network.variables for network in (loaded, *loaded.partners)],
-    ),
+    **_hash(Path(path), loaded),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
     'training_data': description.get('training_data'),
   }
@@ -214,14 +211,17 @@ def _open_photo(path: Path) -> Any:
     return error
 
 
-def _hash(path: Path, networks: Iterable[Any]) -> dict[str, str]:
+# Any: a `LoadedModel`, as above.
+def _hash(path: Path, loaded: Any) -> dict[str, str]:
+  if digest := loaded.description['architecture'].get('sha256'):
+    return {'sha256': digest}  # Of a foreign file.
   if path.is_file():
     with path.open('rb') as file:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
   # Hash the weights, not the folder's files, which hold times and paths.
   digest = hashlib.sha256()
-  for variables in networks:
-    flat = layers.flatten(variables)
+  for network in (loaded, *loaded.partners):
+    flat = layers.flatten(network.variables)
     for key in sorted(flat):
       digest.update(key.encode())
       digest.update(np.ascontiguousarray(flat[key]).tobytes())

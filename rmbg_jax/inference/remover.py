@@ -74,7 +74,7 @@ class BackgroundRemover:
         given, it is what the checkpoint asks for, or 1.
       stretch: Stretch every mask from its own minimum and maximum to [0, 1], as
         the authors of U2-Net do. Where there is no foreground, that invents
-        one.
+        one. A checkpoint may ask for it too.
       runtime: 'openvino', 'jax', or 'auto': JAX where it has an accelerator,
         otherwise OpenVINO.
       precision: 'float32', 'bfloat16', or 'auto' (`runtimes.make_runtime`).
@@ -108,7 +108,8 @@ class BackgroundRemover:
     for network in networks:
       _check_finite(network.variables)
     self._size = max(view.size for view in views)  # Others are made from it.
-    self._stretch = stretch
+    wanted = loaded.description.get('prediction') or {}
+    self._stretch = stretch or bool(wanted.get('stretch'))
     self._temperature = (
       loaded.temperature if temperature is None else temperature
     )
@@ -258,7 +259,8 @@ class BackgroundRemover:
     if not np.isfinite(probs).all():
       raise errors.UserError(
         "the network's output is not a number (NaN): its weights are damaged, "
-        'or their training failed. Use another checkpoint.'
+        'or their training failed. Use another checkpoint; of a foreign .onnx, '
+        'correct `sigmoid` or `output` in its JSON file.'
       )
     return photo.hide_transparent(self.refinement.apply(probs, photo.seen))
 

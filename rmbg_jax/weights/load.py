@@ -17,7 +17,14 @@ from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
 from rmbg_jax.models import graph, layers
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import hub, matching, release, u2net_onnx
+from rmbg_jax.weights import (
+  foreign_onnx,
+  hub,
+  matching,
+  onnx_published,
+  release,
+  u2net_onnx,
+)
 
 if TYPE_CHECKING:
   from rmbg_jax.models import flax_network
@@ -26,13 +33,16 @@ if TYPE_CHECKING:
 RELEASED = 'released'
 _RELEASED_NAMES = (RELEASED, *release.RELEASED)
 
+# Names of files that are downloaded.
+DOWNLOADED = (*u2net_onnx.PUBLISHED, *onnx_published.PUBLISHED)
+
 _ANY_SIZE = (32, 32)  # Of the input; shapes of variables do not depend on it.
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
-  '.safetensors release, a Keras .h5 or a U2-Net .onnx file, '
+  '.safetensors release, a Keras .h5 or an .onnx file, '
   'hf://OWNER/NAME[@REVISION][/FILE], or one of '
-  f'{", ".join((*_RELEASED_NAMES, *u2net_onnx.PUBLISHED))}'
+  f'{", ".join((*_RELEASED_NAMES, *DOWNLOADED))}'
 )
 
 
@@ -42,7 +52,8 @@ class LoadedModel:
 
   Attributes:
     network: Describes the network.
-    variables: `params` and `batch_stats`, float32 NumPy arrays.
+    variables: `params` and `batch_stats`, float32 NumPy arrays; empty where an
+      `OnnxNetwork` has them in its file.
     preprocessing: Preprocessing that the network expects of an image.
     description: Description in the file.
     dtype: Type of the computation in JAX, 'float32' or 'bfloat16'.
@@ -69,7 +80,15 @@ class LoadedModel:
   def count_bytes(self) -> int:
     """Returns the bytes of the weights, of partners too."""
     own = sum(leaf.nbytes for leaf in layers.flatten(self.variables).values())
+    if isinstance(self.network, foreign_onnx.OnnxNetwork):
+      own = self.network.path.stat().st_size
     return own + sum(partner.count_bytes() for partner in self.partners)
+
+  def pack(self) -> 'LoadedModel':
+    """Returns the same, which another machine can use without any file."""
+    if not isinstance(self.network, foreign_onnx.OnnxNetwork):
+      return self
+    return dataclasses.replace(self, network=self.network.pack())
 
   @property
   def temperature(self) -> float:
@@ -108,10 +127,11 @@ def load_model(
     path: The working directory of a training, of which the best checkpoint is
       taken (`@latest` or `@STEP` behind it takes another); a release
       `.safetensors`; a Keras `model.h5` of the Keras project; an `.onnx`
-      file of U2-Net; one of these three on the Hugging Face hub,
+      file of U2-Net, or of any network that makes a mask
+      (docs/other_networks.md); one of these three on the Hugging Face hub,
       `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
-      come with the project, 'released', which is both together, or 'u2net',
-      'u2netp', 'u2net_human_seg', which are downloaded. (`./lite` is a path.)
+      come with the project, 'released', which is both together, or one of
+      `DOWNLOADED`. (`./lite` is a path.)
     dtype: Type of the computation, 'float32' or 'bfloat16'.
 
   Raises:
@@ -123,6 +143,8 @@ def load_model(
     path = release.find_released(name)
   elif name in u2net_onnx.PUBLISHED:
     path = u2net_onnx.find_published(name)
+  elif name in onnx_published.PUBLISHED:
+    path = onnx_published.find_published(name)
   elif name.startswith(hub.PREFIX):
     path = hub.fetch(name)
   check_exists(path)
@@ -145,7 +167,7 @@ def load_model(
 
     return _load_foreign(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
-    return _load_foreign(u2net_onnx.read_model(path), source=path, dtype=dtype)
+    return _load_onnx(path, dtype)
   raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
@@ -163,7 +185,7 @@ def check_exists(path: str | os.PathLike) -> None:
   if os.fspath(path).startswith(hub.PREFIX):
     hub.parse_address(os.fspath(path))
     return
-  if os.fspath(path) in (*_RELEASED_NAMES, *u2net_onnx.PUBLISHED):
+  if os.fspath(path) in (*_RELEASED_NAMES, *DOWNLOADED):
     return
   path, _ = _split_step(Path(path))
   if not path.exists():
@@ -171,11 +193,13 @@ def check_exists(path: str | os.PathLike) -> None:
 
 
 def check_single(loaded: LoadedModel) -> None:
-  """Checks that it is one network, for what holds no more.
+  """Checks that it is one network of this project, for what holds no more.
 
   Raises:
-    UserError: if it has partners.
+    UserError: if it has partners, or is an `OnnxNetwork`.
   """
+  if isinstance(loaded.network, foreign_onnx.OnnxNetwork):
+    loaded.network.refuse()
   if loaded.partners:
     raise errors.UserError(
       f'This checkpoint is {1 + len(loaded.partners)} networks whose answers '
@@ -201,6 +225,8 @@ def load_variables(
     UserError: listing what does not fit, by name.
   """
   loaded = load_model(path)
+  if isinstance(loaded.network, foreign_onnx.OnnxNetwork):
+    loaded.network.refuse()
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(
@@ -263,6 +289,24 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
     preprocessing=Preprocessing.from_dict(description['preprocessing']),
     description=description,
     dtype=dtype,
+  )
+
+
+def _load_onnx(path: Path, dtype: str) -> LoadedModel:
+  settings = foreign_onnx.find_settings(path)
+  if settings is None:
+    try:
+      foreign = u2net_onnx.read_model(path)
+    except u2net_onnx.OtherNetworkError as error:
+      raise foreign_onnx.explain_missing(path) from error
+    return _load_foreign(foreign, source=path, dtype=dtype)
+  return LoadedModel(
+    network=foreign_onnx.OnnxNetwork(
+      path=path, output=settings.output, sigmoid=settings.sigmoid
+    ),
+    variables={},
+    preprocessing=settings.preprocessing,
+    description=foreign_onnx.describe(path, settings),
   )
 
 

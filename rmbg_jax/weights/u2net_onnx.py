@@ -50,6 +50,10 @@ CITATION = (
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
 
+class OtherNetworkError(errors.UserError):
+  """Reports an ONNX file of another network."""
+
+
 def find_published(name: str) -> Path:
   """Returns the local copy of a published file, downloading it at need.
 
@@ -83,11 +87,19 @@ def read_model(path: Path) -> matching.ForeignModel:
   shown as well.
 
   Raises:
-    UserError: if the file is not ONNX or not of a U2-Net, or `onnx` is not
-      installed.
+    OtherNetworkError: if the file is not of a U2-Net.
+    UserError: if the file is not ONNX, or `onnx` is not installed.
   """
   graph = _read_graph(path)
   layers = _name_convs(graph.convs, path)
+  missing = [
+    conv.weight for conv in graph.convs if conv.weight not in graph.tensors
+  ]
+  if missing:
+    raise errors.UserError(
+      f'{path}: the file does not hold the weights {", ".join(missing[:5])}. '
+      'Export the network with its parameters.'
+    )
   tensors, names, widths = {}, {}, {}
 
   def add(keys, parts):
@@ -147,7 +159,7 @@ def _read_graph(path: Path) -> _Graph:
   from google.protobuf.message import DecodeError
 
   try:
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
   except DecodeError as error:
     raise errors.UserError(
       f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
@@ -181,12 +193,6 @@ def _read_graph(path: Path) -> _Graph:
         epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
       )
     )
-  missing = [conv.weight for conv in convs if conv.weight not in tensors]
-  if missing:
-    raise errors.UserError(
-      f'{path}: the file does not hold the weights {", ".join(missing[:5])}. '
-      'Export the network with its parameters.'
-    )
   shape = graph.input[0].type.tensor_type.shape.dim
   size = tuple(side.dim_value for side in shape[2:4])
   return _Graph(convs, tensors, size if all(size) else _DEFAULT_SIZE)
@@ -197,13 +203,13 @@ def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
   expected = [*u2net.block_dilations().items()]
   expected += [(name, 1) for name in u2net.HEADS]
   if len(convs) != len(expected):
-    raise errors.UserError(
+    raise OtherNetworkError(
       f'{path}: not a U2-Net: it has {len(convs)} convolutions instead of '
       f'{len(expected)}.'
     )
   for (name, dilation), conv in zip(expected, convs, strict=True):
     if conv.dilation != dilation:
-      raise errors.UserError(
+      raise OtherNetworkError(
         f'{path}: not a U2-Net: the convolution of {conv.weight}, by its rank '
         f'{name}, has dilation {conv.dilation} instead of {dilation}.'
       )

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from data_pipelines.io import errors, parallel
 from rmbg_jax import runtime as process
-from rmbg_jax.weights import load
+from rmbg_jax.weights import foreign_onnx, load
 
 RUNTIMES = ('auto', 'jax', 'openvino')
 PRECISIONS = ('auto', 'float32', 'bfloat16')
@@ -87,7 +87,7 @@ def make_runtime(
     networks: Networks that look at photos.
     views: How they look; the logits are averaged.
     runtime: One of `RUNTIMES`; 'auto' is JAX where it has an accelerator,
-      otherwise OpenVINO.
+      otherwise OpenVINO, which alone computes an `OnnxNetwork`.
     precision: One of `PRECISIONS`; 'auto' is what the network was loaded for in
       JAX, and in OpenVINO bfloat16 where the processor computes in it and all
       networks are known to give the same masks (docs/results.md).
@@ -99,9 +99,15 @@ def make_runtime(
     UserError: if a choice is not possible here.
   """
   check_options(runtime=runtime, precision=precision, threads=threads)
+  foreign = next(
+    (n for n in networks if isinstance(n.network, foreign_onnx.OnnxNetwork)),
+    None,
+  )
   if runtime == 'auto':
-    runtime = choose_runtime()
+    runtime = 'openvino' if foreign else choose_runtime()
   if runtime == 'jax':
+    if foreign:
+      foreign.network.refuse()
     from rmbg_jax.inference.runtimes import jax_runtime
 
     return jax_runtime.JaxRuntime(

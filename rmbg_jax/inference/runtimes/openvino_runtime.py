@@ -1,21 +1,27 @@
 """Computes networks with OpenVINO, on a CPU. It imports no JAX."""
 
+import contextlib
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from data_pipelines.io import errors
 from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models import layers, u2net
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import load
+from rmbg_jax.weights import foreign_onnx, load
+from rmbg_jax.weights.foreign_onnx import OnnxNetwork
 
 ops = ov.opset13
 _Value = ov.Node | ov.Output
+_MOST_VALUES = 2**30  # Of a foreign network's layer.
+_LEAST = 1e-6  # Probability; the logit of 0 is infinite.
 
 
 class OpenVinoRuntime:
@@ -45,19 +51,21 @@ class OpenVinoRuntime:
     self.precision = precision
     self.batch_size = batch_size
     streams = min(batch_size, threads)
-    self._compiled = core.compile_model(
-      _build_model(networks, views),
-      'CPU',
-      {
-        'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[
-          precision
-        ],
-        'INFERENCE_NUM_THREADS': threads,
-        'NUM_STREAMS': streams,
-        # Threads that decode and encode share the cores.
-        'ENABLE_CPU_PINNING': False,
-      },
-    )
+    model = _build_model(core, networks, views)
+    with _naming(*(network.network for network in networks)):
+      self._compiled = core.compile_model(
+        model,
+        'CPU',
+        {
+          'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[
+            precision
+          ],
+          'INFERENCE_NUM_THREADS': threads,
+          'NUM_STREAMS': streams,
+          # Threads that decode and encode share the cores.
+          'ENABLE_CPU_PINNING': False,
+        },
+      )
     self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
     self._local = threading.local()
 
@@ -80,13 +88,18 @@ def choose_precision(
 ) -> str:
   """Returns 'bfloat16' where it is fast and keeps the masks as they are."""
   fast = core.get_property('CPU', 'INFERENCE_PRECISION_HINT') == ov.Type.bf16
-  # Large numbers cancel in U2-Net, which shows in its masks.
-  sensitive = any(isinstance(n.network, u2net.U2Net) for n in networks)
+  # Large numbers cancel in U2-Net, which shows in its masks; of foreign
+  # networks nothing is known.
+  sensitive = any(
+    isinstance(n.network, u2net.U2Net | OnnxNetwork) for n in networks
+  )
   return 'bfloat16' if fast and not sensitive else 'float32'
 
 
 def _build_model(
-  networks: Sequence[load.LoadedModel], views: Sequence[runtimes.View]
+  core: ov.Core,
+  networks: Sequence[load.LoadedModel],
+  views: Sequence[runtimes.View],
 ) -> ov.Model:
   """Builds the model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
   size = max(view.size for view in views)
@@ -99,16 +112,10 @@ def _build_model(
     x = _resize(x, size, view.size)
     network = networks[view.network]
     x = _normalize(x, network.preprocessing)
-    graph = graph_lib.Graph(network.network, size=view.size)
-    results = {graph_lib.INPUT: x}
-    for node in graph.find_needed(graph.outputs[-1])[1:]:
-      inputs = [results[name] for name in node.inputs]
-      if node.op in graph_lib.CONVOLUTIONS:
-        weights = _fold(folded, view.network, network.variables, node)
-        results[node.name] = _convolve(node, inputs[0], *weights)
-      else:
-        results[node.name] = _compute(node, inputs)
-    x = results[graph.outputs[-1]]
+    if isinstance(network.network, OnnxNetwork):
+      x = _splice(core, network.network, x, view.size)
+    else:
+      x = _compute_graph(folded, view, network, x)
     x = _mirror(x, view.size[1]) if view.mirrored else x
     if len(views) > 1:
       x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
@@ -118,6 +125,97 @@ def _build_model(
   logits = ops.squeeze(mean, ops.constant([1]))
   # OpenVINO's stubs say that `self` is of another class.
   return ov.Model([logits], [photo])  # ty: ignore[no-matching-overload]
+
+
+def _compute_graph(
+  folded: dict[tuple[int, str], tuple[_Value, _Value]],
+  view: runtimes.View,
+  network: load.LoadedModel,
+  x: _Value,
+) -> _Value:
+  """Returns the logits (1, 1, h, w) of a network of this project."""
+  graph = graph_lib.Graph(network.network, size=view.size)
+  results = {graph_lib.INPUT: x}
+  for node in graph.find_needed(graph.outputs[-1])[1:]:
+    inputs = [results[name] for name in node.inputs]
+    if node.op in graph_lib.CONVOLUTIONS:
+      weights = _fold(folded, view.network, network.variables, node)
+      results[node.name] = _convolve(node, inputs[0], *weights)
+    else:
+      results[node.name] = _compute(node, inputs)
+  return results[graph.outputs[-1]]
+
+
+def _splice(
+  core: ov.Core, network: OnnxNetwork, x: _Value, size: tuple[int, int]
+) -> _Value:
+  """Returns the logits (1, 1, h, w) of a foreign network.
+
+  Raises:
+    UserError: if the file cannot be run, or makes no mask.
+  """
+  with _naming(network):
+    model = core.read_model(network.content or network.path)
+    (entry,) = model.get_parameters()
+    model.reshape({entry.output(0): [1, 3, *size]})
+    x = ops.convert(x, entry.get_element_type().to_dtype())
+    if any(
+      math.prod(value.get_shape()) > _MOST_VALUES
+      for one in model.get_ops()
+      for value in one.outputs()
+      if value.get_partial_shape().is_static
+    ):
+      raise errors.UserError(
+        f'{network.path}: it would need more than 4 GB for one layer at '
+        f'{size[0]}x{size[1]}. Pass --scales=1, or use a smaller network.'
+      )
+    found = model.output(network.output)
+    shape = tuple(found.get_shape())
+    result = found.get_node().input_value(0)
+    if result.get_node() == entry:
+      result = ops.convert(x, np.float32).output(0)
+    for target in entry.output(0).get_target_inputs():
+      target.replace_source_output(x.output(0))
+  if not foreign_onnx.is_mask(shape):
+    raise errors.UserError(
+      f'{network.path}: its output {network.output} is '
+      f'{"x".join(map(str, shape))}, not one mask (1x1xHEIGHTxWIDTH). Name '
+      f'another in {network.path.name}{foreign_onnx.SUFFIX}.'
+    )
+  y = ops.reshape(
+    ops.convert(result, np.float32),
+    ops.constant([1, 1, *shape[-2:]]),
+    False,
+  )
+  y = _resize(y, (shape[-2], shape[-1]), size)
+  if network.sigmoid:
+    return y
+  # Far outside of [0, 1] are no probabilities; `refine` reports what is NaN.
+  far = ops.greater(ops.abs(ops.subtract(y, np.float32(0.5))), np.float32(0.6))
+  p = ops.clamp(y, _LEAST, 1 - _LEAST)
+  logits = ops.log(ops.divide(p, ops.subtract(np.float32(1), p)))
+  return ops.select(far, ops.constant(np.float32(np.nan)), logits)
+
+
+@contextlib.contextmanager
+def _naming(*networks: object) -> Iterator[None]:
+  """Has errors of OpenVINO name the foreign file that they may be about.
+
+  Raises:
+    UserError: for an error, where one of the networks is foreign.
+  """
+  try:
+    yield
+  except (RuntimeError, ValueError, TypeError) as error:
+    paths = [str(n.path) for n in networks if isinstance(n, OnnxNetwork)]
+    if not paths or isinstance(error, errors.UserError):
+      raise
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    raise errors.UserError(
+      f'{", ".join(paths)}: OpenVINO cannot run it at this size '
+      f'({lines[-1].strip() if lines else type(error).__name__}). Pass '
+      '--scales=1, or export it again with plainer operations.'
+    ) from error
 
 
 def _mirror(x: _Value, width: int) -> _Value:

@@ -1,0 +1,282 @@
+"""Takes other people's networks as they are: ONNX files that make a mask.
+
+Their operations are run by OpenVINO. What the file does not say (how a photo
+becomes its input, and what its output means) is known of the published files,
+by checksum, and otherwise read from a JSON file beside it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from data_pipelines.io import errors
+from data_pipelines.io.types import JsonObject
+from rmbg_jax.models import layers as layers_lib
+from rmbg_jax.weights import onnx_published, onnx_settings
+
+T = TypeVar('T')
+
+SUFFIX = '.json'  # Of the settings, behind the name of the ONNX file.
+
+_MOST_BYTES = 2**31  # Protobuf's own limit.
+_FLOATS = {1: 'float32', 10: 'float16'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnnxNetwork:
+  """A network in an ONNX file.
+
+  It is a `layers.Network` that cannot be taken apart.
+
+  Attributes:
+    path: Path of the file.
+    output: Name or position of the output that is the mask.
+    sigmoid: Whether that output is logits; otherwise probabilities.
+    content: The file's bytes, for machines that do not have the file.
+  """
+
+  path: Path
+  output: str | int
+  sigmoid: bool
+  content: bytes | None = dataclasses.field(
+    default=None, repr=False, compare=False
+  )
+  bn_momentum: float = 0.0  # It is not trained.
+
+  def compute(self, layers: layers_lib.Layers[T], images: T) -> tuple[T, ...]:
+    """Refuses, as `refuse` does: its operations are not this project's."""
+    self.refuse()
+
+  def find_stage(self, child: str) -> int:
+    """Refuses, as `refuse` does: its parts are not known."""
+    self.refuse()
+
+  def refuse(self) -> NoReturn:
+    """Says what to use in its place for anything but prediction.
+
+    Raises:
+      UserError: naming what to use instead.
+    """
+    raise errors.UserError(
+      f'{self.path}: a foreign ONNX network is only run as it is, on a CPU: it '
+      'cannot be trained or exported. To train, start from u2netp or another '
+      'checkpoint of this project; to use it elsewhere, take the .onnx file.'
+    )
+
+  def pack(self) -> 'OnnxNetwork':
+    """Returns the same with its content, to be sent to another machine."""
+    return dataclasses.replace(self, content=self.path.read_bytes())
+
+
+def find_settings(path: Path) -> onnx_settings.Settings | None:
+  """Returns how to run a file, None where nothing says it.
+
+  The JSON file beside it counts first, then what is known by checksum. What
+  the JSON file says is compared with the ONNX file.
+
+  Raises:
+    UserError: if the JSON file does not fit, or the ONNX file cannot be used.
+  """
+  beside = path.with_name(path.name + SUFFIX)
+  if beside.exists():
+    settings = onnx_settings.read_settings(beside)
+    _check(path, settings, beside)
+    return settings
+  return onnx_published.find_known(
+    [f'{kind}:{_hash(path, kind)}' for kind in ('sha256', 'md5')]
+  )
+
+
+def describe(path: Path, settings: onnx_settings.Settings) -> JsonObject:
+  """Returns the description that tells it from any other network."""
+  return {
+    **settings.about,
+    'architecture': {
+      'name': 'onnx',
+      'sha256': _hash(path, 'sha256'),
+      'output': settings.output,
+      'sigmoid': settings.sigmoid,
+    },
+    'prediction': {'stretch': settings.stretch},
+  }
+
+
+def explain_missing(path: Path) -> errors.UserError:
+  """Returns the error for a file of which nothing says how to run it.
+
+  Raises:
+    UserError: if no settings would help.
+  """
+  facts = _read_facts(path)
+  height, width = (side or 1024 for side in facts.sides)
+  template = {
+    'size': [height, width],
+    'channels': 'rgb',
+    'scale': 255.0,
+    'mean': [0.485, 0.456, 0.406],
+    'std': [0.229, 0.224, 0.225],
+    'output': next(iter(facts.outputs)),
+    'sigmoid': False,
+    'stretch': False,
+  }
+  lines = '\n'.join(
+    f'  {json.dumps(key)}: {json.dumps(value)}'
+    + (',' if key != 'stretch' else '')
+    for key, value in template.items()
+  )
+  outputs = ', '.join(
+    f'{name} {_format(shape)}' for name, shape in facts.outputs.items()
+  )
+  return errors.UserError(
+    f'{path}: not a U2-Net, and nothing says how to run it. Write '
+    f'{path.name}{SUFFIX} beside it (docs/other_networks.md), with the values '
+    f'of its authors in place of these:\n{{\n{lines}\n}}\nThe file says: input '
+    f'{facts.name} {_format((None, 3, *facts.sides))}; outputs {outputs}.'
+  )
+
+
+class _Facts(NamedTuple):
+  name: str  # Of the input.
+  sides: tuple[int | None, int | None]  # Height and width, None where free.
+  outputs: dict[str, tuple[int | None, ...] | None]  # Shapes, where stated.
+
+
+def _read_facts(path: Path) -> _Facts:
+  """Reads what a file says of its input and its outputs.
+
+  Raises:
+    UserError: if it is damaged, too large, not in one file, or does not take
+      photos.
+  """
+  try:
+    import onnx
+  except ImportError as error:
+    raise errors.UserError(
+      f'{path}: reading ONNX files needs the onnx package: '
+      f'{errors.install_command("onnx")}.'
+    ) from error
+  from google.protobuf.message import DecodeError
+
+  if path.stat().st_size >= _MOST_BYTES:
+    raise errors.UserError(
+      f'{path}: larger than 2 GB, which an ONNX file cannot be. Save it again, '
+      'with float16 weights.'
+    )
+  try:
+    model = onnx.load(path, load_external_data=False)
+  except DecodeError as error:
+    raise errors.UserError(
+      f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
+    ) from error
+  # It names paths that the runtime would open, anywhere on the disk.
+  if any(_list_external(model)):
+    raise errors.UserError(
+      f'{path}: its weights are in other files. Save it as one file '
+      '(onnx.save_model with save_as_external_data=False).'
+    )
+  try:  # OpenVINO crashes at some that this refuses.
+    onnx.checker.check_model(path)
+  except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+    raise errors.UserError(
+      f'{path}: damaged, or not written by the rules of ONNX '
+      f'({str(error).partition(chr(10))[0]}). Download or export it again.'
+    ) from error
+  weights = {tensor.name for tensor in model.graph.initializer}
+  inputs = [one for one in model.graph.input if one.name not in weights]
+  shape = _shape(inputs[0]) if len(inputs) == 1 else None
+  if not (
+    shape
+    and len(shape) == 4
+    and shape[0] in (1, None)
+    and shape[1] == 3
+    and inputs[0].type.tensor_type.elem_type in _FLOATS
+    and model.graph.output
+  ):
+    found = ', '.join(f'{one.name} {_format(_shape(one))}' for one in inputs)
+    raise errors.UserError(
+      f'{path}: it must take one photo as 1x3xHEIGHTxWIDTH floats, but its '
+      f'inputs are: {found or "none"}. Export it in that form.'
+    )
+  return _Facts(
+    inputs[0].name,
+    (shape[2], shape[3]),
+    {one.name: _shape(one) for one in model.graph.output},
+  )
+
+
+def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:
+  """Checks that settings fit a file.
+
+  Raises:
+    UserError: naming the key that does not.
+  """
+  facts = _read_facts(path)
+  size = settings.preprocessing.size
+  if any(
+    own not in (None, side) for own, side in zip(facts.sides, size, strict=True)
+  ):
+    raise errors.UserError(
+      f'{beside}: size={list(size)}, but {path.name} takes '
+      f'{_format(facts.sides)} alone. Write that size.'
+    )
+  names = list(facts.outputs)
+  output = settings.output
+  if isinstance(output, int) and output < len(names):
+    output = names[output]
+  if output not in facts.outputs:
+    raise errors.UserError(
+      f'{beside}: output={settings.output}, but {path.name} has '
+      f'{", ".join(names)}. Name one of them.'
+    )
+  shape = facts.outputs[output]
+  if shape and not is_mask(shape):
+    raise errors.UserError(
+      f'{beside}: the output {output} of {path.name} is {_format(shape)}, not '
+      'one mask (1x1xHEIGHTxWIDTH). Name another: '
+      f'{", ".join(f"{n} {_format(s)}" for n, s in facts.outputs.items())}.'
+    )
+
+
+def is_mask(shape: tuple[int | None, ...]) -> bool:
+  """Returns whether an output's shape is that of one mask; None is any."""
+  return len(shape) in (3, 4) and all(n in (1, None) for n in shape[:-2])
+
+
+def _hash(path: Path, kind: str) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, kind).hexdigest()
+
+
+# Any: messages of protobuf.
+def _list_external(message: Any) -> Iterator[Any]:
+  """Yields the tensors of a message, however deep, that are in other files."""
+  if message.DESCRIPTOR.name == 'TensorProto':
+    if message.data_location or message.external_data:
+      yield message
+    return
+  for field in message.DESCRIPTOR.fields:
+    if field.message_type is None:
+      continue
+    value = getattr(message, field.name)
+    if field.is_repeated:
+      for one in value:
+        yield from _list_external(one)
+    elif message.HasField(field.name):
+      yield from _list_external(value)
+
+
+def _shape(value: Any) -> tuple[int | None, ...] | None:
+  """Returns the shape of an input or output, None where it is not stated."""
+  tensor = value.type.tensor_type
+  if not tensor.HasField('shape'):
+    return None
+  return tuple(side.dim_value or None for side in tensor.shape.dim)
+
+
+def _format(shape: tuple[int | None, ...] | None) -> str:
+  if shape is None:
+    return '(no shape)'
+  return 'x'.join('?' if side is None else str(side) for side in shape)

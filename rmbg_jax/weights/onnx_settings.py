@@ -1,0 +1,119 @@
+"""Reads what an ONNX file does not say of itself, from a JSON file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipelines.io import errors
+from rmbg_jax.models.preprocessing import Preprocessing
+
+MOST_PIXELS = 4096  # Of a side of the input.
+
+
+class Settings(NamedTuple):
+  """What is needed to run a file.
+
+  Attributes:
+    preprocessing: Preprocessing that the network expects of a photo.
+    sigmoid: Whether the output is logits.
+    output: Name or position of the output that is the mask.
+    stretch: Whether each mask is stretched from its own minimum and maximum.
+    about: `name`, `source` and `license`, as far as they are known.
+  """
+
+  preprocessing: Preprocessing
+  sigmoid: bool
+  output: str | int = 0
+  stretch: bool = False
+  about: Mapping[str, str] = {}
+
+
+def read_settings(path: Path) -> Settings:
+  """Reads a JSON file that says how to run an ONNX file.
+
+  Raises:
+    UserError: naming the key that is missing, unknown or impossible.
+  """
+  try:
+    found = json.loads(path.read_text('utf-8'))
+  except (ValueError, RecursionError) as error:
+    raise errors.UserError(f'{path}: not JSON ({error}). Mend it.') from error
+  if not isinstance(found, dict):
+    raise errors.UserError(f'{path}: not a JSON object. Begin it with {{.')
+  known = {**_REQUIRED, **_OPTIONAL}
+  missing = ', '.join(key for key in _REQUIRED if key not in found)
+  unknown = ', '.join(key for key in found if key not in known)
+  if missing or unknown:
+    raise errors.UserError(
+      f'{path}: '
+      + (f'{missing} is missing' if missing else f'{unknown} is not known')
+      + f'. The keys are {", ".join(known)}.'
+    )
+  for key, value in found.items():
+    is_possible, wanted = known[key]
+    if not is_possible(value):
+      raise errors.UserError(
+        f'{path}: {key}={json.dumps(value)}; it must be {wanted}.'
+      )
+  return Settings(
+    Preprocessing.from_dict(
+      {key: found[key] for key in ('size', 'channels', 'scale', 'mean', 'std')}
+    ),
+    found['sigmoid'],
+    found.get('output', 0),
+    found.get('stretch', False),
+    {key: found[key] for key in ('name', 'source', 'license') if key in found},
+  )
+
+
+def _is_number(value: object) -> bool:
+  return (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and abs(value) < 1e9
+  )
+
+
+def _are_three(value: object) -> bool:
+  return (
+    isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+  )
+
+
+def _is_size(value: object) -> bool:
+  return (
+    isinstance(value, list)
+    and len(value) == 2
+    and all(type(side) is int and 16 <= side <= MOST_PIXELS for side in value)
+  )
+
+
+def _is_text(value: object) -> bool:
+  return isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+  return isinstance(value, bool)
+
+
+# What a value must be, as a function and in words. Any: whatever JSON has.
+_REQUIRED: dict[str, tuple[Any, str]] = {
+  'size': (_is_size, f'[height, width], each 16 to {MOST_PIXELS}'),
+  'channels': (lambda v: v in ('rgb', 'bgr'), '"rgb" or "bgr"'),
+  'scale': (
+    lambda v: v == 'maximum' or (_is_number(v) and v > 0),
+    'a number above 0, or "maximum"',
+  ),
+  'mean': (_are_three, 'three numbers'),
+  'std': (lambda v: _are_three(v) and all(v), 'three numbers other than 0'),
+  'sigmoid': (_is_flag, 'true (the output is logits) or false'),
+}
+_OPTIONAL: dict[str, tuple[Any, str]] = {
+  'output': (
+    lambda v: _is_text(v) or (type(v) is int and v >= 0),
+    'the name or the position of an output',
+  ),
+  'stretch': (_is_flag, 'true or false'),
+  **dict.fromkeys(('name', 'source', 'license'), (_is_text, 'a text')),
+}
