@@ -69,7 +69,8 @@ def prepare(requirements: str) -> Path:
       ) from error
   print(f'Installing {requirements}', flush=True)
   if uv := shutil.which('uv'):  # Several times as fast as pip.
-    install = [uv, 'pip', 'install', '--quiet', '--python', python]
+    install = [uv, 'pip', 'install', '--quiet', '--compile-bytecode']
+    install += ['--python', python]
   else:
     install = [python, '-m', 'pip', 'install', '--quiet']
     install.append('--disable-pip-version-check')
