@@ -298,7 +298,7 @@ def _load_onnx(path: Path, dtype: str) -> LoadedModel:
     try:
       foreign = u2net_onnx.read_model(path)
     except u2net_onnx.OtherNetworkError as error:
-      raise foreign_onnx.explain_missing(path) from error
+      raise foreign_onnx.explain_missing(path, str(error)) from error
     return _load_foreign(foreign, source=path, dtype=dtype)
   return LoadedModel(
     network=foreign_onnx.OnnxNetwork(
