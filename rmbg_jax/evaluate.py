@@ -39,7 +39,7 @@ _CHECKPOINT = cli.define_paths(
   'checkpoint',
   [],
   "What `predict` takes: a training's working directory, a .safetensors "
-  'release, a Keras .h5. Several are put side by side.',
+  'release, a Keras .h5, an .onnx. Several are put side by side.',
   urls=('hf',),
   flag_values=_OWN,
 )

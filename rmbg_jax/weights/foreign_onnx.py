@@ -71,7 +71,7 @@ class OnnxNetwork:
     return dataclasses.replace(self, content=self.path.read_bytes())
 
 
-def find_settings(path: Path) -> onnx_settings.Settings | None:
+def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
   """Returns how to run a file, None where nothing says it.
 
   The JSON file beside it counts first, then what is known by checksum. What
@@ -86,17 +86,17 @@ def find_settings(path: Path) -> onnx_settings.Settings | None:
     _check(path, settings, beside)
     return settings
   return onnx_published.find_known(
-    [f'{kind}:{_hash(path, kind)}' for kind in ('sha256', 'md5')]
-  )
+    f'sha256:{sha256}'
+  ) or onnx_published.find_known(f'md5:{hash_file(path, "md5")}')
 
 
-def describe(path: Path, settings: onnx_settings.Settings) -> JsonObject:
+def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
   """Returns the description that tells it from any other network."""
   return {
     **settings.about,
     'architecture': {
       'name': 'onnx',
-      'sha256': _hash(path, 'sha256'),
+      'sha256': sha256,
       'output': settings.output,
       'sigmoid': settings.sigmoid,
     },
@@ -253,7 +253,8 @@ def is_mask(shape: tuple[int | None, ...]) -> bool:
   return len(shape) in (3, 4) and all(n in (1, None) for n in shape[:-2])
 
 
-def _hash(path: Path, kind: str) -> str:
+def hash_file(path: Path, kind: str) -> str:
+  """Returns the hexadecimal digest of a file, of hashlib's kind."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, kind).hexdigest()
 
