@@ -139,7 +139,7 @@ def _define_flags() -> None:
     'checkpoint',
     ['released'],
     'What the page offers, the first as the default; each as predict takes it. '
-    'U2-Nets that are downloaded already are offered as well.',
+    'Those that are downloaded already are offered as well.',
     urls=('hf',),
   )
   flags.DEFINE_string(

@@ -4,6 +4,7 @@
 python -m rmbg_jax.evaluate --checkpoint=runs/lite --data=DIR --output=OUT
 python -m rmbg_jax.evaluate --predictions=MASKS,OTHERS --data=DIR --output=OUT
 python -m rmbg_jax.evaluate --compare=OUT/lite,OUT/MASKS --output=CHANGES
+python -m rmbg_jax.evaluate --compare=small,u2netp --input=PHOTOS --output=OUT
 ```
 
 docs/evaluation.md says what the columns mean. Needs the extra `eval`.
@@ -39,7 +40,7 @@ _CHECKPOINT = cli.define_paths(
   'checkpoint',
   [],
   "What `predict` takes: a training's working directory, a .safetensors "
-  'release, a Keras .h5. Several are put side by side.',
+  'release, a Keras .h5, an .onnx. Several are put side by side.',
   urls=('hf',),
   flag_values=_OWN,
 )
@@ -99,13 +100,23 @@ _PROCESSES = flags.DEFINE_integer(
 _GALLERY = flags.DEFINE_integer(
   'gallery',
   10,
-  'Worst, median and best images to show; 0: no gallery.',
+  'Worst, median and best images to show, and those on which systems differ '
+  'most; 0: none.',
   flag_values=_OWN,
 )
 _COMPARE = cli.define_paths(
   'compare',
   [],
-  'Two results: what differs, instead of an evaluation.',
+  'Two results: what differs, instead of an evaluation. With --input, '
+  'checkpoints: a picture of the photos on which they differ most.',
+  urls=('hf',),
+  flag_values=_OWN,
+)
+_INPUT = cli.define_path(
+  'input',
+  '',
+  'Photos for --compare of checkpoints, without masks: a file, a folder, a '
+  'pattern or a list.',
   flag_values=_OWN,
 )
 _ALLOW = flags.DEFINE_bool(
@@ -125,7 +136,10 @@ def main(argv: list[str]) -> None:
   _check_flags()
   cli.check_folder(Path(_OUTPUT.value), 'output')
   try:
-    failed = _compare() if _COMPARE.value else _evaluate()
+    if _INPUT.value:
+      failed = _compare_checkpoints()
+    else:
+      failed = _compare() if _COMPARE.value else _evaluate()
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
@@ -141,9 +155,16 @@ def main(argv: list[str]) -> None:
 
 
 def _check_flags() -> None:
+  if _INPUT.value and len(_COMPARE.value) < 2:
+    raise app.UsageError(
+      '--input is for --compare=A,B of two or more checkpoints.'
+    )
   if _COMPARE.value:
-    if len(_COMPARE.value) != 2:
-      raise app.UsageError('--compare takes two folders: --compare=A,B.')
+    if len(_COMPARE.value) != 2 and not _INPUT.value:
+      raise app.UsageError(
+        '--compare takes two folders of results: --compare=A,B; of '
+        'checkpoints, pass photos as well: --input=PHOTOS.'
+      )
     return
   if not _DATA.value:
     raise app.UsageError('--data is missing. Pass the data sets to score on.')
@@ -162,6 +183,40 @@ def _compare() -> list[str]:
   first, second = map(Path, _COMPARE.value)
   print(compare.compare(first, second, Path(_OUTPUT.value)))
   return []
+
+
+def _compare_checkpoints() -> list[str]:
+  """Draws the photos on which checkpoints differ most; returns what failed."""
+  from rmbg_jax.batch import listing
+  from rmbg_jax.evaluation import differences
+  from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.inference import runtimes
+
+  options = runtime_flags.make_options()
+  runtimes.start_process(options['runtime'])
+  jobs = [job for job in listing.list_jobs(_INPUT.value) if not job.is_clip]
+  masks: dict[str, dict[str, bytes]] = {}
+  failed = []
+  for path in _COMPARE.value:
+    remover = remover_lib.BackgroundRemover.from_checkpoint(path, **options)
+    name = _make_unique(_name_system(path), Path(path), masks.keys())
+    own = masks[name] = {}
+    for job in tqdm.tqdm(jobs, desc=name, unit='photo'):
+      try:
+        alpha = remover.alpha(job.photo)
+      except (OSError, ValueError) as error:
+        failed.append(str(error))
+        continue
+      own[str(job.photo)] = differences.shrink(alpha)
+  output = Path(_OUTPUT.value) / 'most_different.jpg'
+  differences.save_differences(
+    {str(job.photo): (str(job.photo), '') for job in jobs},
+    masks,
+    output,
+    count=_GALLERY.value or 10,
+  )
+  print(f'Written: {output}')
+  return list(dict.fromkeys(failed))
 
 
 def _evaluate() -> list[str]:
@@ -183,10 +238,7 @@ def _evaluate() -> list[str]:
     (_open_folder, _PREDICTIONS.value),
   ):
     for path in paths:  # A Path would break hf://OWNER/NAME.
-      name = (
-        Path(path).stem if Path(path).is_file() else Path(path).absolute().name
-      )
-      name = _make_unique(name, Path(path), systems.keys())
+      name = _make_unique(_name_system(path), Path(path), systems.keys())
       systems[name], predicts[name] = opener(path, data_sets)
   output = Path(_OUTPUT.value)
   results = []
@@ -338,6 +390,11 @@ def _open_folder(
     if (kind, scale) != ('integers', 255)
   ]
   return {'masks': str(path), 'scales': scales, 'notes': notes}, predict
+
+
+def _name_system(path: str) -> str:
+  """Returns a system's name: that of its file or folder."""
+  return Path(path).stem if Path(path).is_file() else Path(path).absolute().name
 
 
 def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:

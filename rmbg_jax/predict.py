@@ -69,7 +69,7 @@ _CHECKPOINT = cli.define_path(
   'checkpoint',
   _RELEASED,
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
-  'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, a U2-Net '
+  'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, an '
   '.onnx, hf://OWNER/NAME[@REVISION][/FILE], or a name that '
   '--list_checkpoints prints.',
   urls=('hf',),
@@ -246,7 +246,9 @@ def _describe_stop() -> str:
 def _print_checkpoints() -> None:
   from rmbg_jax.weights import catalogue
 
-  for checkpoint in catalogue.list_checkpoints():
+  checkpoints = catalogue.list_checkpoints()
+  print(catalogue.format_table(checkpoints), end='\n\n')
+  for checkpoint in checkpoints:
     print(catalogue.format_checkpoint(checkpoint), end='\n\n')
 
 

@@ -32,7 +32,7 @@ def save_gallery(
   """
   key = metrics.find_rank_key(set(results.values))
   order = _order(results, key)
-  scales = _find_scales(results.images)
+  scales = find_scales(results.images)
   middle = max(0, (len(order) - count) // 2)
   sections = {
     'Worst': order[:count],
@@ -68,12 +68,12 @@ def save_comparison(
     systems: Their names.
   """
   rows = []
-  scales = [_find_scales([pair[system] for pair in pairs]) for system in (0, 1)]
+  scales = [find_scales([pair[system] for pair in pairs]) for system in (0, 1)]
   for first, second, caption in pairs:
-    truth = _read_truth(first['truth'])
-    cells = [_show(_read_photo(first['photo'])), _show(truth)]
+    truth = read_truth(first['truth'])
+    cells = [_show(read_photo(first['photo'])), _show(truth)]
     for image, found in zip((first, second), scales, strict=True):
-      cells.append(_show(_read_prediction(image['prediction'], found)))
+      cells.append(_show(read_prediction(image['prediction'], found)))
     rows.append([_caption(first['name'], caption), *cells])
   table = _make_table('Changed most', ('', 'photo', 'truth', *systems), rows)
   title = f'{systems[0]} and {systems[1]}'
@@ -93,15 +93,15 @@ def _make_row(
   results: results_lib.Results, index: int, key: str, scales: Mapping[str, int]
 ) -> list[str]:
   image = results.images[index]
-  truth = _read_truth(image['truth'])
-  prediction = _read_prediction(image['prediction'], scales)
+  truth = read_truth(image['truth'])
+  prediction = read_prediction(image['prediction'], scales)
   difference = None
   if truth is not None and prediction is not None:
     difference = _make_difference(prediction, truth)
   value = tables.format_value(float(results.values[key][index]))
   return [
     _caption(image['name'], f'{key} {value}'),
-    _show(_read_photo(image['photo'])),
+    _show(read_photo(image['photo'])),
     _show(truth),
     _show(prediction),
     _show(difference),
@@ -119,7 +119,8 @@ def _make_difference(
   return Image.fromarray(rgb.astype(np.uint8))
 
 
-def _read_photo(path: str) -> Image.Image | None:
+def read_photo(path: str) -> Image.Image | None:
+  """Returns a photo in RGB, None if it cannot be read."""
   try:
     image = images.open_image(path)
     with images.named(path):
@@ -128,21 +129,22 @@ def _read_photo(path: str) -> Image.Image | None:
     return None  # Masks can be scored without their photos.
 
 
-def _read_truth(path: str) -> Image.Image | None:
+def read_truth(path: str) -> Image.Image | None:
+  """Returns a true mask in grey, None if it cannot be read."""
   try:
     return masks.to_mask(images.open_image(path))
   except (OSError, ValueError):
     return None
 
 
-def _find_scales(described: Sequence[Mapping[str, str]]) -> dict[str, int]:
+def find_scales(described: Sequence[Mapping[str, str]]) -> dict[str, int]:
+  """Returns the scales of a system's predictions; see `scoring.Job`."""
   paths = (image['prediction'] for image in described)
   return predictions.find_scales(Path(path) for path in paths if path)
 
 
-def _read_prediction(
-  path: str, scales: Mapping[str, int]
-) -> Image.Image | None:
+def read_prediction(path: str, scales: Mapping[str, int]) -> Image.Image | None:
+  """Returns a prediction in grey, None if it cannot be read."""
   try:
     alpha = scoring.read_alpha(Path(path), scales)
   except (OSError, ValueError):

@@ -11,7 +11,14 @@ from typing import Any
 
 from data_pipelines.io import parallel, words
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.evaluation import benchmarks, curves, gallery, metrics, tables
+from rmbg_jax.evaluation import (
+  benchmarks,
+  curves,
+  differences,
+  gallery,
+  metrics,
+  tables,
+)
 from rmbg_jax.evaluation import results as results_lib
 
 _PACKAGES = ('numpy', 'scipy', 'pillow', 'pysodmetrics', 'jax', 'jaxlib')
@@ -112,6 +119,14 @@ def save_report(
       gallery.save_gallery(
         part,
         output / part.system / part.data_set / 'gallery.html',
+        count=gallery_count,
+      )
+  for data_set in data_sets:
+    own = [r for r in results if r.data_set == data_set.name]
+    if gallery_count and len(own) > 1:
+      differences.save_for_results(
+        own,
+        output / f'most_different_{data_set.name}.jpg',
         count=gallery_count,
       )
   return texts[1]

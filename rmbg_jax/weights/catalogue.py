@@ -15,7 +15,13 @@ from typing import Any
 import safetensors
 
 from data_pipelines.io import errors
-from rmbg_jax.weights import download, hub, release, u2net_onnx
+from rmbg_jax.weights import (
+  download,
+  hub,
+  onnx_published,
+  release,
+  u2net_onnx,
+)
 
 _NOT_STATED = 'none stated'
 # Terms of the shipped weights' training data, as its publishers state them;
@@ -41,15 +47,19 @@ class Checkpoint:
     name: Name that `--checkpoint` and `load_model` take.
     origin: 'shipped', 'cached' or 'downloadable'.
     location: The file's path, or the address that it is downloaded from.
-    size: Size of the file in bytes.
+    size: Size of the file in bytes; of a file that was never here, about.
     checksum: 'sha256:HEX' or 'md5:HEX'.
     architecture: Description of the network in words.
-    parameters: Number of parameters, batch statistics included.
+    parameters: Number of parameters, batch statistics included; None if it is
+      not known.
     input_size: (height, width) in pixels that photos are stretched to.
     training_data: The terms of each source; empty if nothing is stated.
     terms: Terms of the weights.
     scores: Scores by set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
       nothing was measured.
+    seconds: Seconds that the network takes for a photo on two cores, None if
+      they were not measured (docs/results.md).
+    is_tried: Whether the project has ever run the file.
   """
 
   name: str
@@ -58,12 +68,18 @@ class Checkpoint:
   size: int
   checksum: str
   architecture: str
-  parameters: int
+  parameters: int | None
   input_size: tuple[int, int]
   training_data: Mapping[str, str]
   terms: str
   scores: Mapping[str, Mapping[str, float]]
+  seconds: float | None = None
+  is_tried: bool = True
 
+
+# Seconds for a photo on two cores, of the network alone (docs/results.md).
+_TOGETHER = 0.864, 0.042, 1 / 5.1  # IoU, MAE and seconds of the default.
+_SECONDS = {'small': 1 / 37, 'lite': 1 / 7.1, 'u2netp': 1 / 4.2}
 
 # Bytes, parameters, data and scores of files in `u2net_onnx.PUBLISHED`.
 _U2NETS = {
@@ -95,6 +111,7 @@ def list_checkpoints() -> list[Checkpoint]:
     path = release.find_released(name)
     found.append(_describe_release(path, name=name, origin='shipped'))
   found += [_describe_u2net(name) for name in u2net_onnx.PUBLISHED]
+  found += [_describe_foreign(name) for name in onnx_published.PUBLISHED]
   for address, path in hub.list_cached():
     try:
       described = _describe_release(path, name=str(address), origin='cached')
@@ -107,16 +124,17 @@ def list_checkpoints() -> list[Checkpoint]:
 def format_checkpoint(checkpoint: Checkpoint) -> str:
   """Returns all that is known of a checkpoint, as lines of text."""
   height, width = checkpoint.input_size
+  architecture = checkpoint.architecture
+  if checkpoint.parameters is not None:
+    architecture += f'; {checkpoint.parameters / 1e6:.1f} M parameters'
   lines = {
     'from': f'{checkpoint.origin}, {checkpoint.location}',
     'file': f'{checkpoint.size / 1e6:.1f} MB, {checkpoint.checksum}',
-    'network': (
-      f'{checkpoint.architecture}; {checkpoint.parameters / 1e6:.1f} M '
-      f'parameters, input {height}x{width}'
-    ),
+    'network': f'{architecture}, input {height}x{width}',
     'trained on': format_data(checkpoint),
     'terms': checkpoint.terms,
     'scores': format_scores(checkpoint),
+    'a photo': format_seconds(checkpoint),
   }
   together = ' and '.join(release.RELEASED)
   shipped = checkpoint.name in release.RELEASED
@@ -128,18 +146,50 @@ def format_checkpoint(checkpoint: Checkpoint) -> str:
   )
 
 
+def format_table(checkpoints: Sequence[Checkpoint]) -> str:
+  """Returns what helps to choose, as a table in Markdown.
+
+  Scores are on `val`; seconds are those of the network for a photo, on two
+  cores.
+  """
+  iou, mae, seconds = _TOGETHER
+  lines = [
+    '| `--checkpoint=` | file | input | IoU / MAE | s a photo | terms |',
+    '|---|---:|---|---|---:|---|',
+    f'| `released`, the default: {" and ".join(release.RELEASED)} | | | '
+    f'{iou:.3f} / {mae:.3f} | {seconds:.2g} | as these |',
+  ]
+  for one in checkpoints:
+    score = one.scores.get('val')
+    unknown = '' if one.is_tried else 'not tried'
+    megabytes = one.size / 1e6
+    cells = (
+      f'`{one.name}`',
+      f'{megabytes:.{0 if megabytes > 10 else 1}f} MB',
+      'x'.join(map(str, one.input_size)),
+      f'{score["iou"]:.3f} / {score["mae"]:.3f}' if score else unknown,
+      f'{one.seconds:.2g}' if one.seconds else unknown,
+      'research: the model card'
+      if one.origin == 'shipped'
+      else one.terms.partition(';')[0],
+    )
+    lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
 def format_page(checkpoints: Sequence[Checkpoint]) -> str:
   """Returns what users ask of checkpoints, in Markdown.
 
   Where they are on this machine is left out: others may read it.
   """
-  parts = []
+  parts = [f'{format_table(checkpoints)}\n']
   for one in checkpoints:
     height, width = one.input_size
     parts += [
       f'**{one.name}** ({one.origin}, {one.size / 1e6:.1f} MB)\n',
       f'- Network: {one.architecture}, input {height}x{width}',
       f'- Scores: {format_scores(one)}',
+      f'- A photo: {format_seconds(one)}',
       f'- Trained on: {format_data(one)}',
       f'- Terms: {one.terms}',
       f'- File: {one.checksum}\n',
@@ -161,7 +211,18 @@ def format_scores(checkpoint: Checkpoint) -> str:
     f'{name}: IoU {score["iou"]:.3f}, MAE {score["mae"]:.3f}'
     for name, score in checkpoint.scores.items()
   ]
-  return '; '.join(parts) or 'not measured'
+  return '; '.join(parts) or _say_unknown(checkpoint)
+
+
+def format_seconds(checkpoint: Checkpoint) -> str:
+  """Returns the time for a photo, in words."""
+  if checkpoint.seconds is None:
+    return _say_unknown(checkpoint)
+  return f'{checkpoint.seconds:.2g} s of the network on two cores'
+
+
+def _say_unknown(checkpoint: Checkpoint) -> str:
+  return 'not measured' if checkpoint.is_tried else 'not tried'
 
 
 def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
@@ -192,6 +253,7 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     scores={'val': {key: float(scores['all'][key]) for key in ('iou', 'mae')}}
     if 'all' in scores
     else {},
+    seconds=_SECONDS.get(name),
   )
 
 
@@ -224,6 +286,27 @@ def _describe_u2net(name: str) -> Checkpoint:
     training_data=data,
     terms=_LICENSE,
     scores=scores,
+    seconds=_SECONDS.get(name),
+    is_tried=bool(scores),
+  )
+
+
+def _describe_foreign(name: str) -> Checkpoint:
+  one = onnx_published.PUBLISHED[name]
+  present = download.is_present(one.url)
+  return Checkpoint(
+    name=name,
+    origin='cached' if present else 'downloadable',
+    location=os.fspath(download.local_path(one.url)) if present else one.url,
+    size=one.megabytes * 10**6,
+    checksum=one.checksum,
+    architecture=f'{one.architecture} ({one.origin})',
+    parameters=None,
+    input_size=one.preprocessing.size,
+    training_data={one.data: _NOT_STATED},
+    terms=one.terms,
+    scores={},
+    is_tried=False,
   )
 
 

@@ -71,7 +71,7 @@ class OnnxNetwork:
     return dataclasses.replace(self, content=self.path.read_bytes())
 
 
-def find_settings(path: Path) -> onnx_settings.Settings | None:
+def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
   """Returns how to run a file, None where nothing says it.
 
   The JSON file beside it counts first, then what is known by checksum. What
@@ -86,17 +86,17 @@ def find_settings(path: Path) -> onnx_settings.Settings | None:
     _check(path, settings, beside)
     return settings
   return onnx_published.find_known(
-    [f'{kind}:{_hash(path, kind)}' for kind in ('sha256', 'md5')]
-  )
+    f'sha256:{sha256}'
+  ) or onnx_published.find_known(f'md5:{hash_file(path, "md5")}')
 
 
-def describe(path: Path, settings: onnx_settings.Settings) -> JsonObject:
+def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
   """Returns the description that tells it from any other network."""
   return {
     **settings.about,
     'architecture': {
       'name': 'onnx',
-      'sha256': _hash(path, 'sha256'),
+      'sha256': sha256,
       'output': settings.output,
       'sigmoid': settings.sigmoid,
     },
@@ -104,13 +104,18 @@ def describe(path: Path, settings: onnx_settings.Settings) -> JsonObject:
   }
 
 
-def explain_missing(path: Path) -> errors.UserError:
+def explain_missing(path: Path, reason: str) -> errors.UserError:
   """Returns the error for a file of which nothing says how to run it.
 
-  Raises:
-    UserError: if no settings would help.
+  Args:
+    path: The file.
+    reason: Why it is not run as a U2-Net; begins with the path.
   """
-  facts = _read_facts(path)
+  try:
+    facts = _read_facts(path)
+  except errors.UserError as error:
+    text = str(error).removeprefix(f'{path}: ')
+    return errors.UserError(f'{reason} As another network: {text}')
   height, width = (side or 1024 for side in facts.sides)
   template = {
     'size': [height, width],
@@ -131,7 +136,7 @@ def explain_missing(path: Path) -> errors.UserError:
     f'{name} {_format(shape)}' for name, shape in facts.outputs.items()
   )
   return errors.UserError(
-    f'{path}: not a U2-Net, and nothing says how to run it. Write '
+    f'{reason} Nothing says how to run another network. Write '
     f'{path.name}{SUFFIX} beside it (docs/other_networks.md), with the values '
     f'of its authors in place of these:\n{{\n{lines}\n}}\nThe file says: input '
     f'{facts.name} {_format((None, 3, *facts.sides))}; outputs {outputs}.'
@@ -177,8 +182,11 @@ def _read_facts(path: Path) -> _Facts:
       f'{path}: its weights are in other files. Save it as one file '
       '(onnx.save_model with save_as_external_data=False).'
     )
+  outputs = {one.name: _shape(one) for one in model.graph.output}
+  for one in model.graph.output:  # Some do not state it, as they must.
+    one.type.tensor_type.shape.SetInParent()
   try:  # OpenVINO crashes at some that this refuses.
-    onnx.checker.check_model(path)
+    onnx.checker.check_model(path if all(outputs.values()) else model)
   except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
     raise errors.UserError(
       f'{path}: damaged, or not written by the rules of ONNX '
@@ -203,7 +211,7 @@ def _read_facts(path: Path) -> _Facts:
   return _Facts(
     inputs[0].name,
     (shape[2], shape[3]),
-    {one.name: _shape(one) for one in model.graph.output},
+    outputs,
   )
 
 
@@ -245,7 +253,8 @@ def is_mask(shape: tuple[int | None, ...]) -> bool:
   return len(shape) in (3, 4) and all(n in (1, None) for n in shape[:-2])
 
 
-def _hash(path: Path, kind: str) -> str:
+def hash_file(path: Path, kind: str) -> str:
+  """Returns the hexadecimal digest of a file, of hashlib's kind."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, kind).hexdigest()
 

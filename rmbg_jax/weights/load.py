@@ -293,12 +293,13 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
 
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
-  settings = foreign_onnx.find_settings(path)
+  sha256 = foreign_onnx.hash_file(path, 'sha256')
+  settings = foreign_onnx.find_settings(path, sha256)
   if settings is None:
     try:
       foreign = u2net_onnx.read_model(path)
     except u2net_onnx.OtherNetworkError as error:
-      raise foreign_onnx.explain_missing(path) from error
+      raise foreign_onnx.explain_missing(path, str(error)) from error
     return _load_foreign(foreign, source=path, dtype=dtype)
   return LoadedModel(
     network=foreign_onnx.OnnxNetwork(
@@ -306,7 +307,7 @@ def _load_onnx(path: Path, dtype: str) -> LoadedModel:
     ),
     variables={},
     preprocessing=settings.preprocessing,
-    description=foreign_onnx.describe(path, settings),
+    description=foreign_onnx.describe(settings, sha256),
   )
 
 

@@ -5,7 +5,6 @@ What is done to a photo is what rembg does, whose releases they are.
 
 import dataclasses
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -208,13 +207,12 @@ def list_present() -> list[str]:
   ]
 
 
-def find_known(checksums: Collection[str]) -> Settings | None:
-  """Returns how to run a file that one of these checksums is of, or None."""
-  for checksum in checksums:
-    if checksum in _ELSEWHERE:
-      return _ELSEWHERE[checksum]
+def find_known(checksum: str) -> Settings | None:
+  """Returns how to run the file of a checksum ('md5:HEX' or 'sha256:HEX')."""
+  if checksum in _ELSEWHERE:
+    return _ELSEWHERE[checksum]
   for name, one in PUBLISHED.items():
-    if one.checksum in checksums:
+    if one.checksum == checksum:
       about = {'name': name, 'source': one.url, 'license': one.terms}
       return Settings(one.preprocessing, one.sigmoid, about=about)
   return None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from rmbg_jax.models.preprocessing import Preprocessing
 
 MOST_PIXELS = 4096  # Of a side of the input.
@@ -35,12 +35,9 @@ def read_settings(path: Path) -> Settings:
   Raises:
     UserError: naming the key that is missing, unknown or impossible.
   """
-  try:
-    found = json.loads(path.read_text('utf-8'))
-  except (ValueError, RecursionError) as error:
-    raise errors.UserError(f'{path}: not JSON ({error}). Mend it.') from error
-  if not isinstance(found, dict):
-    raise errors.UserError(f'{path}: not a JSON object. Begin it with {{.')
+  found = files.parse_json(
+    path.read_bytes(), path, remedy='Write it again (docs/other_networks.md).'
+  )
   known = {**_REQUIRED, **_OPTIONAL}
   missing = ', '.join(key for key in _REQUIRED if key not in found)
   unknown = ', '.join(key for key in found if key not in known)

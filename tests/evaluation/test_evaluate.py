@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipelines.datasets import demo, folder, splitting
 from rmbg_jax.training import loop
-from tests.support import helpers, published_sets
+from tests.support import foreign_networks, helpers, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -171,8 +171,33 @@ def test_masks_of_others_side_by_side(data_dir, tmp_path):
   assert 'data: 5 images' in compared.stdout
   assert 'good' in compared.stdout
   assert (tmp_path / 'changes' / 'data' / 'changed_most.html').exists()
+  with Image.open(output / 'most_different_data.jpg') as picture:
+    assert picture.width > 5 * 256  # Name, photo, truth and two cut-outs.
   several = _evaluate(f'--compare={output},{output}/good', code=1)
   assert 'several systems' in several.stderr
+
+
+def test_checkpoints_are_compared_without_masks(tmp_path):
+  """A foreign network among them; what cannot be read is named."""
+  photos = tmp_path / 'photos'
+  photos.mkdir()
+  for name, colour in (('red', (220, 20, 30)), ('blue', (10, 20, 200))):
+    Image.new('RGB', (90, 60), colour).save(photos / f'{name}.png')
+  (photos / 'broken.png').write_bytes(b'nothing')
+  first, other = tmp_path / 'first.onnx', tmp_path / 'other.onnx'
+  for seed, path in enumerate((first, other)):
+    foreign_networks.save(path, seed=seed)
+    foreign_networks.save_settings(path)
+  result = _evaluate(
+    f'--compare={first},{other}',
+    f'--input={photos}',
+    f'--output={tmp_path / "out"}',
+    code=1,
+  )
+  assert 'broken.png' in result.stdout
+  with Image.open(tmp_path / 'out' / 'most_different.jpg') as picture:
+    assert picture.size[0] > 4 * 256
+    assert picture.size[1] > 2 * 150
 
 
 def test_mattes_have_their_own_table(tmp_path):
@@ -198,6 +223,7 @@ def test_mattes_have_their_own_table(tmp_path):
     ((), '--data is missing'),
     (('--data=.',), 'Pass --checkpoint or --predictions'),
     (('--compare=a',), 'two folders'),
+    (('--compare=a', '--input=.'), 'two or more checkpoints'),
     (('--data=absent', '--predictions=.'), 'absent: no such folder'),
     (('--data=.', '--predictions=.', '--metrics=f'), 'choose from'),
   ],

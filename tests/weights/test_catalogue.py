@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from rmbg_jax import list_checkpoints, load_model
-from rmbg_jax.weights import catalogue, download, hub, release, u2net_onnx
+from rmbg_jax.weights import (
+  catalogue,
+  download,
+  hub,
+  load,
+  release,
+  u2net_onnx,
+)
 from tests.support import colour_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +31,9 @@ def found(monkeypatch, tmp_path):
 
 
 def test_all_names_and_where_they_come_from(found):
-  assert list(found) == [*release.RELEASED, *u2net_onnx.PUBLISHED]
+  assert list(found) == [*release.RELEASED, *load.DOWNLOADED]
   assert {found[name].origin for name in release.RELEASED} == {'shipped'}
-  for name in u2net_onnx.PUBLISHED:
+  for name in load.DOWNLOADED:
     assert found[name].origin == 'downloadable'
     assert found[name].location.startswith('https://')
 
@@ -97,6 +104,12 @@ def test_the_text_has_all(found):
     assert part in text
 
 
+def test_the_table_is_that_of_the_documentation(found):
+  table = catalogue.format_table(list(found.values()))
+  assert table in (ROOT / 'README.md').read_text()
+  assert '| `bria-rmbg` | 1024 MB | 1024x1024 | not tried |' in table
+
+
 def test_the_page_names_no_folders(found):
   text = catalogue.format_page(list(found.values()))
   assert str(ROOT) not in text
@@ -113,5 +126,5 @@ def test_the_command_prints_all():
     capture_output=True,
     text=True,
   )
-  for name in (*release.RELEASED, *u2net_onnx.PUBLISHED):
+  for name in (*release.RELEASED, *load.DOWNLOADED):
     assert f'\n{name}' in f'\n{result.stdout}'

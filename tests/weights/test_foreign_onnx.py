@@ -132,7 +132,7 @@ def test_training_export_and_jax_say_what_to_use(tmp_path):
 def test_without_settings_the_error_has_a_template_that_works(rng, tmp_path):
   path = tmp_path / 'a.onnx'
   foreign_networks.save(path)
-  with pytest.raises(errors.UserError, match='nothing says how') as caught:
+  with pytest.raises(errors.UserError, match='Nothing says how') as caught:
     load.load_model(path)
   text = str(caught.value)
   assert 'photo ?x3x64x96' in text

@@ -99,15 +99,16 @@ def make_runtime(
     UserError: if a choice is not possible here.
   """
   check_options(runtime=runtime, precision=precision, threads=threads)
-  foreign = next(
-    (n for n in networks if isinstance(n.network, foreign_onnx.OnnxNetwork)),
-    None,
-  )
+  foreign = [
+    network.network
+    for network in networks
+    if isinstance(network.network, foreign_onnx.OnnxNetwork)
+  ]
   if runtime == 'auto':
     runtime = 'openvino' if foreign else choose_runtime()
   if runtime == 'jax':
     if foreign:
-      foreign.network.refuse()
+      foreign[0].refuse()
     from rmbg_jax.inference.runtimes import jax_runtime
 
     return jax_runtime.JaxRuntime(

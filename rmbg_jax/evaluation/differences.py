@@ -1,0 +1,133 @@
+"""Shows the photos on which systems differ most, in one picture."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from data_pipelines.io import errors, files
+from data_pipelines.tools import sheets
+from rmbg_jax.evaluation import gallery
+from rmbg_jax.evaluation import results as results_lib
+
+_SIDE = 256  # Pixels of a picture's longest side.
+_HEADER = (0, 0, _SIDE, 16)  # Of a cell, what a line of text takes.
+_BEHIND = (0, 177, 64)  # Cut-outs lie on green.
+
+
+def shrink(alpha: Float[np.ndarray, 'h w'] | Image.Image) -> bytes:
+  """Returns a mask as the content of a small PNG file.
+
+  Args:
+    alpha: Alpha in [0, 1], or a grey image.
+  """
+  if isinstance(alpha, np.ndarray):
+    alpha = Image.fromarray(np.rint(alpha * 255).astype(np.uint8))
+  small = alpha.convert('L')
+  small.thumbnail((_SIDE, _SIDE))
+  buffer = io.BytesIO()
+  small.save(buffer, 'png')
+  return buffer.getvalue()
+
+
+def save_differences(
+  photos: Mapping[str, tuple[str, str]],
+  masks: Mapping[str, Mapping[str, bytes]],
+  path: Path,
+  *,
+  count: int,
+) -> list[str]:
+  """Writes the photos on which systems differ most, the first one above.
+
+  The difference is the largest alpha minus the smallest, averaged over the
+  photo. Photos that a system has no mask of are left out.
+
+  Args:
+    photos: Paths of photo and truth ('' for none) by name.
+    masks: By system, masks from `shrink` by the photos' names.
+    path: Path of the JPEG file.
+    count: Photos to show, at most.
+
+  Returns:
+    The names of the shown photos.
+
+  Raises:
+    UserError: if no photo has a mask of each system.
+  """
+  common = [n for n in photos if all(n in own for own in masks.values())]
+  if not common:
+    raise errors.UserError(
+      f'{path}: no photo has a mask of each of {", ".join(masks)}.'
+    )
+  changes = {
+    name: _measure([own[name] for own in masks.values()]) for name in common
+  }
+  shown = sorted(common, key=lambda name: -changes[name])[:count]
+  with_truth = all(photos[name][1] for name in shown)
+  titles = ['', 'photo', *(['truth'] if with_truth else []), *masks]
+  rows = [
+    [sheets.draw_words([title], cell=_SIDE).crop(_HEADER) for title in titles]
+  ]
+  for name in shown:
+    photo_path, truth_path = photos[name]
+    photo = _fit(gallery.read_photo(photo_path))
+    drawn = [own[name] for own in masks.values()]
+    cut_outs = [_lay(photo, Image.open(io.BytesIO(mask))) for mask in drawn]
+    if with_truth:
+      cut_outs.insert(0, _lay(photo, _fit(gallery.read_truth(truth_path))))
+    words = [*name.rsplit('/', 1), f'differs by {changes[name]:.3f}']
+    rows.append([sheets.draw_words(words, cell=_SIDE), photo, *cut_outs])
+  sheet = sheets.make_sheet(rows, cell=_SIDE, columns=1)
+  with files.write_atomically(path) as partial:
+    sheet.save(partial, 'jpeg', quality=90)
+  return shown
+
+
+def save_for_results(
+  results: Sequence[results_lib.Results], path: Path, *, count: int
+) -> None:
+  """Writes the picture for several systems' results on one data set.
+
+  Where no photo has results of all, nothing is written.
+
+  Args:
+    results: Results with images, one of each system.
+    path: Path of the JPEG file.
+    count: Photos to show, at most.
+  """
+  masks: dict[str, dict[str, bytes]] = {}
+  photos: dict[str, tuple[str, str]] = {}
+  for part in results:
+    scales = gallery.find_scales(part.images)
+    own = masks[part.system] = {}
+    for image in part.images:
+      found = gallery.read_prediction(image['prediction'], scales)
+      if found is not None:
+        own[image['name']] = shrink(found)
+        photos[image['name']] = image['photo'], image['truth']
+  if any(all(name in own for own in masks.values()) for name in photos):
+    save_differences(photos, masks, path, count=count)
+
+
+def _measure(masks: Sequence[bytes]) -> float:
+  opened = [Image.open(io.BytesIO(mask)) for mask in masks]
+  alphas = [
+    np.asarray(mask.resize(opened[0].size), np.float32) / 255 for mask in opened
+  ]
+  return float(np.mean(np.max(alphas, axis=0) - np.min(alphas, axis=0)))
+
+
+def _fit(image: Image.Image | None) -> Image.Image:
+  if image is None:
+    return sheets.draw_words(['cannot be read'], cell=_SIDE)
+  image = image.copy()
+  image.thumbnail((_SIDE, _SIDE))
+  return image
+
+
+def _lay(photo: Image.Image, mask: Image.Image) -> Image.Image:
+  behind = Image.new('RGB', photo.size, _BEHIND)
+  return Image.composite(photo, behind, mask.convert('L').resize(photo.size))
