@@ -6,9 +6,7 @@ import io
 import os
 import select
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from absl import app, flags
 
@@ -229,34 +227,6 @@ def reporting() -> Iterator[None]:
     if not message:
       raise
     raise SystemExit(f'Error: {message}') from error
-
-
-def check_folder(path: Path, flag: str) -> None:
-  """Checks that a folder for results can be written to; leaves nothing there.
-
-  Called before anything is computed for it.
-
-  Args:
-    path: Path of the folder, which need not be there yet.
-    flag: Name of its flag, for the error.
-
-  Raises:
-    UserError: if it cannot be written to.
-  """
-  made = [folder for folder in (path, *path.parents) if not folder.exists()]
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-      pass
-    for folder in made:
-      folder.rmdir()
-  except OSError as error:
-    reason = error.strerror
-    if isinstance(error, FileExistsError | NotADirectoryError):
-      reason = 'a file is in the way'
-    raise errors.UserError(
-      f'--{flag}: {path} cannot be written to ({reason}). Pass another folder.'
-    ) from error
 
 
 def _give_up_closed_output(error: Exception) -> None:

@@ -16,7 +16,7 @@ import tqdm
 from absl import app, flags
 
 from data_pipelines import cli
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
   if output:
     export.check_request(output)
-    cli.check_folder(output.parent, 'output')
+    files.check_folder(output.parent, 'output')
   pairs = [
     pair
     for directory in values.data

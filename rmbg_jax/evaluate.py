@@ -26,7 +26,7 @@ import tqdm
 from absl import app, flags
 
 from data_pipelines import cli
-from data_pipelines.io import errors, parallel
+from data_pipelines.io import errors, files, parallel
 from rmbg_jax import runtime_flags
 from rmbg_jax.evaluation import benchmarks, metrics
 
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
       f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
     )
   _check_flags()
-  cli.check_folder(Path(_OUTPUT.value), 'output')
+  files.check_folder(Path(_OUTPUT.value), 'output')
   try:
     if _INPUT.value:
       failed = _compare_checkpoints()

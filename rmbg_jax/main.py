@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipelines import cli
+from data_pipelines.io import files
 from rmbg_jax import command_line
 
 _CONFIG = command_line.define_config(
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
   runtime.check_devices()
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
   if jax.process_index() == 0:
-    cli.check_folder(workdir, 'workdir')
+    files.check_folder(workdir, 'workdir')
   loop.train_and_evaluate(_CONFIG.value, workdir)
 
 

@@ -4,19 +4,19 @@ from typing import Any
 
 from absl import flags
 
-from rmbg_jax.inference import runtimes
+from rmbg_jax import choices
 
 RUNTIME = flags.DEFINE_enum(
   'runtime',
   'auto',
-  runtimes.RUNTIMES,
+  choices.RUNTIMES,
   'What computes the network; auto: JAX where it has an accelerator, otherwise '
   'OpenVINO.',
 )
 PRECISION = flags.DEFINE_enum(
   'precision',
   'auto',
-  runtimes.PRECISIONS,
+  choices.PRECISIONS,
   'Type of the computation; auto: bfloat16 on CPUs that compute in it, '
   'otherwise float32.',
 )

@@ -22,7 +22,7 @@ REFERENCE = {
   'What is done to alpha': [
     'rmbg_jax.inference.refinement.Refinement',
   ],
-  'On a Ray cluster': ['rmbg_jax.batch.cluster.cut_out'],
+  'On a Ray cluster': ['rmbg_jax.batch.ray.cluster.cut_out'],
   'Checkpoints': [
     'rmbg_jax.weights.load.load_model',
     'rmbg_jax.weights.load.LoadedModel',

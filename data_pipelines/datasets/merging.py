@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from data_pipelines.datasets import cod10k, records, splitting
-from data_pipelines.io import images
+from data_pipelines.io import suffixes
 
 COD10K_CHOICES = ('cam', 'cam+background', 'all')
 # The usual share of pairs for validation.
@@ -51,7 +51,7 @@ def name_pairs(
         number += 1
         unique = f'{stem}_{number}'
       taken.add(unique.lower())
-      is_jpeg = pair.image_path.suffix.lower() in images.JPEG_SUFFIXES
+      is_jpeg = pair.image_path.suffix.lower() in suffixes.JPEG
       name = unique + ('.jpg' if is_jpeg else '.png')
       named.append(dataclasses.replace(pair, name=name))
   return sorted(named, key=lambda pair: pair.name)

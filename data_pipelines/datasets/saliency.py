@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 from data_pipelines.datasets import folder, records
-from data_pipelines.io import errors, images
+from data_pipelines.io import errors, images, suffixes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,8 +130,8 @@ def _pair_by_suffix(directory: Path) -> tuple[list[records.Pair], list[str]]:
   """Pairs the .jpg photos of a folder with its .png masks."""
   found = [file for file in directory.iterdir() if images.is_image_file(file)]
   photos, masks = (
-    {file.stem: file for file in found if file.suffix.lower() in suffixes}
-    for suffixes in (images.JPEG_SUFFIXES, ('.png',))
+    {file.stem: file for file in found if file.suffix.lower() in endings}
+    for endings in (suffixes.JPEG, ('.png',))
   )
   pairs = [
     records.Pair(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,31 @@ def sync(path: Path) -> None:
     except OSError as error:  # Some file systems cannot be asked.
       if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
         raise
+
+
+def check_folder(path: Path, flag: str) -> None:
+  """Checks that a folder for results can be written to; leaves nothing there.
+
+  Called before anything is computed for it.
+
+  Args:
+    path: Path of the folder, which need not be there yet.
+    flag: Name of its flag, for the error.
+
+  Raises:
+    UserError: if it cannot be written to.
+  """
+  made = [folder for folder in (path, *path.parents) if not folder.exists()]
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+    for folder in made:
+      folder.rmdir()
+  except OSError as error:
+    reason = error.strerror
+    if isinstance(error, FileExistsError | NotADirectoryError):
+      reason = 'a file is in the way'
+    raise errors.UserError(
+      f'--{flag}: {path} cannot be written to ({reason}). Pass another folder.'
+    ) from error

@@ -15,17 +15,12 @@ from PIL import (
   UnidentifiedImageError,
 )
 
-from data_pipelines.io import png_text, ranges, tiff
+from data_pipelines.io import png_text, ranges, suffixes, tiff
 from data_pipelines.io.errors import (
   MissingFileError,
   UserError,
   install_command,
 )
-
-JPEG_SUFFIXES = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
-IMAGE_SUFFIXES = JPEG_SUFFIXES | {
-  *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
-}
 
 # The only formats opened, by Pillow's names. Some of its others start programs
 # (EPS: Ghostscript).
@@ -85,7 +80,7 @@ def is_image_file(path: Path) -> bool:
 
   macOS puts a file of attributes, `._a.jpg`, beside `a.jpg` in archives.
   """
-  return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(
+  return path.suffix.lower() in suffixes.IMAGE and not path.name.startswith(
     '._'
   )
 

@@ -4,10 +4,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from data_pipelines.io import errors, images
-from rmbg_jax.inference import photos
+from data_pipelines.io import errors, suffixes
 
-SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})
 # Endings of both photos and moving pictures.
 _EITHER = frozenset({'.gif', '.png', '.apng'})
 _PNG_START = 4096  # Bytes that have what says that a PNG moves.
@@ -16,19 +14,20 @@ HAS_AV = importlib.util.find_spec('av') is not None
 
 # Endings of cut-out clips by format: files, or folders of frames.
 _CUTOUTS = {'prores': '.mov', 'vp9': '.webm', 'png': '.frames'}
-FORMATS = tuple(_CUTOUTS)
 
 
 def is_clip(path: Path) -> bool:
   """Returns whether a file is a moving picture, by name or first bytes."""
   suffix = path.suffix.lower()
-  if suffix in SUFFIXES:
+  if suffix in suffixes.CLIP:
     return True
   # Reading a pipe would wait for ever.
   if suffix not in _EITHER or not HAS_AV or not path.is_file():
     return False
   try:
     if suffix == '.gif':
+      from data_pipelines.io import images  # And with it NumPy and Pillow.
+
       with images.opened(path) as image:
         return getattr(image, 'is_animated', False)
     with path.open('rb') as file:
@@ -57,7 +56,7 @@ def find_frames(folder: Path) -> list[Path]:
   """
   found = {}
   for path in sorted(folder.iterdir()):
-    if path.suffix.lower() not in photos.SUFFIXES or path.name.startswith('.'):
+    if path.suffix.lower() not in suffixes.PHOTO or path.name.startswith('.'):
       continue
     numbers = re.findall(r'\d+', path.stem)
     if not numbers:
@@ -79,7 +78,7 @@ def suffix(kind: str, form: str) -> str:
   """Returns what the name of a kind of result ends with.
 
   Args:
-    kind: One of `rendering.KINDS`.
-    form: One of `FORMATS`.
+    kind: One of `choices.KINDS`.
+    form: One of `choices.CLIP_FORMATS`.
   """
   return _CUTOUTS[form] if kind == 'cutout' or form == 'png' else '.mp4'

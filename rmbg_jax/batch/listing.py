@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Generic
 
-from data_pipelines.io import errors, files, storage
+from data_pipelines.io import errors, files, storage, suffixes
 from rmbg_jax.batch import clip_names
-from rmbg_jax.inference import photos
 
 # What a Mac leaves beside each file on a disk of another kind.
 METADATA_PREFIX = '._'
@@ -105,12 +104,12 @@ def list_jobs(source: str) -> list[Job]:
   else:
     raise errors.MissingFileError(f'--input={source}: no such file or folder.')
   if not found and not unreachable:
-    suffixes = photos.SUFFIXES | (
-      clip_names.SUFFIXES if clip_names.HAS_AV else set()
-    )
+    endings = suffixes.PHOTO
+    if clip_names.HAS_AV:
+      endings |= suffixes.CLIP
     raise errors.MissingFileError(
       f'--input={source}: no photos in it (looked for files ending in '
-      f'{", ".join(sorted(suffixes))}).'
+      f'{", ".join(sorted(endings))}).'
     )
   return _make_jobs(root, found, unreachable)
 
@@ -339,8 +338,8 @@ def _find_kind(path: Path) -> str:
 def _is_photo_name(path: Path) -> bool:
   suffix = path.suffix.lower()
   # Without PyAV, a folder's clips are counted with what is left out.
-  return suffix in photos.SUFFIXES or (
-    clip_names.HAS_AV and suffix in clip_names.SUFFIXES
+  return suffix in suffixes.PHOTO or (
+    clip_names.HAS_AV and suffix in suffixes.CLIP
   )
 
 

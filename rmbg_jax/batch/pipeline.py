@@ -14,6 +14,7 @@ from typing import Any, Generic
 import numpy as np
 
 from data_pipelines.io import errors, images, parallel, storage, stores
+from rmbg_jax import choices
 from rmbg_jax.batch import clip_names, listing, report
 from rmbg_jax.inference import photos, rendering
 from rmbg_jax.inference.predictor import Predictor
@@ -42,18 +43,18 @@ class Task(Generic[storage.PlaceT]):
 
   Attributes:
     output: Folder, or place on a store, with a sub-folder for each kind.
-    kinds: Kinds to write, of `rendering.KINDS`.
+    kinds: Kinds to write, of `choices.KINDS`.
     style: Look of the results.
     overwrite: Do results again that are there.
     max_pixels: Photos with more are refused.
-    clip_format: Format of cut-out clips, one of `clip_names.FORMATS`.
+    clip_format: Format of cut-out clips, one of `choices.CLIP_FORMATS`.
   """
 
   output: storage.PlaceT
   kinds: tuple[str, ...]
   style: rendering.Style
   overwrite: bool = False
-  max_pixels: int = photos.MAX_PIXELS
+  max_pixels: int = choices.MAX_PIXELS
   clip_format: str = 'prores'
 
   def check_output(self) -> None:
@@ -88,7 +89,7 @@ class Task(Generic[storage.PlaceT]):
     """
     real = {
       os.path.realpath(str(self.output / kind)): self.output / kind
-      for kind in rendering.KINDS
+      for kind in choices.KINDS
     }
     checked = set()
     for photo in photos_to_do:

@@ -5,12 +5,11 @@ else is a folder of results.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_pipelines.io import errors, storage
+from data_pipelines.io import errors, storage, suffixes
 from rmbg_jax.batch import clip_names
-from rmbg_jax.inference import photos
 
 STANDARD = '-'
 # Formats of results by their files' endings.
@@ -33,7 +32,11 @@ class Places:
 
 
 def settle(
-  source: str | None, output: str | None, rest: Sequence[str], *, suffix: str
+  source: str | None,
+  output: str | None,
+  rest: Sequence[str],
+  *,
+  find_suffix: Callable[[], str],
 ) -> Places:
   """Returns the places that flags and the arguments after them name.
 
@@ -42,8 +45,8 @@ def settle(
     output: Value of --output, None if it was not passed.
     rest: Arguments that are no flags: more inputs, as a shell makes of a
       pattern. The last of two is the output if there is neither flag.
-    suffix: What the name of a result gets if there is but one photo, and no
-      output.
+    find_suffix: Returns what the name of a result gets if there is but one
+      photo, and no output.
 
   Raises:
     UserError: if one of the two is missing, or the output cannot be a folder.
@@ -69,11 +72,11 @@ def settle(
     path = Path(sources[0])
     return Places(
       sources=sources,
-      output=str(path.with_name(path.stem + suffix)),
+      output=str(path.with_name(path.stem + find_suffix())),
       is_file=True,
     )
   ending = Path(output).suffix.lower()
-  is_image = ending in photos.SUFFIXES | clip_names.SUFFIXES
+  is_image = ending in suffixes.PHOTO | suffixes.CLIP
   if not is_image or (not storage.is_url(output) and Path(output).is_dir()):
     return Places(sources=sources, output=output)
   if not is_one or ending not in FORMATS:
@@ -101,6 +104,20 @@ def check_file(photo: str, output: Path, *, overwrite: bool) -> None:
     raise errors.UserError(
       f'{output} is there before. Pass --overwrite to replace it, or another '
       'name; for several photos, --output=FOLDER.'
+    )
+
+
+def check_apart(source: str, output: Path) -> None:
+  """Checks that the results will not be among the photos.
+
+  Raises:
+    UserError: naming both folders.
+  """
+  folder = Path(source)
+  if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+    raise errors.UserError(
+      f'--output={output} is inside --input={source}: the next run would take '
+      'the results for photos. Pass a folder beside it.'
     )
 
 

@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.io import errors, storage
+from data_pipelines.io import errors, storage, suffixes
 from data_pipelines.io.types import JsonObject
+from rmbg_jax import choices
 from rmbg_jax.batch import listing, pipeline, record, report
-from rmbg_jax.inference import photos, rendering
+from rmbg_jax.inference import rendering
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
@@ -117,7 +118,7 @@ def check_places(source: str, task: pipeline.Task) -> None:
       f'--output={output} is inside --input={source}: the next run would take '
       'the results for photos. Pass a folder beside it.'
     )
-  for kind in (*rendering.KINDS, report.FOLDER):
+  for kind in (*choices.KINDS, report.FOLDER):
     if _is_below(root, output / kind):
       raise errors.UserError(
         f'--input={source} is in {output / kind}, where --output={output} has '
@@ -201,7 +202,7 @@ def _choose_photos(
 
 def _is_photo_name(name: str) -> bool:
   suffix = PurePosixPath(name).suffix.lower()
-  return suffix in photos.SUFFIXES and not name.startswith(
+  return suffix in suffixes.PHOTO and not name.startswith(
     listing.METADATA_PREFIX
   )
 

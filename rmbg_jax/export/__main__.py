@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipelines import cli
+from data_pipelines.io import files
 
 # `predict` has some of these names as well; see `cli.run`.
 _OWN = flags.FlagValues()
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> None:
   runtime.start()
   output = Path(_OUTPUT.value)
   export.check_request(output, dtype=_DTYPE.value)
-  cli.check_folder(output.parent, 'output')
+  files.check_folder(output.parent, 'output')
   loaded = load.load_model(_CHECKPOINT.value)
   export.save_export(output, loaded, dtype=_DTYPE.value)
   print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')

@@ -15,20 +15,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms
 
 from data_pipelines.io import errors, images, tiff
+from rmbg_jax import choices
 
 # A path, the content of an image file (here or elsewhere), a PIL image, or an
 # array of uint8 in [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 ImageLike = images.Source | Image.Image | np.ndarray
 
-SUFFIXES = images.IMAGE_SUFFIXES | {
-  *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
-}
-
 # What the fourth sample of a TIFF may be.
 _PREMULTIPLIED, _STRAIGHT = (1,), (2,)
-
-# Pixels. Larger photos take gigabytes once decoded.
-MAX_PIXELS = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +86,9 @@ class Photo:
     return alpha * (np.asarray(self.opacity, np.float32) / 255)
 
 
-def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(
+  source: ImageLike, *, max_pixels: int = choices.MAX_PIXELS
+) -> Photo:
   """Reads a photo, upright as its EXIF tag says.
 
   Args:

@@ -4,16 +4,13 @@ import dataclasses
 import importlib
 import threading
 import types
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
 from data_pipelines.io import errors
-
-Method = Literal['none', 'guided', 'matting']
-METHODS: tuple[Method, ...] = get_args(Method)
+from rmbg_jax import choices
 
 # The guided filter's half window, in pixels of the small map, and the variance
 # of colour, in [0, 1], below which an edge is not followed.
@@ -49,10 +46,10 @@ class Refinement:
   fill_holes: bool = False
 
   def __post_init__(self):
-    if self.method not in METHODS:
+    if self.method not in choices.REFINEMENTS:
       raise errors.UserError(
         f'Unknown refinement {self.method!r}; choose one of '
-        f'{", ".join(METHODS)}.'
+        f'{", ".join(choices.REFINEMENTS)}.'
       )
     if self.threshold is not None and not 0 < self.threshold <= 1:
       raise errors.UserError(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from data_pipelines.io import errors
 from data_pipelines.io import images as images_lib
+from rmbg_jax import choices
 from rmbg_jax.inference import foreground, rendering, runtimes
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement as refinement_lib
@@ -56,7 +57,7 @@ class BackgroundRemover:
     runtime: str = 'auto',
     precision: str = 'auto',
     threads: int = 0,
-    max_pixels: int = photos_lib.MAX_PIXELS,
+    max_pixels: int = choices.MAX_PIXELS,
   ):
     """Prepares a loaded network.
 
@@ -95,7 +96,7 @@ class BackgroundRemover:
       )
     if scales == ():
       raise errors.UserError('scales=(): pass at least one, such as 1.0.')
-    if max_pixels > photos_lib.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
+    if max_pixels > choices.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
       Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     self.max_pixels = max_pixels
     self.refinement = refinement

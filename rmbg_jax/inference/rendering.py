@@ -5,26 +5,14 @@ import functools
 import io
 import os
 from collections.abc import Iterator
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 
 from data_pipelines.io import errors, images
+from rmbg_jax import choices
 from rmbg_jax.inference import foreground, photos, png
-
-Kind = Literal[
-  'mask',
-  'cutout',
-  'side_by_side',
-  'composite',
-  'foreground',
-  'trimap',
-  'overlay',
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-FORMATS = ('png', 'webp', 'jpeg')
 
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
 # The longest side in pixels, where the format has one.
@@ -68,9 +56,9 @@ class Style:
   trimap_width: int = 10
 
   def __post_init__(self):
-    if self.format not in FORMATS:
+    if self.format not in choices.FORMATS:
       raise errors.UserError(
-        f'--format={self.format}: choose one of {", ".join(FORMATS)}.'
+        f'--format={self.format}: choose one of {", ".join(choices.FORMATS)}.'
       )
     if not 1 <= self.quality <= 100:
       raise errors.UserError(f'--quality={self.quality}: choose 1 to 100.')
@@ -92,10 +80,10 @@ class Style:
     Raises:
       UserError: naming the flag to change.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in choices.KINDS]
     if unknown or not kinds:
       raise errors.UserError(
-        f'--save={",".join(kinds)}: choose from {", ".join(KINDS)}.'
+        f'--save={",".join(kinds)}: choose from {", ".join(choices.KINDS)}.'
       )
     if 'foreground' in kinds and not self.estimate_foreground:
       raise errors.UserError(

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ from data_pipelines.io import errors, files, parallel, storage
 from rmbg_jax.batch import clip_names, listing, pipeline, report
 from rmbg_jax.inference.predictor import Predictor
 from rmbg_jax.video import clips, encoding, temporal
+from rmbg_jax.weights import load
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
 # Memory that frames may take that wait for the network, and that wait to be
@@ -88,6 +89,37 @@ def run(
         stop.set()
     if entry:
       add_entry(entry)
+
+
+def run_with(
+  remover: Predictor,
+  jobs: Sequence[listing.Job],
+  task: pipeline.Task,
+  *,
+  options: Options,
+  checkpoint: str,
+  remover_options: Mapping[str, Any],  # Each of its own type.
+  add_entry: pipeline.AddEntry,
+  stop: threading.Event,
+) -> None:
+  """Does clips as `run`, with a key for the network and its options.
+
+  Args:
+    remover: As of `run`, like the others that are not here.
+    jobs: The clips.
+    task: Work to do on them.
+    options: Options without a key.
+    checkpoint: Path or name that the remover was loaded from.
+    remover_options: Options that it was loaded with.
+    add_entry: Called with what became of each clip.
+    stop: Set to give up.
+  """
+  # A checkpoint's name says nothing of its weights.
+  network = load.load_model(checkpoint).compute_digest()
+  options = dataclasses.replace(
+    options, key=repr((network, dict(remover_options)))
+  )
+  run(remover, jobs, task, options, add_entry=add_entry, stop=stop)
 
 
 class _Work:

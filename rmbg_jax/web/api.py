@@ -14,6 +14,7 @@ from PIL import ImageColor
 from starlette import datastructures, exceptions, responses, routing
 
 import rmbg_jax
+from rmbg_jax import choices
 from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import admission, guard, openapi, problems, removebg
 from rmbg_jax.web import service as service_lib
@@ -30,7 +31,7 @@ class Options(pydantic.BaseModel):
 
   model_config = pydantic.ConfigDict(extra='forbid')
 
-  kind: rendering.Kind | None = pydantic.Field(
+  kind: choices.Kind | None = pydantic.Field(
     None, description='By default cutout, with a background composite.'
   )
   format: Literal['png', 'webp', 'jpeg', 'jpg'] = 'png'
@@ -38,7 +39,7 @@ class Options(pydantic.BaseModel):
   background: str = pydantic.Field(
     '', description="A colour (#rrggbb or its name), or 'blur'."
   )
-  refine: refinement.Method = 'none'
+  refine: choices.Refinement = 'none'
   threshold: float | None = pydantic.Field(None, gt=0, le=1)
   keep_largest: bool = False
   fill_holes: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from data_pipelines.io import errors
-from rmbg_jax.inference import refinement
+from rmbg_jax import choices
 from rmbg_jax.web import service as service_lib
 from rmbg_jax.weights import catalogue
 
@@ -285,7 +285,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
     edges = gr.Radio(
       [
         (_EDGES[method], method)
-        for method in refinement.METHODS
+        for method in choices.REFINEMENTS
         if has_matting or method != 'matting'
       ],
       value='none',

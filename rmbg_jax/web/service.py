@@ -71,7 +71,7 @@ class Options:
     background: One of `BACKGROUNDS`.
     colour: '#rrggbb', of the background 'colour'.
     picture: An image file, of the background 'picture'.
-    edges: One of `refinement.METHODS`.
+    edges: One of `choices.REFINEMENTS`.
     kind: One of `KINDS`; only the first has a background.
   """
 

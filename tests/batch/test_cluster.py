@@ -25,8 +25,8 @@ pytest.importorskip('ray.data')
 
 from ray import cluster_utils  # noqa: E402
 
-from rmbg_jax.batch import cluster as cluster_lib  # noqa: E402
 from rmbg_jax.batch import pipeline  # noqa: E402
+from rmbg_jax.batch.ray import cluster as cluster_lib  # noqa: E402
 from rmbg_jax.inference import rendering  # noqa: E402
 from rmbg_jax.weights import load  # noqa: E402
 from tests.support import object_store  # noqa: E402

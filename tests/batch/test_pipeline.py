@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.io import errors, storage
+from rmbg_jax import choices
 from rmbg_jax.batch import listing, pipeline
 from rmbg_jax.inference import rendering
 from tests.support import helpers
@@ -182,7 +183,7 @@ def test_names_as_long_as_file_systems_take(tmp_path):
 def test_photos_among_results_are_refused(tmp_path):
   output = tmp_path / 'out'
   task = pipeline.Task(output=output, kinds=('mask',), style=rendering.Style())
-  for kind in rendering.KINDS:
+  for kind in choices.KINDS:
     (output / kind / 'sub').mkdir(parents=True)
   (output / 'mask/a.png').touch()
   (tmp_path / 'photos').mkdir()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import predict
-from rmbg_jax.batch import record
+from rmbg_jax.batch import record, session
 from tests.support import clip_files
 
 
@@ -18,7 +18,7 @@ def run(tmp_path, monkeypatch, capsys):
   """Runs the command on `photos` into `out`; returns what it said."""
   limit = Image.MAX_IMAGE_PIXELS
   monkeypatch.setattr(
-    predict, '_make_remover', lambda *_, **__: clip_files.Remover()
+    session.Request, 'load', lambda *_, **__: clip_files.Remover()
   )
 
   def run(**flags):
@@ -117,7 +117,7 @@ def test_what_overwrite_and_ctrl_c_say(run, monkeypatch, tmp_path, capsys):
   def interrupt(*_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(predict, '_make_remover', interrupt)
+  monkeypatch.setattr(session.Request, 'load', interrupt)
   with pytest.raises(SystemExit):
     run(overwrite=True)
   assert 'begins anew' in capsys.readouterr().err

@@ -17,7 +17,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import predict
-from rmbg_jax.batch import listing, record, watching
+from rmbg_jax.batch import listing, record, session, watching
 from tests.support import clip_files, helpers
 
 
@@ -66,7 +66,7 @@ def _read_report(output):
 
 def test_what_comes_is_done_and_what_came_before(tmp_path, monkeypatch, capsys):
   remover = clip_files.Remover()
-  monkeypatch.setattr(predict, '_make_remover', lambda *_, **__: remover)
+  monkeypatch.setattr(session.Request, 'load', lambda *_, **__: remover)
   source, output = tmp_path / 'in', tmp_path / 'out'
   source.mkdir()
   clip_files.draw(0).save(source / 'before.png')
@@ -106,7 +106,7 @@ def test_broken_files_are_named_once_and_tried_again_when_they_change(
 ):
   monkeypatch.setattr(watching, '_GIVEN_UP', 0.5)
   remover = clip_files.Remover()
-  monkeypatch.setattr(predict, '_make_remover', lambda *_, **__: remover)
+  monkeypatch.setattr(session.Request, 'load', lambda *_, **__: remover)
   source, output = tmp_path / 'in', tmp_path / 'out'
   source.mkdir()
   report = output / 'report.jsonl'
@@ -128,7 +128,7 @@ def test_broken_files_are_named_once_and_tried_again_when_they_change(
 
 def test_what_is_replaced_removed_or_put_back_is_done(tmp_path, monkeypatch):
   remover = clip_files.Remover()
-  monkeypatch.setattr(predict, '_make_remover', lambda *_, **__: remover)
+  monkeypatch.setattr(session.Request, 'load', lambda *_, **__: remover)
   source, output = tmp_path / 'in', tmp_path / 'out'
   mask = output / 'mask/a.png'
 
@@ -173,7 +173,7 @@ def test_what_is_replaced_removed_or_put_back_is_done(tmp_path, monkeypatch):
 
 def test_a_recording_that_pauses_is_done_whole(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    predict, '_make_remover', lambda *_, **__: clip_files.Remover()
+    session.Request, 'load', lambda *_, **__: clip_files.Remover()
   )
   source, output = tmp_path / 'in', tmp_path / 'out'
   source.mkdir()

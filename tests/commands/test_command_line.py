@@ -289,12 +289,12 @@ def test_a_project_with_configs_of_its_own(tmp_path):
 
 
 def test_a_folder_for_results_is_tried_and_left_as_it_was(tmp_path):
-  cli.check_folder(tmp_path / 'a/b', 'output')
+  files.check_folder(tmp_path / 'a/b', 'output')
   assert not list(tmp_path.iterdir())
   (tmp_path / 'file').touch()
   for path in (tmp_path / 'file', tmp_path / 'file/a'):
     with pytest.raises(errors.UserError) as error:
-      cli.check_folder(path, 'output')
+      files.check_folder(path, 'output')
     assert str(error.value).startswith(f'--output: {path} cannot be written to')
 
 

@@ -15,8 +15,7 @@ from PIL import Image, ImageCms
 from scipy import special
 
 from data_pipelines.io import errors
-from rmbg_jax import BackgroundRemover, export, load_model
-from rmbg_jax.inference import photos as photos_lib
+from rmbg_jax import BackgroundRemover, choices, export, load_model
 from rmbg_jax.inference import refinement
 from rmbg_jax.models import preprocessing
 from rmbg_jax.training import loop
@@ -251,7 +250,7 @@ def test_impossible_parameters_are_named(workdir, values, message):
 def test_the_limit_of_pixels_may_be_raised(workdir, tmp_path, monkeypatch):
   # As if the photo had more than Pillow's and this project's own limits.
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 400)
-  monkeypatch.setattr(photos_lib, 'MAX_PIXELS', 900)
+  monkeypatch.setattr(choices, 'MAX_PIXELS', 900)
   path = tmp_path / 'photo.png'
   helpers.make_photo((40, 30)).save(path)
   loaded = load_model(workdir)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from data_pipelines.io import errors
+from rmbg_jax import choices
 from rmbg_jax.inference import foreground, photos, refinement, rendering
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -158,7 +159,7 @@ def test_foreground_colours_take_little_memory(monkeypatch):
   assert peak / alpha.size < 50
 
 
-@pytest.mark.parametrize('kind', rendering.KINDS)
+@pytest.mark.parametrize('kind', choices.KINDS)
 def test_results_take_little_memory_beside_the_photo(kind):
   shape = (1200, 1600)
   pixels = np.zeros((*shape, 3), np.uint8)
@@ -219,12 +220,12 @@ def test_side_by_side_is_photo_line_product():
   )
 
 
-@pytest.mark.parametrize('form', rendering.FORMATS)
+@pytest.mark.parametrize('form', choices.FORMATS)
 def test_formats_and_profiles(form):
   photo, alpha = _scene()
   photo = photos.Photo(rgb=photo.rgb, icc_profile=PROFILE)
   style = rendering.Style(format=form, background='white')
-  for kind in rendering.KINDS:
+  for kind in choices.KINDS:
     image = _render(kind, style, photo, alpha)
     lossless = form == 'jpeg' and kind in ('mask', 'trimap')
     assert image.format == ('PNG' if lossless else form.upper())

@@ -18,7 +18,7 @@ from PIL import Image
 from data_pipelines import cli
 from data_pipelines.io import errors
 from rmbg_jax import predict
-from rmbg_jax.batch import clip_names, listing, pipeline
+from rmbg_jax.batch import clip_names, listing, pipeline, session
 from rmbg_jax.inference import rendering
 from rmbg_jax.video import appearance, containers, cut_out, temporal
 from rmbg_jax.video import sound as sound_lib
@@ -289,7 +289,7 @@ class _Interrupting(clip_files.Remover):
 def test_an_interrupted_clip_equals_an_undisturbed_one(
   clip_format, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(video, '_PART', 8)
+  monkeypatch.setattr(cut_out, '_PART', 8)
   source = tmp_path / 'clip.mp4'
   clip_files.save_clip(source, count=30)
   same = {
@@ -326,7 +326,7 @@ def test_an_interrupted_clip_equals_an_undisturbed_one(
 def test_parts_of_another_clip_or_of_other_flags_are_not_used(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(video, '_PART', 4)
+  monkeypatch.setattr(cut_out, '_PART', 4)
   source = tmp_path / 'clip.mp4'
   clip_files.save_clip(source)
   for change in (
@@ -506,7 +506,9 @@ def test_frames_are_joined_once(tmp_path, monkeypatch):
 def test_parts_of_other_weights_are_not_used(tmp_path, _predict, monkeypatch):
   """Whatever they are called."""
   keys = []
-  monkeypatch.setattr(video, 'run', lambda *args, **_: keys.append(args[3].key))
+  monkeypatch.setattr(
+    cut_out, 'run', lambda *args, **_: keys.append(args[3].key)
+  )
   clip_files.save_clip(tmp_path / 'clip.mp4')
   weights = tmp_path / 'a.safetensors'
   monkeypatch.setattr(release, 'find_released', lambda _: weights)
@@ -659,7 +661,7 @@ def _predict(monkeypatch):
   """Runs the command with flags; the network takes red for foreground."""
   limit = Image.MAX_IMAGE_PIXELS
   monkeypatch.setattr(
-    predict, '_make_remover', lambda *_, **__: clip_files.Remover()
+    session.Request, 'load', lambda *_, **__: clip_files.Remover()
   )
 
   def run(source, output, **flags):

@@ -14,11 +14,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from data_pipelines.io import errors, parallel
+from rmbg_jax import choices
 from rmbg_jax import runtime as process
 from rmbg_jax.weights import foreign_onnx, load
 
-RUNTIMES = ('auto', 'jax', 'openvino')
-PRECISIONS = ('auto', 'float32', 'bfloat16')
 # Of several views the logits are averaged, which leaves less half-transparent
 # than averaging probabilities; a view counts as no surer than .999.
 SURE = 6.9
@@ -86,11 +85,12 @@ def make_runtime(
   Args:
     networks: Networks that look at photos.
     views: How they look; the logits are averaged.
-    runtime: One of `RUNTIMES`; 'auto' is JAX where it has an accelerator,
-      otherwise OpenVINO, which alone computes an `OnnxNetwork`.
-    precision: One of `PRECISIONS`; 'auto' is what the network was loaded for in
-      JAX, and in OpenVINO bfloat16 where the processor computes in it and all
-      networks are known to give the same masks (docs/results.md).
+    runtime: One of `choices.RUNTIMES`; 'auto' is JAX where it has an
+      accelerator, otherwise OpenVINO, which alone computes an `OnnxNetwork`.
+    precision: One of `choices.PRECISIONS`; 'auto' is what the network was
+      loaded for in JAX, and in OpenVINO bfloat16 where the processor computes
+      in it and all networks are known to give the same masks
+      (docs/results.md).
     batch_size: Photos that are computed together.
     threads: Threads of the network on a CPU; 0 for one per core that this
       process may use.
@@ -137,8 +137,8 @@ def check_options(*, runtime: str, precision: str, threads: int) -> None:
     UserError: naming the option.
   """
   for name, value, known in (
-    ('runtime', runtime, RUNTIMES),
-    ('precision', precision, PRECISIONS),
+    ('runtime', runtime, choices.RUNTIMES),
+    ('precision', precision, choices.PRECISIONS),
   ):
     if value not in known:
       raise errors.UserError(
@@ -149,7 +149,7 @@ def check_options(*, runtime: str, precision: str, threads: int) -> None:
 
 
 def start_process(runtime: str) -> None:
-  """Sets a command's process up for one of `RUNTIMES`."""
+  """Sets a command's process up for one of `choices.RUNTIMES`."""
   name = choose_runtime() if runtime == 'auto' else runtime
   process.start(uses_jax=name == 'jax')
 

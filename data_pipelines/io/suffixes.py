@@ -1,0 +1,12 @@
+"""Lists the endings of files' names by what is in the files."""
+
+JPEG = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
+# Of data sets.
+IMAGE = JPEG | {
+  *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
+}
+# Of what is to be cut out.
+PHOTO = IMAGE | {
+  *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
+}
+CLIP = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})

@@ -1,0 +1,131 @@
+"""Does photos and clips of this machine, once or as they appear."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tqdm
+
+from data_pipelines.io import errors
+from rmbg_jax.batch import (
+  clip_names,
+  listing,
+  record,
+  session,
+  summary,
+  watching,
+)
+from rmbg_jax.weights import load
+
+
+def run(
+  sources: Sequence[str], request: session.Request, *, are_frames: bool
+) -> bool:
+  """Does all photos and clips; returns whether any failed.
+
+  Args:
+    sources: Inputs as `places.Places` has them.
+    request: What to make.
+    are_frames: Whether the source is a folder of numbered frames, one clip.
+
+  Raises:
+    SystemExit: if it was interrupted.
+    UserError: if there is nothing to do, or no place for the results.
+  """
+  source, task = sources[0], request.task
+  if len(sources) > 1:
+    jobs = listing.list_files(sources)
+  else:
+    jobs = _list_frames(source) if are_frames else listing.list_jobs(source)
+  task.check_output()
+  task.check_photos([job.photo for job in jobs])
+  jobs = listing.take_shard(jobs, request.shard)
+  jobs = list(record.find_missing(jobs, task, request.read_record()))
+  todo = [job for job in jobs if not job.error and job.kinds]
+  work = session.Session(request)
+  if todo:
+    # One photo does not go through the network with three empty ones.
+    alone = len(todo) == 1 and not todo[0].is_clip
+    work.load(batch_size=1 if alone else request.batch_size)
+  else:  # That needs no network, but a wrong flag is still one.
+    load.check_exists(request.checkpoint)
+  with work, tqdm.tqdm(total=len(jobs), unit='file') as progress:
+    work.do(jobs, show=lambda _: progress.update())
+  outcome = work.outcome
+  summary.print_counts(outcome, summary.count_jobs(len(jobs), jobs), task)
+  if not are_frames and len(sources) == 1:
+    summary.print_others(listing.count_others(source))
+  left = len(jobs) - outcome.counts.total()
+  if left and outcome.interrupted:
+    print(summary.describe_stop(overwrite=task.overwrite))
+    raise SystemExit(summary.INTERRUPTED)
+  if left:
+    print(
+      f'Stopped with {summary.count_jobs(left, jobs)} left: '
+      f'{outcome.trouble}. Free space; the same command goes on.'
+    )
+  elif outcome.trouble:
+    print(f'Stopped: {outcome.trouble}. Free space; the same command goes on.')
+  return bool(outcome.counts['failed'] or outcome.trouble)
+
+
+def watch(folder: Path, request: session.Request) -> bool:
+  """Does what appears in a folder until SIGINT; returns whether any failed.
+
+  Raises:
+    UserError: if it cannot be watched.
+  """
+  watching.check_support()
+  if not folder.is_dir():
+    raise errors.UserError(
+      f'--input={folder}: --watch takes a folder of photos and clips.'
+    )
+  task = request.task
+  task.check_output()
+
+  def list_jobs():
+    try:
+      jobs = listing.list_jobs(str(folder))
+    except errors.MissingFileError:
+      return []  # Nothing yet.
+    jobs = listing.take_shard(jobs, request.shard)
+    jobs = [job for job in jobs if not job.error]
+    found = record.find_missing(jobs, task, made)
+    return [job for job in found if job.kinds]
+
+  made = request.read_record()
+  statuses = {}
+
+  def show(entry):
+    made.add(entry.made)
+    statuses[entry.photo] = entry.status
+    said = ''.join(f': {text}' for text in (entry.remark, entry.error) if text)
+    print(f'{entry.status.capitalize()}: {entry.photo}{said}', flush=True)
+
+  work = session.Session(request)
+  work.load(batch_size=request.batch_size)
+  with work:
+    print(f'Watching {folder} (Ctrl-C ends it)', flush=True)
+    watching.watch(
+      folder,
+      list_jobs=list_jobs,
+      do=lambda jobs, put_back: work.do(jobs, show=show, put_back=put_back),
+      stop=work.stop,
+    )
+  failed = sum(status == 'failed' for status in statuses.values())
+  print(f'{len(statuses) - failed} done, {failed} failed.')
+  if work.outcome.trouble:
+    print(f'Stopped: {work.outcome.trouble}.')
+  return bool(failed or work.outcome.trouble)
+
+
+def _list_frames(source: str) -> list[listing.Job]:
+  """Returns the one clip that a folder of frames is."""
+  folder = Path(source)
+  if not folder.is_dir():
+    raise errors.UserError(
+      f'--input={source}: --frames takes a folder of numbered frames.'
+    )
+  clip_names.check_support()
+  clip_names.find_frames(folder)
+  name = Path(folder.resolve().name or 'frames')
+  return [listing.Job(photo=folder, result=name, is_clip=True)]

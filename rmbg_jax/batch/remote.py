@@ -1,0 +1,104 @@
+"""Does photos by URL, or on a cluster, and names them as they are listed."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tqdm
+
+from data_pipelines.io import errors, storage, words
+from rmbg_jax.batch import listing, session, stored, summary
+from rmbg_jax.weights import load
+
+
+def run(
+  source: str,
+  request: session.Request,
+  *,
+  cluster: Mapping[str, Any] | None = None,  # Any: see `Cluster`.
+) -> bool:
+  """Does all photos; returns whether any failed.
+
+  Args:
+    source: Input, a path or a URL.
+    request: What to make.
+    cluster: Attributes of `cluster.Cluster`; None for this process.
+
+  Raises:
+    SystemExit: if it was interrupted.
+    UserError: if there is nothing to do, or no place for the results.
+  """
+  task = request.task
+  cluster_lib = None if cluster is None else _import_cluster()
+  listing.parse_shard(request.shard)
+  if storage.is_url(source):
+    stored.check_places(source, task)
+  loaded = load.load_model(request.checkpoint)
+  stored.begin(
+    task, stored.describe(loaded.compute_digest(), request.options, task.style)
+  )
+  counts = stored.Counts()
+  jobs = _list_jobs(source, request, counts)
+  if cluster_lib and cluster is not None:
+    outcome = session.Outcome()
+    outcome.merge(
+      cluster_lib.run(
+        jobs,
+        task,
+        loaded,
+        request.options,
+        batch_size=request.batch_size,
+        cluster=cluster_lib.Cluster(**cluster),
+      )
+    )
+  else:
+    work = session.Session(request)
+    work.load(batch_size=request.batch_size)
+    with work, tqdm.tqdm(unit='file') as progress:
+      work.do(jobs, show=lambda _: progress.update())
+    outcome = work.outcome
+  summary.print_counts(outcome, words.count(counts.photos, 'photo'), task)
+  summary.print_others(counts.others)
+  if outcome.interrupted:
+    print(summary.describe_stop(overwrite=task.overwrite))
+    raise SystemExit(summary.INTERRUPTED)
+  if outcome.trouble:
+    print(f'Stopped: {outcome.trouble}. The same command goes on.')
+  return bool(outcome.counts['failed'] or outcome.trouble)
+
+
+def _import_cluster() -> ModuleType:
+  try:
+    from rmbg_jax.batch.ray import cluster
+  except ImportError as error:
+    raise errors.UserError(
+      f'--engine=ray needs Ray Data ({errors.install_command("cluster")}): '
+      f'{error}'
+    ) from error
+  return cluster
+
+
+def _list_jobs(
+  source: str, request: session.Request, counts: stored.Counts
+) -> Iterator[listing.Job]:
+  """Yields photos, by URL or by path, with what is missing of each."""
+  task = request.task
+  if storage.is_url(source):
+    jobs = stored.list_jobs(source, counts)
+  else:
+    jobs = listing.list_jobs(source)
+    if isinstance(task.output, Path):
+      task.check_output()
+      task.check_photos([job.photo for job in jobs])
+    photos_alone = [job for job in jobs if not job.is_clip]
+    counts.others['clips, which paths and --engine=local are for'] = len(
+      jobs
+    ) - len(photos_alone)
+    counts.photos = len(photos_alone)
+    jobs = iter(sorted(photos_alone, key=stored.listing_order))
+  shard, number = listing.parse_shard(request.shard)
+  yield from stored.find_missing(
+    itertools.islice(jobs, shard, None, number), task, request.read_record()
+  )

@@ -1,0 +1,181 @@
+"""Does the jobs of a run: photos, clips, the report, and Ctrl-C."""
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from data_pipelines.io import errors, storage
+from rmbg_jax.batch import listing, pipeline, record, report
+from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.inference import runtimes
+from rmbg_jax.inference.predictor import Predictor
+
+
+@runtime_checkable
+class DoClips(Protocol):
+  """Does clips, as `pipeline.run` does photos."""
+
+  def __call__(
+    self,
+    remover: Predictor,
+    jobs: Sequence[listing.Job],
+    task: pipeline.Task,
+    *,
+    add_entry: pipeline.AddEntry,
+    stop: threading.Event,
+  ) -> None:
+    """Calls `add_entry` with what became of each clip, until `stop` is set."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """A prediction that is asked for.
+
+  Attributes:
+    task: Work to do on each photo.
+    checkpoint: Path or name that `load_model` takes.
+    options: Options of `BackgroundRemover.from_checkpoint`.
+    batch_size: Photos that go through the network together.
+    shard: 'i/n' for every n-th photo from the i-th on; '' for all.
+    do_clips: Does the clips.
+  """
+
+  task: pipeline.Task
+  checkpoint: str
+  options: dict[str, Any]  # Each of its own type.
+  batch_size: int
+  shard: str
+  do_clips: DoClips
+
+  def load(self, *, batch_size: int) -> Predictor:
+    """Returns the network, in a process that is set up for it."""
+    runtimes.start_process(self.options['runtime'])
+    return remover_lib.BackgroundRemover.from_checkpoint(
+      self.checkpoint, batch_size=batch_size, **self.options
+    )
+
+  def read_record(self) -> record.Record:
+    """Returns what was made before; nothing of that counts with `overwrite`."""
+    if self.task.overwrite:
+      return record.Record()
+    return record.Record.read(self.task.output)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Outcome(report.Tally):
+  """The outcome of a run.
+
+  Attributes:
+    interrupted: Whether it was ended by SIGINT.
+    trouble: Why it was ended, or its report is not whole; '' if neither.
+  """
+
+  interrupted: bool = False
+  trouble: str = ''
+
+
+class Session:
+  """Does jobs, with a report, until SIGINT. A context.
+
+  Attributes:
+    outcome: Numbers of photos by outcome.
+    stop: Set once no other job is to be begun.
+  """
+
+  def __init__(self, request: Request):
+    self.outcome = Outcome()
+    self.stop = threading.Event()
+    self._request = request
+    self._task = request.task
+    self._remover: Any = None  # A `Predictor`, by `load`.
+
+  def load(self, *, batch_size: int) -> None:
+    """Loads the network, before there is anything in the output."""
+    self._remover = self._request.load(batch_size=batch_size)
+
+  def __enter__(self) -> 'Session':
+    self._previous = signal.signal(signal.SIGINT, self._interrupt)
+    if isinstance(self._task.output, storage.Url):
+      self._report = report.PartedReport(self._task.output)
+      return self
+    suffix = self._request.shard.replace('/', '-of-')
+    name = f'report-{suffix}.jsonl' if suffix else 'report.jsonl'
+    self._report = report.Report(self._task.output / name)
+    return self
+
+  def __exit__(self, *exc_info):
+    outcome = self.outcome
+    try:
+      self._report.close()
+    except (errors.UserError, OSError) as error:
+      outcome.trouble = str(error)
+    signal.signal(signal.SIGINT, self._previous)
+    if self.stop.is_set() and not outcome.interrupted:
+      outcome.trouble = (
+        outcome.trouble or f'no space is left for {self._task.output}'
+      )
+
+  def _interrupt(self, *_):
+    self.outcome.interrupted = True
+    self.stop.set()
+
+  def do(
+    self,
+    jobs: Iterable[listing.Job],
+    *,
+    show: Callable[[report.Entry], object],
+    put_back: Callable[[str], bool] = lambda _: False,
+  ) -> None:
+    """Does jobs.
+
+    Args:
+      jobs: Photos and clips; if it is no sequence, photos are taken from it
+        as their turn comes.
+      show: Called with what became of each.
+      put_back: Asked for what failed; what it takes is not reported.
+    """
+
+    def add_entry(entry):
+      if entry.status == 'failed' and put_back(entry.photo):
+        return
+      if entry.status == 'skipped':
+        entry.runtime = self._report.find_runtime(entry.photo)
+      self.outcome.add(entry)
+      show(entry)
+      try:
+        self._report.add(entry)
+      except (errors.UserError, OSError) as error:
+        self.outcome.trouble = str(error)
+        self.stop.set()
+
+    clips_to_do = []
+
+    def choose_photos():
+      for job in jobs:
+        if job.error:
+          add_entry(
+            report.Entry(photo=str(job.photo), status='failed', error=job.error)
+          )
+        elif not self._task.missing(job):
+          add_entry(
+            report.Entry(
+              photo=str(job.photo), status='skipped', remark=job.remark
+            )
+          )
+        elif job.is_clip:
+          clips_to_do.append(job)
+        else:
+          yield job
+
+    photos_to_do = choose_photos()
+    if isinstance(jobs, Sequence):  # Then it is known at once what is done.
+      photos_to_do = list(photos_to_do)
+    for do, todo in (
+      (pipeline.run, photos_to_do),
+      (self._request.do_clips, clips_to_do),
+    ):
+      if todo:
+        do(self._remover, todo, self._task, add_entry=add_entry, stop=self.stop)

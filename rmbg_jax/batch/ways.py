@@ -1,0 +1,234 @@
+"""Chooses how a prediction is done: one photo, many, by URL, on a cluster.
+
+NumPy and Pillow are imported once the settings are known to fit each other.
+"""
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines.io import errors, files, storage
+from rmbg_jax.batch import places
+
+if TYPE_CHECKING:
+  from rmbg_jax.batch import session
+  from rmbg_jax.inference import rendering
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """Says what to make of photos, and how.
+
+  Attributes:
+    kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
+    style: Attributes of `rendering.Style`, for folders.
+    task: Attributes of `pipeline.Task` but for places, kinds and style.
+    checkpoint: Path or name that `load_model` takes.
+    make_options: Returns options of `BackgroundRemover.from_checkpoint`.
+    make_do_clips: Returns what does clips, from these options.
+    batch_size: Photos that go through the network together.
+    shard: 'i/n' for every n-th photo from the i-th on; '' for all.
+    watch: Whether to go on with what appears in the folder.
+    frames: Whether the input is a folder of numbered frames.
+    cluster: Attributes of `cluster.Cluster`; None for this process.
+  """
+
+  kinds: tuple[str, ...] | None
+  style: Mapping[str, Any]  # Any: each of its own type, as in the next.
+  task: Mapping[str, Any]
+  checkpoint: str
+  make_options: Callable[[], dict[str, Any]]
+  make_do_clips: Callable[[dict[str, Any]], 'session.DoClips']
+  batch_size: int
+  shard: str
+  watch: bool
+  frames: bool
+  cluster: Mapping[str, Any] | None
+
+
+def predict(where: places.Places, settings: Settings) -> bool:
+  """Does all that is asked for; returns whether any photo failed.
+
+  Raises:
+    SystemExit: if it was interrupted.
+    UserError: if the settings do not fit each other or the places, or there is
+      nothing to do.
+  """
+  try:
+    if places.STANDARD in (*where.sources, where.output):
+      return _predict_standard(where, settings)
+    if where.is_file:
+      return _predict_file(where, settings)
+    return _predict_files(where, settings)
+  except KeyboardInterrupt as error:  # While the network is loaded.
+    from rmbg_jax.batch import summary
+
+    said = summary.describe_stop(overwrite=settings.task['overwrite'])
+    print(said, file=sys.stderr)  # Standard output may be for a photo.
+    raise SystemExit(summary.INTERRUPTED) from error
+
+
+def find_suffix(settings: Settings) -> str:
+  """Returns the ending of the one result of a photo without --output."""
+  from rmbg_jax.inference import rendering
+
+  kind = next(iter(_choose_one(settings)), 'cutout')
+  return (
+    f'-{kind}{rendering.Style(format=settings.style["format"]).suffix(kind)}'
+  )
+
+
+def _choose_one(settings: Settings) -> tuple[str, ...]:
+  if settings.kinds is not None:
+    return settings.kinds
+  return ('composite',) if settings.style['background'] else ('cutout',)
+
+
+def _predict_standard(where: places.Places, settings: Settings) -> bool:
+  """Cuts out one photo, from standard input to standard output."""
+  if {*where.sources, where.output} != {places.STANDARD}:
+    raise errors.UserError(
+      '- stands for both: pass --input=- and --output=- together.'
+    )
+  kinds = settings.kinds or ()
+  if len(kinds) != 1:
+    raise errors.UserError(
+      'Standard output takes exactly one kind, such as --save=cutout.'
+    )
+  from rmbg_jax.batch import single
+
+  style = _make_style(settings, kinds)
+  request = _make_request(settings, Path(), style, kinds)
+  content, _ = single.compute(sys.stdin.buffer.read, request)
+  sys.stdout.buffer.write(content)
+  return False
+
+
+def _predict_file(where: places.Places, settings: Settings) -> bool:
+  """Cuts out one photo into one file."""
+  (source,), output = where.sources, Path(where.output)
+  wrong = {
+    'watch': settings.watch,
+    'frames': settings.frames,
+    'shard': settings.shard,
+  }
+  for name, value in wrong.items():
+    if value:
+      raise errors.UserError(
+        f'--{name} is for folders. Pass them as --input and --output.'
+      )
+  if settings.cluster is not None:
+    raise errors.UserError(
+      '--engine=ray is for many photos. Leave it out, or pass folders.'
+    )
+  places.check_file(source, output, overwrite=settings.task['overwrite'])
+  kinds = _choose_one(settings)
+  if len(kinds) != 1:
+    raise errors.UserError(
+      f'--save={",".join(kinds)}: one file is of one kind. Pass one, such as '
+      '--save=cutout, or --output=FOLDER.'
+    )
+  from rmbg_jax.batch import single
+
+  form = places.FORMATS[output.suffix.lower()]
+  style = _make_style(settings, kinds, form=form)
+  if form != places.FORMATS[style.suffix(kinds[0])]:
+    raise errors.UserError(
+      f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
+    )
+  files.check_folder(output.parent, 'output')
+  request = _make_request(settings, output.parent, style, kinds)
+  single.write(source, output, request)
+  return False
+
+
+def _predict_files(where: places.Places, settings: Settings) -> bool:
+  """Does all photos; returns whether any failed."""
+  source, output = where.sources[0], storage.parse(where.output)
+  on_cluster = settings.cluster is not None
+  if len(where.sources) > 1 and (
+    any(map(storage.is_url, (*where.sources, where.output)))
+    or on_cluster
+    or settings.watch
+    or settings.frames
+  ):
+    raise errors.UserError(
+      f'Several inputs ({source}, {where.sources[1]} ...) have to be files of '
+      'this machine. Pass a folder, a list, or a pattern in quotes.'
+    )
+  by_url = storage.is_url(source) or isinstance(output, storage.Url)
+  if on_cluster and not storage.is_url(source):  # Others have other folders.
+    source = str(Path(source).absolute())
+  if on_cluster and isinstance(output, Path):
+    output = output.absolute()
+  if by_url or on_cluster:
+    wrong = {
+      'watch': settings.watch and 'watched',
+      'frames': settings.frames and 'read as frames',
+    }
+    for name, what in wrong.items():
+      if what:
+        raise errors.UserError(
+          f'--{name}: what is on an object store, or done on a cluster, cannot '
+          f'be {what}. Pass paths, without --engine.'
+        )
+  if settings.watch and settings.frames:
+    raise errors.UserError(
+      f'--input={source}: --watch takes a folder of photos and clips.'
+    )
+  if not by_url:
+    places.check_apart(source, Path(where.output))
+  kinds = settings.kinds or ('mask', 'cutout')
+  style = _make_style(settings, kinds)
+  request = _make_request(settings, output, style, kinds)
+  if by_url or on_cluster:
+    from rmbg_jax.batch import remote
+
+    return remote.run(source, request, cluster=settings.cluster)
+  from rmbg_jax.batch import local
+
+  if settings.watch:
+    return local.watch(Path(source), request)
+  return local.run(where.sources, request, are_frames=settings.frames)
+
+
+def _make_style(
+  settings: Settings, kinds: tuple[str, ...], *, form: str | None = None
+) -> 'rendering.Style':
+  from PIL import Image
+
+  from rmbg_jax.inference import rendering
+
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  style = rendering.Style(**settings.style)
+  if form:
+    style = dataclasses.replace(style, format=form)
+  style.check_kinds(kinds)
+  # Its picture was read under Pillow's own limit. Photos are held against
+  # --max_pixels instead, which may be more, with a message that names it.
+  Image.MAX_IMAGE_PIXELS = None
+  return style
+
+
+def _make_request(
+  settings: Settings,
+  output: storage.Place,
+  style: 'rendering.Style',
+  kinds: tuple[str, ...],
+) -> 'session.Request':
+  from rmbg_jax.batch import pipeline, session
+
+  options = settings.make_options()
+  return session.Request(
+    task=pipeline.Task(
+      output=output, kinds=kinds, style=style, **settings.task
+    ),
+    checkpoint=settings.checkpoint,
+    options=options,
+    batch_size=settings.batch_size,
+    shard=settings.shard,
+    do_clips=settings.make_do_clips(options),
+  )
