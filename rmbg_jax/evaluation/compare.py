@@ -1,11 +1,12 @@
 """Compares two systems on the same images by a paired bootstrap."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.io import errors, words
+from data_pipelines.io import errors, files, words
 from rmbg_jax.evaluation import gallery, metrics, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -183,14 +184,17 @@ def _write_changes(
   first, second = pair
   shared = [c for c in metrics.METRICS if c.key in first.values]
   shared = [c for c in shared if c.key in second.values]
-  lines = [','.join(('name', *(metric.key for metric in shared)))]
-  for index, image in enumerate(first.images):
-    changes = (
-      second.values[c.key][index] - first.values[c.key][index] for c in shared
-    )
-    name = image['name'].replace('"', '""')
-    lines.append(','.join((f'"{name}"', *(repr(float(c)) for c in changes))))
-  tables.save_text('\n'.join(lines) + '\n', directory / 'differences.csv')
+  with (
+    files.write_atomically(directory / 'differences.csv') as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
+    writer = csv.writer(file)
+    writer.writerow(['name', *(metric.key for metric in shared)])
+    for index, image in enumerate(first.images):
+      changes = (
+        second.values[c.key][index] - first.values[c.key][index] for c in shared
+      )
+      writer.writerow([image['name'], *map(float, changes)])
 
   key = metrics.find_rank_key({metric.key for metric in shared})
   change = second.values[key] - first.values[key]

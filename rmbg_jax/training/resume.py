@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
-
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.training.monitor import MonitorState
@@ -23,12 +21,6 @@ CHANGEABLE = (
   'config.data.buffer',
   'config.data.device.cache_dir',
 )
-# Values of settings that older checkpoints do not name.
-_BEFORE = {
-  'architecture.encoder.name': 'resnet50',
-  'config.model.encoder.name': 'resnet50',
-  'config.model.encoder.frozen_stages': 0,
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +85,7 @@ def _differences(
   if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
     for key in sorted(saved.keys() | wanted.keys()):
       yield from _differences(saved.get(key), wanted.get(key), f'{path}.{key}')
-  elif (_BEFORE.get(path) if saved is None else saved) != wanted:
+  elif saved != wanted:
     yield path, saved, wanted
 
 
@@ -121,17 +113,8 @@ def restore_state(
   Raises:
     UserError: if the checkpoint is of another network or optimiser.
   """
-  wanted = _to_trees(state)
-  has_rate = _has_rate(store.read_structure(step)['training'])
-  if has_rate:
-    wanted['training']['opt_state'] = _nest(state.opt_state)
-  loaded = store.restore(wanted, step=step, partial=has_rate)
+  loaded = store.restore(_to_trees(state), step=step)
   model, training = loaded['model'], loaded['training']
-  if has_rate:
-    training['opt_state'] = jax.tree.unflatten(
-      jax.tree.structure(state.opt_state),
-      jax.tree.leaves(training['opt_state']),
-    )
   if state.ema is not None:
     return dataclasses.replace(state, ema=model, **training)
   return dataclasses.replace(state, **model, **training)
@@ -143,25 +126,3 @@ def _to_trees(state: TrainState) -> dict[str, Any]:
   if state.ema is not None:
     training |= {'params': state.params, 'batch_stats': state.batch_stats}
   return {'model': state.eval_variables, 'training': training}
-
-
-def _has_rate(saved: Any) -> bool:
-  """Returns whether a checkpoint's optimiser state has the learning rate.
-
-  Older ones have it there, by `optax.inject_hyperparams`, which puts it around
-  everything else.
-  """
-  return any(
-    getattr(key, 'key', None) == 'hyperparams'
-    for path, _ in jax.tree_util.tree_leaves_with_path(saved)
-    for key in path
-  )
-
-
-def _nest(opt_state: Any) -> Any:
-  """Returns the state nested as it is there, without the learning rate."""
-  trained = opt_state.inner_states['trained']
-  nested = trained._replace(inner_state={'inner_state': trained.inner_state})
-  return opt_state._replace(
-    inner_states={**opt_state.inner_states, 'trained': nested}
-  )

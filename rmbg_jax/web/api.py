@@ -107,10 +107,6 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   async def remove_bg(request: fastapi.Request):
     return await door.work(_remove_bg, request, _wants_json(request))
 
-  @api.get('/v1.0/account', summary="What remove.bg's clients ask first")
-  async def show_account() -> dict[str, Any]:
-    return removebg.ACCOUNT
-
   for kind in (problems.ProblemError, exceptions.HTTPException, Exception):
     api.add_exception_handler(kind, _answer_error)
   return api

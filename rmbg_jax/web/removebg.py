@@ -37,22 +37,6 @@ MEDIA_TYPES = {
 }
 _FOUND = 0.5  # Alpha that there must be somewhere.
 
-# Nobody counts here, but clients may ask for what is left.
-_PLENTY = 1_000_000
-ACCOUNT = {
-  'data': {
-    'attributes': {
-      'credits': {
-        'total': _PLENTY,
-        'subscription': 0,
-        'payg': _PLENTY,
-        'enterprise': 0,
-      },
-      'api': {'free_calls': _PLENTY, 'sizes': 'all'},
-    }
-  }
-}
-
 
 class Options(pydantic.BaseModel):
   """The parameters that are no files; others are ignored, as there."""

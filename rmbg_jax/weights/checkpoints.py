@@ -156,33 +156,24 @@ class CheckpointStore(contextlib.AbstractContextManager):
     metadata = self._checkpointer.checkpointables_metadata(step)
     return cast(dict[str, Any], metadata.custom_metadata)
 
-  def read_structure(self, step: int) -> dict[str, Any]:
-    """Returns a checkpoint's trees, with descriptions in place of arrays."""
-    return self._checkpointer.checkpointables_metadata(step).metadata
-
   def restore(
     self,
     trees: Mapping[str, Any],  # As for `save`.
     *,
     step: int,
-    partial: bool = False,
   ) -> dict[str, Any]:
     """Returns saved trees, laid out over the devices as `trees` are.
 
     Args:
       trees: Arrays in the structure of what was saved.
       step: Step of the checkpoint.
-      partial: Whether more may have been saved than `trees` have.
 
     Raises:
       UserError: if the checkpoint is of another network or optimiser.
     """
     abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, dict(trees))
-    context = ocp.Context()
-    context.pytree.loading.partial_load = partial
     try:
-      with context:
-        return self._checkpointer.load_checkpointables(step, abstract)
+      return self._checkpointer.load_checkpointables(step, abstract)
     except (KeyError, ValueError) as error:
       raise errors.UserError(
         f'{self._checkpointer.directory / str(step)}: the checkpoint does not '

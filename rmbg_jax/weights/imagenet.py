@@ -44,11 +44,7 @@ def load_encoder(variables: Variables, config: JsonObject) -> Variables:
     MissingFileError: if the file is missing or cannot be downloaded.
     UserError: if it does not fit the encoder.
   """
-  read = (
-    _read_resnet
-    if config.get('name', 'resnet50') == 'resnet50'
-    else _read_efficientnet
-  )
+  read = _read_resnet if config['name'] == 'resnet50' else _read_efficientnet
   encoder = read(
     {key: tree['encoder'] for key, tree in variables.items()}, config
   )

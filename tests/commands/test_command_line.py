@@ -17,7 +17,7 @@ from rmbg_jax import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 # They run before anything is installed.
-STANDARD_LIBRARY_ALONE = ('quickstart.py', 'test.py')
+STANDARD_LIBRARY_ALONE = ('quickstart.py', 'test.py', 'check_installs.py')
 PROGRAMS = [
   path
   for folder in ('rmbg_jax', 'data_pipelines', 'scripts')
@@ -372,3 +372,20 @@ def _parse(monkeypatch, setting):
   monkeypatch.setattr(sys, 'argv', arguments)  # ml_collections reads it too.
   with flagsaver.flagsaver():
     command_line._parse_with_config(arguments)
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['--format=bmp'], []])
+def test_flags_of_predict_wait_for_no_library(arguments):
+  code = (
+    'import sys\n'
+    'from rmbg_jax import predict\n'
+    'try:\n'
+    '  predict.run()\n'
+    'finally:\n'
+    "  heavy = {'numpy', 'PIL', 'jax', 'openvino', 'h5py'}\n"
+    "  print('imported', sorted(heavy & set(sys.modules)))\n"
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code, *arguments], capture_output=True, text=True
+  )
+  assert 'imported []' in result.stdout

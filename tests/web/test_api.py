@@ -253,9 +253,7 @@ def test_too_many_are_told_to_wait(service, monkeypatch):
 
 def test_the_description_names_all(client):
   described = client.get('/openapi.json').json()
-  assert set(described['paths']) == {
-    *(REMOVE, REMOVE_BG, '/healthz', '/v1.0/account')
-  }
+  assert set(described['paths']) == {*(REMOVE, REMOVE_BG, '/healthz')}
   for route, model in (
     (REMOVE, api_lib.Options),
     (REMOVE_BG, api_lib.removebg.Options),

@@ -22,7 +22,12 @@ def _features(dialect, path, images):
   blank = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   variables = imagenet.load_encoder(
     {key: {'encoder': tree} for key, tree in blank.items()},
-    {'weights': str(path), 'dialect': dialect, 'stage_sizes': STAGES},
+    {
+      'name': 'resnet50',
+      'weights': str(path),
+      'dialect': dialect,
+      'stage_sizes': STAGES,
+    },
   )
   variables = {key: tree['encoder'] for key, tree in variables.items()}
   features = jax.jit(encoder.apply)(variables, images)
@@ -85,7 +90,9 @@ def test_torchvision_features(tmp_path, rng):
 
 def test_wrong_files_and_dialects_are_refused(tmp_path):
   def load(weights, **encoder):
-    imagenet.load_encoder({}, {'weights': weights, **encoder})
+    imagenet.load_encoder(
+      {}, {'name': 'resnet50', 'weights': weights, **encoder}
+    )
 
   with pytest.raises(FileNotFoundError, match='absent.h5'):
     load('absent.h5', dialect='keras')
@@ -128,7 +135,9 @@ def test_offline_names_address_checksum_and_flag(monkeypatch, tmp_path):
     ('http://127.0.0.1:9/resnet50.h5', 'md5:4d473c1dd8becc155b73f8504c6f6626'),
   )
   with pytest.raises(FileNotFoundError) as error:
-    imagenet.load_encoder({}, {'weights': 'imagenet', 'dialect': 'keras'})
+    imagenet.load_encoder(
+      {}, {'name': 'resnet50', 'weights': 'imagenet', 'dialect': 'keras'}
+    )
   for part in (
     'http://127.0.0.1:9/resnet50.h5',
     'md5:4d473c1dd8becc155b73f8504c6f6626',
