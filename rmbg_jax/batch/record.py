@@ -34,6 +34,7 @@ class Record:
     self._results = np.zeros(0, np.uint64)
     self._states = np.zeros(0, np.uint64)
     self._added: set[int] = set()
+    self._latest: dict[int, int] = {}  # By result: its state that was added.
 
   @classmethod
   def read(cls, output: storage.Place) -> 'Record':
@@ -56,7 +57,8 @@ class Record:
   def add(self, made: Mapping[str, tuple[int, str]]) -> None:
     """Adds results; see `report.Entry`."""
     for name, (size, stamp) in made.items():
-      self._added |= {_encode(name, size), _encode(name, size, stamp)}
+      self._added.add(_encode(name, size))
+      self._latest[_encode(name)] = _encode(name, size, stamp)
 
   @property
   def is_empty(self) -> bool:
@@ -65,15 +67,18 @@ class Record:
 
   def has(self, name: str, size: int) -> bool:
     """Returns whether a result was made here, of whatever photo."""
-    return self._find(self._results, _encode(name, size))
+    code = _encode(name, size)
+    return code in self._added or self._find(self._results, code)
 
   def has_state(self, name: str, size: int, stamp: str) -> bool:
     """Returns whether a result was made here of that state of its photo."""
-    return self._find(self._states, _encode(name, size, stamp))
+    code = _encode(name, size, stamp)
+    # A photo that is put back meets its earlier state, which made another
+    # result, maybe of the same size.
+    latest = self._latest.get(_encode(name))
+    return self._find(self._states, code) if latest is None else latest == code
 
   def _find(self, codes: np.ndarray, code: int) -> bool:
-    if code in self._added:
-      return True
     index = np.searchsorted(codes, np.uint64(code))
     return bool(index < len(codes) and codes[index] == code)
 

@@ -135,3 +135,11 @@ def test_a_report_of_millions_is_small_and_may_be_cut_off(tmp_path):
   assert not found.has_state('mask/7.png', 9, '1-2')
   assert found.has('mask/7.png', 9) and not found.has('mask/7.png', 8)
   assert record.Record.read(Path(tmp_path / 'none')).is_empty
+
+
+def test_an_earlier_state_counts_no_more():
+  made = record.Record()
+  for stamp in ('first', 'second'):
+    made.add({'mask/a.png': (100, stamp)})
+  assert made.has_state('mask/a.png', 100, 'second')
+  assert not made.has_state('mask/a.png', 100, 'first')
