@@ -1,4 +1,4 @@
-"""The default network: 14.4 M parameters, 26 GFLOP per 320x320 image.
+"""The network `lite`: 14.4 M parameters, 26 GFLOP per 320x320 image.
 
 ResNet50's encoder with a narrow bridge and decoder.
 

@@ -156,7 +156,7 @@ def make_color_matrix(
     contrast: Factor of the distance to middle grey.
     saturation: Factor of the distance to the pixel's grey.
     hue: Shift of the hue, in turns of the colour circle.
-    arrays: `numpy`, or `jax.numpy`, of which the numbers and the matrix are.
+    arrays: `numpy` or `jax.numpy`, for the numbers and the matrix.
   """
   turn = 2 * np.pi * hue
   cos, sin = arrays.cos(turn), arrays.sin(turn)

@@ -1,4 +1,4 @@
-"""Reading the files of a pair, or only their headers."""
+"""Reads the files of a pair, or only their headers."""
 
 from collections.abc import Sequence
 from concurrent import futures

@@ -1,8 +1,7 @@
-"""The benchmarks of salient object detection, as they are handed around.
+"""Reads the benchmarks of salient object detection, in their usual layouts.
 
-Nobody ships them alike, so a folder is known by its name and holds photos and
-masks in two folders of usual names, or, as some copies do, photos (.jpg) and
-masks (.png) in one:
+Copies differ, so a folder is known by its name. It holds photos and masks in
+two folders of usual names, or photos (.jpg) and masks (.png) in one:
 
 ```
 ECSSD/{images,ground_truth_mask}     HKU-IS/{imgs,gt}

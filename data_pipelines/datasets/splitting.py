@@ -1,4 +1,4 @@
-"""Dividing pairs into those to train on and those to validate on."""
+"""Divides pairs into those to train on and those to validate on."""
 
 import dataclasses
 import math

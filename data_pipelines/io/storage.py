@@ -90,7 +90,7 @@ class File(NamedTuple):
 
 
 Place = Path | Url
-# Of what is the one or the other: who asked which knows.
+# For functions and classes whose results are of the type of their arguments.
 PlaceT = TypeVar('PlaceT', bound=Place)
 
 
@@ -276,9 +276,9 @@ class Found:
 
     Args:
       name: Name to look for.
-      low: Its beginning, such that later names will be behind it, or before
-        it only where they are a beginning of it: for 'sub/a.b.png' that is
-        'sub/a.b.', which 'sub/a.png' may follow.
+      low: Beginning of the name, such as 'sub/a.b.' of 'sub/a.b.png'. No later
+        call may ask for a name before it. (The exception: beginnings of it,
+        so that 'sub/a.png' may follow.)
 
     Raises:
       ValueError: if names do not come in that order.

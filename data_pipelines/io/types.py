@@ -3,6 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-# An object of a JSON file, or a group of a configuration. Any: whoever reads a
-# value knows what it should be, and checks it where it is a user's.
+# An object of a JSON file, or a group of a configuration. Any: each value has a
+# type of its own. Code that reads a user's value checks it.
 JsonObject = Mapping[str, Any]

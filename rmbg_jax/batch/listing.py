@@ -29,8 +29,8 @@ class Job(Generic[storage.PlaceT]):
     result: Path of its results, relative to the folder of their kind and
       without the format's ending; never outside of that folder.
     is_clip: Whether it is a moving picture, a file or a folder of frames.
-    error: Why it cannot be done, where that is known before; then `photo` may
-      be a folder of which nobody knows what is in it.
+    error: Why it cannot be done; '' if nothing is known. `photo` may then be a
+      folder that cannot be listed.
     kinds: Kinds of results still to be made, None if no listing has told.
     state: State of its file as a store has listed it; None on a disk.
     remark: What is to be said of results that are there; '' for nothing.
@@ -148,7 +148,7 @@ def _make_jobs(
 def count_others(source: str) -> collections.Counter[str]:
   """Returns how many files of a folder are no photos, by their ending.
 
-  That of what is no folder is empty: whoever names files knows them.
+  It is empty if the source is no folder: its files were named one by one.
   """
   if not Path(source).is_dir():
     return collections.Counter()

@@ -374,7 +374,7 @@ def _write(
       content = task.style.encode(kind, read.photo, alpha, colours)
       storage.write(path, content)
       made[names[kind]] = len(content), read.stamp
-    except Exception as error:  # Whatever it is, it is this file's alone.
+    except Exception as error:  # One bad file stops no other.
       failed[kind] = error
   entry = report.Entry(
     photo=str(job.photo),
@@ -405,7 +405,7 @@ def _failed(job: listing.Job, error: BaseException) -> report.Entry:
 
 
 def describe(error: BaseException) -> str:
-  """Returns what went wrong; of what nobody foresaw, what kind it is too."""
+  """Returns what went wrong, with the kind of an unexpected error."""
   if isinstance(error, OSError | ValueError) and str(error):
     text = str(error)
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

@@ -1,8 +1,8 @@
 """Knows which results were made here, and of which state of their photos.
 
-The reports have it: with each result its size, and its photo's size and time. A
-result that no report names, or that has another size, was made or changed by
-somebody else, and is never replaced unasked.
+The reports have the size of each result, and the size and time of its photo. A
+result that no report names, or that has another size, is not of this project
+and is never replaced unasked.
 """
 
 import array

@@ -97,8 +97,8 @@ class Tally:
 class Report:
   """Writes `report.jsonl`, a line as soon as a photo's fate is known.
 
-  A killed run loses no line. The next run takes the lines over: at its end,
-  there is one for each photo, its latest. Lines of other makers are kept.
+  A killed run loses no line. The next run takes the lines over, and at its end
+  keeps the latest for each photo. Lines of other programs are kept as well.
   """
 
   def __init__(self, path: Path):

@@ -1,7 +1,7 @@
-"""Photos by URL: which there are, and which of them are done, as they come.
+"""Lists photos by URL, and finds those that are not done.
 
-What a folder of a disk gives at once (`listing.py`), an object store gives page
-by page. Nothing here holds more than some pages, whatever there is.
+An object store lists its files page by page. This module holds a few pages in
+memory, however many there are.
 """
 
 import collections

@@ -13,7 +13,7 @@ from rmbg_jax.weights import load, release
 RELEASE = '.safetensors'
 
 # Writers by file ending; they take (path, loaded network). Imported at use,
-# since prediction needs only `program.py`.
+# since each needs packages of its own.
 _WRITERS = {
   '.onnx': ('onnx_file', 'save_onnx'),
   '.stablehlo': ('stablehlo', 'save_stablehlo'),

@@ -1,4 +1,4 @@
-"""What folders, clips and uploads need of a `BackgroundRemover`."""
+"""Declares what folders, clips and uploads need of a `BackgroundRemover`."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

@@ -305,7 +305,8 @@ def _spread(
 ) -> Shaped[np.ndarray, 'h w 3']:
   """Continues the foreground's colours to where there is none.
 
-  Whoever resizes or blurs them, or uses another alpha, gets no old background.
+  So no old background appears when another program resizes or blurs them, or
+  uses another alpha.
   """
   from scipy import ndimage
 

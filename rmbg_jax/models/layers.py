@@ -1,4 +1,4 @@
-"""What networks are made of, without a framework.
+"""Declares what networks are made of, without a framework.
 
 A network is a function of `Layers`: `flax_network.py` computes it in JAX, for
 training too, and `graph.py` records it as a list of operations, for other

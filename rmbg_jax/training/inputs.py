@@ -103,7 +103,7 @@ def make_inputs(
 def describe(data: Inputs) -> dict[str, Any]:
   """Returns how many pairs there are, and a digest of their names.
 
-  With other pairs, or another split, order and validation are others too.
+  Other pairs or another split change the order and the validation.
   """
   parts = {'training': data.training, 'validation': data.validation}
   names = [[pair.name for pair in pairs] for pairs in parts.values()]

@@ -12,8 +12,8 @@ from rmbg_jax.inference import photos
 if TYPE_CHECKING:
   import av
 
-# FFmpeg's numbers: of a matrix that nobody has named, and of the two that are
-# meant then, by height.
+# FFmpeg's numbers of matrices. A clip without one (unknown) has that of HD or
+# SD, by its height.
 _UNKNOWN, _HD, _SD = 2, 1, 6
 _HD_HEIGHT = 720
 _RGB = 0

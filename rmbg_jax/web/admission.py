@@ -1,4 +1,4 @@
-"""Lets as many requests wait as may, and reads what they ask for."""
+"""Limits how many requests wait, and reads what they ask for."""
 
 import asyncio
 import contextlib

@@ -24,8 +24,8 @@ def make_application(
 
   Args:
     service: Service that does the work.
-    keys: One of which whatever is asked must come with; none: nobody is asked.
-    queue: Requests that may wait; another is told so.
+    keys: Keys, of which a request must have one; empty to ask for none.
+    queue: Number of requests that may wait; further ones are refused.
     folder: Folder for bodies that wait.
     root_path: Path below which a proxy shows it, '' for none.
   """

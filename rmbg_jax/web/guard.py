@@ -1,6 +1,6 @@
 """Stands before all that the server answers: keys, bodies, addresses.
 
-It knows nothing of routes, so that none, of whatever package, can be forgotten.
+It knows no routes, so that no package can add one that it forgets.
 A body is on the disk, whole, before anything behind it sees the request.
 """
 
@@ -68,7 +68,7 @@ class Guard:
 
     Args:
       application: What answers.
-      keys: One of which is asked for; none: nobody is asked.
+      keys: Keys, of which a request must have one; empty to ask for none.
       find_most: Returns how many bytes a body may have, by its path.
       folder: Folder for bodies that wait.
       root_path: What paths may begin with, as proxies pass it on.

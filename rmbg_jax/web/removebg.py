@@ -35,11 +35,11 @@ MEDIA_TYPES = {
   'webp': 'image/webp',
   'zip': 'application/zip',
 }
-_FOUND = 0.5  # Alpha that there must be somewhere.
+_FOUND = 0.5  # Alpha that some pixel must have.
 
 
 class Options(pydantic.BaseModel):
-  """The parameters that are no files; others are ignored, as there."""
+  """The parameters that are no files; unknown ones are ignored."""
 
   image_file_b64: str = ''
   image_url: str = pydantic.Field('', description='Refused.')

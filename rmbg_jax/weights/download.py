@@ -1,4 +1,4 @@
-"""Downloading published weights: checked, once per machine."""
+"""Downloads published weights: checked, once per machine."""
 
 from pathlib import Path
 from typing import Any

@@ -99,7 +99,7 @@ def describe(
     config['init_from'] = config['data']['dir'] = ''
     config['data']['device']['cache_dir'] = ''
     encoder = config['model']['encoder']
-    if encoder.get('weights'):  # Folders are nobody else's business.
+    if encoder.get('weights'):  # Names of folders are private.
       encoder['weights'] = Path(encoder['weights']).name
   return kept
 

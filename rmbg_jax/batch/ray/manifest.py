@@ -61,7 +61,9 @@ class Lister:
     self._stop.set()
     self._thread.join()
     folder = self._output / report.FOLDER
-    with contextlib.suppress(errors.UserError):  # It is in nobody's way.
+    with contextlib.suppress(
+      errors.UserError
+    ):  # What is left there disturbs nothing.
       for name in (_MANIFEST, TRIES):
         storage.remove(folder / f'{name}-{self._run_name}')
 
@@ -162,7 +164,7 @@ class Manifest(datasource.Datasource):
     self._run_name = run_name
 
   def estimate_inmemory_data_size(self) -> int | None:
-    """Returns nothing: nobody knows."""
+    """Returns None: the size is not known."""
     return None
 
   def get_read_tasks(

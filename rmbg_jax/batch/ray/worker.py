@@ -58,7 +58,7 @@ class Worker:
     entries = {}
     try:
       self._do(jobs, entries)
-    # Whatever it is, the tasks of others go on, and the photos are named.
+    # Other tasks go on, and the photos are named.
     except Exception as error:
       for job in jobs:
         entries.setdefault(

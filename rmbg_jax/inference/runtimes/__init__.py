@@ -1,4 +1,4 @@
-"""What computes a network: OpenVINO on CPUs, JAX on accelerators.
+"""Computes networks: with OpenVINO on CPUs, with JAX on accelerators.
 
 A runtime takes photos of one size and returns logits. Its module is imported
 only where it is used, and with it OpenVINO or JAX.
