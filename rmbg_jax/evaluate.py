@@ -221,7 +221,7 @@ def _compare_checkpoints() -> list[str]:
 
 def _evaluate() -> list[str]:
   """Scores everything; returns what failed."""
-  from rmbg_jax.evaluation import report
+  from rmbg_jax.evaluation import publishing
   from rmbg_jax.evaluation import results as results_lib
 
   data_sets: list[benchmarks.DataSet] = []
@@ -267,10 +267,10 @@ def _evaluate() -> list[str]:
         for image, error in part.failed.items()
       ]
   print(
-    report.save_report(
+    publishing.save_report(
       results,
       data_sets,
-      about=report.describe_run(),
+      about=publishing.describe_run(),
       systems=systems,
       output=output,
       gallery_count=_GALLERY.value,

@@ -52,7 +52,7 @@ def watch(
   """
   import watchfiles
 
-  queue = _Queue()
+  arrivals = _Arrivals()
   next_listing = 0.0
   for changes in watchfiles.watch(
     folder,
@@ -63,19 +63,19 @@ def watch(
     raise_interrupt=False,
   ):
     # List after watching began, so that no file is missed.
-    if changes or queue.is_waiting or time.monotonic() >= next_listing:
+    if changes or arrivals.is_waiting or time.monotonic() >= next_listing:
       began = time.monotonic()
       jobs = list_jobs()
       ended = time.monotonic()
       pause = max(_LISTED_AGAIN, _LISTING_SHARE * (ended - began))
       next_listing = ended + pause
-      if ready := queue.update(jobs):
-        do(ready, queue.put_back)
+      if ready := arrivals.update(jobs):
+        do(ready, arrivals.put_back)
     if stop.is_set():
       return
 
 
-class _Queue:
+class _Arrivals:
   """Files that are not done yet, and since when each has not changed."""
 
   def __init__(self):

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from rmbg_jax.models import compiling, flax_network
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.training import losses, metrics, state
+from rmbg_jax.training import losses, scores, state
 
-EvalStep = Callable[[Variables, state.Batch], dict[str, metrics.Mean]]
+EvalStep = Callable[[Variables, state.Batch], dict[str, scores.Mean]]
 PredictStep = Callable[[Variables, state.Batch], tuple[jax.Array, ...]]
 
 
@@ -40,12 +40,12 @@ def make_eval_step(
       'val_loss': losses.compute_loss(
         outputs, alpha, weights=loss_weights, output_weights=output_weights
       ),
-      'val_mae': metrics.compute_mae(probs, alpha),
-      'val_iou': metrics.compute_iou(probs, alpha),
+      'val_mae': scores.compute_mae(probs, alpha),
+      'val_iou': scores.compute_iou(probs, alpha),
     }
     valid = (batch['weight'] > 0).astype(jnp.float32)
     return {
-      key: metrics.Mean.from_values(value, valid)
+      key: scores.Mean.from_values(value, valid)
       for key, value in values.items()
     }
 
@@ -87,4 +87,4 @@ def evaluate(
   states = [
     eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
   ]
-  return metrics.merge_all(states)
+  return scores.merge_all(states)

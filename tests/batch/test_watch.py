@@ -200,7 +200,7 @@ def test_a_file_that_grows_is_not_ready(tmp_path, monkeypatch):
   path = tmp_path / 'a.png'
   path.write_bytes(b'1')
   job = listing.Job(photo=path, result=Path('a'))
-  queue = watching._Queue()
+  queue = watching._Arrivals()
   assert queue.update([job]) == [] and queue.is_waiting
   for clock[0] in (0.15, 0.3, 0.45):
     path.write_bytes(path.read_bytes() + b'1')

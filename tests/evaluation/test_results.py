@@ -14,7 +14,7 @@ from rmbg_jax.evaluation import (
   compare,
   gallery,
   predictions,
-  report,
+  publishing,
   scoring,
   tables,
 )
@@ -424,10 +424,10 @@ def test_report_and_gallery_hold_what_was_scored(pair, tmp_path, rng):
   data_set = benchmarks.DataSet(
     name='set', directory=tmp_path, pairs=(pair,), published=5
   )
-  text = report.save_report(
+  text = publishing.save_report(
     [results],
     [data_set],
-    about=report.describe_run(),
+    about=publishing.describe_run(),
     systems={'<net>': {'masks': 'p', 'notes': ['Trained on this.']}},
     output=tmp_path / 'out',
     gallery_count=3,
