@@ -191,14 +191,17 @@ def _compare_checkpoints() -> list[str]:
   from rmbg_jax.evaluation import differences
   from rmbg_jax.inference import remover as remover_lib
   from rmbg_jax.inference import runtimes
+  from rmbg_jax.weights import load
 
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   jobs = [job for job in listing.list_jobs(_INPUT.value) if not job.is_clip]
+  # Load all before any is run, so that none is refused at the end.
+  loaded = [load.load_model(path) for path in _COMPARE.value]
   masks: dict[str, dict[str, bytes]] = {}
   failed = []
-  for path in _COMPARE.value:
-    remover = remover_lib.BackgroundRemover.from_checkpoint(path, **options)
+  for path, network in zip(_COMPARE.value, loaded, strict=True):
+    remover = remover_lib.BackgroundRemover(network, **options)
     name = _make_unique(_name_system(path), Path(path), masks.keys())
     own = masks[name] = {}
     for job in tqdm.tqdm(jobs, desc=name, unit='photo'):

@@ -78,8 +78,10 @@ def save_differences(
     cut_outs = [_lay(photo, Image.open(io.BytesIO(mask))) for mask in drawn]
     if with_truth:
       cut_outs.insert(0, _lay(photo, _fit(gallery.read_truth(truth_path))))
-    words = [*name.rsplit('/', 1), f'differs by {changes[name]:.3f}']
-    rows.append([sheets.draw_words(words, cell=_SIDE), photo, *cut_outs])
+    words = [*Path(name).parts[-2:], f'differs by {changes[name]:.3f}']
+    cell = sheets.draw_words(words, cell=_SIDE)
+    cell = cell.crop((0, 0, _SIDE, max(photo.height, _SIDE // 4)))
+    rows.append([cell, photo, *cut_outs])
   sheet = sheets.make_sheet(rows, cell=_SIDE, columns=1)
   with files.write_atomically(path) as partial:
     sheet.save(partial, 'jpeg', quality=90)
