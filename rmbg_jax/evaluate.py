@@ -100,8 +100,7 @@ _PROCESSES = flags.DEFINE_integer(
 _GALLERY = flags.DEFINE_integer(
   'gallery',
   10,
-  'Worst, median and best images to show, and those on which systems differ '
-  'most; 0: none.',
+  'Worst, median, best and most different images to show; 0: no gallery.',
   flag_values=_OWN,
 )
 _COMPARE = cli.define_paths(
@@ -115,8 +114,7 @@ _COMPARE = cli.define_paths(
 _INPUT = cli.define_path(
   'input',
   '',
-  'Photos for --compare of checkpoints, without masks: a file, a folder, a '
-  'pattern or a list.',
+  'Photos (a folder, a pattern, a list) for --compare of checkpoints.',
   flag_values=_OWN,
 )
 _ALLOW = flags.DEFINE_bool(
@@ -156,14 +154,11 @@ def main(argv: list[str]) -> None:
 
 def _check_flags() -> None:
   if _INPUT.value and len(_COMPARE.value) < 2:
-    raise app.UsageError(
-      '--input is for --compare=A,B of two or more checkpoints.'
-    )
+    raise app.UsageError('--input is for --compare of two or more checkpoints.')
   if _COMPARE.value:
     if len(_COMPARE.value) != 2 and not _INPUT.value:
       raise app.UsageError(
-        '--compare takes two folders of results: --compare=A,B; of '
-        'checkpoints, pass photos as well: --input=PHOTOS.'
+        '--compare takes two folders, A,B; for checkpoints, pass --input too.'
       )
     return
   if not _DATA.value:
@@ -189,34 +184,25 @@ def _compare_checkpoints() -> list[str]:
   """Draws the photos on which checkpoints differ most; returns what failed."""
   from rmbg_jax.batch import listing
   from rmbg_jax.evaluation import differences
-  from rmbg_jax.inference import remover as remover_lib
   from rmbg_jax.inference import runtimes
 
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
-  jobs = [job for job in listing.list_jobs(_INPUT.value) if not job.is_clip]
-  masks: dict[str, dict[str, bytes]] = {}
-  failed = []
+  checkpoints: dict[str, str] = {}
   for path in _COMPARE.value:
-    remover = remover_lib.BackgroundRemover.from_checkpoint(path, **options)
-    name = _make_unique(_name_system(path), Path(path), masks.keys())
-    own = masks[name] = {}
-    for job in tqdm.tqdm(jobs, desc=name, unit='photo'):
-      try:
-        alpha = remover.alpha(job.photo)
-      except (OSError, ValueError) as error:
-        failed.append(str(error))
-        continue
-      own[str(job.photo)] = differences.shrink(alpha)
+    name = _make_unique(_name_system(path), Path(path), checkpoints.keys())
+    checkpoints[name] = path
+  jobs = listing.list_jobs(_INPUT.value)
   output = Path(_OUTPUT.value) / 'most_different.jpg'
-  differences.save_differences(
-    {str(job.photo): (str(job.photo), '') for job in jobs},
-    masks,
+  failed = differences.compare_checkpoints(
+    checkpoints,
+    [job.photo for job in jobs if not job.is_clip],
     output,
     count=_GALLERY.value or 10,
+    options=options,
   )
   print(f'Written: {output}')
-  return list(dict.fromkeys(failed))
+  return failed
 
 
 def _evaluate() -> list[str]:

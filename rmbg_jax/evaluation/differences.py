@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import tqdm
 from jaxtyping import Float
 from PIL import Image
 
 from data_pipelines.io import errors, files
+from data_pipelines.io.types import JsonObject
 from data_pipelines.tools import sheets
 from rmbg_jax.evaluation import gallery
 from rmbg_jax.evaluation import results as results_lib
+from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.weights import load
 
 _SIDE = 256  # Pixels of a picture's longest side.
 _HEADER = (0, 0, _SIDE, 16)  # Of a cell, what a line of text takes.
@@ -78,8 +82,10 @@ def save_differences(
     cut_outs = [_lay(photo, Image.open(io.BytesIO(mask))) for mask in drawn]
     if with_truth:
       cut_outs.insert(0, _lay(photo, _fit(gallery.read_truth(truth_path))))
-    words = [*name.rsplit('/', 1), f'differs by {changes[name]:.3f}']
-    rows.append([sheets.draw_words(words, cell=_SIDE), photo, *cut_outs])
+    words = [*Path(name).parts[-2:], f'differs by {changes[name]:.3f}']
+    cell = sheets.draw_words(words, cell=_SIDE)
+    cell = cell.crop((0, 0, _SIDE, max(photo.height, _SIDE // 4)))
+    rows.append([cell, photo, *cut_outs])
   sheet = sheets.make_sheet(rows, cell=_SIDE, columns=1)
   with files.write_atomically(path) as partial:
     sheet.save(partial, 'jpeg', quality=90)
@@ -110,6 +116,46 @@ def save_for_results(
         photos[image['name']] = image['photo'], image['truth']
   if any(all(name in own for own in masks.values()) for name in photos):
     save_differences(photos, masks, path, count=count)
+
+
+def compare_checkpoints(
+  checkpoints: Mapping[str, str],
+  photos: Sequence[Path],
+  path: Path,
+  *,
+  count: int,
+  options: JsonObject,
+) -> list[str]:
+  """Writes the picture for checkpoints, one of which is run at a time.
+
+  Args:
+    checkpoints: What `load_model` takes, by the name to show.
+    photos: Photos to run them on.
+    path: Path of the JPEG file.
+    count: Photos to show, at most.
+    options: Options of `BackgroundRemover`.
+
+  Returns:
+    What is wrong with photos that could not be read, a line for each.
+
+  Raises:
+    UserError: if a checkpoint cannot be loaded, or no photo can be read.
+  """
+  # Load all before any is run, so that none is refused at the end.
+  loaded = {name: load.load_model(one) for name, one in checkpoints.items()}
+  masks: dict[str, dict[str, bytes]] = {}
+  failed: dict[str, None] = {}
+  for name, network in loaded.items():
+    remover = remover_lib.BackgroundRemover(network, **options)
+    own = masks[name] = {}
+    for photo in tqdm.tqdm(photos, desc=name, unit='photo'):
+      try:
+        own[str(photo)] = shrink(remover.alpha(photo))
+      except (OSError, ValueError) as error:
+        failed[str(error)] = None
+  shown = {str(photo): (str(photo), '') for photo in photos}
+  save_differences(shown, masks, path, count=count)
+  return list(failed)
 
 
 def _measure(masks: Sequence[bytes]) -> float:

@@ -17,7 +17,7 @@ from PIL import Image
 from data_pipelines import cli
 from rmbg_jax import BackgroundRemover, predict
 from rmbg_jax.batch import report
-from tests.support import helpers
+from tests.support import foreign_networks, helpers
 
 
 @pytest.fixture(scope='module')
@@ -290,6 +290,27 @@ def test_a_second_run_does_what_is_missing(checkpoint, tmp_path, capsys):
   assert second['a.jpg']['foreground'] == first[0]['foreground']
   _run(source, output, checkpoint, save=['mask'], overwrite=True)
   assert (output / 'mask/a.png').stat().st_mtime_ns > kept
+
+
+def test_a_foreign_network_goes_on_and_is_not_mixed_with_another(
+  tmp_path, capsys
+):
+  source, output = tmp_path / 'photos', tmp_path / 'out'
+  source.mkdir()
+  for name in 'ab':
+    helpers.make_photo((40, 24)).save(source / f'{name}.png')
+  weights = [tmp_path / 'one.onnx', tmp_path / 'other.onnx']
+  for seed, path in enumerate(weights):
+    foreign_networks.save(path, seed=seed)
+    foreign_networks.save_settings(path)
+  urls = source.as_uri(), output.as_uri()
+  _run(*urls, weights[0], save=['mask'])
+  (output / 'mask/b.png').unlink()
+  _run(*urls, weights[0], save=['mask'])
+  assert '(1 of them before)' in capsys.readouterr().out
+  assert (output / 'mask/b.png').exists()
+  with pytest.raises(SystemExit, match='made otherwise .network was'):
+    _run(*urls, weights[1], save=['mask'])
 
 
 def test_shards_share_a_folder(checkpoint, tmp_path):

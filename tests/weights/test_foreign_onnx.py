@@ -1,11 +1,15 @@
 """Other people's ONNX networks give onnxruntime's masks, or a line of error."""
 
 import dataclasses
+import functools
+import hashlib
+import http.server
 import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -251,27 +255,44 @@ print(refused)
   assert int(result.stdout) > 20
 
 
-def test_published_files_are_known_by_name_and_by_checksum(
+def test_a_name_is_downloaded_after_its_terms_are_said(
   rng, tmp_path, monkeypatch, capsys
 ):
-  import hashlib
-
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
-  path = tmp_path / 'bria-rmbg-2.0.onnx'
+  """From a server here; the file is then known by its checksum as well."""
+  served = tmp_path / 'served'
+  served.mkdir()
+  path = served / 'bria-rmbg-2.0.onnx'
   foreign_networks.save(path, size=(64, 64))
   known = onnx_published.PUBLISHED['bria-rmbg']
-  checksum = 'md5:' + hashlib.md5(path.read_bytes()).hexdigest()
-  known = dataclasses.replace(known.preprocessing, size=(64, 64)), checksum
-  monkeypatch.setitem(
-    onnx_published.PUBLISHED,
-    'bria-rmbg',
-    onnx_published.PUBLISHED['bria-rmbg']._replace(
-      preprocessing=known[0], checksum=known[1]
-    ),
+  known = known._replace(
+    preprocessing=dataclasses.replace(known.preprocessing, size=(64, 64)),
+    checksum='md5:' + hashlib.md5(path.read_bytes()).hexdigest(),
   )
-  by_name = load.load_model('bria-rmbg')
+  monkeypatch.setitem(onnx_published.PUBLISHED, 'bria-rmbg', known)
+  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'cache')
+  said = []
+
+  class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):  # noqa: N802
+      said.append(capsys.readouterr().err)
+      super().do_GET()
+
+    def log_message(self, *_):
+      pass
+
+  handler = functools.partial(Handler, directory=served)
+  with http.server.HTTPServer(('127.0.0.1', 0), handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(
+      onnx_published, '_RELEASE', f'http://127.0.0.1:{server.server_port}/'
+    )
+    by_name = load.load_model('bria-rmbg')
+    assert load.load_model('bria-rmbg').description == by_name.description
+    server.shutdown()
+  assert len(said) == 1
+  assert 'bria-rmbg: CC BY-NC 4.0: non-commercial use only' in said[0]
+  assert by_name.description['license'] == known.terms
   assert by_name.compute_digest() == load.load_model(path).compute_digest()
-  assert by_name.description['license'].startswith('CC BY-NC')
   photos = _photos(rng, (64, 64), 1)
   np.testing.assert_allclose(
     remover_lib.BackgroundRemover(by_name).predict(photos),
@@ -280,15 +301,12 @@ def test_published_files_are_known_by_name_and_by_checksum(
   )
 
 
-def test_terms_are_said_before_the_download(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
-
-  def fetch(url, **_):
-    assert 'non-commercial' in capsys.readouterr().err
-    return tmp_path / 'fetched'
-
-  monkeypatch.setattr(download, 'fetch', fetch)
-  onnx_published.find_published('bria-rmbg')
+def test_the_names_are_those_that_give_one_mask():
+  for name, one in onnx_published.PUBLISHED.items():
+    assert one.preprocessing.size[0] in (320, 1024)
+    assert one.sigmoid == name.startswith('birefnet')
+    assert one.is_restricted == (name == 'bria-rmbg')
+    assert one.url.startswith('https://github.com/danielgatis/rembg/releases/')
 
 
 def test_u2netp_gives_the_same_masks_this_way(rng, tmp_path):
