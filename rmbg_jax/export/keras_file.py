@@ -7,6 +7,7 @@ turns that into what the network was trained with.
 """
 
 import collections
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
       'Keras project. Export it to .onnx or .stablehlo.'
     )
   height, width = loaded.preprocessing.size
+  loaded = _fold_temperature(loaded)
   model = _Model(loaded)
   config = {
     'class_name': 'Functional',
@@ -65,6 +67,20 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
       place.attrs['backend'] = 'tensorflow'
       place.attrs['keras_version'] = _KERAS_VERSION
     _write_weights(group, model)
+
+
+def _fold_temperature(loaded: load.LoadedModel) -> load.LoadedModel:
+  """Returns a network whose heads' weights have the temperature in them."""
+  temperature = np.float32(loaded.temperature)
+  if temperature == 1:
+    return loaded
+  flat = {
+    key: value / temperature if key.startswith('params/head') else value
+    for key, value in layers_lib.flatten(loaded.variables).items()
+  }
+  return dataclasses.replace(
+    loaded.with_temperature(1.0), variables=layers_lib.unflatten(flat)
+  )
 
 
 def _write_weights(group: h5py.Group, model: '_Model') -> None:
