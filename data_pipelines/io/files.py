@@ -91,7 +91,7 @@ def parse_json(
     value = json.loads(text)
     if not isinstance(value, kind):
       raise ValueError(f'a {type(value).__name__} instead of a {kind.__name__}')
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise errors.UserError(f'{place}: damaged ({error}). {remedy}') from error
   return value
 

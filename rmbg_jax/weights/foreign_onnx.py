@@ -71,6 +71,19 @@ class OnnxNetwork:
     return dataclasses.replace(self, content=self.path.read_bytes())
 
 
+def check_size(path: Path) -> None:
+  """Checks that a file is no larger than ONNX files can be.
+
+  Raises:
+    UserError: if it is.
+  """
+  if path.stat().st_size >= _MOST_BYTES:
+    raise errors.UserError(
+      f'{path}: larger than 2 GB, which an ONNX file cannot be. Save it again, '
+      'with float16 weights.'
+    )
+
+
 def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
   """Returns how to run a file, None where nothing says it.
 
@@ -153,8 +166,7 @@ def _read_facts(path: Path) -> _Facts:
   """Reads what a file says of its input and its outputs.
 
   Raises:
-    UserError: if it is damaged, too large, not in one file, or does not take
-      photos.
+    UserError: if it is damaged, not in one file, or does not take photos.
   """
   try:
     import onnx
@@ -165,11 +177,6 @@ def _read_facts(path: Path) -> _Facts:
     ) from error
   from google.protobuf.message import DecodeError
 
-  if path.stat().st_size >= _MOST_BYTES:
-    raise errors.UserError(
-      f'{path}: larger than 2 GB, which an ONNX file cannot be. Save it again, '
-      'with float16 weights.'
-    )
   try:
     model = onnx.load(path, load_external_data=False)
   except DecodeError as error:

@@ -293,6 +293,7 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
 
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
+  foreign_onnx.check_size(path)
   sha256 = foreign_onnx.hash_file(path, 'sha256')
   settings = foreign_onnx.find_settings(path, sha256)
   if settings is None:

@@ -29,6 +29,7 @@ PAGES = (
   'docs/predicting.md',
   'docs/evaluation.md',
   'docs/export.md',
+  'docs/other_networks.md',
   'docs/from_keras.md',
 )
 OTHER_PAGES = (
