@@ -37,6 +37,7 @@ OTHER_PAGES = (
   'docs/app.md',
   'docs/hub.md',
   'docs/model_card.md',
+  'docs/other_networks.md',
   'docs/scaling.md',
   'docs/u2net.md',
   'docs/video.md',
