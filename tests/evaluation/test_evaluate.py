@@ -64,6 +64,7 @@ def test_raw_figures_are_those_of_training(data_dir, workdir, tmp_path):
   """MAE and IoU of the best epoch, through files, processes and tables."""
   _evaluate(
     f'--checkpoint={workdir}',
+    '--precision=float32',  # A training's own.
     f'--data={data_dir}',
     f'--output={tmp_path}',
     '--metrics=saliency,matting',

@@ -8,7 +8,7 @@ import pytest
 from configs import default
 from data_pipelines.io import errors
 from rmbg_jax import models
-from rmbg_jax.training import optimizers, resume, settings, setup
+from rmbg_jax.training import optimizers, settings, setup
 
 SMALL = {'bridge': {'filters': 4, 'rates': [1]}, 'decoder': {'filters': [4, 4]}}
 NETWORKS = {
@@ -123,12 +123,3 @@ def test_the_setting_reaches_the_training():
   config.model.encoder.frozen_stages = 5
   with pytest.raises(errors.UserError, match='at most 4, the stages of resnet'):
     settings.check_config(config)
-
-
-def test_older_checkpoints_have_none():
-  now = {'model': {'encoder': {'name': 'resnet50', 'frozen_stages': 0}}}
-  saved = {'config': {'model': {'encoder': {}}}}
-  resume.check_compatible(saved, {'config': now})
-  now['model']['encoder']['frozen_stages'] = 1
-  with pytest.raises(errors.UserError, match='frozen_stages: None in the chec'):
-    resume.check_compatible(saved, {'config': now})
