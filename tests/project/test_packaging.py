@@ -206,7 +206,8 @@ def test_what_is_imported_is_declared(whose, tmp_path):
     command += [r'--exclude=\.venv|build|runs']
     # PyTorch is used where it is; the scripts' own modules are beside them.
     command += ['--per-rule-ignores=DEP001=torch|kagglehub|gdown']
-    for name in ('bootstrap', 'build_release', 'quickstart'):
+    names = ('bootstrap', 'build_release', 'quickstart', 'scripts', 'tests')
+    for name in (*names, 'rmbg_jax', 'data_pipelines', 'configs'):
       command.append(f'--known-first-party={name}')
   result = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, timeout=120

@@ -13,7 +13,6 @@ from rmbg_jax.training import (
   loop,
   optimizers,
   profiling,
-  resume,
   setup,
   signals,
   state,
@@ -124,63 +123,3 @@ def test_a_schedule_computes_on_the_host(schedule):
   np.testing.assert_allclose(
     ours, [expected(step) for step in range(60)], rtol=1e-5, atol=1e-10
   )
-
-
-def _make_optimizer_with_rate(learning_rate, encoder_rate):
-  """The optimiser as it was when the rate was a part of its state."""
-
-  def build(learning_rate):
-    return optax.chain(
-      optax.clip_by_global_norm(OPTIONS['clip_norm']),
-      optax.chain(
-        optimizers._scale_by_adam(),
-        optimizers._decay_kernels(OPTIONS['weight_decay']),
-        optax.scale_by_learning_rate(learning_rate),
-      ),
-      optax.masked(
-        optax.scale(encoder_rate),
-        lambda params: optimizers._by_part(params, True, False),
-      ),
-    )
-
-  frozen = 'frozen' if encoder_rate == 0 else 'trained'
-  return optax.partition(
-    {
-      'trained': optax.inject_hyperparams(build)(learning_rate=learning_rate),
-      'frozen': optax.set_to_zero(),
-    },
-    lambda params: optimizers._by_part(params, frozen, 'trained'),
-  )
-
-
-@pytest.mark.parametrize('encoder_rate', [0.0, 0.5])
-@pytest.mark.parametrize('rate', [0.1, optax.constant_schedule(0.1)])
-@pytest.mark.parametrize('use_ema', [False, True])
-def test_goes_on_with_a_rate_in_the_state(
-  tmp_path, rate, encoder_rate, use_ema
-):
-  mesh = state.make_mesh()
-  variables = {'params': _make_params(), 'batch_stats': {'m': jnp.zeros(2)}}
-  gradient = jax.tree.map(lambda p: p / 3, variables['params'])
-
-  old_optimizer = _make_optimizer_with_rate(rate, encoder_rate)
-  old = state.create_train_state(
-    variables, old_optimizer, mesh, use_ema=use_ema
-  )
-  _, opt_state = old_optimizer.update(gradient, old.opt_state, old.params)
-  old = old.replace(step=old.step + 1, opt_state=opt_state)
-  with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
-    resume.save_state(store, old, metrics=None, description={})
-
-  optimizer = optimizers.make_optimizer(
-    encoder_rate=encoder_rate, is_frozen=lambda _: not encoder_rate, **OPTIONS
-  )
-  blank = state.create_train_state(variables, optimizer, mesh, use_ema=use_ema)
-  with checkpoints.CheckpointStore(tmp_path, writable=True) as store:
-    restored = resume.restore_state(store, blank, step=1)
-  assert jax.tree.structure(restored) == jax.tree.structure(blank)
-  expected, _ = old_optimizer.update(gradient, old.opt_state, old.params)
-  updates, _ = optimizer.update(
-    gradient, restored.opt_state, restored.params, learning_rate=0.1
-  )
-  jax.tree.map(np.testing.assert_array_equal, updates, expected)
