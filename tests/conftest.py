@@ -58,6 +58,8 @@ ALLOWED_WARNINGS = (
   'ignore:__array__ implementation:DeprecationWarning',
   # A server in a thread may be at an answer when its test is over.
   'ignore:unclosed <socket:ResourceWarning',
+  # Gradio makes one for each page, and leaves it.
+  'ignore:unclosed event loop:ResourceWarning',
   # Ray forks to start a node; the child runs another program at once.
   r'ignore:os.fork\(\) was called:RuntimeWarning',
   # ml_collections reads a configuration by it.

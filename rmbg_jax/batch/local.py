@@ -85,8 +85,8 @@ def watch(folder: Path, request: session.Request) -> bool:
   def list_jobs():
     try:
       jobs = listing.list_jobs(str(folder))
-    except errors.MissingFileError:
-      return []  # Nothing yet.
+    except FileNotFoundError:
+      return []  # Nothing yet, or removed while it is listed.
     jobs = listing.take_shard(jobs, request.shard)
     jobs = [job for job in jobs if not job.error]
     found = record.find_missing(jobs, task, made)

@@ -41,11 +41,14 @@ def _wait(condition):
 def _run(source, output, act):
   """Watches while `act` runs in a thread; SIGINT follows."""
 
+  over = threading.Event()
+
   def act_and_end():
     try:
       act()
     finally:
-      os.kill(os.getpid(), signal.SIGINT)
+      if not over.is_set():  # Or it would end the tests.
+        os.kill(os.getpid(), signal.SIGINT)
 
   flags = {'input': str(source), 'output': str(output), 'watch': True}
   thread = threading.Thread(target=act_and_end)
@@ -56,6 +59,7 @@ def _run(source, output, act):
     try:
       predict.main(['predict'])
     finally:
+      over.set()
       thread.join()
 
 
