@@ -57,7 +57,7 @@ def test_the_default_is_both_together(rng):
   height, width = small.preprocessing.size
   large = height * 4 // 3, width * 4 // 3
   photo = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
-  options = {'precision': 'float32'}
+  options = {'precision': 'float32', 'temperature': 1.0}
   default = BackgroundRemover.from_checkpoint('released', **options)
   seen = default.resize([photo])
   assert seen.shape == (1, *large, 3)
