@@ -17,7 +17,7 @@ FORMATS = ('png', 'webp', 'jpeg')
 CLIP_FORMATS = ('prores', 'vp9', 'png')
 
 # Ways to alpha at the photo's size.
-Refinement = Literal['none', 'guided', 'matting']
+Refinement = Literal['none', 'learned', 'guided', 'matting']
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 
 RUNTIMES = ('auto', 'jax', 'openvino')

@@ -91,6 +91,12 @@ _TRIMAP_WIDTH = flags.DEFINE_integer(
 _REFINE = flags.DEFINE_enum(
   'refine', 'none', choices.REFINEMENTS, "Way to edges of the photo's size."
 )
+_REFINER = cli.define_path(
+  'refiner',
+  'refiner',
+  'Network of --refine=learned: the released one, or a working directory or '
+  '.safetensors of another.',
+)
 _THRESHOLD = flags.DEFINE_float(
   'threshold', None, 'Make alpha 1 from here on and 0 below.'
 )
@@ -303,6 +309,7 @@ def _make_options() -> dict[str, Any]:
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
+      refiner=_REFINER.value,
       threshold=_THRESHOLD.value,
       keep_largest=_KEEP_LARGEST.value,
       fill_holes=_FILL_HOLES.value,

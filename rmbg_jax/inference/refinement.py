@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import threading
 import types
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,6 +12,10 @@ from PIL import Image
 
 from data_pipelines.io import errors
 from rmbg_jax import choices
+from rmbg_jax.weights import release
+
+if TYPE_CHECKING:
+  from rmbg_jax.inference import learned
 
 # The guided filter's half window, in pixels of the small map, and the variance
 # of colour, in [0, 1], below which an edge is not followed.
@@ -31,16 +36,19 @@ class Refinement:
   """Sharpens alpha after the network.
 
   Attributes:
-    method: Way to the photo's size. 'none': bilinear. 'guided': edges follow
+    method: Way to the photo's size. 'none': bilinear. 'learned': a network
+      looks at the photo along edges (`learned.py`). 'guided': edges follow
       those of the photo (guided filter, He and Sun, arXiv:1505.00996).
       'matting': closed-form matting solves for the band around edges (Levin et
       al., TPAMI 2008; needs pymatting).
+    refiner: The network of 'learned', as of `learned.load_refiner`.
     threshold: Alpha becomes 1 from here on and 0 below; None leaves it soft.
     keep_largest: Whether only the largest connected part stays.
     fill_holes: Background that the foreground encloses is filled.
   """
 
   method: str = 'none'
+  refiner: str = release.REFINER
   threshold: float | None = None
   keep_largest: bool = False
   fill_holes: bool = False
@@ -59,15 +67,21 @@ class Refinement:
       _load_pymatting()
 
   def apply(
-    self, probs: Float[np.ndarray, 'h w'], photo: Image.Image
+    self,
+    probs: Float[np.ndarray, 'h w'],
+    photo: Image.Image,
+    refiner: 'learned.LearnedRefiner | None' = None,
   ) -> Float[np.ndarray, 'h2 w2']:
     """Returns alpha in [0, 1] at the RGB photo's size.
 
     Args:
       probs: The network's, in [0, 1], at its own size.
       photo: Photo that the network saw, at its full size.
+      refiner: What refines where the method is 'learned'.
     """
-    if self.method == 'guided':
+    if refiner is not None:
+      alpha = refiner.refine(probs, photo)
+    elif self.method == 'guided':
       alpha = _upsample_guided(probs, photo)
     elif self.method == 'matting':
       alpha = _solve_matting(probs, photo)

@@ -11,7 +11,7 @@ remover.remove('photo.jpg').save('cutout.png')
 import copy
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -25,6 +25,9 @@ from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement as refinement_lib
 from rmbg_jax.models import layers
 from rmbg_jax.weights import load
+
+if TYPE_CHECKING:
+  from rmbg_jax.inference import learned
 
 _NO_REFINEMENT = refinement_lib.Refinement()
 
@@ -100,6 +103,11 @@ class BackgroundRemover:
       Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     self.max_pixels = max_pixels
     self.refinement = refinement
+    if loaded.network.channels != 3:
+      raise errors.UserError(
+        'This network refines the masks of others: pass it as --refiner, with '
+        '--refine=learned, and another checkpoint.'
+      )
     networks = (loaded, *loaded.partners)
     views = [
       view
@@ -122,6 +130,12 @@ class BackgroundRemover:
       batch_size=batch_size,
       threads=threads,
     )
+    self._refiner_options = {
+      'runtime': self._runtime.name,
+      'precision': precision,
+      'threads': threads,
+    }
+    self._refiner = self._load_refiner()
     self.batch_size = self._runtime.batch_size
     self.runtime = f'{self._runtime.name}, {self._runtime.precision}'
 
@@ -145,7 +159,17 @@ class BackgroundRemover:
     """Returns a remover of another refinement that shares this network."""
     other = copy.copy(self)
     other.refinement = refinement
+    other._refiner = other._load_refiner()
     return other
+
+  def _load_refiner(self) -> 'learned.LearnedRefiner | None':
+    if self.refinement.method != 'learned':
+      return None
+    from rmbg_jax.inference import learned
+
+    return learned.load_refiner(
+      self.refinement.refiner, **self._refiner_options
+    )
 
   def alpha(self, image: photos_lib.ImageLike) -> Float[np.ndarray, 'h w']:
     """Returns the foreground's share of each pixel, in [0, 1].
@@ -263,7 +287,8 @@ class BackgroundRemover:
         'or their training failed. Use another checkpoint; of a foreign .onnx, '
         'correct `sigmoid` or `output` in its JSON file.'
       )
-    return photo.hide_transparent(self.refinement.apply(probs, photo.seen))
+    alpha = self.refinement.apply(probs, photo.seen, self._refiner)
+    return photo.hide_transparent(alpha)
 
 
 def open_photo(image: photos_lib.ImageLike) -> Image.Image:

@@ -1,5 +1,6 @@
 """Networks. They know nothing of files, flags or configurations."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from data_pipelines.io.errors import UserError
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import efficientnet, u2net
 from rmbg_jax.models.layers import Network
+from rmbg_jax.models.refiner import Refiner
 from rmbg_jax.models.unet import UNet
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ ENCODER_STAGES = {
   **dict.fromkeys(efficientnet.VARIANTS, len(efficientnet.FEATURES)),
   'u2net': len(u2net.HEIGHTS),
 }
-NETWORKS: dict[str, type[UNet] | type[u2net.U2Net]] = {
+NETWORKS: dict[str, type[UNet | u2net.U2Net | Refiner]] = {
+  'refiner': Refiner,
   'u2net': u2net.U2Net,
   'unet': UNet,
 }
@@ -49,7 +52,7 @@ def create_network(architecture: JsonObject) -> Network:
       f'Unknown model name {name!r}; choose one of {sorted(NETWORKS)}.'
     )
   network = NETWORKS[name]
-  known = set(network.__dataclass_fields__)
+  known = {field.name for field in dataclasses.fields(network)}
   unknown = sorted(set(attributes) - known)
   if unknown:
     raise UserError(

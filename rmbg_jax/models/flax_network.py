@@ -36,7 +36,7 @@ class FlaxNetwork(nn.Module):
   @nn.compact
   def __call__(
     self,
-    images: Float[Array, 'b h w 3'],
+    images: Float[Array, 'b h w c'],
     *,
     train: bool = False,
     frozen_stages: int = 0,
@@ -67,7 +67,7 @@ class FlaxNetwork(nn.Module):
 
 
 def compute(
-  model: FlaxNetwork, variables: Variables, images: Float[Array, 'b h w 3']
+  model: FlaxNetwork, variables: Variables, images: Float[Array, 'b h w c']
 ) -> tuple[Float[Array, 'b h w 1'], ...]:
   """Computes a trained network's logit maps, coarse to fine."""
   return cast('tuple[jax.Array, ...]', model.apply(variables, images))

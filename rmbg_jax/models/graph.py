@@ -65,7 +65,7 @@ class Graph:
     Raises:
       UserError: if the network does not take such images, or cannot be built.
     """
-    self.nodes = {INPUT: Node(INPUT, 'input', (), (*size, 3))}
+    self.nodes = {INPUT: Node(INPUT, 'input', (), (*size, network.channels))}
     self.outputs = network.compute(_Recorder(self.nodes), INPUT)
 
   def find_needed(self, output: str) -> list[Node]:

@@ -6,7 +6,7 @@ runtimes and file formats. So each network is described once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 # Features (b, h, w, c): an array of JAX, or a name in a graph.
 T = TypeVar('T')
@@ -168,7 +168,13 @@ class Layers(Protocol[T]):
 
 @runtime_checkable
 class Network(Protocol):
-  """Describes a network; hashable."""
+  """Describes a network; hashable.
+
+  Attributes:
+    channels: Channels of its input.
+  """
+
+  channels: ClassVar[int]
 
   @property
   def bn_momentum(self) -> float:
@@ -180,7 +186,7 @@ class Network(Protocol):
 
     Args:
       layers: What they are computed with.
-      images: Preprocessed images (b, h, w, 3).
+      images: Preprocessed images (b, h, w, c).
 
     Returns:
       All that is supervised; the last is the prediction.

@@ -7,6 +7,7 @@ channels in every stage (`configs/u2netp.py`).
 """
 
 import dataclasses
+from typing import ClassVar
 
 from rmbg_jax.models.layers import Layers, T
 
@@ -36,6 +37,7 @@ class U2Net:
     bn_momentum: Momentum of the running batch statistics.
   """
 
+  channels: ClassVar[int] = 3
   encoder_mid: tuple[int, ...] = (32, 32, 64, 128, 256, 256)
   encoder_filters: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
   decoder_mid: tuple[int, ...] = (256, 128, 64, 32, 16)

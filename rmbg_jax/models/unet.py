@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 from data_pipelines.io.errors import UserError
 from rmbg_jax.models import efficientnet, resnet
@@ -30,6 +31,7 @@ class UNet:
     bn_momentum: Momentum of the running batch statistics.
   """
 
+  channels: ClassVar[int] = 3
   encoder_name: str = 'resnet50'
   encoder_dialect: str = 'keras'
   encoder_stage_sizes: tuple[int, ...] = (3, 4, 6)

@@ -78,7 +78,9 @@ def create_variables(
   """Returns freshly initialised `params` and `batch_stats`."""
 
   def init(key):
-    return model.init(key, jnp.zeros((1, *size, 3)), train=False)
+    return model.init(
+      key, jnp.zeros((1, *size, model.network.channels)), train=False
+    )
 
   # It runs once: compiling it without optimisation takes a third of the time.
   options = {'xla_backend_optimization_level': 0}

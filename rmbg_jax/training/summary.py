@@ -32,7 +32,9 @@ def summarize(model: FlaxNetwork, *, size: tuple[int, int]) -> str:
 
   with nn.intercept_methods(record):
     variables = jax.eval_shape(
-      lambda: model.init(jax.random.key(0), jnp.zeros((1, *size, 3)))
+      lambda: model.init(
+        jax.random.key(0), jnp.zeros((1, *size, model.network.channels))
+      )
     )
   header = ('Part', 'Output', 'Parameters', 'Statistics')
   rows = [

@@ -36,6 +36,7 @@ _BACKGROUNDS = {
 }
 _EDGES = {
   'none': 'As the network gives them',
+  'learned': 'By a network that looks at them',
   'guided': "Along the photo's edges",
   'matting': 'Matting (seconds a photo)',
 }

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
@@ -38,6 +38,7 @@ class OnnxNetwork:
     content: The file's bytes, for machines that do not have the file.
   """
 
+  channels: ClassVar[int] = 3
   path: Path
   output: str | int
   sigmoid: bool

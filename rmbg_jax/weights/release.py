@@ -25,6 +25,7 @@ REQUIRED = ('architecture', 'preprocessing')
 # The weights that come with the project. The default, called 'released', is the
 # first, with the others as its partners.
 RELEASED = ('small', 'lite')
+REFINER = 'refiner'  # The weights of `--refine=learned`.
 # How each looks at a photo where nothing else is passed: options of
 # `BackgroundRemover` (docs/results.md).
 PREDICTIONS: dict[str, JsonObject] = {
@@ -38,7 +39,7 @@ def find_released(name: str) -> Path:
   """Returns the path of weights that come with the project.
 
   Args:
-    name: One of `RELEASED`, or 'released' for the first.
+    name: One of `RELEASED`, 'released' for the first, or `REFINER`.
   """
   stem = RELEASED[0] if name == 'released' else name
   return Path(__file__).parent / 'released' / f'{stem}.safetensors'

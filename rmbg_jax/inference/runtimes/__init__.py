@@ -130,6 +130,57 @@ def make_runtime(
   )
 
 
+@runtime_checkable
+class WindowRuntime(Protocol):
+  """Computes a refiner; may be called from several threads."""
+
+  def __call__(
+    self,
+    colours: UInt8[np.ndarray, 'n h w 3'],
+    units: Float[np.ndarray, 'n h w'],
+  ) -> Float[np.ndarray, 'n h w']:
+    """Returns refined logits of windows, in units of `refiner.LIMIT`.
+
+    Args:
+      colours: RGB in [0, 255].
+      units: Coarse logits in the same units, in [-1, 1].
+    """
+    ...
+
+
+def make_window_runtime(
+  loaded: load.LoadedModel,
+  *,
+  side: int,
+  runtime: str,
+  precision: str,
+  threads: int = 0,
+) -> WindowRuntime:
+  """Prepares a refiner for windows of side x side pixels.
+
+  Args:
+    loaded: The refiner.
+    side: Height and width of a window, a multiple of 16.
+    runtime: 'openvino' or 'jax'.
+    precision: 'float32', 'bfloat16', or 'auto' as of `make_runtime`.
+    threads: Threads on a CPU; 0 for one per core that this process may use.
+  """
+  if runtime == 'jax':
+    from rmbg_jax.inference.runtimes import jax_refiner
+
+    if precision == 'auto':
+      precision = loaded.dtype
+    return jax_refiner.JaxRefiner(loaded, side=side, precision=precision)
+  from rmbg_jax.inference.runtimes import openvino_refiner
+
+  return openvino_refiner.OpenVinoRefiner(
+    loaded,
+    side=side,
+    precision=precision,
+    threads=threads or parallel.count_cores(),
+  )
+
+
 def check_options(*, runtime: str, precision: str, threads: int) -> None:
   """Checks options of `make_runtime`.
 

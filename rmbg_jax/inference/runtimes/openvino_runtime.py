@@ -20,6 +20,7 @@ from rmbg_jax.weights.foreign_onnx import OnnxNetwork
 
 ops = ov.opset13
 _Value = ov.Node | ov.Output
+_TYPES = {'float32': 'f32', 'bfloat16': 'bf16'}
 _MOST_VALUES = 2**30  # Of a foreign network's layer.
 _LEAST = 1e-6  # Probability; the logit of 0 is infinite.
 
@@ -53,18 +54,8 @@ class OpenVinoRuntime:
     streams = min(batch_size, threads)
     model = _build_model(core, networks, views)
     with _naming(*(network.network for network in networks)):
-      self._compiled = core.compile_model(
-        model,
-        'CPU',
-        {
-          'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[
-            precision
-          ],
-          'INFERENCE_NUM_THREADS': threads,
-          'NUM_STREAMS': streams,
-          # Threads that decode and encode share the cores.
-          'ENABLE_CPU_PINNING': False,
-        },
+      self._compiled = compile_model(
+        core, model, precision, threads, streams=streams
       )
     self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
     self._local = threading.local()
@@ -81,6 +72,28 @@ class OpenVinoRuntime:
       self._local.request = self._compiled.create_infer_request()
     result = self._local.request.infer([np.ascontiguousarray(photo[None])])
     return result[0].copy()  # The next call writes into the same memory.
+
+
+def compile_model(
+  core: ov.Core, model: ov.Model, precision: str, threads: int, *, streams: int
+) -> ov.CompiledModel:
+  """Compiles a model for the CPU.
+
+  Args:
+    core: OpenVINO's core.
+    model: The model.
+    precision: 'float32' or 'bfloat16'.
+    threads: Threads of all streams together.
+    streams: Calls that are computed at the same time.
+  """
+  options = {
+    'INFERENCE_PRECISION_HINT': _TYPES[precision],
+    'INFERENCE_NUM_THREADS': threads,
+    'NUM_STREAMS': streams,
+    # Threads that decode and encode share the cores.
+    'ENABLE_CPU_PINNING': False,
+  }
+  return core.compile_model(model, 'CPU', options)
 
 
 def choose_precision(
@@ -115,7 +128,9 @@ def _build_model(
     if isinstance(network.network, OnnxNetwork):
       x = _splice(core, network.network, x, view.size)
     else:
-      x = _compute_graph(folded, view, network, x)
+      x = compute_graph(
+        network, x, view.size, folded=folded, index=view.network
+      )
     x = _mirror(x, view.size[1]) if view.mirrored else x
     if len(views) > 1:
       x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
@@ -127,19 +142,30 @@ def _build_model(
   return ov.Model([logits], [photo])  # ty: ignore[no-matching-overload]
 
 
-def _compute_graph(
-  folded: dict[tuple[int, str], tuple[_Value, _Value]],
-  view: runtimes.View,
+def compute_graph(
   network: load.LoadedModel,
   x: _Value,
+  size: tuple[int, int],
+  *,
+  folded: dict[tuple[int, str], tuple[_Value, _Value]],
+  index: int = 0,
 ) -> _Value:
-  """Returns the logits (1, 1, h, w) of a network of this project."""
-  graph = graph_lib.Graph(network.network, size=view.size)
+  """Returns the last output (b, f, h, w) of a network of this project.
+
+  Args:
+    network: The network.
+    x: Its input (b, c, h, w).
+    size: (height, width) of the input.
+    folded: Convolutions that were made before, by network and name; those of
+      this one are added.
+    index: Number of the network.
+  """
+  graph = graph_lib.Graph(network.network, size=size)
   results = {graph_lib.INPUT: x}
   for node in graph.find_needed(graph.outputs[-1])[1:]:
     inputs = [results[name] for name in node.inputs]
     if node.op in graph_lib.CONVOLUTIONS:
-      weights = _fold(folded, view.network, network.variables, node)
+      weights = _fold(folded, index, network.variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
       results[node.name] = _compute(node, inputs)

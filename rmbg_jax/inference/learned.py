@@ -1,0 +1,201 @@
+"""Sharpens a coarse alpha by the refiner, along edges, from coarse to fine."""
+
+import functools
+import math
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from data_pipelines.io import errors
+from rmbg_jax.inference import runtimes
+from rmbg_jax.models import refiner
+from rmbg_jax.weights import load, release
+
+# The longest side of the coarsest level, in pixels; each next level has twice
+# the size of the one before.
+_COARSEST = 512
+# A window's side in pixels, and what it sees more than it changes on each side.
+_SIDE, _MARGIN = 96, 8
+_STEP = _SIDE - 2 * _MARGIN
+# Alpha between is undecided; so are pixels that are as near to it: of the
+# network's map at first, and then of the level before.
+_SURE = 0.02
+_FIRST_REACH, _REACH = 3, 2
+# Windows that are made at a time: 9 MB.
+_CHUNK = 64
+_MOST = 1 / (1 + math.exp(-refiner.LIMIT))
+# Logits never reach the ends, so alpha is stretched by this.
+_REST = 0.002
+
+
+class LearnedRefiner:
+  """Refines alpha by a network; may be used by several threads."""
+
+  def __init__(
+    self,
+    loaded: load.LoadedModel,
+    *,
+    runtime: str,
+    precision: str,
+    threads: int = 0,
+  ):
+    """Compiles the network; see `runtimes.make_window_runtime`."""
+    self._compute = runtimes.make_window_runtime(
+      loaded,
+      side=_SIDE,
+      runtime=runtime,
+      precision=precision,
+      threads=threads,
+    )
+
+  def refine(
+    self, probs: Float[np.ndarray, 'h w'], photo: Image.Image
+  ) -> Float[np.ndarray, 'h2 w2']:
+    """Returns alpha in [0, 1] at the photo's size.
+
+    Only windows along undecided pixels are computed; elsewhere alpha is the
+    coarse one, enlarged.
+
+    Args:
+      probs: Coarse alpha, in [0, 1], at any size.
+      photo: RGB photo at its full size.
+    """
+    levels = [photo]
+    while max(levels[-1].size) > _COARSEST:
+      levels.append(levels[-1].reduce(2))
+    alpha = band = None
+    for level in reversed(levels):
+      width, height = level.size
+      if alpha is None:
+        pixels = max(level.size) / max(probs.shape)
+        alpha = resize(probs, level.size)
+        band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
+      else:
+        band = _double(_find_band(alpha, _REACH), cv2.INTER_NEAREST)
+        alpha = _double(alpha, cv2.INTER_LINEAR)
+        alpha, band = alpha[:height, :width], band[:height, :width]
+      self._refine_level(np.asarray(level), alpha, band)
+    return alpha
+
+  def _refine_level(
+    self,
+    colours: UInt8[np.ndarray, 'h w 3'],
+    alpha: Float[np.ndarray, 'h w'],
+    band: UInt8[np.ndarray, 'h w'],
+  ) -> None:
+    """Changes alpha within the band."""
+    places = list(_find_places(band))
+    inner = slice(_MARGIN, -_MARGIN)
+    changed = []
+    for start in range(0, len(places), _CHUNK):
+      chunk = places[start : start + _CHUNK]
+      seen, coarse = (
+        np.stack([_take(array, y, x) for y, x in chunk])
+        for array in (colours, alpha)
+      )
+      units = self._compute(seen, to_units(coarse))[:, inner, inner]
+      changed += [*from_units(units)]
+    # Only here, since windows overlap, and none may see another one's changes.
+    for one, (y, x) in zip(changed, places, strict=True):
+      part = slice(y, y + _STEP), slice(x, x + _STEP)
+      where = band[part] > 0
+      height, width = where.shape
+      np.copyto(alpha[part], one[:height, :width], where=where)
+
+
+@functools.cache
+def load_refiner(
+  path: str, *, runtime: str, precision: str, threads: int
+) -> LearnedRefiner:
+  """Returns a refiner, which is loaded and compiled once.
+
+  Args:
+    path: 'refiner' for the one that comes with the project, or the working
+      directory or the `.safetensors` release of another.
+    runtime: 'openvino' or 'jax'.
+    precision: 'float32', 'bfloat16', or 'auto' for bfloat16 where the processor
+      is made for it.
+    threads: Threads on a CPU; 0 for one per core that this process may use.
+
+  Raises:
+    MissingFileError: if there is nothing at the path.
+    UserError: if it is no refiner.
+  """
+  own = path == release.REFINER
+  loaded = load.load_model(release.find_released(path) if own else path)
+  if not isinstance(loaded.network, refiner.Refiner):
+    raise errors.UserError(
+      f'{path}: this network makes masks, and does not refine them. Pass the '
+      'working directory of a training with --config=refiner.'
+    )
+  return LearnedRefiner(
+    loaded, runtime=runtime, precision=precision, threads=threads
+  )
+
+
+def to_units(alpha: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
+  """Returns the logits of alpha in units of `refiner.LIMIT`, in [-1, 1]."""
+  p = np.clip(alpha, 1 - _MOST, _MOST)
+  return np.log(p / (1 - p)) * np.float32(1 / refiner.LIMIT)
+
+
+def from_units(units: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
+  """Returns alpha in [0, 1], which reaches both ends."""
+  probs = 0.5 + 0.5 * np.tanh(units * np.float32(0.5 * refiner.LIMIT))
+  return np.clip((probs - _REST) / (1 - 2 * _REST), 0, 1)
+
+
+def resize(
+  alpha: Float[np.ndarray, 'h w'], size: tuple[int, int]
+) -> Float[np.ndarray, 'h2 w2']:
+  """Resizes alpha to (width, height) as if nothing were known of the photo."""
+  resized = Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR)
+  return np.clip(np.asarray(resized), 0, 1)
+
+
+def _find_band(
+  alpha: Float[np.ndarray, 'h w'], reach: int
+) -> UInt8[np.ndarray, 'h w']:
+  """Returns 1 where alpha is undecided within the reach, else 0."""
+  mixed = ((alpha > _SURE) & (alpha < 1 - _SURE)).astype(np.uint8)
+  # An edge that is sharp already has no mixed pixels.
+  solid = (alpha > 0.5).astype(np.uint8)
+  mixed |= cv2.morphologyEx(
+    solid, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)
+  )
+  return cv2.dilate(mixed, np.ones((2 * reach + 1,) * 2, np.uint8))
+
+
+def _double(array: np.ndarray, interpolation: int) -> np.ndarray:
+  height, width = array.shape
+  return cv2.resize(array, (2 * width, 2 * height), interpolation=interpolation)
+
+
+def _find_places(
+  band: UInt8[np.ndarray, 'h w'],
+) -> Iterator[tuple[int, int]]:
+  """Yields the first row and column of the cells that the band touches."""
+  height, width = band.shape
+  padded = np.zeros((-(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP))
+  padded = padded.astype(np.uint8)
+  padded[:height, :width] = band
+  cells = padded.reshape(-1, _STEP, padded.shape[1]).any(axis=1)
+  cells = cells.reshape(len(cells), -1, _STEP).any(axis=2)
+  for row, column in np.argwhere(cells):
+    yield int(row) * _STEP, int(column) * _STEP
+
+
+def _take(array: np.ndarray, y: int, x: int) -> np.ndarray:
+  """Returns a window around a cell; beyond the photo, its edge is repeated."""
+  height, width = array.shape[:2]
+  first = y - _MARGIN, x - _MARGIN
+  if (
+    min(first) >= 0 and first[0] + _SIDE <= height and first[1] + _SIDE <= width
+  ):
+    return array[first[0] : first[0] + _SIDE, first[1] : first[1] + _SIDE]
+  rows = np.clip(np.arange(first[0], first[0] + _SIDE), 0, height - 1)
+  columns = np.clip(np.arange(first[1], first[1] + _SIDE), 0, width - 1)
+  return array[rows[:, None], columns]

@@ -1,0 +1,181 @@
+"""Computes a refiner's windows with OpenVINO, on a CPU."""
+
+import math
+import threading
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from rmbg_jax.inference.runtimes import openvino_runtime
+from rmbg_jax.inference.runtimes.quiet_openvino import ov
+from rmbg_jax.models import refiner
+from rmbg_jax.weights import load
+
+ops = ov.opset13
+_Value = ov.Node | ov.Output
+_BATCH = 8  # Windows that are computed together.
+_MOST = 1 / (1 + math.exp(-refiner.LIMIT))
+
+
+class OpenVinoRefiner:
+  """Refines windows; may be called from several threads.
+
+  The network's input is made in float32 in any case: the guided filter takes
+  differences of nearly equal numbers.
+  """
+
+  def __init__(
+    self, loaded: load.LoadedModel, *, side: int, precision: str, threads: int
+  ):
+    """Compiles the network for windows of side x side pixels."""
+    core = ov.Core()
+    if precision == 'auto':
+      precision = openvino_runtime.choose_precision(core, [loaded])
+    self._compiled = [
+      openvino_runtime.compile_model(
+        core, model, type_, threads, streams=threads
+      )
+      for model, type_ in (
+        (_build_input(side), 'float32'),
+        (_build_network(loaded, side), precision),
+      )
+    ]
+    self._local = threading.local()
+
+  def __call__(
+    self,
+    colours: UInt8[np.ndarray, 'n h w 3'],
+    units: Float[np.ndarray, 'n h w'],
+  ) -> Float[np.ndarray, 'n h w']:
+    """Returns refined logits, in units of `refiner.LIMIT`."""
+    # A request is for one thread at a time.
+    if not hasattr(self._local, 'requests'):
+      self._local.requests = [
+        compiled.create_infer_request() for compiled in self._compiled
+      ]
+    first, second = self._local.requests
+    results = np.empty_like(units)
+    for start in range(0, len(units), _BATCH):
+      part = slice(start, start + _BATCH)
+      batch = [colours[part], units[part]]
+      count = len(batch[0])
+      if count < _BATCH:
+        missing = ((0, _BATCH - count), (0, 0), (0, 0))
+        batch = [np.pad(one, (*missing, (0, 0))[: one.ndim]) for one in batch]
+      blocks = first.infer(batch, share_inputs=True)[0]
+      changes = second.infer([blocks], share_inputs=True)[0]
+      results[part] = changes[:count]
+    results += units
+    return np.clip(results, -1, 1, out=results)
+
+
+def _build_input(side: int) -> ov.Model:
+  """Builds the model from colours and coarse logits to the network's input.
+
+  Both as in `refiner_jax.refine`, which has the same steps.
+  """
+  pixels = ov.op.Parameter(ov.Type.u8, ov.Shape([_BATCH, side, side, 3]))
+  units = ov.op.Parameter(ov.Type.f32, ov.Shape([_BATCH, side, side]))
+  colours = ops.transpose(ops.convert(pixels, np.float32), [0, 3, 1, 2])
+  plane = ops.unsqueeze(units, ops.constant([1]))
+  alpha = ops.sigmoid(_times(plane, refiner.LIMIT))
+  guided = ops.clamp(
+    _guide(_times(colours, 1 / 255), alpha, side), 1 - _MOST, _MOST
+  )
+  odds = ops.divide(guided, ops.subtract(np.float32(1), guided))
+  planes = [
+    _times(ops.subtract(colours, np.float32(127)), 1 / 128),
+    plane,
+    _times(ops.log(odds), 1 / refiner.LIMIT),
+  ]
+  blocks = ops.space_to_depth(
+    ops.concat(planes, axis=1), 'blocks_first', refiner.BLOCK
+  )
+  return ov.Model([blocks], [pixels, units])  # ty: ignore[no-matching-overload]
+
+
+def _build_network(loaded: load.LoadedModel, side: int) -> ov.Model:
+  """Builds the model from the network's input to changes of the logits."""
+  half = side // refiner.BLOCK
+  shape = _BATCH, refiner.Refiner.channels, half, half
+  blocks = ov.op.Parameter(ov.Type.f32, ov.Shape(shape))
+  changes = openvino_runtime.compute_graph(
+    loaded, blocks, (half, half), folded={}
+  )
+  pixels = ops.depth_to_space(changes, 'blocks_first', refiner.BLOCK)
+  result = ops.squeeze(pixels, ops.constant([1]))
+  return ov.Model([result], [blocks])  # ty: ignore[no-matching-overload]
+
+
+def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
+  guide, coarse = _average(colours, 2, stride=2), _average(alpha, 2, stride=2)
+  red, green, blue = _split(guide, 3)
+  others = ops.concat([green, blue], axis=1)
+  products = [
+    ops.multiply(guide, coarse),
+    ops.multiply(red, guide),
+    ops.multiply(green, others),
+    ops.multiply(blue, blue),
+  ]
+  stack = ops.concat([guide, coarse, *products], axis=1)
+  means = _average(stack, refiner.GUIDE_SIDE)
+  r, g, b, a, ar, ag, ab, rr, rg, rb, gg, gb, bb = _split(means, 13)
+  ar, ag, ab = (
+    ops.subtract(product, ops.multiply(a, mean))
+    for product, mean in ((ar, r), (ag, g), (ab, b))
+  )
+  rg, rb, gb = (
+    ops.subtract(product, ops.multiply(*both))
+    for product, both in ((rg, (r, g)), (rb, (r, b)), (gb, (g, b)))
+  )
+  epsilon = np.float32(refiner.GUIDE_EPSILON)
+  rr, gg, bb = (
+    ops.add(ops.subtract(square, ops.multiply(mean, mean)), epsilon)
+    for square, mean in ((rr, r), (gg, g), (bb, b))
+  )
+  c_rr, c_rg = _cross(gg, bb, gb, gb), _cross(rb, gb, rg, bb)
+  c_rb = _cross(rg, gb, rb, gg)
+  c_gg, c_gb = _cross(rr, bb, rb, rb), _cross(rb, rg, rr, gb)
+  c_bb = _cross(rr, gg, rg, rg)
+  determinant = _dot((rr, rg, rb), (c_rr, c_rg, c_rb))
+  slopes = [
+    ops.divide(_dot(row, (ar, ag, ab)), determinant)
+    for row in ((c_rr, c_rg, c_rb), (c_rg, c_gg, c_gb), (c_rb, c_gb, c_bb))
+  ]
+  offset = ops.subtract(a, _dot(slopes, (r, g, b)))
+  means = _average(ops.concat([*slopes, offset], axis=1), refiner.GUIDE_SIDE)
+  large = ops.interpolate(
+    means,
+    ops.constant([side, side]),
+    mode='linear_onnx',
+    shape_calculation_mode='sizes',
+    coordinate_transformation_mode='half_pixel',
+    axes=ops.constant([2, 3]),
+  )
+  *slopes, offset = _split(large, 4)
+  return ops.add(_dot(slopes, _split(colours, 3)), offset)
+
+
+def _average(x: _Value, side: int, *, stride: int = 1) -> _Value:
+  """Returns the mean of the pixels that are in a window."""
+  reach = [(side - 1) // 2 if stride == 1 else 0] * 2
+  return ops.avg_pool(
+    x, [stride] * 2, reach, reach, [side] * 2, exclude_pad=True
+  )
+
+
+def _times(x: _Value, factor: float) -> _Value:
+  return ops.multiply(x, np.float32(factor))
+
+
+def _split(x: _Value, count: int) -> list[ov.Output]:
+  return ops.split(x, ops.constant(1), count).outputs()
+
+
+def _cross(x: _Value, y: _Value, z: _Value, w: _Value) -> _Value:
+  return ops.subtract(ops.multiply(x, y), ops.multiply(z, w))
+
+
+def _dot(first, second) -> _Value:
+  x, y, z = map(ops.multiply, first, second)
+  return ops.add(ops.add(x, y), z)

@@ -1,0 +1,1 @@
+"""Trains the refiner (`models/refiner.py`): its data, its windows, its loop."""

@@ -1,0 +1,260 @@
+"""The refiner's training loop."""
+
+import json
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import tqdm
+from jaxtyping import Array, Float
+
+from data_pipelines.datasets import folder
+from data_pipelines.io import errors, images
+from rmbg_jax import models
+from rmbg_jax.models import refiner, refiner_jax
+from rmbg_jax.models.flax_network import FlaxNetwork, upsample_bilinear
+from rmbg_jax.models.layers import Variables
+from rmbg_jax.models.preprocessing import make_preprocessing
+from rmbg_jax.refining import composing, windows
+from rmbg_jax.training import resume, signals, state
+from rmbg_jax.weights import checkpoints
+
+_AHEAD = 2  # Batches that are drawn while a step is computed.
+_VALIDATION_BATCHES = 8
+_EMA_DECAY = 0.995
+_FINE_WEIGHT = 1.5  # Of the loss at the finer level.
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
+  """Trains the refiner that a configuration describes.
+
+  Args:
+    config: Configuration with the keys of `configs/refiner.py`.
+    workdir: Folder for compositions and checkpoints. A training found there
+      goes on where it stopped.
+
+  Returns:
+    The last validation's loss.
+
+  Raises:
+    UserError: if data is missing or wrong, or the working directory holds a
+      training with other settings.
+    DivergedError: if the loss stops being finite.
+    Stopped: after SIGTERM or Ctrl-C, when everything is saved.
+  """
+  description = _describe(config)
+  with (
+    checkpoints.CheckpointStore(workdir, writable=True) as store,
+    signals.StopRequest() as stop_request,
+    futures.ThreadPoolExecutor(1) as pool,
+  ):
+    if store.latest_step is not None:
+      saved = store.read_description(store.latest_step)
+      resume.check_compatible(saved, description)
+    source, held_out = _load_windows(config, workdir)
+    model = models.create_model(description['architecture'])
+    optimizer = _make_optimizer(config)
+    trees = _create_trees(model, optimizer, config.seed)
+    if store.latest_step is not None:
+      trees = store.restore(trees, step=store.latest_step)
+    validation = [
+      held_out.draw(config.data.batch_size, [config.seed + 1, number])
+      for number in range(_VALIDATION_BATCHES)
+    ]
+    step, steps = int(trees['training']['step']), config.optimizer.steps
+    coming = []
+    train_step, compute_loss = _make_steps(model, optimizer)
+    val_loss = float('nan')
+    bar = tqdm.tqdm(initial=step, total=steps, unit='step')
+    while step < steps and not stop_request.reached(step):
+      while len(coming) <= _AHEAD:
+        seed = [config.seed, step + len(coming)]
+        coming.append(pool.submit(source.draw, config.data.batch_size, seed))
+      trees, loss = train_step(trees, coming.pop(0).result())
+      step += 1
+      bar.update()
+      if step % config.train.save_every == 0 or step == steps:
+        val_loss = np.mean(
+          [compute_loss(trees['model'], one) for one in validation]
+        ).item()
+        bar.set_postfix(loss=f'{loss:.4f}', val_loss=f'{val_loss:.4f}')
+        if not np.isfinite([val_loss, loss]).all():
+          raise errors.DivergedError(
+            f'Not finite at step {step}: loss {loss}, val_loss {val_loss}. Go '
+            'on in another --workdir, with a lower '
+            '--config.optimizer.learning_rate.'
+          )
+        metrics = {'val_loss': val_loss}
+        store.save(trees, step=step, metrics=metrics, description=description)
+    bar.close()
+    store.save(trees, step=step, metrics=None, description=description)
+  if step < steps:
+    raise errors.Stopped(
+      f'Stopped on request at step {step}, and saved. The same command goes on '
+      'from there.',
+      stop_request.signum,
+    )
+  return val_loss
+
+
+def _describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the description in every checkpoint."""
+  side, settings = config.data.side, json.loads(config.to_json_best_effort())
+  return {
+    'architecture': settings['model'],
+    # Of a window, whose fourth channel is no colour.
+    'preprocessing': make_preprocessing(
+      'efficientnet', size=(side, side)
+    ).to_dict(),
+    'config': settings,
+    'training_data': [Path(config.data.dir).name],
+  }
+
+
+def _load_windows(
+  config: ml_collections.ConfigDict, workdir: Path
+) -> tuple[windows.WindowSource, windows.WindowSource]:
+  """Composes photos; returns those to train on and those held out."""
+  data = config.data
+  for key in ('dir', 'backgrounds'):
+    if not data[key]:
+      raise errors.UserError(
+        f'config.data.{key} is not set: pass --config.data.{key}=FOLDER.'
+      )
+  backgrounds = sorted(
+    path
+    for path in Path(data.backgrounds).rglob('*')
+    if images.is_image_file(path)
+  )
+  if not backgrounds:
+    raise errors.UserError(
+      f'config.data.backgrounds={data.backgrounds}: no photos there.'
+    )
+  pairs = folder.read_folder(data.dir)
+  settings = {
+    'checkpoints': tuple(data.coarse),
+    'seed': config.seed,
+    'backgrounds': backgrounds,
+  }
+  composed = composing.compose_all(
+    pairs,
+    directory=workdir / 'composed',
+    count=data.count,
+    reduce=1,
+    **settings,
+  )
+  names = sorted({one.name for one in composed})
+  out = set() if data.fold < 0 else set(names[data.fold :: data.folds])
+  if data.limit:
+    kept = [name for name in names if name not in out]
+    # From all parts of the data set.
+    chosen = np.linspace(0, len(kept) - 1, min(data.limit, len(kept)))
+    names = [kept[round(index)] for index in chosen]
+  training = [
+    one for one in composed if one.name in names and one.name not in out
+  ]
+  held_out = [one for one in composed if one.name in out] or training
+  if data.sharp_dir:
+    sharp = folder.read_folder(data.sharp_dir)
+    order = np.random.default_rng(config.seed).permutation(len(sharp))
+    training += composing.compose_all(
+      [sharp[index] for index in sorted(order[: data.sharp_limit])],
+      directory=workdir / 'sharp',
+      count=2,
+      reduce=2,
+      **settings,
+    )
+  return tuple(
+    windows.WindowSource(part, side=data.side, most_wrong=data.most_wrong)
+    for part in (training, held_out)
+  )
+
+
+def _make_optimizer(
+  config: ml_collections.ConfigDict,
+) -> optax.GradientTransformation:
+  schedule = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=config.optimizer.learning_rate,
+    warmup_steps=min(config.optimizer.warmup_steps, config.optimizer.steps - 1),
+    decay_steps=config.optimizer.steps,
+  )
+  return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+def _create_trees(
+  model: FlaxNetwork, optimizer: optax.GradientTransformation, seed: int
+) -> dict[str, Any]:
+  """Returns what a checkpoint holds: moving averages as the model, the rest."""
+  params = state.create_variables(model, seed=seed, size=(32, 32))['params']
+  # Next to no change at first.
+  head = params['head_conv']
+  params = {**params, 'head_conv': {**head, 'kernel': head['kernel'] * 0.1}}
+  return {
+    'model': {'params': params},
+    'training': {
+      'step': jnp.zeros((), jnp.int32),
+      'params': params,
+      'opt_state': optimizer.init(params),
+    },
+  }
+
+
+def _make_steps(model: FlaxNetwork, optimizer: optax.GradientTransformation):
+  """Returns the jitted training step and the jitted loss."""
+
+  def compute_loss(
+    variables: Variables, batch: windows.Windows
+  ) -> Float[Array, '']:
+    colours, alpha, units = map(jnp.asarray, batch)
+    half = refiner_jax.halve(colours)
+    units = refiner_jax.refine(model, variables, half, units)
+    loss = _compare(units, refiner_jax.halve(alpha))
+    units = upsample_bilinear(units[..., None], factor=2)[..., 0]
+    units = refiner_jax.refine(model, variables, colours, units)
+    return loss + _FINE_WEIGHT * _compare(units, alpha)
+
+  @jax.jit
+  def train_step(trees, batch):
+    before = trees['training']
+    loss, grads = jax.value_and_grad(
+      lambda params: compute_loss({'params': params}, batch)
+    )(before['params'])
+    updates, opt_state = optimizer.update(
+      grads, before['opt_state'], before['params']
+    )
+    params = optax.apply_updates(before['params'], updates)
+    step = before['step'].astype(jnp.float32)
+    decay = jnp.minimum(_EMA_DECAY, (1 + step) / (10 + step))
+    averages = jax.tree.map(
+      lambda old, new: old + (1 - decay) * (new - old),
+      trees['model'],
+      {'params': params},
+    )
+    training = {
+      'step': before['step'] + 1,
+      'params': params,
+      'opt_state': opt_state,
+    }
+    return {'model': averages, 'training': training}, loss
+
+  return train_step, jax.jit(compute_loss)
+
+
+def _compare(
+  units: Float[Array, 'b h w'], alpha: Float[Array, 'b h w']
+) -> Float[Array, '']:
+  """Returns the mean difference of alpha and of its slopes, at two scales."""
+  found = jax.nn.sigmoid(units * refiner.LIMIT)
+  loss = jnp.abs(found - alpha).mean()
+  halves = refiner_jax.halve(found), refiner_jax.halve(alpha)
+  for first, second in ((found, alpha), halves):
+    for axis in (1, 2):
+      slopes = jnp.diff(first, axis=axis) - jnp.diff(second, axis=axis)
+      loss += jnp.abs(slopes).mean()
+  return loss

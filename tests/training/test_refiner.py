@@ -1,0 +1,109 @@
+"""The refiner's training: its data, and resuming."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import refiner as refiner_config
+from data_pipelines.io import errors
+from rmbg_jax.inference import learned
+from rmbg_jax.refining import training, windows
+from rmbg_jax.weights import load
+from tests.support import colour_network, helpers
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """A training of seconds, on four drawn photos with soft edges."""
+  folder = tmp_path_factory.mktemp('refiner')
+  for name in ('data/Images', 'data/Masks', 'backgrounds'):
+    (folder / name).mkdir(parents=True)
+  colour_network.save_release(folder / 'net.safetensors', (2, 1))
+  for index in range(4):
+    rows, columns = np.mgrid[:70, :90]
+    distance = np.hypot(rows - 30 - index, columns - 40)
+    alpha = np.clip((25 - distance) / 4, 0, 1)[..., None]
+    photo = alpha * (220, 20, 30) + (1 - alpha) * (10, 20, 200)
+    name = f'{index}.png'
+    Image.fromarray(photo.astype(np.uint8)).save(folder / 'data/Images' / name)
+    Image.fromarray((alpha[..., 0] * 255).astype(np.uint8)).save(
+      folder / 'data/Masks' / name
+    )
+    helpers.make_photo((60, 80), index).save(folder / 'backgrounds' / name)
+  config = refiner_config.get_config()
+  config.model.filters = (4, 4, 4, 4)
+  config.data.dir = str(folder / 'data')
+  config.data.backgrounds = str(folder / 'backgrounds')
+  config.data.sharp_dir = str(folder / 'data')
+  config.data.coarse = (str(folder / 'net.safetensors'),)
+  config.data.update({'count': 3, 'side': 32, 'batch_size': 2, 'fold': 1})
+  config.optimizer.update({'steps': 6, 'warmup_steps': 1})
+  config.train.save_every = 4
+  return config
+
+
+def test_resumed_equals_uninterrupted(config, tmp_path, monkeypatch):
+  training.train(config, tmp_path / 'whole')
+  draw, drawn = windows.WindowSource.draw, []
+
+  def failing(source, count, seed):
+    drawn.append(seed)
+    if seed == [42, 5]:
+      raise RuntimeError('the power fails')
+    return draw(source, count, seed)
+
+  monkeypatch.setattr(windows.WindowSource, 'draw', failing)
+  with pytest.raises(RuntimeError, match='power'):
+    training.train(config, tmp_path / 'parts')
+  monkeypatch.undo()
+  training.train(config, tmp_path / 'parts')
+  whole, parts = (
+    load.load_model(tmp_path / name).variables for name in ('whole', 'parts')
+  )
+  jax.tree.map(np.testing.assert_array_equal, whole, parts)
+  refiner = learned.load_refiner(
+    str(tmp_path / 'whole'), runtime='openvino', precision='float32', threads=1
+  )
+  photo = colour_network.draw()
+  assert refiner.refine(np.eye(32, dtype=np.float32), photo).shape == (100, 150)
+
+
+def test_held_out_photos_are_not_seen(config, tmp_path, monkeypatch):
+  seen = []
+  made = windows.WindowSource.__init__
+
+  def note(source, compositions, **options):
+    seen.append({one.name for one in compositions})
+    made(source, compositions, **options)
+
+  monkeypatch.setattr(windows.WindowSource, '__init__', note)
+  config = config.copy_and_resolve_references()
+  config.data.sharp_dir = ''
+  config.optimizer.steps = 1
+  training.train(config, tmp_path)
+  assert seen == [{'0000_0', '0002_2', '0003_3'}, {'0001_1'}]
+  config.data.fold = 2
+  with pytest.raises(errors.UserError, match=r'config.data.fold: 1 in the ch'):
+    training.train(config, tmp_path)
+
+
+def test_windows_have_the_truth_of_their_photo(config, tmp_path):
+  source, _ = training._load_windows(config, tmp_path)
+  drawn = source.draw(40, [1, 2])
+  assert drawn.colours.shape == (40, 32, 32, 3)
+  assert drawn.coarse.shape == (40, 16, 16)
+  # Red is the foreground, whatever lies behind.
+  red = drawn.colours[..., 0] > drawn.colours[..., 2] + 100
+  assert drawn.alpha[red].mean() > 0.8
+  again = source.draw(40, [1, 2])
+  for first, second in zip(drawn, again, strict=True):
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize('key', ['dir', 'backgrounds'])
+def test_missing_folders_are_named(config, tmp_path, key):
+  config = config.copy_and_resolve_references()
+  config.data[key] = ''
+  with pytest.raises(errors.UserError, match=rf'config\.data\.{key} is not'):
+    training.train(config, tmp_path)
