@@ -257,4 +257,4 @@ def fold_conv(
     bias = (bias - mean) * gain + shift
     # In float64, large kernels would take a tenth of a second.
     kernel = kernel * gain.astype(np.float32)
-  return kernel.astype(np.float32), bias.astype(np.float32)
+  return kernel, bias.astype(np.float32, copy=False)

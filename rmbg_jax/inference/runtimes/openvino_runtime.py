@@ -13,7 +13,7 @@ from data_pipelines.io import errors
 from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import graph as graph_lib
-from rmbg_jax.models import layers, u2net
+from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import foreign_onnx, load
 from rmbg_jax.weights.foreign_onnx import OnnxNetwork
@@ -51,21 +51,25 @@ class OpenVinoRuntime:
     self.precision = precision
     self.batch_size = batch_size
     streams = min(batch_size, threads)
-    model = _build_model(core, networks, views)
-    with _naming(*(network.network for network in networks)):
-      self._compiled = core.compile_model(
-        model,
-        'CPU',
-        {
-          'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[
-            precision
-          ],
-          'INFERENCE_NUM_THREADS': threads,
-          'NUM_STREAMS': streams,
-          # Threads that decode and encode share the cores.
-          'ENABLE_CPU_PINNING': False,
-        },
-      )
+    options = {
+      'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[
+        precision
+      ],
+      'INFERENCE_NUM_THREADS': threads,
+      'NUM_STREAMS': streams,
+      # Threads that decode and encode share the cores.
+      'ENABLE_CPU_PINNING': False,
+    }
+
+    def compile_view(view: runtimes.View) -> ov.CompiledModel:
+      network = networks[view.network]
+      model = _build_model(core, network, view, views)
+      with _naming(network.network):
+        return core.compile_model(model, 'CPU', options)
+
+    # One model for each: OpenVINO compiles a model in one thread.
+    with futures.ThreadPoolExecutor(threads) as pool:
+      self._compiled = list(pool.map(compile_view, views))
     self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
     self._local = threading.local()
 
@@ -77,10 +81,13 @@ class OpenVinoRuntime:
 
   def _infer(self, photo: np.ndarray) -> np.ndarray:
     # A request is for one thread at a time.
-    if not hasattr(self._local, 'request'):
-      self._local.request = self._compiled.create_infer_request()
-    result = self._local.request.infer([np.ascontiguousarray(photo[None])])
-    return result[0].copy()  # The next call writes into the same memory.
+    if not hasattr(self._local, 'requests'):
+      self._local.requests = [
+        compiled.create_infer_request() for compiled in self._compiled
+      ]
+    photo = np.ascontiguousarray(photo[None])
+    logits = [request.infer([photo])[0] for request in self._local.requests]
+    return np.mean(logits, axis=0)
 
 
 def choose_precision(
@@ -98,48 +105,38 @@ def choose_precision(
 
 def _build_model(
   core: ov.Core,
-  networks: Sequence[load.LoadedModel],
+  network: load.LoadedModel,
+  view: runtimes.View,
   views: Sequence[runtimes.View],
 ) -> ov.Model:
-  """Builds the model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
+  """Builds a view's model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
   size = max(view.size for view in views)
   photo = ov.op.Parameter(ov.Type.u8, ov.Shape([1, *size, 3]))
-  pixels = ops.transpose(ops.convert(photo, np.float32), [0, 3, 1, 2])
-  folded: dict[tuple[int, str], tuple[_Value, _Value]] = {}
-  total = None
-  for view in views:
-    x = _mirror(pixels, size[1]) if view.mirrored else pixels
-    x = _resize(x, size, view.size)
-    network = networks[view.network]
-    x = _normalize(x, network.preprocessing)
-    if isinstance(network.network, OnnxNetwork):
-      x = _splice(core, network.network, x, view.size)
-    else:
-      x = _compute_graph(folded, view, network, x)
-    x = _mirror(x, view.size[1]) if view.mirrored else x
-    if len(views) > 1:
-      x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
-    x = _resize(x, view.size, size)
-    total = x if total is None else ops.add(total, x)
-  mean = ops.multiply(total, np.float32(1 / len(views)))
-  logits = ops.squeeze(mean, ops.constant([1]))
+  x = ops.transpose(ops.convert(photo, np.float32), [0, 3, 1, 2])
+  x = _mirror(x, size[1]) if view.mirrored else x
+  x = _normalize(_resize(x, size, view.size), network.preprocessing)
+  if isinstance(network.network, OnnxNetwork):
+    x = _splice(core, network.network, x, view.size)
+  else:
+    x = _compute_graph(network, x, view.size)
+  x = _mirror(x, view.size[1]) if view.mirrored else x
+  if len(views) > 1:
+    x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
+  logits = ops.squeeze(_resize(x, view.size, size), ops.constant([1]))
   # OpenVINO's stubs say that `self` is of another class.
   return ov.Model([logits], [photo])  # ty: ignore[no-matching-overload]
 
 
 def _compute_graph(
-  folded: dict[tuple[int, str], tuple[_Value, _Value]],
-  view: runtimes.View,
-  network: load.LoadedModel,
-  x: _Value,
+  network: load.LoadedModel, x: _Value, size: tuple[int, int]
 ) -> _Value:
   """Returns the logits (1, 1, h, w) of a network of this project."""
-  graph = graph_lib.Graph(network.network, size=view.size)
+  graph = graph_lib.Graph(network.network, size=size)
   results = {graph_lib.INPUT: x}
   for node in graph.find_needed(graph.outputs[-1])[1:]:
     inputs = [results[name] for name in node.inputs]
     if node.op in graph_lib.CONVOLUTIONS:
-      weights = _fold(folded, view.network, network.variables, node)
+      weights = graph_lib.fold_conv(network.variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
       results[node.name] = _compute(node, inputs)
@@ -264,42 +261,27 @@ def _normalize(x: _Value, preprocessing: Preprocessing) -> _Value:
   return ops.subtract(ops.multiply(x, gain), mean / std)
 
 
-def _fold(
-  folded: dict[tuple[int, str], tuple[_Value, _Value]],
-  index: int,
-  variables: layers.Variables,
-  node: graph_lib.Node,
-) -> tuple[_Value, _Value]:
-  """Returns a convolution's kernel and bias, once for all views."""
-  key = (index, node.name)
-  if key not in folded:
-    kernel, bias = graph_lib.fold_conv(variables, node)
-    kernel = kernel.transpose(3, 2, 0, 1)
-    if node.op == 'depthwise':
-      kernel = kernel[:, :, None]  # (groups, 1, 1, kh, kw)
-    folded[key] = (
-      ops.constant(np.ascontiguousarray(kernel)),
-      ops.constant(bias.reshape(1, -1, 1, 1)),
-    )
-  return folded[key]
-
-
 def _convolve(
-  node: graph_lib.Node, x: _Value, kernel: _Value, bias: _Value
+  node: graph_lib.Node,
+  x: _Value,
+  kernel: Float[np.ndarray, 'kh kw c f'],
+  bias: Float[np.ndarray, 'f'],
 ) -> _Value:
-  convolve = (
-    ops.group_convolution if node.op == 'depthwise' else ops.convolution
-  )
+  kernel = kernel.transpose(3, 2, 0, 1)
+  convolve = ops.convolution
+  if node.op == 'depthwise':
+    kernel = kernel[:, :, None]  # (groups, 1, 1, kh, kw)
+    convolve = ops.group_convolution
   (top, bottom), (left, right) = node.padding
   y = convolve(
     x,
-    kernel,
+    ops.constant(np.array(kernel, order='C'), shared_memory=True),
     strides=[node.stride] * 2,
     pads_begin=[top, left],
     pads_end=[bottom, right],
     dilations=[node.dilation] * 2,
   )
-  return ops.add(y, bias)
+  return ops.add(y, bias.reshape(1, -1, 1, 1))
 
 
 def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
