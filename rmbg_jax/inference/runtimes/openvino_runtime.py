@@ -67,9 +67,10 @@ class OpenVinoRuntime:
       with _naming(network.network):
         return core.compile_model(model, 'CPU', options)
 
-    # One model for each: OpenVINO compiles a model in one thread.
+    # One model for each: OpenVINO compiles a model in one thread. The largest
+    # networks come last, and take longest.
     with futures.ThreadPoolExecutor(threads) as pool:
-      self._compiled = list(pool.map(compile_view, views))
+      self._compiled = list(pool.map(compile_view, views[::-1]))
     self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
     self._local = threading.local()
 
@@ -264,10 +265,9 @@ def _normalize(x: _Value, preprocessing: Preprocessing) -> _Value:
 def _convolve(
   node: graph_lib.Node,
   x: _Value,
-  kernel: Float[np.ndarray, 'kh kw c f'],
+  kernel: Float[np.ndarray, 'f c kh kw'],
   bias: Float[np.ndarray, 'f'],
 ) -> _Value:
-  kernel = kernel.transpose(3, 2, 0, 1)
   convolve = ops.convolution
   if node.op == 'depthwise':
     kernel = kernel[:, :, None]  # (groups, 1, 1, kh, kw)
@@ -275,7 +275,7 @@ def _convolve(
   (top, bottom), (left, right) = node.padding
   y = convolve(
     x,
-    ops.constant(np.array(kernel, order='C'), shared_memory=True),
+    ops.constant(kernel, shared_memory=True),
     strides=[node.stride] * 2,
     pads_begin=[top, left],
     pads_end=[bottom, right],
