@@ -297,6 +297,10 @@ def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
       [node.kernel] * 2,
     ).output(0)
   if node.op == 'resize':
+    if node.shape[2] == 1:  # `interpolate` is fast for many channels alone.
+      return _resize(
+        x, tuple(x.output(0).shape)[2:], (node.shape[0], node.shape[1])
+      )
     return ops.interpolate(
       x,
       ops.constant(list(node.shape[:2])),
