@@ -3,16 +3,8 @@
 import contextlib
 import socket
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 
 PATIENCE = 10.0  # Seconds.
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-  def redirect_request(self, *args: object, **options: object):
-    return None  # Which is an answer.
 
 
 def find_silence(url: str) -> str:
@@ -24,12 +16,21 @@ def find_silence(url: str) -> str:
   Args:
     url: Such as 'https://s3.amazonaws.com'.
   """
+  # They bring HTTP, e-mail and TLS, which most commands do not need.
+  import urllib.error
+  import urllib.parse
+  import urllib.request
+
+  class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: object, **options: object):
+      return None  # Which is an answer.
+
   proxy = urllib.request.getproxies().get(urllib.parse.urlsplit(url).scheme)
   where = f'{url}, through the proxy {proxy},' if proxy else url
   found = [f'{where} does not answer within {PATIENCE:g} seconds']
 
   def ask():
-    opener = urllib.request.build_opener(_NoRedirect)
+    opener = urllib.request.build_opener(NoRedirect)
     try:
       with contextlib.closing(opener.open(url, timeout=PATIENCE)):
         found.append('')

@@ -50,8 +50,8 @@ class Record:
         results.append(_encode(name, size))
         states.append(_encode(name, size, stamp))
     record = cls()
-    record._results = np.unique(np.asarray(results, np.uint64))
-    record._states = np.unique(np.asarray(states, np.uint64))
+    record._results = np.sort(np.asarray(results, np.uint64))
+    record._states = np.sort(np.asarray(states, np.uint64))
     return record
 
   def add(self, made: Mapping[str, tuple[int, str]]) -> None:

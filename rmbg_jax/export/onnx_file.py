@@ -136,17 +136,17 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   if node.op in graph_lib.CONVOLUTIONS:
     kernel, bias = graph_lib.fold_conv(variables, node)
     (top, bottom), (left, right) = node.padding
-    inputs.append(writer.tensor(f'{name}/kernel', kernel.transpose(3, 2, 0, 1)))
+    inputs.append(writer.tensor(f'{name}/kernel', kernel))
     inputs.append(writer.tensor(f'{name}/bias', bias))
     writer.add(
       'Conv',
       inputs,
       name,
-      kernel_shape=kernel.shape[:2],
+      kernel_shape=kernel.shape[2:],
       strides=[node.stride] * 2,
       dilations=[node.dilation] * 2,
       pads=[top, left, bottom, right],
-      group=kernel.shape[3] if node.op == 'depthwise' else 1,
+      group=len(kernel) if node.op == 'depthwise' else 1,
     )
   elif node.op == 'pool':
     (top, bottom), (left, right) = node.padding

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent import futures
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from data_pipelines.io import parallel
 
@@ -20,6 +20,9 @@ _SMALL_ITERATIONS = 10
 _BIG_ITERATIONS = 2
 # Sum of a pixel's weights on the finest level, where neighbours are not asked.
 _FINEST_TOTAL = 0.01
+
+# Pixels; the next to finest level is left out if it is larger.
+_LARGE = 1024
 
 _TILE = (64, 256)  # Rows and columns: what it needs stays in a core's cache.
 
@@ -39,8 +42,9 @@ def estimate_foreground(
   place; here all pixels of a level are updated at once, as arrays. Only pixels
   with an alpha between 0 and 1 change.
 
-  On the finest level, which would take most of the time, a pixel's colours are
-  those of the next coarser one, moved by what they do not explain.
+  On the finest level, a pixel's colours are those of the last coarser one,
+  moved by what they do not explain; of large photos, that is a quarter of its
+  size.
 
   Levels are computed in tiles, all cores at once. A tile needs the next coarser
   level alone, so it takes about 10 bytes a pixel besides the result.
@@ -110,12 +114,6 @@ class _Photo:
       np.multiply(pixels[..., channel], 1 / self.scale, out=colours[channel])
     return colours, alpha.astype(np.float32)
 
-  def take_pixels(
-    self, y: Int[np.ndarray, 'n'], x: Int[np.ndarray, 'n']
-  ) -> Float[np.ndarray, '3 n']:
-    """Returns the colours of some pixels, in [0, 1]."""
-    return self._image[y, x].T * (1 / self.scale)
-
   def find_means(self) -> Float[np.ndarray, '2 3 1 1']:
     """Returns the mean colours of what is visible and of what is not."""
     # A sample will do: they are where the coarsest level starts.
@@ -140,6 +138,8 @@ def _solve(pool, photo: _Photo, result: np.ndarray) -> None:
       max(1, round(height ** (level / levels))),
       max(1, round(width ** (level / levels))),
     )
+    if level == levels - 1 and max(size) > _LARGE:
+      break  # It would take most of the time.
     finer = np.empty((2, 3, *size), np.float32)
     _run_tiles(pool, _fill_tile, photo, colours, size, finer)
     colours = finer
@@ -183,27 +183,24 @@ def _finish_tile(photo, coarser, size, tile, result) -> None:
   pixel: equation 4 for one pixel, whose neighbours would change little.
   """
   part = slice(*tile[0]), slice(*tile[1])
-  y, x = np.nonzero(_is_mixed(photo.alpha[part]))
-  if not y.size:
+  mixed = _is_mixed(photo.alpha[part])
+  if not mixed.any():
     return
-  y += tile[0][0]
-  x += tile[1][0]
-  alpha = photo.alpha[y, x]
-  mix = np.stack([alpha, 1 - alpha])
-  share = mix[0] / ((mix * mix).sum(axis=0) + _FINEST_TOTAL)
-  near = (
-    _map((0, side), side, other)[places]
-    for places, side, other in zip(
-      (y, x), size, coarser.shape[-2:], strict=True
-    )
-  )
-  both = coarser[(slice(None), slice(None), *near)]
-  image = photo.take_pixels(y, x)
-  colours = both[0] + share * (image - (both * mix[:, None]).sum(axis=0))
-  colours = np.clip(colours, 0, 1) * photo.scale
+  image, alpha = photo.take(size, *tile)
+  foreground, background = _take(coarser, size, *tile)
+  rest = 1 - alpha
+  share = alpha / (alpha * alpha + rest * rest + _FINEST_TOTAL)
+  background *= rest
+  image -= foreground * alpha
+  image -= background
+  image *= share
+  image += foreground
+  np.clip(image, 0, 1, out=image)
+  image *= photo.scale
   if photo.scale > 1:
-    np.rint(colours, out=colours)
-  result[y, x] = colours.T.astype(result.dtype)
+    np.rint(image, out=image)
+  colours = image.transpose(1, 2, 0)
+  np.copyto(result[part], colours, where=mixed[..., None], casting='unsafe')
 
 
 def _solve_tile(

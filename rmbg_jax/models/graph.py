@@ -232,7 +232,7 @@ def _pad_same(old: int, new: int, stride: int, kernel: int) -> tuple[int, int]:
 
 def fold_conv(
   variables: layers.Variables, node: Node
-) -> tuple[Float[np.ndarray, 'kh kw c f'], Float[np.ndarray, 'f']]:
+) -> tuple[Float[np.ndarray, 'f c kh kw'], Float[np.ndarray, 'f']]:
   """Returns a convolution's kernel and bias, with its normalisation in them.
 
   Args:
@@ -247,14 +247,21 @@ def fold_conv(
     return None if isinstance(found, Mapping) else found
 
   kernel, bias = (find(key.format(node.name)) for key in layers.CONV_KEYS)
+  height, width, *channels = kernel.shape
   if bias is None:
-    bias = np.zeros(kernel.shape[-1], np.float32)
+    bias = np.zeros(channels[1], np.float32)
+  gain = np.ones(channels[1])
   if node.norm:
     scale, shift, mean, variance = (
       find(key.format(node.norm)).astype(np.float64) for key in layers.NORM_KEYS
     )
     gain = scale / np.sqrt(variance + node.epsilon)
     bias = (bias - mean) * gain + shift
-    # In float64, large kernels would take a tenth of a second.
-    kernel = kernel * gain.astype(np.float32)
-  return kernel.astype(np.float32), bias.astype(np.float32)
+  # In float64, large kernels would take a tenth of a second; turned around as
+  # a whole, twice the time.
+  gain = gain.astype(np.float32)[:, None]
+  folded = np.empty((*channels[::-1], height, width), np.float32)
+  for row, column in np.ndindex(height, width):
+    plane = folded[:, :, row, column]
+    np.multiply(np.asarray(kernel[row, column]).T, gain, out=plane)
+  return folded, bias.astype(np.float32)

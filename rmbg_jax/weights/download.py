@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import filelock
 import platformdirs
 
 from data_pipelines.io import errors
@@ -59,6 +58,7 @@ def fetch(url: str, *, checksum: str, flag: str) -> Path:
     UserError: if it cannot be stored.
   """
   # They take a fifth of a second to import, for a file that is mostly there.
+  import filelock
   import pooch
   import requests
 

@@ -108,10 +108,12 @@ def list_cached() -> Iterator[tuple[Address, Path]]:
   """Yields the `.safetensors` files in the hub's cache, each by its commit."""
   try:
     import huggingface_hub
+    from huggingface_hub import constants
   except ImportError:
     return
   try:
-    found = huggingface_hub.scan_cache_dir()
+    # Without it, a folder that was read at import, unlike that of downloads.
+    found = huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE)
   except (huggingface_hub.errors.CacheNotFound, OSError):
     return
   for repository in sorted(found.repos, key=lambda repo: repo.repo_id):

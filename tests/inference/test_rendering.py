@@ -42,6 +42,14 @@ def _render(kind, style, photo, alpha):
   return image
 
 
+@pytest.fixture(params=['small', 'large'])
+def any_size(request, monkeypatch):
+  """Both ways: of large photos, the next to finest level is left out."""
+  if request.param == 'large':
+    monkeypatch.setattr(foreground, '_LARGE', 0)
+
+
+@pytest.mark.usefixtures('any_size')
 def test_foreground_colours_have_no_halo():
   photo, alpha = _scene()
   image = np.asarray(photo.rgb, np.float32) / 255
@@ -55,6 +63,7 @@ def test_foreground_colours_have_no_halo():
   )
 
 
+@pytest.mark.usefixtures('any_size')
 def test_foreground_colours_equal_pymatting_s():
   pymatting = pytest.importorskip('pymatting')
   rng = np.random.default_rng(0)

@@ -63,22 +63,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def do_GET(self):  # noqa: N802
     path = self.path.partition('?')[0]
     if path.startswith('/api/models/'):
-      owner, name = path.split('/')[3:5]
-      if f'{owner}/{name}' not in self.hub.files:
+      repository = '/'.join(path.split('/')[3:5])
+      if repository not in self.hub.files:
         return self._fail(404, 'RepoNotFound')
-      files = self.hub.files[f'{owner}/{name}']
       return self._answer(
         200,
         {
-          'id': f'{owner}/{name}',
+          'id': repository,
           'sha': COMMIT,
-          'siblings': [{'rfilename': name} for name in files],
+          'siblings': [
+            {'rfilename': file} for file in self.hub.files[repository]
+          ],
         },
       )
-    owner, name, *rest = path[1:].split('/', 4)
-    if len(rest) < 3:
+    parts = path[1:].split('/', 4)
+    if len(parts) < 5:
       return self._fail(404, 'NotFound')
-    _, revision, file = map(urllib.parse.unquote, rest)
+    owner, name, _, revision, file = map(urllib.parse.unquote, parts)
     files = self.hub.files.get(f'{owner}/{name}')
     if files is None:
       return self._fail(404, 'RepoNotFound')

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import zipfile
@@ -326,9 +327,42 @@ def _read(server, event):
   return httpx.get(f'{server}{_CALL}/{event}', timeout=60).text
 
 
-def test_a_full_queue_says_so(server, folder):
+@pytest.fixture
+def held(folder, tmp_path, monkeypatch):
+  """A page's address, and the event that its requests wait for."""
+  from rmbg_jax.web import application
+  from rmbg_jax.web import server as server_lib
+  from rmbg_jax.web import service as service_lib
+
+  released = threading.Event()
+
+  class Service(service_lib.Service):
+    def cut_out(self, *args, **options):
+      assert released.wait(60)
+      return super().cut_out(*args, **options)
+
+  monkeypatch.setenv('GRADIO_TEMP_DIR', str(tmp_path))
+  service = Service(
+    [str(folder / 'red.safetensors')],
+    limits=service_lib.Limits(),
+    folder=tmp_path / 'results',
+  )
+  served = application.make_application(
+    service, keys=(), queue=QUEUE, folder=tmp_path / 'bodies'
+  )
+  host = '127.0.0.1'
+  running = server_lib.Server(served, server_lib.bind(host, 0), host)
+  yield running.url, released
+  released.set()
+  running.close()
+  service.close()
+
+
+@pytest.mark.filterwarnings('ignore:::gradio')
+def test_a_full_queue_says_so(held, folder):
   import httpx
 
+  server, released = held
   content = io.BytesIO()
   helpers.make_photo((999, 999)).save(content, 'jpeg')
   uploaded = httpx.post(
@@ -340,6 +374,7 @@ def test_a_full_queue_says_so(server, folder):
   assert refused
   assert all('Queue is full' in post.text for post in refused)
   # Those that were taken are done.
+  released.set()
   taken = [post.json()['event_id'] for post in posts if post not in refused]
   assert len(taken) >= QUEUE
   for event in taken:

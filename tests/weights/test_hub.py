@@ -25,6 +25,8 @@ def server(tmp_path, monkeypatch):
   path = tmp_path / 'net.safetensors'
   colour_network.save_release(path, (2, 1))
   server = hub_server.Hub()
+  # It reads the cache's folder when it is imported, as other tests may do.
+  assert huggingface_hub.scan_cache_dir
   content = path.read_bytes()
   server.files['me/net'] = {
     'model.safetensors': content,

@@ -33,7 +33,7 @@ class OpenVinoRefiner:
       precision = openvino_runtime.choose_precision(core, [loaded])
     self._compiled = [
       openvino_runtime.compile_model(
-        core, model, type_, threads, streams=threads
+        core, model, precision=type_, threads=threads, streams=threads
       )
       for model, type_ in (
         (_build_input(side), 'float32'),
@@ -99,9 +99,7 @@ def _build_network(loaded: load.LoadedModel, side: int) -> ov.Model:
   half = side // refiner.BLOCK
   shape = _BATCH, refiner.Refiner.channels, half, half
   blocks = ov.op.Parameter(ov.Type.f32, ov.Shape(shape))
-  changes = openvino_runtime.compute_graph(
-    loaded, blocks, (half, half), folded={}
-  )
+  changes = openvino_runtime.compute_graph(loaded, blocks, (half, half))
   pixels = ops.depth_to_space(changes, 'blocks_first', refiner.BLOCK)
   result = ops.squeeze(pixels, ops.constant([1]))
   return ov.Model([result], [blocks])  # ty: ignore[no-matching-overload]

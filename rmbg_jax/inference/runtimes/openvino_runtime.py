@@ -13,7 +13,7 @@ from data_pipelines.io import errors
 from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import graph as graph_lib
-from rmbg_jax.models import layers, u2net
+from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import foreign_onnx, load
 from rmbg_jax.weights.foreign_onnx import OnnxNetwork
@@ -52,11 +52,19 @@ class OpenVinoRuntime:
     self.precision = precision
     self.batch_size = batch_size
     streams = min(batch_size, threads)
-    model = _build_model(core, networks, views)
-    with _naming(*(network.network for network in networks)):
-      self._compiled = compile_model(
-        core, model, precision, threads, streams=streams
-      )
+
+    def compile_view(view: runtimes.View) -> ov.CompiledModel:
+      network = networks[view.network]
+      model = _build_model(core, network, view, views)
+      with _naming(network.network):
+        return compile_model(
+          core, model, precision=precision, threads=threads, streams=streams
+        )
+
+    # One model for each: OpenVINO compiles a model in one thread. The largest
+    # networks come last, and take longest.
+    with futures.ThreadPoolExecutor(threads) as pool:
+      self._compiled = list(pool.map(compile_view, views[::-1]))
     self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
     self._local = threading.local()
 
@@ -68,14 +76,17 @@ class OpenVinoRuntime:
 
   def _infer(self, photo: np.ndarray) -> np.ndarray:
     # A request is for one thread at a time.
-    if not hasattr(self._local, 'request'):
-      self._local.request = self._compiled.create_infer_request()
-    result = self._local.request.infer([np.ascontiguousarray(photo[None])])
-    return result[0].copy()  # The next call writes into the same memory.
+    if not hasattr(self._local, 'requests'):
+      self._local.requests = [
+        compiled.create_infer_request() for compiled in self._compiled
+      ]
+    photo = np.ascontiguousarray(photo[None])
+    logits = [request.infer([photo])[0] for request in self._local.requests]
+    return np.mean(logits, axis=0)
 
 
 def compile_model(
-  core: ov.Core, model: ov.Model, precision: str, threads: int, *, streams: int
+  core: ov.Core, model: ov.Model, *, precision: str, threads: int, streams: int
 ) -> ov.CompiledModel:
   """Compiles a model for the CPU.
 
@@ -111,44 +122,30 @@ def choose_precision(
 
 def _build_model(
   core: ov.Core,
-  networks: Sequence[load.LoadedModel],
+  network: load.LoadedModel,
+  view: runtimes.View,
   views: Sequence[runtimes.View],
 ) -> ov.Model:
-  """Builds the model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
+  """Builds a view's model: photo uint8 (1, h, w, 3) to logits (1, h, w)."""
   size = max(view.size for view in views)
   photo = ov.op.Parameter(ov.Type.u8, ov.Shape([1, *size, 3]))
-  pixels = ops.transpose(ops.convert(photo, np.float32), [0, 3, 1, 2])
-  folded: dict[tuple[int, str], tuple[_Value, _Value]] = {}
-  total = None
-  for view in views:
-    x = _mirror(pixels, size[1]) if view.mirrored else pixels
-    x = _resize(x, size, view.size)
-    network = networks[view.network]
-    x = _normalize(x, network.preprocessing)
-    if isinstance(network.network, OnnxNetwork):
-      x = _splice(core, network.network, x, view.size)
-    else:
-      x = compute_graph(
-        network, x, view.size, folded=folded, index=view.network
-      )
-    x = _mirror(x, view.size[1]) if view.mirrored else x
-    if len(views) > 1:
-      x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
-    x = _resize(x, view.size, size)
-    total = x if total is None else ops.add(total, x)
-  mean = ops.multiply(total, np.float32(1 / len(views)))
-  logits = ops.squeeze(mean, ops.constant([1]))
+  x = ops.transpose(ops.convert(photo, np.float32), [0, 3, 1, 2])
+  x = _mirror(x, size[1]) if view.mirrored else x
+  x = _normalize(_resize(x, size, view.size), network.preprocessing)
+  if isinstance(network.network, OnnxNetwork):
+    x = _splice(core, network.network, x, view.size)
+  else:
+    x = compute_graph(network, x, view.size)
+  x = _mirror(x, view.size[1]) if view.mirrored else x
+  if len(views) > 1:
+    x = ops.clamp(x, -runtimes.SURE, runtimes.SURE)
+  logits = ops.squeeze(_resize(x, view.size, size), ops.constant([1]))
   # OpenVINO's stubs say that `self` is of another class.
   return ov.Model([logits], [photo])  # ty: ignore[no-matching-overload]
 
 
 def compute_graph(
-  network: load.LoadedModel,
-  x: _Value,
-  size: tuple[int, int],
-  *,
-  folded: dict[tuple[int, str], tuple[_Value, _Value]],
-  index: int = 0,
+  network: load.LoadedModel, x: _Value, size: tuple[int, int]
 ) -> _Value:
   """Returns the last output (b, f, h, w) of a network of this project.
 
@@ -156,16 +153,13 @@ def compute_graph(
     network: The network.
     x: Its input (b, c, h, w).
     size: (height, width) of the input.
-    folded: Convolutions that were made before, by network and name; those of
-      this one are added.
-    index: Number of the network.
   """
   graph = graph_lib.Graph(network.network, size=size)
   results = {graph_lib.INPUT: x}
   for node in graph.find_needed(graph.outputs[-1])[1:]:
     inputs = [results[name] for name in node.inputs]
     if node.op in graph_lib.CONVOLUTIONS:
-      weights = _fold(folded, index, network.variables, node)
+      weights = graph_lib.fold_conv(network.variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
       results[node.name] = _compute(node, inputs)
@@ -290,42 +284,26 @@ def _normalize(x: _Value, preprocessing: Preprocessing) -> _Value:
   return ops.subtract(ops.multiply(x, gain), mean / std)
 
 
-def _fold(
-  folded: dict[tuple[int, str], tuple[_Value, _Value]],
-  index: int,
-  variables: layers.Variables,
-  node: graph_lib.Node,
-) -> tuple[_Value, _Value]:
-  """Returns a convolution's kernel and bias, once for all views."""
-  key = (index, node.name)
-  if key not in folded:
-    kernel, bias = graph_lib.fold_conv(variables, node)
-    kernel = kernel.transpose(3, 2, 0, 1)
-    if node.op == 'depthwise':
-      kernel = kernel[:, :, None]  # (groups, 1, 1, kh, kw)
-    folded[key] = (
-      ops.constant(np.ascontiguousarray(kernel)),
-      ops.constant(bias.reshape(1, -1, 1, 1)),
-    )
-  return folded[key]
-
-
 def _convolve(
-  node: graph_lib.Node, x: _Value, kernel: _Value, bias: _Value
+  node: graph_lib.Node,
+  x: _Value,
+  kernel: Float[np.ndarray, 'f c kh kw'],
+  bias: Float[np.ndarray, 'f'],
 ) -> _Value:
-  convolve = (
-    ops.group_convolution if node.op == 'depthwise' else ops.convolution
-  )
+  convolve = ops.convolution
+  if node.op == 'depthwise':
+    kernel = kernel[:, :, None]  # (groups, 1, 1, kh, kw)
+    convolve = ops.group_convolution
   (top, bottom), (left, right) = node.padding
   y = convolve(
     x,
-    kernel,
+    ops.constant(kernel, shared_memory=True),
     strides=[node.stride] * 2,
     pads_begin=[top, left],
     pads_end=[bottom, right],
     dilations=[node.dilation] * 2,
   )
-  return ops.add(y, bias)
+  return ops.add(y, bias.reshape(1, -1, 1, 1))
 
 
 def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
@@ -341,6 +319,10 @@ def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
       [node.kernel] * 2,
     ).output(0)
   if node.op == 'resize':
+    if node.shape[2] == 1:  # `interpolate` is fast for many channels alone.
+      return _resize(
+        x, tuple(x.output(0).shape)[2:], (node.shape[0], node.shape[1])
+      )
     return ops.interpolate(
       x,
       ops.constant(list(node.shape[:2])),
