@@ -13,7 +13,7 @@ An interrupted download goes on where it stopped.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import directories
@@ -21,12 +21,8 @@ from data_pipelines.io import errors
 from data_pipelines.tools import download as download_lib
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Downloads what the flags name."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   published = download_lib.DATA_SETS[flags.FLAGS.name]
   print(f'From {published.place}. Terms: {published.terms}')
   if not flags.FLAGS.accept_terms:

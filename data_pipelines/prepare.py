@@ -12,7 +12,7 @@ was interrupted, and changes nothing where all is done.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import (
@@ -27,12 +27,8 @@ from data_pipelines.io import errors
 from data_pipelines.tools import prepare as prepare_lib
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Makes what the flags describe; exits with 1 if a file was rejected."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:

@@ -17,7 +17,7 @@ import threading
 import warnings
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
@@ -25,12 +25,8 @@ from data_pipelines.io import errors, files
 from rmbg_jax import runtime_flags
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Serves the page until SIGINT or SIGTERM."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   # Exit normally, so that the folders below are deleted.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
   # Uploads and results are gone when the page is.

@@ -53,7 +53,7 @@ def define_config(description: str) -> flags.FlagHolder:
 
 
 def run(
-  main: Callable[[list[str]], None],
+  main: Callable[[], None],
   module: str,
   *,
   required: Sequence[str] = ('config',),

@@ -125,12 +125,8 @@ _ALLOW = flags.DEFINE_bool(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Does what the flags say; exits with 1 if any image could not be scored."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   _check_flags()
   files.check_folder(Path(_OUTPUT.value), 'output')
   try:

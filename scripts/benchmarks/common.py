@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import app
-
 from data_pipelines import cli
 from data_pipelines.io import parallel
 
@@ -64,22 +62,16 @@ class Seconds(NamedTuple):
 def run(measure: Callable[[Path], None]) -> None:
   """Runs a benchmark as a command: it gets an empty folder."""
 
-  def main(argv):
-    begin(argv)
+  def main():
+    begin()
     with tempfile.TemporaryDirectory() as name:
       measure(Path(name))
 
   cli.run(main, '__main__')
 
 
-def begin(argv: list[str]) -> None:
-  """Prints the machine that the figures after it belong to.
-
-  Raises:
-    UsageError: if there are arguments that are no flags.
-  """
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+def begin() -> None:
+  """Prints the machine that the figures after it belong to."""
   sets = ' '.join(parallel.list_instruction_sets())
   print(
     f'{parallel.name_processor()} ({sets}), {parallel.count_cores()} cores',

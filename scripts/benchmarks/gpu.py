@@ -269,9 +269,9 @@ def measure(report: Path, parts: list[str], seconds: float) -> None:
         partial.write_text(text)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes the report."""
-  common.begin(argv)
+  common.begin()
   if _REPORT.value is None:
     sys.exit('Pass --report=FILE.md, where to write what is measured.')
   parts = _PARTS.value or list(PARTS)

@@ -198,9 +198,9 @@ def measure_memory(folder: Path) -> None:
   )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints the figures of the chosen cases."""
-  common.begin(argv)
+  common.begin()
   repeats = flags.FLAGS.repeats
   for case in flags.FLAGS.cases:
     with tempfile.TemporaryDirectory() as name:
