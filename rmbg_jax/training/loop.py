@@ -340,7 +340,11 @@ def _prepare(
     saved = store.read_description(latest)
     position = resume.Position.from_dict(saved['position'])
     training_data = saved['training_data']
-    config = memory.take_chosen(config, saved['config'])
+    config = memory.replace_auto(
+      config,
+      saved['config']['model']['remat'],
+      saved['config']['optimizer']['accumulation'],
+    )
     resume.check_compatible(saved, setup.settle(components, config).description)
     _print_changed_rate(saved['config'], config, components, position)
   components = setup.settle(components, config)
