@@ -346,7 +346,9 @@ def _open_checkpoint(
   details['runtime'] = remover.runtime
 
   def predict(data_set) -> Iterator[Any]:
-    return predictions.predict_alphas(remover, data_set.pairs)
+    return predictions.predict_alphas(
+      remover.alphas, data_set.pairs, batch_size=remover.batch_size
+    )
 
   return details, predict
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from absl import logging as absl_logging
 
 from data_pipelines.io import errors
-from rmbg_jax.weights import download
+from rmbg_jax.weights import cache
 
 # JAX's name of the event.
 COMPILATION = '/jax/core/compile/backend_compile_duration'
@@ -42,10 +42,10 @@ def start(*, uses_jax: bool = True, check: bool = True) -> None:
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     with contextlib.suppress(errors.UserError, OSError):
-      cache = download.cache_dir() / 'xla'
-      cache.mkdir(parents=True, exist_ok=True)
-      if os.access(cache, os.W_OK):
-        jax.config.update('jax_compilation_cache_dir', str(cache))
+      folder = cache.cache_dir() / 'xla'
+      folder.mkdir(parents=True, exist_ok=True)
+      if os.access(folder, os.W_OK):
+        jax.config.update('jax_compilation_cache_dir', str(folder))
   return_memory_after_compiling()
   if check:
     check_devices()

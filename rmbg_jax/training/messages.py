@@ -6,7 +6,7 @@ import jax
 import ml_collections
 
 from data_pipelines.io import words
-from rmbg_jax.training import resume, setup, summary
+from rmbg_jax.training import network_table, resume, setup
 
 
 def describe_beginning(components: setup.Components, workdir: Path) -> str:
@@ -15,9 +15,11 @@ def describe_beginning(components: setup.Components, workdir: Path) -> str:
   devices = words.count(
     jax.device_count(), f'{jax.devices()[0].platform} device'
   )
+  table = network_table.summarize(
+    components.model, size=components.preprocessing.size
+  )
   return (
-    f'{summary.summarize(components.model, size=components.preprocessing.size)}'
-    f'\n{words.count(len(data.training), "image")} to train on, '
+    f'{table}\n{words.count(len(data.training), "image")} to train on, '
     f'{len(data.validation):,} to validate, '
     f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
     f'{devices}. Working directory: {workdir}'

@@ -16,7 +16,7 @@ import safetensors
 
 from data_pipelines.io import errors
 from rmbg_jax.weights import (
-  download,
+  cache,
   hub,
   onnx_published,
   release,
@@ -273,11 +273,11 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _describe_u2net(name: str) -> Checkpoint:
   url, checksum = u2net_onnx.PUBLISHED[name]
   size, parameters, data, scores = _U2NETS[name]
-  present = download.is_present(url)
+  present = cache.is_present(url)
   return Checkpoint(
     name=name,
     origin='cached' if present else 'downloadable',
-    location=os.fspath(download.local_path(url)) if present else url,
+    location=os.fspath(cache.local_path(url)) if present else url,
     size=size,
     checksum=checksum,
     architecture='U2-Net-p' if name == 'u2netp' else 'U2-Net',
@@ -293,11 +293,11 @@ def _describe_u2net(name: str) -> Checkpoint:
 
 def _describe_foreign(name: str) -> Checkpoint:
   one = onnx_published.PUBLISHED[name]
-  present = download.is_present(one.url)
+  present = cache.is_present(one.url)
   return Checkpoint(
     name=name,
     origin='cached' if present else 'downloadable',
-    location=os.fspath(download.local_path(one.url)) if present else one.url,
+    location=os.fspath(cache.local_path(one.url)) if present else one.url,
     size=one.megabytes * 10**6,
     checksum=one.checksum,
     architecture=f'{one.architecture} ({one.origin})',
@@ -314,10 +314,9 @@ def _describe_architecture(architecture: Mapping[str, Any]) -> str:
   if architecture['name'] != 'unet':
     return architecture['name']
   encoder = architecture['encoder']
-  # The name came with the second kind of encoder.
   filters = '-'.join(map(str, architecture['decoder']['filters']))
   return (
-    f'U-Net, encoder {encoder.get("name", "resnet50")}, bridge '
+    f'U-Net, encoder {encoder["name"]}, bridge '
     f'{architecture["bridge"]["filters"]}, decoder {filters}'
   )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.weights import download
+from rmbg_jax.weights import cache
 from rmbg_jax.weights.onnx_settings import Settings
 
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
@@ -193,18 +193,16 @@ def find_published(name: str) -> Path:
     UserError: if the download is damaged.
   """
   published = PUBLISHED[name]
-  if published.is_restricted and not download.is_present(published.url):
+  if published.is_restricted and not cache.is_present(published.url):
     print(f'{name}: {published.terms}, by {published.origin}.', file=sys.stderr)
-  return download.fetch(
+  return cache.fetch(
     published.url, checksum=published.checksum, flag='--checkpoint'
   )
 
 
 def list_present() -> list[str]:
   """Returns the published names that load without a download."""
-  return [
-    name for name, one in PUBLISHED.items() if download.is_present(one.url)
-  ]
+  return [name for name, one in PUBLISHED.items() if cache.is_present(one.url)]
 
 
 def find_known(checksum: str) -> Settings | None:

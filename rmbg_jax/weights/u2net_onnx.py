@@ -22,7 +22,7 @@ from data_pipelines.io import errors
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import download, matching, release
+from rmbg_jax.weights import cache, matching, release
 
 # Converted by rembg, whose release lists the MD5 of its files.
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
@@ -66,7 +66,7 @@ def find_published(name: str) -> Path:
   """
   _import_onnx(name)  # Before 176 MB are fetched in vain.
   url, checksum = PUBLISHED[name]
-  return download.fetch(
+  return cache.fetch(
     url, checksum=checksum, flag='--checkpoint or --config.init_from'
   )
 
@@ -75,9 +75,7 @@ def list_present() -> list[str]:
   """Returns the published names that load without a download."""
   if importlib.util.find_spec('onnx') is None:
     return []
-  return [
-    name for name, (url, _) in PUBLISHED.items() if download.is_present(url)
-  ]
+  return [name for name, (url, _) in PUBLISHED.items() if cache.is_present(url)]
 
 
 def read_model(path: Path) -> matching.ForeignModel:

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.io import errors
 from rmbg_jax import runtime
-from rmbg_jax.weights import download
+from rmbg_jax.weights import cache
 
 
 def test_without_a_home_folder_no_programs_are_kept(monkeypatch, tmp_path):
@@ -19,7 +19,7 @@ def test_without_a_home_folder_no_programs_are_kept(monkeypatch, tmp_path):
   before = jax.config.jax_compilation_cache_dir
   (tmp_path / 'file').touch()
   for cache_dir in (fail, lambda: tmp_path / 'file'):
-    monkeypatch.setattr(download, 'cache_dir', cache_dir)
+    monkeypatch.setattr(cache, 'cache_dir', cache_dir)
     runtime.start()
     assert jax.config.jax_compilation_cache_dir == before
 

@@ -10,8 +10,8 @@ import pytest
 
 from rmbg_jax import list_checkpoints, load_model
 from rmbg_jax.weights import (
+  cache,
   catalogue,
-  download,
   hub,
   load,
   release,
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def found(monkeypatch, tmp_path):
   """All of them by name; nothing is in a cache."""
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   monkeypatch.setattr(hub, 'list_cached', lambda: iter(()))
   return {one.name: one for one in list_checkpoints()}
 

@@ -17,7 +17,7 @@ from configs import u2netp
 from data_pipelines.datasets import demo
 from rmbg_jax import BackgroundRemover, load_model, models
 from rmbg_jax.training import loop
-from rmbg_jax.weights import download, load, release, u2net_onnx
+from rmbg_jax.weights import cache, load, release, u2net_onnx
 from tests.support import helpers, onnx_reference
 
 NARROW = {
@@ -129,7 +129,7 @@ def test_published_names_are_cached_and_say_whose_they_are(
   address = 'http://127.0.0.1:9/u2netp.onnx'
   checksum = 'md5:' + hashlib.md5(content).hexdigest()
   monkeypatch.setitem(u2net_onnx.PUBLISHED, 'u2netp', (address, checksum))
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   with pytest.raises(FileNotFoundError) as error:
     load_model('u2netp')
   for part in (address, checksum, '--checkpoint'):
