@@ -140,7 +140,7 @@ def open_streams() -> None:
 
 
 def print_any_name() -> None:
-  """Has what the console cannot print escaped: names may be of any bytes."""
+  """Escapes characters that the console cannot print, as in odd file names."""
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
@@ -169,7 +169,7 @@ def run(
   """
   open_streams()
   if own_flags is not None:
-    for name in set(own_flags) & set(flags.FLAGS):  # Of an imported command.
+    for name in set(own_flags) & set(flags.FLAGS):  # An imported command's.
       delattr(flags.FLAGS, name)
     flags.FLAGS.append_flag_values(own_flags)
     own_flags.mark_as_parsed()

@@ -103,7 +103,7 @@ def download(name: str, out: Path) -> list[records.Pair]:
     raise errors.UserError(
       f'{error}. It is an extra: {errors.install_command("download")}'
     ) from error
-  # Whatever a client raises, the remedy is the same.
+  # A client may raise anything; the remedy is the same.
   except Exception as error:
     raise errors.UserError(
       f'{published.place}: {type(error).__name__}: {error}. If it is a matter '

@@ -365,7 +365,7 @@ def _open_folder(
     for pair in data_set.pairs:
       yield predictions.find_mask(index, pair, data_set.name)
 
-  # One folder, one way to store masks; a single one may be nearly black.
+  # A folder stores all masks alike; a single one may be nearly black.
   found = itertools.chain.from_iterable(map(predict, data_sets))
   scales = predictions.find_scales(p for p in found if isinstance(p, Path))
   notes = [

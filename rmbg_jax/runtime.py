@@ -83,7 +83,7 @@ def _is_not_raised(record: logging.LogRecord) -> bool:
 
 
 def return_memory_after_compiling() -> None:
-  """Has the memory that a compilation leaves behind returned to the system.
+  """Returns the memory that a compilation leaves behind to the system.
 
   glibc keeps what was freed for the next allocation, but the buffers of the
   compiled program never come from there: without this, the original network's
@@ -129,7 +129,7 @@ def is_exhausted(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def naming_remedies(remedies: str) -> Iterator[None]:
-  """Has an error of used up memory say what to change.
+  """Adds to errors of used up memory what to change.
 
   Args:
     remedies: Sentence that says what the user can do.

@@ -277,7 +277,7 @@ def use_video(place: Place) -> None:
 
 
 def use_watch(place: Place) -> None:
-  """Has a folder watched and puts a photo there."""
+  """Watches a folder and puts a photo there."""
   (place.folder / 'in').mkdir()
   process = place.start('rmbg-predict', '--watch', '--input=in', '--output=out')
   try:
@@ -317,7 +317,7 @@ CHECKS: dict[str, Callable[[Place], None]] = {
 
 
 def check_requirements(folder: Path) -> Result:
-  """Runs the README's first command in a copy of what git has."""
+  """Runs the README's first command in a clone."""
   clone = _clone(folder)
   quickstart = str(clone / 'scripts' / 'quickstart.py')
   began, printed, error = time.monotonic(), '', ''
@@ -352,7 +352,7 @@ def check_wheel(name: str, wheel: Path, folder: Path) -> Result:
 
 
 def build_wheel(folder: Path) -> Path:
-  """Returns the wheel of what git has."""
+  """Returns the wheel of a clone."""
   clone = _clone(folder)
   python = _install(folder / 'builder', 'build')
   _call(python, '-m', 'build', '--wheel', f'--outdir={folder}', str(clone))

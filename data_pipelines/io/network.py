@@ -12,7 +12,7 @@ PATIENCE = 10.0  # Seconds.
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
   def redirect_request(self, *args: object, **options: object):
-    return None  # Which is an answer.
+    return None  # A redirection is an answer, too.
 
 
 def find_silence(url: str) -> str:
@@ -43,7 +43,7 @@ def find_silence(url: str) -> str:
         return
       is_silent = isinstance(cause, ConnectionRefusedError | socket.gaierror)
       found.append(f'{where} cannot be reached ({cause})' if is_silent else '')
-    except Exception:  # Of whatever else is no HTTP: somebody is there.
+    except Exception:  # An answer that is not HTTP is one, too.
       found.append('')
 
   # A thread, since looking up a name has no limit of its own.

@@ -204,7 +204,7 @@ def _open_photo(path: Path) -> Any:
 # Any: a `LoadedModel`, as above.
 def _hash(path: Path, loaded: Any) -> dict[str, str]:
   if digest := loaded.description['architecture'].get('sha256'):
-    return {'sha256': digest}  # Of a foreign file.
+    return {'sha256': digest}  # Digest of a foreign file.
   if path.is_file():
     with path.open('rb') as file:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}

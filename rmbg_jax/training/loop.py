@@ -179,7 +179,7 @@ class Training:
         if self.stop_request.reached(first + done):
           break
         due = save_every and done % save_every == 0
-        if due and done < data.steps_per_epoch:  # Its end is saved anyway.
+        if due and done < data.steps_per_epoch:  # The end is saved anyway.
           total += _read_metrics(pending, first + done)['loss']
           pending = None
           self._move_to(done, total)

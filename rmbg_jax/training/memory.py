@@ -217,7 +217,7 @@ def _find_free(device: jax.Device) -> int:
 def naming_keys(
   config: ml_collections.ConfigDict,
 ) -> contextlib.AbstractContextManager[None]:
-  """Has errors of used up memory name a training's keys to change."""
+  """Adds the keys to change to errors of used up memory."""
   height, width = config.data.size
   return runtime.naming_remedies(
     f'It is too little for config.data.batch_size={config.data.batch_size} at '

@@ -65,7 +65,7 @@ def make_optimizer(
   encoder_rate: float,
   is_frozen: Callable[[str], bool] = lambda child: False,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns Adam, with what else is asked for.
+  """Returns Adam, with decay, clipping and a rate of the encoder.
 
   The learning rate is an argument of each `update`, `learning_rate`.
 
@@ -103,7 +103,7 @@ def make_optimizer(
 
 
 def compute_norm(
-  tree: Any,  # Of arrays, with any structure.
+  tree: Any,  # Any structure of arrays.
 ) -> Float[Array, '']:
   """Returns the global norm of all arrays of a tree.
 
@@ -117,7 +117,7 @@ def compute_norm(
   small = [array for array in arrays if array.size <= _SMALL]
   large = [array for array in arrays if array.size > _SMALL]
   if small:
-    # Else they would be joined again for every number of the sum.
+    # Without it, XLA would join them again for every number of the sum.
     large.append(jax.lax.optimization_barrier(jnp.concatenate(small)))
   return jnp.sqrt(sum(jnp.sum(jnp.square(array)) for array in large))
 

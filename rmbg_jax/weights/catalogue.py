@@ -88,7 +88,7 @@ _U2NETS = {
     4_574_861,
     1_131_181,
     {'DUTS-TR': _NOT_STATED},
-    # With stretched masks; docs/model_card.md.
+    # Of stretched masks: docs/model_card.md.
     {'val': {'iou': 0.757, 'mae': 0.083}},
   ),
   'u2net_human_seg': (
@@ -248,7 +248,7 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     },
     terms=description.get('terms')
     or description.get('license')
-    or 'not stated: ask whoever made the file',
+    or 'not stated: ask the maker of the file',
     # `all` are the rows of the training's own data that it was not trained on.
     scores={'val': {key: float(scores['all'][key]) for key in ('iou', 'mae')}}
     if 'all' in scores

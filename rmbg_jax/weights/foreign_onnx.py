@@ -19,7 +19,7 @@ from rmbg_jax.weights import onnx_published, onnx_settings
 
 T = TypeVar('T')
 
-SUFFIX = '.json'  # Of the settings, behind the name of the ONNX file.
+SUFFIX = '.json'  # Added to the ONNX file's name for its settings.
 
 _MOST_BYTES = 2**31  # Protobuf's own limit.
 _FLOATS = {1: 'float32', 10: 'float16'}
@@ -118,7 +118,7 @@ def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
 
 
 def explain_missing(path: Path, reason: str) -> errors.UserError:
-  """Returns the error for a file of which nothing says how to run it.
+  """Returns the error for a file without settings.
 
   Args:
     path: The file.

@@ -33,7 +33,7 @@ from scripts.benchmarks import common
 
 CASES = ('engines', 'names')
 PAGE = 1000  # Names, as S3 gives them.
-SETTLED = 0.1  # Of the photos, that are not timed.
+SETTLED = 0.1  # Share of the photos that are not timed.
 
 
 def start(

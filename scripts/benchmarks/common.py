@@ -143,7 +143,7 @@ def time_process(
   after = os.times()
   if done.returncode:
     raise SystemExit(done.stderr.decode(errors='replace')[-2000:])
-  # Of children that have ended.
+  # Times of children that have ended.
   used = sum(after[2:4]) - sum(before[2:4])
   return Seconds(time.perf_counter() - began, used)
 

@@ -70,7 +70,7 @@ def measure_photo(path: Path) -> None:
 
   for method in _METHODS.value:
     chosen = refinement.Refinement(method=method)
-    # What is imported and compiled is left out.
+    # The first call imports and compiles, so it is not timed.
     alpha = chosen.apply(probs, photo)
     mixed = f'{((alpha > 1 / 255) & (alpha < 254 / 255)).mean():.0%}'
     measure_step(

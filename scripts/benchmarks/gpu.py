@@ -237,7 +237,7 @@ def list_algorithms() -> dict:
   return found
 
 
-# What a part measures in its folder, within so many seconds.
+# Parts by name: each measures in a folder, within so many seconds.
 PARTS = {
   'training': measure_training,
   'exact': check_exactness,
