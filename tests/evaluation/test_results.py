@@ -360,9 +360,10 @@ def test_a_bad_file_is_named_and_costs_no_other(pair, tmp_path):
     scoring.Job(pair=pair, prediction=path, **options)
     for path in (pair.mask_path, bad, pair.mask_path)
   ]
-  results = results_lib.collect(
-    scoring.score_all(jobs, processes=2), system='s', data_set='d'
-  )
+  with scoring.open_pool(2) as pool:
+    results = results_lib.collect(
+      scoring.score_all(jobs, pool), system='s', data_set='d'
+    )
   assert results.values['iou_raw'].tolist() == [1, 1]
   assert list(results.failed) == ['a.jpg']
 
