@@ -214,7 +214,9 @@ def _make_config(data_dir, init_from, **overrides):
   config.model.update(NARROW)
   config.init_from = str(init_from)
   config.loss.outputs = (1.0,) * 7
-  config.update_from_flattened_dict({'train.epochs': 1, **overrides})
+  config.update_from_flattened_dict(
+    {'train.epochs': 1, 'train.grid_every': 0, **overrides}
+  )
   return config
 
 
