@@ -34,7 +34,7 @@ RELEASED = 'released'
 _RELEASED_NAMES = (RELEASED, *release.RELEASED)
 
 # Names of files that are downloaded.
-DOWNLOADED = (*u2net_onnx.PUBLISHED, *onnx_published.PUBLISHED)
+DOWNLOADED = tuple(onnx_published.PUBLISHED)
 
 _ANY_SIZE = (32, 32)  # The shapes of variables do not depend on it.
 
@@ -141,8 +141,6 @@ def load_model(
   name = os.fspath(path)
   if name in _RELEASED_NAMES:
     path = release.find_released(name)
-  elif name in u2net_onnx.PUBLISHED:
-    path = u2net_onnx.find_published(name)
   elif name in onnx_published.PUBLISHED:
     path = onnx_published.find_published(name)
   elif name.startswith(hub.PREFIX):

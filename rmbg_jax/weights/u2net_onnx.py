@@ -1,4 +1,4 @@
-"""Reads U2-Net and U2-Net-p from ONNX files, the published ones by name.
+"""Reads U2-Net and U2-Net-p from ONNX files.
 
 PyTorch's exporter writes the convolutions in the order in which the authors'
 code runs them, and gives most weights no name but a number. So convolutions are
@@ -10,7 +10,6 @@ They become normalisations that change nothing, which training must leave so
 """
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,60 +21,13 @@ from data_pipelines.io import errors
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import cache, matching, release
-
-# Converted by rembg, whose release lists the MD5 of its files.
-_RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
-PUBLISHED = {
-  'u2net': (
-    f'{_RELEASE}u2net.onnx',
-    'md5:60024c5c889badc19c04ad937298a77b',
-  ),
-  'u2netp': (
-    f'{_RELEASE}u2netp.onnx',
-    'md5:8e83ca70e441ab06c318d82300c84806',
-  ),
-  'u2net_human_seg': (
-    f'{_RELEASE}u2net_human_seg.onnx',
-    'md5:c09ddc2e0104f800e3e1bb4652583d1f',
-  ),
-}
-LICENSE = 'Apache-2.0'
-CITATION = (
-  'Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient '
-  'Object Detection", Pattern Recognition 2020, '
-  'doi 10.1016/j.patcog.2020.107404'
-)
+from rmbg_jax.weights import matching, onnx_published, release
 
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
 
 class OtherNetworkError(errors.UserError):
   """Reports an ONNX file of another network."""
-
-
-def find_published(name: str) -> Path:
-  """Returns the local copy of a published file, downloading it at need.
-
-  Args:
-    name: A key of `PUBLISHED`.
-
-  Raises:
-    MissingFileError: if it cannot be downloaded.
-    UserError: if the download is damaged, or `onnx` is not installed.
-  """
-  _import_onnx(name)  # Before 176 MB are fetched in vain.
-  url, checksum = PUBLISHED[name]
-  return cache.fetch(
-    url, checksum=checksum, flag='--checkpoint or --config.init_from'
-  )
-
-
-def list_present() -> list[str]:
-  """Returns the published names that load without a download."""
-  if importlib.util.find_spec('onnx') is None:
-    return []
-  return [name for name, (url, _) in PUBLISHED.items() if cache.is_present(url)]
 
 
 def read_model(path: Path) -> matching.ForeignModel:
@@ -241,19 +193,16 @@ def _widths(
   }
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> dict[str, str]:
   with path.open('rb') as file:
-    digest = 'md5:' + hashlib.file_digest(file, 'md5').hexdigest()
-  for name, (url, checksum) in PUBLISHED.items():
-    if digest == checksum:
-      print(f'Weights {name}: {LICENSE}, {CITATION}.', file=sys.stderr)
-      return {
-        'name': name,
-        'source': url,
-        'license': LICENSE,
-        'citation': CITATION,
-      }
-  return {}
+    digest = hashlib.file_digest(file, 'md5').hexdigest()
+  name = onnx_published.find_name(f'md5:{digest}')
+  if not name:
+    return {}
+  about = onnx_published.describe(name)
+  said = f'{about["license"]}, {about["citation"]}'
+  print(f'Weights {name}: {said}.', file=sys.stderr)
+  return about
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:
