@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import layers as layers_lib
-from rmbg_jax.weights import onnx_published, onnx_settings
+from rmbg_jax.weights import onnx_package, onnx_published, onnx_settings
 
 T = TypeVar('T')
 
@@ -168,21 +168,9 @@ def _read_facts(path: Path) -> _Facts:
   Raises:
     UserError: if it is damaged, not in one file, or does not take photos.
   """
-  try:
-    import onnx
-  except ImportError as error:
-    raise errors.UserError(
-      f'{path}: reading ONNX files needs the onnx package: '
-      f'{errors.install_command("onnx")}.'
-    ) from error
-  from google.protobuf.message import DecodeError
+  model = onnx_package.read(path)
+  import onnx
 
-  try:
-    model = onnx.load(path, load_external_data=False)
-  except DecodeError as error:
-    raise errors.UserError(
-      f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
-    ) from error
   # It names paths that the runtime would open, anywhere on the disk.
   if any(_list_external(model)):
     raise errors.UserError(

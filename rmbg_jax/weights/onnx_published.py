@@ -4,15 +4,13 @@ What is done to a photo is what rembg does, whose releases they are.
 """
 
 import dataclasses
-import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines.io import errors
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.weights import cache
+from rmbg_jax.weights import cache, onnx_package
 from rmbg_jax.weights.onnx_settings import Settings
 
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
@@ -243,12 +241,8 @@ def find_published(name: str) -> Path:
     UserError: if the download is damaged, or `onnx` is needed and missing.
   """
   published = PUBLISHED[name]
-  if published.is_u2net and not _has_onnx():
-    # Said before 176 MB are fetched in vain.
-    raise errors.UserError(
-      f'{name}: reading ONNX files needs the onnx package: '
-      f'{errors.install_command("onnx")}.'
-    )
+  if published.is_u2net:  # Before 176 MB are fetched in vain.
+    onnx_package.check_installed(name)
   if published.is_restricted and not cache.is_present(published.url):
     print(f'{name}: {published.terms}, by {published.origin}.', file=sys.stderr)
   return cache.fetch(
@@ -260,10 +254,11 @@ def find_published(name: str) -> Path:
 
 def list_present() -> list[str]:
   """Returns the published names that load without a download."""
+  has_onnx = onnx_package.is_installed()
   return [
     name
     for name, one in PUBLISHED.items()
-    if cache.is_present(one.url) and (_has_onnx() or not one.is_u2net)
+    if cache.is_present(one.url) and (has_onnx or not one.is_u2net)
   ]
 
 
@@ -290,7 +285,3 @@ def find_known(checksum: str) -> Settings | None:
     return _ELSEWHERE.get(checksum)
   one = PUBLISHED[name]
   return Settings(one.preprocessing, one.sigmoid, about=describe(name))
-
-
-def _has_onnx() -> bool:
-  return importlib.util.find_spec('onnx') is not None

@@ -21,7 +21,7 @@ from data_pipelines.io import errors
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import matching, onnx_published, release
+from rmbg_jax.weights import matching, onnx_package, onnx_published, release
 
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
@@ -105,15 +105,9 @@ class _Graph(NamedTuple):
 
 
 def _read_graph(path: Path) -> _Graph:
-  onnx = _import_onnx(str(path))
-  from google.protobuf.message import DecodeError
+  model = onnx_package.read(path)
+  from onnx import numpy_helper
 
-  try:
-    model = onnx.load(path, load_external_data=False)
-  except DecodeError as error:
-    raise errors.UserError(
-      f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
-    ) from error
   if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
     raise errors.UserError(
       f'{path}: an export of this project, for other programs. Load the '
@@ -121,8 +115,7 @@ def _read_graph(path: Path) -> _Graph:
     )
   graph = model.graph
   tensors = {
-    tensor.name: onnx.numpy_helper.to_array(tensor)
-    for tensor in graph.initializer
+    tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
   }
   norms = {
     node.input[0]: node
@@ -144,8 +137,9 @@ def _read_graph(path: Path) -> _Graph:
       )
     )
   shape = graph.input[0].type.tensor_type.shape.dim
-  size = tuple(side.dim_value for side in shape[2:4])
-  return _Graph(convs, tensors, size if all(size) else _DEFAULT_SIZE)
+  height, width = (side.dim_value for side in shape[2:4])
+  size = (height, width) if height and width else _DEFAULT_SIZE
+  return _Graph(convs, tensors, size)
 
 
 def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
@@ -211,14 +205,3 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
     if attribute.name == name:
       return list(attribute.ints) or attribute.f
   return default
-
-
-def _import_onnx(name: str) -> Any:
-  try:
-    import onnx
-  except ImportError as error:
-    raise errors.UserError(
-      f'{name}: reading ONNX files needs the onnx package: '
-      f'{errors.install_command("onnx")}.'
-    ) from error
-  return onnx
