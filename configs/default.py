@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
   config.model.decoder = ConfigDict()
   config.model.decoder.filters = (512, 256, 128, 64)
   config.model.bn_momentum = 0.99
-  config.model.dtype = 'float32'  # Of computation; or 'bfloat16'.
+  config.model.dtype = 'float32'  # Type of the computation; or 'bfloat16'.
   # Whether to recompute features for the gradient: less memory, more time.
   # 'auto': only if the device's memory is too small otherwise.
   config.model.remat = FieldReference(False, field_type=object)
@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
   # max_enlargement limits how much a photo is enlarged; 0 for no limit.
   config.data.device.max_scale = 1.0
   config.data.device.max_enlargement = 0.0
-  config.data.demo = ConfigDict()  # Of the drawn demo set.
+  config.data.demo = ConfigDict()  # Settings of the drawn demo set.
   config.data.demo.count = 600
   config.data.demo.size = 128  # Pixels.
 

@@ -7,30 +7,188 @@ python -m data_pipelines.check DIR --json=report.json --sheet=suspicious.png
 The exit code is 1 where training on it would be wrong.
 """
 
+import collections
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import tqdm
 from absl import app, flags
+from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import files
-from data_pipelines.tools import check as check_lib
+from data_pipelines.datasets import folder, records, splitting
+from data_pipelines.io import errors, files, images, parallel, words
+from data_pipelines.io.types import JsonObject
+from data_pipelines.tools import inspection, sheets
+
+_SHOWN = 10  # Lines of each finding.
+_CELL = 160  # Pixels of a picture on the sheet.
+_MOST_ON_SHEET = 60
+
+
+def check(
+  directory: Path, *, allow_empty: bool, validation_share: float
+) -> tuple[dict[str, Any], list[inspection.Finding]]:
+  """Reads all files of a data set in the folder layout.
+
+  Args:
+    directory: Folder of the data set.
+    allow_empty: Whether masks may be empty.
+    validation_share: Share of the pairs, in (0, 1), in a set without splits, as
+      in training.
+
+  Returns:
+    (a JSON-compatible report, the findings in it).
+
+  Raises:
+    FileNotFoundError, ValueError: if there is no data set.
+  """
+  problems: list[str] = []
+  pairs = _with_splits(
+    folder.read_folder(directory, problems), validation_share
+  )
+  results = parallel.map_in_order(inspection.inspect_pair, pairs)
+  summaries = list(tqdm.tqdm(results, total=len(pairs), unit='pair'))
+  findings = inspection.find_problems(summaries, allow_empty=allow_empty)
+  if problems:
+    orphans = inspection.Finding(
+      kind='file without partner, or wrong row',
+      wrong=True,
+      items=problems,
+      summaries=[],
+    )
+    findings.insert(0, orphans)
+  if unused := _find_unused(directory, pairs):
+    findings.append(
+      inspection.Finding(
+        kind='file that no row names', wrong=False, items=unused, summaries=[]
+      )
+    )
+  report = {
+    'directory': str(directory),
+    'pairs': len(pairs),
+    'splits': _count(pair.split for pair in pairs),
+    'categories': _count(pair.category for pair in pairs),
+    'labels': _count(pair.label for pair in pairs),
+    'sources': inspection.describe_sources(summaries),
+    'findings': [
+      {
+        'kind': f.kind,
+        'wrong': f.wrong,
+        'count': len(f.items),
+        'items': f.items,
+      }
+      for f in findings
+    ],
+    'fit': not any(finding.wrong for finding in findings),
+  }
+  return report, findings
+
+
+def render_text(report: JsonObject) -> str:
+  """Returns the report to read."""
+  lines = [f'{report["directory"]}: {words.count(report["pairs"], "pair")}']
+  for key in ('splits', 'categories', 'labels'):
+    counts = (f'{name or "-"} {n:,}' for name, n in report[key].items())
+    lines.append(f'{key}: {", ".join(counts)}')
+  for source, summaries in report['sources'].items():
+    ranges = ', '.join(
+      f'{r}: {n:,}' for r, n in summaries['mask ranges'].items()
+    )
+    pairs = words.count(summaries['pairs'], 'pair')
+    lines.append(
+      f'source {source or "-"}: {pairs}, mean coverage '
+      f'{summaries["mean coverage"]:.3f}, masks {ranges}'
+    )
+  for finding in report['findings']:
+    title = 'WRONG' if finding['wrong'] else 'Note'
+    lines.append(f'{title}: {finding["kind"]}: {finding["count"]:,}')
+    lines += [f'  {item}' for item in finding['items'][:_SHOWN]]
+    if finding['count'] > _SHOWN:
+      lines.append(f'  and {finding["count"] - _SHOWN:,} more')
+  verdict = 'Fit' if report['fit'] else 'Not fit'
+  return '\n'.join([*lines, f'{verdict} to train on.'])
+
+
+def save_report(report: JsonObject, path: Path) -> None:
+  """Writes the report as JSON, atomically; names may be of any bytes."""
+  text = json.dumps(report, indent=2, ensure_ascii=False)
+  with files.write_atomically(path) as partial:
+    # JSON escapes what is no character as Python does.
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+
+
+def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:
+  """Returns pictures of suspicious pairs: photo, mask, and why."""
+  share = max(1, _MOST_ON_SHEET // max(1, len(findings)))
+  rows = []
+  for finding in findings:
+    for summary in finding.summaries[:share]:
+      pair = summary.pair
+      named = (finding.kind, pair.split, pair.source, pair.name)
+      rows.append(
+        [
+          _open_for_sheet(pair.image_path),
+          _open_for_sheet(pair.mask_path),
+          sheets.draw_words(named, cell=_CELL),
+        ]
+      )
+  if not rows:
+    rows = [[sheets.draw_words(['Nothing suspicious.'], cell=_CELL)]]
+  return sheets.make_sheet(rows, cell=_CELL, columns=2)
+
+
+def _open_for_sheet(path: Path) -> Image.Image:
+  try:
+    image = images.open_image(path)
+    with images.named(path):
+      return images.to_rgb(image)
+  except errors.UserError:
+    return Image.new('RGB', (_CELL, _CELL), 'red')
+
+
+def _with_splits(
+  pairs: list[records.Pair], validation_share: float
+) -> list[records.Pair]:
+  if any(pair.split for pair in pairs):
+    return pairs
+  return splitting.assign_splits(pairs, validation_share=validation_share)
+
+
+def _find_unused(directory: Path, pairs: Sequence[records.Pair]) -> list[str]:
+  """Returns images beside those of a Dataset.csv that it does not name."""
+  if not any(e.name.lower() == 'dataset.csv' for e in directory.iterdir()):
+    return []
+  used = {path for p in pairs for path in (p.image_path, p.mask_path)}
+  return sorted(
+    str(file)
+    for place in {path.parent for path in used}
+    for file in place.iterdir()
+    if images.is_image_file(file) and file not in used
+  )
+
+
+def _count(names) -> dict[str, int]:
+  return dict(collections.Counter(names).most_common())
 
 
 def main(argv: list[str]) -> None:
   """Checks the folder that the command line names."""
   if len(argv) != 2:
     raise app.UsageError('Pass one folder: python -m data_pipelines.check DIR')
-  report, findings = check_lib.check(
+  report, findings = check(
     Path(cli.expand_home(argv[1])),
     allow_empty=flags.FLAGS.allow_empty_masks,
     validation_share=flags.FLAGS.validation_share,
   )
-  print(check_lib.render_text(report))
+  print(render_text(report))
   if flags.FLAGS.json:
-    check_lib.save_report(report, Path(flags.FLAGS.json))
+    save_report(report, Path(flags.FLAGS.json))
   if flags.FLAGS.sheet:
     with files.write_atomically(flags.FLAGS.sheet) as partial:
-      check_lib.make_sheet(findings).save(partial, 'png')
+      make_sheet(findings).save(partial, 'png')
   if not report['fit']:
     raise SystemExit(1)
 
@@ -46,4 +204,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  cli.run(main, __name__)
+  cli.run(main, __name__, takes_arguments=True)

@@ -140,16 +140,17 @@ def open_streams() -> None:
 
 
 def print_any_name() -> None:
-  """Has what the console cannot print escaped: names may be of any bytes."""
+  """Escapes characters that the console cannot print, as in odd file names."""
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
 
 
 def run(
-  main: Callable[[list[str]], None],
+  main: Callable[..., None],
   module: str,
   *,
+  takes_arguments: bool = False,
   required: Sequence[str] = (),
   parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
   own_flags: flags.FlagValues | None = None,
@@ -157,8 +158,10 @@ def run(
   """Parses the flags and calls `main`, `reporting` what goes wrong.
 
   Args:
-    main: Gets the arguments that are not flags, after the program's name.
+    main: Runs the command, when the flags are set.
     module: `__name__` of the module that `main` is in.
+    takes_arguments: Whether `main` gets the arguments that are not flags, after
+      the program's name; else they are refused.
     required: Names of the flags that must be passed.
     parse: Sets the flags from a command line and returns what is left of it.
     own_flags: Flags that are defined apart, as other commands have some of
@@ -166,7 +169,7 @@ def run(
   """
   open_streams()
   if own_flags is not None:
-    for name in set(own_flags) & set(flags.FLAGS):  # Of an imported command.
+    for name in set(own_flags) & set(flags.FLAGS):  # An imported command's.
       delattr(flags.FLAGS, name)
     flags.FLAGS.append_flag_values(own_flags)
     own_flags.mark_as_parsed()
@@ -188,7 +191,12 @@ def run(
 
   def run_main(argv):
     try:
-      main(argv)
+      if takes_arguments:
+        main(argv)
+      elif argv[1:]:
+        raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+      else:
+        main()
     except app.UsageError as error:  # absl would print all flags.
       raise errors.UserError(
         f'{str(error).rstrip(".")}. Put patterns in quotes, write flags as '

@@ -7,19 +7,15 @@ python -m data_pipelines.demo --output=demo_data --count=600
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import demo as demo_lib
 from data_pipelines.io import words
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes a demo set where the flags say."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   demo_lib.make_demo(
     Path(flags.FLAGS.output),
     count=flags.FLAGS.count,

@@ -12,7 +12,7 @@ was interrupted, and changes nothing where all is done.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import (
@@ -24,15 +24,11 @@ from data_pipelines.datasets import (
   records,
 )
 from data_pipelines.io import errors
-from data_pipelines.tools import prepare as prepare_lib
+from data_pipelines.tools import writing
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Makes what the flags describe; exits with 1 if a file was rejected."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:
@@ -42,7 +38,7 @@ def main(argv: list[str]) -> None:
     pairs = merging.name_pairs(everything)
     # Split before COD10K's choice: who is held out does not depend on it.
     pairs, left_out = merging.SPLITS[flags.FLAGS.split](pairs, share)
-    written, rejected = prepare_lib.prepare(
+    written, rejected = writing.prepare(
       [pair for pair in pairs if pair.image_path not in unwanted],
       out=out,
       size=flags.FLAGS.size,
@@ -50,7 +46,7 @@ def main(argv: list[str]) -> None:
       invert=flags.FLAGS.invert,
     )
     rejected += [('', problem) for problem in problems]
-    prepare_lib.write_rejected(out / prepare_lib.REJECTED_NAME, rejected)
+    writing.write_rejected(out / writing.REJECTED_NAME, rejected)
   except errors.UserError:  # Includes a missing file, which is an OSError too.
     raise
   except OSError as error:
@@ -58,7 +54,7 @@ def main(argv: list[str]) -> None:
       f'cannot write to {out}: {error}. Make room there and run the same '
       'command again; it goes on where it stopped.'
     ) from error
-  empty = sum(pair.source == prepare_lib.NONCAM for pair in written)
+  empty = sum(pair.source == writing.NONCAM for pair in written)
   if empty:
     print(
       f'{empty:,} have empty masks: train with '
@@ -75,9 +71,7 @@ def main(argv: list[str]) -> None:
   for _, reason in rejected[:20]:
     print(f'Rejected: {reason}')
   if rejected:
-    print(
-      f'{len(rejected)} rejected in all: see {out / prepare_lib.REJECTED_NAME}'
-    )
+    print(f'{len(rejected)} rejected in all: see {out / writing.REJECTED_NAME}')
     raise SystemExit(1)
 
 
@@ -92,7 +86,7 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
     (flags.FLAGS.p3m, p3m.read_p3m, p3m.PUBLISHED),
     (flags.FLAGS.cod10k, cod10k.read_cod10k, cod10k.PUBLISHED),
     (flags.FLAGS.people, people.read_people, people.PUBLISHED),
-    (flags.FLAGS.folder, prepare_lib.read_own, {}),
+    (flags.FLAGS.folder, writing.read_own, {}),
   )
   everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()

@@ -10,19 +10,15 @@ Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
 the folder layout.
 """
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.datasets import tfds_sets as tfds_sets_lib
 from data_pipelines.io import words
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Builds what the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   counts = tfds_sets_lib.build(
     flags.FLAGS.name, flags.FLAGS.data, out=flags.FLAGS.output
   )

@@ -17,7 +17,7 @@ import threading
 import warnings
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
@@ -25,12 +25,8 @@ from data_pipelines.io import errors, files
 from rmbg_jax import runtime_flags
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Serves the page until SIGINT or SIGTERM."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   # Exit normally, so that the folders below are deleted.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
   # Uploads and results are gone when the page is.
@@ -55,7 +51,7 @@ def _serve(folder: Path) -> None:
   from rmbg_jax.inference import runtimes
   from rmbg_jax.web import server as server_lib
   from rmbg_jax.web import service as service_lib
-  from rmbg_jax.weights import onnx_published, u2net_onnx
+  from rmbg_jax.weights import onnx_published
 
   keys = _read_keys(values.api_key_file) if values.api_key_file else ()
   listening = server_lib.bind(values.host, values.port)
@@ -64,11 +60,7 @@ def _serve(folder: Path) -> None:
   # Photos are held against --max_pixels, by name.
   Image.MAX_IMAGE_PIXELS = values.max_pixels
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  checkpoints = dict.fromkeys(
-    values.checkpoint
-    + u2net_onnx.list_present()
-    + onnx_published.list_present()
-  )
+  checkpoints = dict.fromkeys(values.checkpoint + onnx_published.list_present())
   service = service_lib.Service(
     list(checkpoints),
     limits=service_lib.Limits(

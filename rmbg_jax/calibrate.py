@@ -13,18 +13,14 @@ is a release that asks for the chosen one by itself; elsewhere, pass it as
 from pathlib import Path
 
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures, chooses, and writes what the flags ask for."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   values = flags.FLAGS
   output = Path(values.output) if values.output else None
   try:

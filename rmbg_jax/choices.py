@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-# What can be made of a photo.
+# Kinds of results.
 Kind = Literal[
   'mask',
   'cutout',
@@ -24,5 +24,5 @@ RUNTIMES = ('auto', 'jax', 'openvino')
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 
 MAX_PIXELS = 100_000_000  # Larger photos take gigabytes once decoded.
-# Of the network's input size. Memory grows with the square of it.
+# Times the network's input size. Memory grows with the square.
 MAX_SCALE = 4

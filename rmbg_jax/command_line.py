@@ -53,7 +53,7 @@ def define_config(description: str) -> flags.FlagHolder:
 
 
 def run(
-  main: Callable[[list[str]], None],
+  main: Callable[[], None],
   module: str,
   *,
   required: Sequence[str] = ('config',),
@@ -105,7 +105,7 @@ def resolve_names(argv: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def own_configs(path: str) -> Iterator[None]:
-  """Has `import configs` mean this project's while a configuration is read.
+  """Makes `import configs` find this project's while a configuration is read.
 
   A project that has a `configs` package too gets its own in its own files.
 

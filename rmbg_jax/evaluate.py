@@ -19,6 +19,7 @@ from collections.abc import (
   Mapping,
   Sequence,
 )
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
 # `predict` has some of these names as well; see `cli.run`.
 _OWN = flags.FlagValues()
+_FEW = 20  # Images that one process scores sooner than several start.
 _CHECKPOINT = cli.define_paths(
   'checkpoint',
   [],
@@ -92,8 +94,8 @@ _BATCH_SIZE = flags.DEFINE_integer(
 )
 _PROCESSES = flags.DEFINE_integer(
   'processes',
-  parallel.count_cores(),
-  'Processes that score; default: one per core.',
+  None,
+  'Processes that score; default: one per core, one for few images.',
   lower_bound=1,
   flag_values=_OWN,
 )
@@ -125,12 +127,8 @@ _ALLOW = flags.DEFINE_bool(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Does what the flags say; exits with 1 if any image could not be scored."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   _check_flags()
   files.check_folder(Path(_OUTPUT.value), 'output')
   try:
@@ -207,7 +205,7 @@ def _compare_checkpoints() -> list[str]:
 
 def _evaluate() -> list[str]:
   """Scores everything; returns what failed."""
-  from rmbg_jax.evaluation import publishing
+  from rmbg_jax.evaluation import publishing, scoring
   from rmbg_jax.evaluation import results as results_lib
 
   data_sets: list[benchmarks.DataSet] = []
@@ -229,29 +227,33 @@ def _evaluate() -> list[str]:
   output = Path(_OUTPUT.value)
   results = []
   failed = [p for data_set in data_sets for p in data_set.problems]
-  for name, predict in predicts.items():
-    for data_set in data_sets:
-      folder = output / name / data_set.name
-      part = _score(
-        predict,
-        data_set,
-        system=name,
-        scales=systems[name].get('scales', {}),
-        masks_dir=folder / 'masks',
-      )
-      try:
-        results_lib.save_results(part, folder)
-      except OSError as error:
-        raise errors.UserError(
-          f'{error.filename}: {error.strerror or error}; '
-          f'{len(results)} of {len(predicts) * len(data_sets)} results are '
-          f'written below {output}. Make room and evaluate again.'
-        ) from error
-      results.append(part)
-      failed += [
-        f'{name} on {data_set.name}: {image}: {error}'
-        for image, error in part.failed.items()
-      ]
+  count = len(predicts) * sum(len(data_set.pairs) for data_set in data_sets)
+  processes = 1 if count <= _FEW else parallel.count_cores()
+  with scoring.open_pool(_PROCESSES.value or processes) as pool:
+    for name, predict in predicts.items():
+      for data_set in data_sets:
+        folder = output / name / data_set.name
+        part = _score(
+          predict,
+          data_set,
+          pool,
+          system=name,
+          scales=systems[name].get('scales', {}),
+          masks_dir=folder / 'masks',
+        )
+        try:
+          results_lib.save_results(part, folder)
+        except OSError as error:
+          raise errors.UserError(
+            f'{error.filename}: {error.strerror or error}; '
+            f'{len(results)} of {len(predicts) * len(data_sets)} results are '
+            f'written below {output}. Make room and evaluate again.'
+          ) from error
+        results.append(part)
+        failed += [
+          f'{name} on {data_set.name}: {image}: {error}'
+          for image, error in part.failed.items()
+        ]
   print(
     publishing.save_report(
       results,
@@ -271,6 +273,7 @@ def _evaluate() -> list[str]:
 def _score(
   predict: Predict,
   data_set: benchmarks.DataSet,
+  pool: futures.Executor | None,
   *,
   system: str,
   scales: Mapping[str, int],
@@ -281,6 +284,7 @@ def _score(
   Args:
     predict: Gives its predictions.
     data_set: Photos and truths to score on.
+    pool: See `scoring.open_pool`.
     system: Its name.
     scales: See `scoring.Job`.
     masks_dir: Folder for predictions that are not files yet.
@@ -306,7 +310,7 @@ def _score(
   )
   return results.collect(
     tqdm.tqdm(
-      scoring.score_all(jobs, processes=_PROCESSES.value),
+      scoring.score_all(jobs, pool),
       total=len(data_set.pairs),
       desc=f'{system} on {data_set.name}',
       unit='image',
@@ -350,7 +354,9 @@ def _open_checkpoint(
   details['runtime'] = remover.runtime
 
   def predict(data_set) -> Iterator[Any]:
-    return predictions.predict_alphas(remover, data_set.pairs)
+    return predictions.predict_alphas(
+      remover.alphas, data_set.pairs, batch_size=remover.batch_size
+    )
 
   return details, predict
 
@@ -367,7 +373,7 @@ def _open_folder(
     for pair in data_set.pairs:
       yield predictions.find_mask(index, pair, data_set.name)
 
-  # One folder, one way to store masks; a single one may be nearly black.
+  # A folder stores all masks alike; a single one may be nearly black.
   found = itertools.chain.from_iterable(map(predict, data_sets))
   scales = predictions.find_scales(p for p in found if isinstance(p, Path))
   notes = [

@@ -34,12 +34,8 @@ _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which, from 0.')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs the training that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   # Imported here, so that --help and a wrong flag are answered at once.
   import jax
 

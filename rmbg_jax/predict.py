@@ -342,7 +342,7 @@ def _make_do_clips(options: dict[str, Any]) -> 'session.DoClips':
 
 def run() -> None:
   """Runs the command line."""
-  cli.run(main, __name__)
+  cli.run(main, __name__, takes_arguments=True)
 
 
 if __name__ == '__main__':

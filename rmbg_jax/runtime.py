@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from absl import logging as absl_logging
 
 from data_pipelines.io import errors
-from rmbg_jax.weights import download
+from rmbg_jax.weights import cache
 
 # JAX's name of the event.
 COMPILATION = '/jax/core/compile/backend_compile_duration'
@@ -42,10 +42,10 @@ def start(*, uses_jax: bool = True, check: bool = True) -> None:
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     with contextlib.suppress(errors.UserError, OSError):
-      cache = download.cache_dir() / 'xla'
-      cache.mkdir(parents=True, exist_ok=True)
-      if os.access(cache, os.W_OK):
-        jax.config.update('jax_compilation_cache_dir', str(cache))
+      folder = cache.cache_dir() / 'xla'
+      folder.mkdir(parents=True, exist_ok=True)
+      if os.access(folder, os.W_OK):
+        jax.config.update('jax_compilation_cache_dir', str(folder))
   return_memory_after_compiling()
   if check:
     check_devices()
@@ -83,7 +83,7 @@ def _is_not_raised(record: logging.LogRecord) -> bool:
 
 
 def return_memory_after_compiling() -> None:
-  """Has the memory that a compilation leaves behind returned to the system.
+  """Returns the memory that a compilation leaves behind to the system.
 
   glibc keeps what was freed for the next allocation, but the buffers of the
   compiled program never come from there: without this, the original network's
@@ -129,7 +129,7 @@ def is_exhausted(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def naming_remedies(remedies: str) -> Iterator[None]:
-  """Has an error of used up memory say what to change.
+  """Adds to errors of used up memory what to change.
 
   Args:
     remedies: Sentence that says what the user can do.

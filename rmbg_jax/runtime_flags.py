@@ -1,4 +1,4 @@
-"""Defines the flags of what computes a network, for several commands."""
+"""Defines the flags of the runtime, for several commands."""
 
 from typing import Any
 

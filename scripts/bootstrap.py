@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 11)
-SETUPTOOLS = 'setuptools>=77'  # As in pyproject.toml.
+SETUPTOOLS = 'setuptools>=77'  # The same as in pyproject.toml.
 ACTIVATE = (
   r'.venv\Scripts\activate'
   if sys.platform == 'win32'
@@ -75,7 +75,7 @@ def prepare(requirements: str) -> Path:
     install = [python, '-m', 'pip', 'install', '--quiet']
     install.append('--disable-pip-version-check')
   run([*install, '-r', ROOT / requirements, SETUPTOOLS])
-  # With the setuptools that is there: nothing is fetched for it.
+  # Takes the installed setuptools: nothing is fetched.
   run([*install, '--no-deps', '--no-build-isolation', '--editable', ROOT])
   stamp.write_text(wanted)  # Last: an interrupted installation is repeated.
   return python

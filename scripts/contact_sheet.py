@@ -9,7 +9,7 @@ python scripts/contact_sheet.py --input=PHOTOS --results=OUT \
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image, ImageOps
 
 from data_pipelines import cli
@@ -40,10 +40,8 @@ def make_checks(size: tuple[int, int], square: int = 8) -> Image.Image:
   return Image.fromarray(grey).convert('RGB')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes the sheet."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   image_format = _FORMATS.get(Path(_OUTPUT.value).suffix.lower())
   if image_format is None:
     raise errors.UserError(

@@ -55,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  cli.run(main, __name__, takes_arguments=True)

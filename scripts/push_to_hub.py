@@ -13,7 +13,7 @@ reads. `--output=FOLDER` writes the two there instead, to be looked at. Needs
 import tempfile
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files
@@ -41,10 +41,8 @@ _OUTPUT = cli.define_path(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Publishes the checkpoint."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   owner, slash, name = _REPO.value.partition('/')
   if not (owner and slash and name) or '/' in name:
     raise errors.UserError(f'--repo={_REPO.value}: pass OWNER/NAME.')

@@ -93,7 +93,7 @@ def train(
   """Trains the demo network and shows what it does.
 
   Returns:
-    The picture with what it makes of pictures that it had not seen.
+    The picture with its results on pictures that it had not seen.
   """
   pictures = output / 'pictures'
   # Other pictures than those of the training: another seed.
@@ -137,7 +137,7 @@ def open_picture(path: Path) -> None:
     command = 'xdg-open'
   else:
     return
-  # Where there is no such program, the path was printed.
+  # Without such a program, the printed path is enough.
   with contextlib.suppress(OSError):
     # On its own: it neither writes here nor ends with Ctrl-C.
     subprocess.Popen(

@@ -9,7 +9,7 @@ Each pair is a photo, its alpha, and the photo times alpha.
 """
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
@@ -24,10 +24,8 @@ _COUNT = flags.DEFINE_integer('count', 24, 'Pairs to show.', lower_bound=1)
 _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes the picture."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   from data_pipelines.io import files
   from rmbg_jax import runtime
   from rmbg_jax.training import inputs

@@ -12,11 +12,11 @@ from mkdocs.structure import files as files_lib
 from mkdocs.structure import pages
 
 ROOT = Path(__file__).resolve().parent.parent
-# Where the README is linked to from, and is not the first page.
+# Links in Markdown: out of docs/, into it, and to other files.
 _OUTSIDE = re.compile(r'(\]\()(?:\.\./)+([^)]+\))')
 _INSIDE = re.compile(r'(\]\()docs/')
 _LOCAL = re.compile(r'(\]\()(?!https?://|docs/|#)([^)]+\))')
-# Where people look something up; the rest is in docs/design.md.
+# Modules for users; docs/design.md has the rest.
 REFERENCE = {
   'Cutting out': ['rmbg_jax.inference.remover.BackgroundRemover'],
   'What is done to alpha': [

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from data_pipelines.batches import effects, transforms
 from data_pipelines.io import errors
 
-_DRAWS = 24  # Random numbers per pair, of which some may be left.
+_DRAWS = 24  # Random numbers per pair; not all of them are used.
 
 
 class DeviceAugment(transforms.Augment):
@@ -67,7 +67,7 @@ class DeviceAugment(transforms.Augment):
       key: All that the result depends on besides.
     """
     (count,) = index.shape
-    # One draw: XLA takes long to compile many.
+    # A single draw, since XLA takes long to compile many.
     draws = iter(jax.random.uniform(key, (_DRAWS, count)))
     replaced = (next(draws) < self.background) | (smallest > 1)
     lowest = jnp.maximum(self.min_scale, smallest)

@@ -207,7 +207,7 @@ def load_pixels(
   path = Path(cache_dir) / f'{_fingerprint(pairs, decode)}.npy'
   with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
     pixels = np.load(path, mmap_mode='r')
-    if pixels.shape == shape:  # Else it is damaged, as what cannot be read.
+    if pixels.shape == shape:  # Else the file is damaged.
       return pixels
   with files.write_atomically(path) as partial:
     pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)

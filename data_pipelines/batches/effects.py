@@ -101,7 +101,7 @@ def apply_view(
 def _reduce(
   pixels: UInt8[np.ndarray, 'h w ...'], across: int, down: int
 ) -> UInt8[np.ndarray, 'h2 w2 ...']:
-  """Averages blocks of pixels, the last ones of what there is."""
+  """Averages blocks of pixels; those at the edges may be smaller."""
   height, width = pixels.shape[:2]
   if across == down == 1:
     return pixels

@@ -20,7 +20,7 @@ from data_pipelines.io.errors import UserError
 NAME = 'Dataset.csv'
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
 OPTIONAL_COLUMNS = ('Source', 'Label', 'Split')
-# What a folder must have to be a data set.
+# Says what a folder must hold to be a data set.
 EXPECTED = (
   f'Expected a {NAME} with the columns {", ".join(COLUMNS)}, or the folders '
   'Images/ and Masks/.'

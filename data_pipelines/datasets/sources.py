@@ -40,7 +40,7 @@ def load_pairs(
 ) -> tuple[Sequence[records.Pair], Sequence[records.Pair]]:
   """Returns the checked training and validation pairs of a data set.
 
-  Of a folder, and of what was stored of one, every row is used.
+  Every row of a folder is used, and of a set that was stored from one.
 
   Args:
     name: 'folder' for a folder of photos and masks (see `folder.py`); 'p3m',

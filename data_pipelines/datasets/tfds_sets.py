@@ -121,7 +121,7 @@ class StoredPairs(Sequence):
     """Returns the number of pairs."""
     return len(self.indices)
 
-  # One at a time, never a slice.
+  # Takes an index, never a slice.
   def __getitem__(self, index: int) -> records.Pair:  # ty: ignore[incompatible-method-override]
     """Returns a pair; its record is read once, when a file of it is."""
     place = self.indices[index]

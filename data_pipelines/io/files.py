@@ -75,7 +75,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
 def parse_json(
   text: str | bytes, place: object, *, remedy: str, kind: type = dict
-) -> Any:  # What JSON holds.
+) -> Any:  # Any value that JSON holds.
   """Returns what a text in JSON says.
 
   Args:

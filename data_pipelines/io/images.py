@@ -248,7 +248,7 @@ def find_name(source: Source) -> str:
 
 @contextlib.contextmanager
 def named(source: Source) -> Iterator[None]:
-  """Names the image in whatever goes wrong with its content in the block.
+  """Names the image in errors of its content in the block.
 
   Decoders raise exceptions of any class on broken files, so nothing but the
   handling of this one image belongs into the block.
@@ -365,7 +365,7 @@ def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   """Stretches to the size of a network's input, without aliasing.
 
   What training computes with OpenCV (`effects.apply_view`) has the same pixels,
-  of which prediction has no need.
+  which prediction does not need.
 
   Args:
     image: 8-bit grey or RGB.

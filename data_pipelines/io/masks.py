@@ -1,4 +1,4 @@
-"""Reads masks in whatever form they are stored."""
+"""Reads masks, however they are stored."""
 
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def to_8_bit_mask(plane: Plane) -> np.ndarray:
 
 
 def read_plane(image: Image.Image) -> Plane:
-  """Returns the values of a mask in whatever mode it is stored.
+  """Returns the values of a mask in any mode.
 
   Raises:
     UserError: if it is not clear which values are meant.

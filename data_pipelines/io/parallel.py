@@ -9,7 +9,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import TypeVar
 
-# Of x86 and of Arm, by the names that Linux gives them.
+# Linux's names for those of x86 and Arm.
 _INSTRUCTION_SETS = (
   'avx2',
   'avx512f',
@@ -41,7 +41,7 @@ def name_processor() -> str:
 
 
 def list_instruction_sets() -> list[str]:
-  """Returns what a processor has of what networks are computed with faster."""
+  """Returns the instruction sets that speed networks up, of this processor."""
   try:
     text = Path('/proc/cpuinfo').read_text()
   except OSError:

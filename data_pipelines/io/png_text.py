@@ -85,7 +85,7 @@ def _find_packed(kind: bytes, body: bytes) -> bytes | None:
 
 
 def _unpack(packed: bytes, limit: int) -> bytes:
-  """Decompresses at most `limit` bytes; nothing of what is damaged."""
+  """Decompresses at most `limit` bytes; b'' of damaged ones."""
   try:
     return zlib.decompressobj().decompress(packed, limit)
   except zlib.error:

@@ -20,7 +20,7 @@ from data_pipelines.io import errors, files, stores
 
 _FILE = 'file://'
 SCHEMES = ('s3', 'gs', 'az', 'file')
-# What stores call the time of an object, and the mark that changes with it.
+# Names that stores give to an object's time, and to its changing mark.
 _TIMES = ('LastModified', 'last_modified', 'mtime', 'updated', 'created')
 _MARKS = ('ETag', 'md5Hash', 'etag')
 
@@ -44,7 +44,7 @@ class Url:
 
   @property
   def name(self) -> str:
-    """What is behind the last slash."""
+    """The part behind the last slash."""
     return self.text.rpartition('/')[2]
 
   @property
@@ -54,12 +54,12 @@ class Url:
 
   @property
   def parent(self) -> 'Url':
-    """What is before the last slash."""
+    """The part before the last slash."""
     return Url(self.text.rpartition('/')[0])
 
   @property
   def scheme(self) -> str:
-    """What kind of store it is on."""
+    """The kind of store, such as 's3'."""
     return self.text.partition('://')[0]
 
 
@@ -152,7 +152,7 @@ def read(place: Place) -> bytes:
   """
   if isinstance(place, Path):
     return place.read_bytes()
-  # Else s3fs asks for the size before, which is another request.
+  # Without it, s3fs first asks for the size: another request.
   options = {'max_concurrency': 1} if place.scheme == 's3' else {}
   with _naming(place):
     return stores.open_store(place.scheme).cat_file(_strip(place), **options)

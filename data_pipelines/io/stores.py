@@ -67,7 +67,7 @@ def _find_endpoint(store: Any, scheme: str) -> str:
 
 @contextlib.contextmanager
 def naming(url: str, scheme: str) -> Iterator[None]:
-  """Has what a store says named by a URL, with what to look after.
+  """Has a store's errors name the URL and what to check.
 
   Args:
     url: The URL.

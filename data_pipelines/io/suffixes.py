@@ -1,11 +1,11 @@
 """Lists the endings of files' names by what is in the files."""
 
 JPEG = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
-# Of data sets.
+# Endings of pictures in data sets.
 IMAGE = JPEG | {
   *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
 }
-# Of what is to be cut out.
+# Endings of photos to cut out.
 PHOTO = IMAGE | {
   *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
 }

@@ -58,4 +58,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  cli.run(main, __name__)
+  cli.run(main, __name__, takes_arguments=True)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_pipelines.datasets import dataset_csv, decoding, folder, merging
 from data_pipelines.io import errors, files
-from data_pipelines.tools import prepare, sheets
+from data_pipelines.tools import sheets, writing
 
 
 def rename(directory: Path, category: str) -> int:
@@ -60,7 +60,7 @@ def create_csv(directory: Path, category: str) -> int:
 def resize(directory: Path, out: Path, size: str) -> int:
   """Writes the folder's pairs at another size; returns how many."""
   pairs = merging.name_pairs(folder.read_folder(directory), prefixed=False)
-  written, rejected = prepare.prepare(
+  written, rejected = writing.prepare(
     pairs, out=out, size=size, allow_empty=True, invert=()
   )
   folder.report([r for _, r in rejected], remedy='These pairs were left out')

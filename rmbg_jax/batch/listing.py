@@ -14,7 +14,7 @@ from typing import Generic
 from data_pipelines.io import errors, files, storage, suffixes
 from rmbg_jax.batch import clip_names
 
-# What a Mac leaves beside each file on a disk of another kind.
+# A Mac puts such a file beside each one on disks of other systems.
 METADATA_PREFIX = '._'
 
 _GONE = storage.State(0, 0, '')
@@ -195,7 +195,7 @@ def name_results(relative: Sequence[Path]) -> list[Path]:
   result replaces another. Names that are the same even so get a number.
   """
   results = [
-    # What would be left of `...jpg` is a folder's name.
+    # `...jpg` without its ending would be a folder's name.
     path if set(path.stem) == {'.'} else path.with_suffix('')
     for path in relative
   ]
@@ -298,7 +298,7 @@ def _walk_files(
   # rglob and glob would leave out silently what they may not read.
   for parent, folders, names in os.walk(folder, onerror=add_closed):
     for path in (Path(parent, name) for name in folders):
-      # What is in the tree is found there, by its own name.
+      # A file in the tree is found there, by its own name.
       if path.is_symlink() and not _is_below(path, root):
         unreachable.append(
           (

@@ -43,10 +43,10 @@ def run(
   todo = [job for job in jobs if not job.error and job.kinds]
   work = session.Session(request)
   if todo:
-    # One photo does not go through the network with three empty ones.
+    # One photo must not go through the network with three empty ones.
     alone = len(todo) == 1 and not todo[0].is_clip
     work.load(batch_size=1 if alone else request.batch_size)
-  else:  # That needs no network, but a wrong flag is still one.
+  else:  # Nothing to do, but a wrong flag is named.
     load.check_exists(request.checkpoint)
   with work, tqdm.tqdm(total=len(jobs), unit='file') as progress:
     work.do(jobs, show=lambda _: progress.update())

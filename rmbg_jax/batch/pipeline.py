@@ -66,7 +66,7 @@ class Task(Generic[storage.PlaceT]):
     if isinstance(self.output, storage.Url):
       return
     for folder in (self.output, *(self.output / kind for kind in self.kinds)):
-      # What is not there will be made in the nearest parent that is.
+      # A missing folder is made in its nearest existing parent.
       existing = next(
         path for path in (folder, *folder.parents) if os.access(path, os.F_OK)
       )
@@ -150,7 +150,7 @@ def run(
     remover: A `BackgroundRemover`; its batch size is used.
     jobs: The photos, taken as their turn comes.
     task: Work to do on them.
-    add_entry: Called, in this thread, with what became of each photo.
+    add_entry: Called, in this thread, with the result of each photo.
     stop: Once set, no other photo is begun; those begun are finished.
     runs_at_once: Number of runs in this process that share the memory.
   """
@@ -175,7 +175,7 @@ def run(
     )
     while flow.begin_reading():
       batch = flow.collect_batch()
-      flow.begin_reading()  # What is read while the network is at work.
+      flow.begin_reading()  # Reads while the network is at work.
       flow.predict(batch)
 
 
@@ -234,8 +234,8 @@ class _Flow:
     self._most_bytes = most_bytes
     self._reading: collections.deque = collections.deque()
     self._writing: collections.deque = collections.deque()
-    self._waiting_bytes = 0  # Of all photos on their way.
-    self._writing_bytes = 0  # What those that are written take in addition.
+    self._waiting_bytes = 0  # Bytes of all photos under way.
+    self._writing_bytes = 0  # Further bytes of those being written.
 
   def begin_reading(self) -> bool:
     """Begins to read what there is room for; False when all is done."""
@@ -324,7 +324,7 @@ class _Flow:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Read:
   photo: photos.Photo
-  stamp: str  # Of the photo's state, taken before it was read.
+  stamp: str  # State of the photo's file before it was read.
   resized: np.ndarray  # (1, h, w, 3), of the network's input size.
   seconds: float
 

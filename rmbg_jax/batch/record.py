@@ -1,4 +1,4 @@
-"""Knows which results were made here, and of which state of their photos.
+"""Keeps which results were made here, and from which state of a photo.
 
 The reports have the size of each result, and the size and time of its photo. A
 result that no report names, or that has another size, is not of this project
@@ -66,7 +66,7 @@ class Record:
     return not self._added and not len(self._results)
 
   def has(self, name: str, size: int) -> bool:
-    """Returns whether a result was made here, of whatever photo."""
+    """Returns whether a result was made here, of any photo."""
     code = _encode(name, size)
     return code in self._added or self._find(self._results, code)
 

@@ -83,7 +83,7 @@ def _import_cluster() -> ModuleType:
 def _list_jobs(
   source: str, request: session.Request, counts: stored.Counts
 ) -> Iterator[listing.Job]:
-  """Yields photos, by URL or by path, with what is missing of each."""
+  """Yields photos, by URL or by path, with the missing kinds of each."""
   task = request.task
   if storage.is_url(source):
     jobs = stored.list_jobs(source, counts)

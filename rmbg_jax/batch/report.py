@@ -119,7 +119,7 @@ class Report:
     line = dataclasses.asdict(entry)
     before = self._lines.get(entry.photo, {})
     if entry.status == 'skipped' and before.get('status') != 'failed':
-      # What the run that did it found out stays true.
+      # The findings of the run that made the result stay true.
       line = {**line, **before, 'status': 'skipped', 'remark': entry.remark}
     line['made'] = {**before.get('made', {}), **entry.made}
     self._lines[entry.photo] = line
@@ -226,7 +226,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
       f'{output / FOLDER}: no parts of a report (*.jsonl). Pass the --output '
       'of a run by URL, or of --engine=ray.'
     )
-  # Digests, of which ten million fit into memory where names do not.
+  # Ten million digests fit into memory; as many names do not.
   seen: set[bytes] = set()
   skipped: dict[bytes, Any] = {}
   for part in reversed(parts):

@@ -26,7 +26,7 @@ class DoClips(Protocol):
     add_entry: pipeline.AddEntry,
     stop: threading.Event,
   ) -> None:
-    """Calls `add_entry` with what became of each clip, until `stop` is set."""
+    """Calls `add_entry` with the result of each clip, until `stop` is set."""
     ...
 
 
@@ -134,7 +134,7 @@ class Session:
     Args:
       jobs: Photos and clips; if it is no sequence, photos are taken from it
         as their turn comes.
-      show: Called with what became of each.
+      show: Called with each result.
       put_back: Asked for what failed; what it takes is not reported.
     """
 

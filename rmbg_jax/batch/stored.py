@@ -22,7 +22,7 @@ _MADE_WITH = 'made_with.json'
 
 @dataclasses.dataclass(kw_only=True)
 class Counts:
-  """Counts of what a listing has found so far.
+  """Numbers of photos and other files that a listing has found so far.
 
   Attributes:
     photos: Number of photos.
@@ -43,7 +43,7 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
   `a.jpg.webp` always keeps its ending.
 
   Args:
-    source: The URL of a photo, or of what all names begin with (a folder).
+    source: The URL of a photo, or the beginning of all names (a folder).
     counts: Kept up to date.
 
   Raises:
@@ -233,7 +233,7 @@ def _name_results(
   (a.jpg, a.b.jpg, a.png): names wait until the last that may share theirs.
   """
   waiting: collections.deque[tuple[storage.File, str]] = collections.deque()
-  # Of each stem that waits: how many there are, and how many have been yielded.
+  # By waiting stem: the number found, and the number yielded.
   there: collections.Counter[str] = collections.Counter()
   gone: collections.Counter[str] = collections.Counter()
 

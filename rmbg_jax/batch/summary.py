@@ -7,7 +7,7 @@ from data_pipelines.io import errors, suffixes, words
 from rmbg_jax.batch import clip_names, listing, pipeline, report
 
 INTERRUPTED = 130  # The shell's exit code for SIGINT.
-_ENDINGS = 8  # Of files that are no photos, printed.
+_ENDINGS = 8  # Printed endings of files that are no photos.
 
 
 def describe_stop(*, overwrite: bool) -> str:
@@ -18,7 +18,7 @@ def describe_stop(*, overwrite: bool) -> str:
 
 
 def count_jobs(number: int, jobs: Sequence[listing.Job]) -> str:
-  """Returns a number of jobs with what they are called."""
+  """Returns a number of jobs with their name, such as '3 photos'."""
   kinds = {job.is_clip for job in jobs}
   if len(kinds) > 1:
     return f'{number:,} photos and clips'

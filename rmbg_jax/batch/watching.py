@@ -45,7 +45,7 @@ def watch(
 
   Args:
     folder: Folder to watch, with its sub-folders.
-    list_jobs: Returns what is to be done of what is there.
+    list_jobs: Returns the jobs for the files that are there.
     do: Does jobs. What fails has to be asked for by its path: where the answer
       is True, it may still be incomplete, and is tried again.
     stop: Ends it once set.

@@ -31,7 +31,7 @@ class Settings:
     make_do_clips: Returns what does clips, from these options.
     batch_size: Photos that go through the network together.
     shard: 'i/n' for every n-th photo from the i-th on; '' for all.
-    watch: Whether to go on with what appears in the folder.
+    watch: Whether to go on with files that appear in the folder.
     frames: Whether the input is a folder of numbered frames.
     cluster: Attributes of `cluster.Cluster`; None for this process.
   """

@@ -13,7 +13,7 @@ from data_pipelines.datasets import (
   p3m,
   people,
   records,
-  saliency,
+  salient_sets,
 )
 from data_pipelines.io import errors
 
@@ -36,7 +36,7 @@ _KNOWN = {
   'people': Known('People-val', people.PUBLISHED['people', 'val']),
   **{
     benchmark.source: Known(benchmark.title, benchmark.count, binarize=True)
-    for benchmark in saliency.BENCHMARKS
+    for benchmark in salient_sets.BENCHMARKS
   },
 }
 
@@ -73,7 +73,7 @@ def load_data_sets(
 
   Args:
     directory: P3M-10k (or one of its P3M-500s), COD10K-v3, People
-      Segmentation, a benchmark that `datasets/saliency.py` knows by its
+      Segmentation, a benchmark that `datasets/salient_sets.py` knows by its
       folder's name, or any folder that `folder.read_folder` reads.
     splits: Splits whose rows are taken; none: all but those for training.
 
@@ -166,8 +166,8 @@ def _read(
     if _contains(directory, mark):
       return read(directory, problems), True
   names = {entry.name.lower() for entry in directory.iterdir()}
-  if saliency.find_benchmark(directory) and 'dataset.csv' not in names:
-    return saliency.read_saliency(directory, problems), True
+  if salient_sets.find_benchmark(directory) and 'dataset.csv' not in names:
+    return salient_sets.read_saliency(directory, problems), True
   return folder.read_folder(directory, problems), False
 
 

@@ -18,7 +18,7 @@ from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.weights import load
 
 _SIDE = 256  # Pixels of a picture's longest side.
-_HEADER = (0, 0, _SIDE, 16)  # Of a cell, what a line of text takes.
+_HEADER = (0, 0, _SIDE, 16)  # Part of a cell that a line of text takes.
 _BEHIND = (0, 177, 64)  # Cut-outs lie on green.
 
 
@@ -126,7 +126,7 @@ def compare_checkpoints(
   count: int,
   options: JsonObject,
 ) -> list[str]:
-  """Writes the picture for checkpoints, one of which is run at a time.
+  """Writes the picture for checkpoints, which are run one at a time.
 
   Args:
     checkpoints: What `load_model` takes, by the name to show.

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-_SIGMA = 1.4  # Of the gradient's Gaussian, in pixels.
-_STEP, _TOLERANCE = 0.1, 0.15  # Of the connectivity error.
+_SIGMA = 1.4  # Width of the gradient's Gaussian, in pixels.
+_STEP, _TOLERANCE = 0.1, 0.15  # Constants of the connectivity error.
 
 
 def make_unknown_band(

@@ -2,13 +2,12 @@
 
 import collections
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from data_pipelines.datasets import records
@@ -112,21 +111,11 @@ def find_mask(
   return found[0]
 
 
-@runtime_checkable
-class Remover(Protocol):
-  """A `BackgroundRemover`, whose module takes a second to import for JAX."""
-
-  batch_size: int
-
-  def alphas(
-    self, images: Sequence[Image.Image]
-  ) -> Sequence[Float[np.ndarray, 'h w']]:
-    """Returns the alpha of each image, at its size."""
-    ...
-
-
 def predict_alphas(
-  remover: Remover, pairs: Sequence[records.Pair]
+  predict: Callable[[Sequence[Image.Image]], Sequence[np.ndarray]],
+  pairs: Sequence[records.Pair],
+  *,
+  batch_size: int,
 ) -> Iterator[np.ndarray | Exception]:
   """Yields alpha (h, w) in [0, 1] of each photo at its own size, in order.
 
@@ -135,12 +124,13 @@ def predict_alphas(
   A photo that cannot be read costs no other: its exception is yielded.
 
   Args:
-    remover: A `BackgroundRemover`.
+    predict: `BackgroundRemover.alphas`.
     pairs: Pairs with the photos; the next ones are read ahead.
+    batch_size: Number of photos that are passed together.
   """
-  size = remover.batch_size
-  batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-  with futures.ThreadPoolExecutor(size) as pool:
+  starts = range(0, len(pairs), batch_size)
+  batches = [pairs[start : start + batch_size] for start in starts]
+  with futures.ThreadPoolExecutor(batch_size) as pool:
 
     def read(batch):
       return [pool.submit(_open_photo, pair.image_path) for pair in batch]
@@ -150,7 +140,7 @@ def predict_alphas(
       photos = [future.result() for future in reading]
       reading = read(batches[index + 1]) if index + 1 < len(batches) else []
       good = [photo for photo in photos if not isinstance(photo, Exception)]
-      alphas = remover.alphas([photo.seen for photo in good]) if good else ()
+      alphas = predict([photo.seen for photo in good]) if good else ()
       alphas = iter(alphas)
       for photo in photos:
         if isinstance(photo, Exception):
@@ -214,7 +204,7 @@ def _open_photo(path: Path) -> Any:
 # Any: a `LoadedModel`, as above.
 def _hash(path: Path, loaded: Any) -> dict[str, str]:
   if digest := loaded.description['architecture'].get('sha256'):
-    return {'sha256': digest}  # Of a foreign file.
+    return {'sha256': digest}  # Digest of a foreign file.
   if path.is_file():
     with path.open('rb') as file:
       return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}

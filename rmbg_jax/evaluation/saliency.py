@@ -97,7 +97,7 @@ def compute_boundary_iou(
 
 
 def _find_boundary(mask: np.ndarray, width: int) -> np.ndarray:
-  # One square as the sum of `width` small ones: the filter is separable.
+  # The filter is separable, so a square is the sum of `width` small ones.
   inner = ndimage.minimum_filter(
     mask.astype(np.uint8), size=2 * width + 1, mode='constant', cval=0
   )

@@ -4,8 +4,8 @@ JAX is not imported here: a process that scores starts in a second.
 """
 
 import collections
+import contextlib
 import dataclasses
-import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.datasets import decoding, records
-from data_pipelines.io import files, images, masks, ranges
+from data_pipelines.io import files, images, masks, parallel, ranges
 from data_pipelines.io.errors import UserError
 from rmbg_jax.evaluation import matting, saliency
 
@@ -66,8 +66,19 @@ class Score:
   error: str = ''
 
 
+def open_pool(
+  processes: int,
+) -> contextlib.AbstractContextManager[futures.Executor | None]:
+  """Returns processes that `score_all` uses, None for this process alone."""
+  if processes == 1:
+    return contextlib.nullcontext()
+  # Forking a process that runs JAX's threads may hang.
+  context = multiprocessing.get_context('spawn')
+  return futures.ProcessPoolExecutor(processes, mp_context=context)
+
+
 def score_all(
-  jobs: Iterable[Job], *, processes: int
+  jobs: Iterable[Job], pool: futures.Executor | None
 ) -> Iterator[tuple[Job, Score]]:
   """Yields each job with its score, in order.
 
@@ -76,24 +87,19 @@ def score_all(
 
   Args:
     jobs: Taken from as scores are done.
-    processes: Number of processes that score; with 1, this one does.
+    pool: Processes that score; see `open_pool`.
   """
-  if processes == 1:
-    for job in jobs:
+  pending: collections.deque = collections.deque()
+  for job in jobs:
+    if pool is None:
       yield job, score(job)
-    return
-  # Forking a process that runs JAX's threads may hang.
-  context = multiprocessing.get_context('spawn')
-  with futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-    remaining = iter(jobs)
-    pending: collections.deque = collections.deque()
-    while True:
-      for job in itertools.islice(remaining, 2 * processes - len(pending)):
-        pending.append((job, pool.submit(score, job)))
-      if not pending:
-        return
-      job, future = pending.popleft()
-      yield job, future.result()
+      continue
+    pending.append((job, pool.submit(score, job)))
+    if len(pending) >= 2 * parallel.count_cores():
+      first, future = pending.popleft()
+      yield first, future.result()
+  for job, future in pending:
+    yield job, future.result()
 
 
 def score(job: Job) -> Score:

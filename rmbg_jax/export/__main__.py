@@ -11,7 +11,7 @@ included. docs/export.md says how to use each.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.io import files
@@ -42,10 +42,8 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes the file."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   from rmbg_jax import export, runtime
   from rmbg_jax.weights import load
 

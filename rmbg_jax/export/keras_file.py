@@ -3,7 +3,7 @@
 Uses only h5py and JSON, in the layout of a full model of Keras 2, which Keras 3
 reads as well. Layers have that project's names. As in its notebook, the user
 feeds BGR / 255 and takes the last of four outputs; a fixed layer `preprocess`
-turns that into what the network was trained with.
+turns that into the input of the training.
 """
 
 import collections

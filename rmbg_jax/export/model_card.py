@@ -8,7 +8,7 @@ from data_pipelines.io.types import JsonObject
 def make_card(
   description: JsonObject, *, repository: str, license_name: str
 ) -> str:
-  """Returns the model card, with what the hub reads at its beginning.
+  """Returns the model card, which begins with lines for the hub.
 
   Args:
     description: Description in the release.

@@ -115,7 +115,7 @@ class _Photo:
     return colours, alpha.astype(np.float32)
 
   def find_means(self) -> Float[np.ndarray, '2 3 1 1']:
-    """Returns the mean colours of what is visible and of what is not."""
+    """Returns the mean colours of visible and of hidden pixels."""
     # A sample will do: they are where the coarsest level starts.
     step = max(1, max(self.alpha.shape) // 512)
     image = self._image[::step, ::step] / self.scale
@@ -239,7 +239,7 @@ def _iterate(
 
   Equation 4 of the paper, a 2x2 system for each pixel and channel, solved by
   hand: both colours are the means of the neighbours', as alike as alpha is,
-  plus shares of what these leave unexplained of the image.
+  plus shares of the image's rest that these do not explain.
 
   Planes have a pixel more on each side, so that neighbours are shifts of their
   flat array, on which NumPy is faster than on parts of rows.
@@ -310,7 +310,7 @@ def _take(
 
 
 def _map(span: Span, size: int, side: int) -> np.ndarray:
-  """Returns the indices of the nearest centres, in what has another side.
+  """Returns the indices of the nearest centres along a side of other length.
 
   The paper's code takes those of the upper left corners, which moves every
   level's colours by half of a pixel against the next one's.

@@ -21,7 +21,7 @@ from rmbg_jax import choices
 # array of uint8 in [0, 255]: grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4).
 ImageLike = images.Source | Image.Image | np.ndarray
 
-# What the fourth sample of a TIFF may be.
+# Meanings of a TIFF's fourth sample.
 _PREMULTIPLIED, _STRAIGHT = (1,), (2,)
 
 
@@ -80,7 +80,7 @@ class Photo:
   def hide_transparent(
     self, alpha: Float[np.ndarray, 'h w']
   ) -> Float[np.ndarray, 'h w']:
-    """Returns alpha with what was transparent already left so."""
+    """Returns alpha times the photo's own opacity."""
     if self.opacity is None:
       return alpha
     return alpha * (np.asarray(self.opacity, np.float32) / 255)

@@ -9,7 +9,7 @@ from jaxtyping import UInt8, UInt16
 
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}  # By the number of channels.
 _LEFT, _ABOVE = 1, 2  # Numbers of filters: the difference to that pixel.
-_LEVEL = 2  # Of 0 to 3.
+_LEVEL = 2  # From 0 to 3.
 _CHUNK_BYTES = 1 << 20
 _SAMPLED_ROWS = 64
 

@@ -17,13 +17,13 @@ from rmbg_jax.inference import foreground, photos, png
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
 # The longest side in pixels, where the format has one.
 _LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
-# Of these, every value counts: no format may change them.
+# Kinds whose values count: no format may change them.
 _LABELS = ('mask', 'trimap')
 # These have the foreground's own colours.
 _ESTIMATED = {'cutout', 'composite', 'foreground'}
-# Of trimaps: alpha from where on and up to where a pixel is decided.
+# Trimaps: alpha from which, and up to which, a pixel is decided.
 _SURE, _GONE = 0.95, 0.05
-# Of overlays: what the background is tinted with, and how much.
+# Overlays: colour and share of the background's tint.
 _TINT, _TINT_SHARE = (255, 0, 80), 0.6
 _WIDEST_TRIMAP = 1000
 _SPREAD_SIDE = 256  # Pixels: foregrounds are continued at this size.

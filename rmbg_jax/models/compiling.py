@@ -1,5 +1,7 @@
 """Chooses XLA's options for programs that run a network."""
 
+import os
+
 import jax
 
 
@@ -8,12 +10,16 @@ def make_options(
 ) -> dict[str, bool | int] | None:
   """Returns the compiler's options, None for its own choice.
 
+  A level of optimisation in `XLA_FLAGS` is the user's choice.
+
   Args:
     deterministic: Whether a GPU must give the same bits every time. A CPU does
       so by itself.
   """
   backend = jax.default_backend()
   if backend == 'cpu':
+    if 'xla_backend_optimization_level' in os.environ.get('XLA_FLAGS', ''):
+      return None
     # Compiled in four fifths of the time, and as fast (docs/results.md): the
     # loops that matter are written in libraries or simple.
     return {'xla_backend_optimization_level': 1}

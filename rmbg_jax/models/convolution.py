@@ -121,7 +121,7 @@ def convolve_by_rows(
   padding: Padding,
   *,
   rhs_dilation: tuple[int, ...],
-  **options: Any,  # As in `convolve`.
+  **options: Any,  # Those of `convolve`.
 ) -> Float[Array, 'b h w f']:
   """Convolves with stride 1 and 'SAME', on a CPU by summing the kernel's rows.
 

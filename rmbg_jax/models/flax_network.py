@@ -15,7 +15,7 @@ from rmbg_jax.models import convolution, depthwise
 from rmbg_jax.models.layers import Network, R, Variables
 
 Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
-_NEVER = 10**6  # Stage of what no training freezes.
+_NEVER = 10**6  # Stage of parts that no training freezes.
 
 
 class FlaxNetwork(nn.Module):
@@ -82,12 +82,12 @@ class _Part(nn.Module):
     options: Names and values of the options.
   """
 
-  function: Callable[..., Any]  # As of `Layers.part`.
+  function: Callable[..., Any]  # That of `Layers.part`.
   layers: '_FlaxLayers'
   options: tuple[tuple[str, Hashable], ...]
 
   @nn.compact
-  def __call__(self, *inputs: jax.Array) -> Any:  # As the function.
+  def __call__(self, *inputs: jax.Array) -> Any:  # Result of the function.
     """Returns what the function returns."""
     return self.function(self.layers, *inputs, **dict(self.options))
 

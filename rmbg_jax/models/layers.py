@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 # Features (b, h, w, c): an array of JAX, or a name in a graph.
 T = TypeVar('T')
-R = TypeVar('R')  # What a part of a network computes.
+R = TypeVar('R')  # Result of a part of a network.
 
 # `params` and `batch_stats`, nested by name. Any: arrays of NumPy or JAX, their
 # shapes, or further such mappings.

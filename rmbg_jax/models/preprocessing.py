@@ -46,7 +46,7 @@ class Preprocessing:
     if scale == 'maximum':  # At least 1: a black image stays black.
       brightest = xp.max(images, axis=(-3, -2, -1), keepdims=True)
       scale = xp.maximum(brightest, np.float32(1))
-    # One multiplication and one addition per pixel.
+    # A single multiplication and addition per pixel.
     return images * (1 / (scale * std)) - mean / std
 
   def to_dict(self) -> dict[str, Any]:

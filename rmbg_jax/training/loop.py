@@ -18,11 +18,11 @@ import tqdm
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from data_pipelines.io import errors, words
-from data_pipelines.io.types import JsonObject
+from data_pipelines.io import errors
 from rmbg_jax.training import (
   logs,
   memory,
+  messages,
   monitor,
   optimizers,
   pictures,
@@ -31,7 +31,6 @@ from rmbg_jax.training import (
   setup,
   signals,
   state,
-  summary,
   validation,
 )
 from rmbg_jax.training.step import Metrics, TrainStep, read_metrics
@@ -65,7 +64,9 @@ def train_and_evaluate(
   ):
     training = _prepare(config, workdir, store, stop_request)
     if config.init_from and store.latest_step is None:
-      _print_start(training.evaluate())
+      scores = training.evaluate().items()
+      found = ', '.join(f'{key} {value:.4f}' for key, value in scores)
+      _say(f'Before the first step: {found}')
     stopped = False
     while not stopped and not training.is_over:
       # Within an epoch, the order is: next batch -> step -> look at the
@@ -92,7 +93,7 @@ def train_and_evaluate(
       'of it, and saved. The same command goes on from there.',
       stop_request.signum,
     )
-  _print_end(training, best, workdir)
+  _say(messages.describe_end(training.position, config, best, workdir))
   return training.reporter.last
 
 
@@ -178,7 +179,7 @@ class Training:
         if self.stop_request.reached(first + done):
           break
         due = save_every and done % save_every == 0
-        if due and done < data.steps_per_epoch:  # Its end is saved anyway.
+        if due and done < data.steps_per_epoch:  # The end is saved anyway.
           total += _read_metrics(pending, first + done)['loss']
           pending = None
           self._move_to(done, total)
@@ -328,7 +329,7 @@ def _prepare(
 ) -> Training:
   """Returns the training where its last checkpoint is, or at its beginning."""
   mesh, components = state.make_mesh(), setup.make_components(config)
-  _print_beginning(components, workdir)
+  _say(messages.describe_beginning(components, workdir))
   wanted, latest = config, store.latest_step
   if latest is None:
     position = resume.Position(
@@ -340,13 +341,17 @@ def _prepare(
     saved = store.read_description(latest)
     position = resume.Position.from_dict(saved['position'])
     training_data = saved['training_data']
-    config = memory.take_chosen(config, saved['config'])
+    config = memory.replace_auto(
+      config,
+      saved['config']['model']['remat'],
+      saved['config']['optimizer']['accumulation'],
+    )
     resume.check_compatible(saved, setup.settle(components, config).description)
-    _print_changed_rate(saved['config'], config, components, position)
+    before = saved['config']['train']['epochs']
+    steps = components.data.steps_per_epoch
+    _say(messages.describe_changed_rate(before, config, steps, position))
   components = setup.settle(components, config)
-  chosen = memory.describe(wanted, config)
-  if _is_main() and chosen:
-    print(chosen)
+  _say(memory.describe(wanted, config))
   train_state = setup.create_train_state(
     config, components, mesh, resumed=latest is not None
   )
@@ -354,7 +359,7 @@ def _prepare(
     train_state = resume.restore_state(store, train_state, step=latest)
   if position.iterator is not None:
     components.data.train_batches.set_state(position.iterator)
-  _print_position(position, config, resumed=latest is not None)
+  _say(messages.describe_position(position, config, resumed=latest is not None))
   return Training(
     config=config,
     components=components,
@@ -386,90 +391,14 @@ def _prepare(
   )
 
 
-def _print_start(scores: Mapping[str, float]) -> None:
-  """Prints what the first weights score, to compare the epochs with."""
-  if _is_main():
-    found = ', '.join(f'{key} {value:.4f}' for key, value in scores.items())
-    print(f'Before the first step: {found}')
-
-
 def _is_main() -> bool:
   """Returns whether this process is the one that prints and writes."""
   return jax.process_index() == 0
 
 
-def _print_beginning(components: setup.Components, workdir: Path) -> None:
-  if not _is_main():
-    return
-  data = components.data
-  print(summary.summarize(components.model, size=components.preprocessing.size))
-  devices = words.count(
-    jax.device_count(), f'{jax.devices()[0].platform} device'
-  )
-  print(
-    f'{words.count(len(data.training), "image")} to train on, '
-    f'{len(data.validation):,} to validate, '
-    f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
-    f'{devices}. Working directory: {workdir}'
-  )
-
-
-def _print_changed_rate(
-  saved: JsonObject,
-  config: ml_collections.ConfigDict,
-  components: setup.Components,
-  position: resume.Position,
-) -> None:
-  """Says that another length makes another cosine, and so another rate."""
-  steps = components.data.steps_per_epoch
-  step = position.epoch * steps + position.step
-  before = saved['train']['epochs']
-  if config.train.epochs <= position.epoch or not _is_main():
-    return
-  old, new = (
-    setup.make_schedule(config, steps=steps, epochs=epochs)(step)
-    for epochs in (before, config.train.epochs)
-  )
-  if old != new:
-    print(
-      f'config.train.epochs was {before} and is {config.train.epochs}: from '
-      f'here on the learning rate is {new:.2g} instead of {old:.2g}, as the '
-      'cosine is longer or shorter. To begin a new one: '
-      '--config.init_from=THIS_WORKDIR and another --workdir.'
-    )
-
-
-def _print_position(
-  position: resume.Position, config: ml_collections.ConfigDict, *, resumed: bool
-) -> None:
-  if not _is_main():
-    return
-  if position.epoch >= config.train.epochs:
-    print(
-      f'Complete: {words.count(position.epoch, "epoch")}. Raise '
-      'config.train.epochs to go on.'
-    )
-    return
-  if resumed:
-    print(f'Resumed at epoch {position.epoch + 1}, step {position.step} of it.')
-  print('The first step compiles the network, which takes a while.')
-
-
-def _print_end(training: Training, best: int | None, workdir: Path) -> None:
-  if not _is_main():
-    return
-  settings = training.config.train
-  if training.position.epoch < settings.epochs:
-    print(
-      'Stopped early: no lower validation loss for '
-      f'{words.count(settings.early_stopping, "epoch")} '
-      '(config.train.early_stopping).'
-    )
-  if best is not None:
-    print(
-      f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
-      f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
-    )
+def _say(text: str) -> None:
+  if _is_main() and text:
+    print(text)
 
 
 def _read_metrics(metrics: Metrics, step: int) -> dict[str, float]:

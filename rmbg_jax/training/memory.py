@@ -1,26 +1,26 @@
-"""Measures the memory that a training step needs, and fits it to the device."""
+"""Fits a training step to the memory of the device.
+
+It settles 'auto' for `model.remat` and `optimizer.accumulation`.
+"""
 
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.io import errors
-from data_pipelines.io.types import JsonObject
 from rmbg_jax import runtime
-from rmbg_jax.models import graph, layers
 from rmbg_jax.training import setup, state
 
-# Keys that may be 'auto', with the value to try first.
-KEYS = {'model.remat': False, 'optimizer.accumulation': 1}
 # Evaluation, batches that are read ahead and what cannot be packed tightly take
 # the rest.
 _SHARE = 0.9
@@ -28,25 +28,23 @@ _CGROUP_LIMITS = (
   Path('/sys/fs/cgroup/memory.max'),
   Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
 )
+_REMEDIES = (
+  'Pass --config.optimizer.accumulation=auto --config.model.remat=auto, or '
+  'a higher accumulation, or change config.model.dtype (to bfloat16), '
+  'config.data.batch_size, config.data.size or config.data.loader (to grain).'
+)
 
-# Bytes that a step takes with (remat, accumulation); None for too many.
-Measure = Callable[[bool, int], int | None]
 
-
-def take_chosen(
-  config: ml_collections.ConfigDict, saved: JsonObject
+def replace_auto(
+  config: ml_collections.ConfigDict, remat: bool, accumulation: int
 ) -> ml_collections.ConfigDict:
-  """Returns a configuration with a checkpoint's choices where it has 'auto'.
-
-  Args:
-    config: Configuration of the training.
-    saved: The configuration in the checkpoint's description.
-  """
-  chosen = {}
-  for key in _find_open(config):
-    group, name = key.split('.')
-    chosen[key] = saved[group].get(name, KEYS[key])
-  return _replace(config, chosen)
+  """Returns a copy of a configuration with these values where it has 'auto'."""
+  changed = copy.deepcopy(config)
+  if config.model.remat == setup.AUTO:
+    changed.model.remat = remat
+  if config.optimizer.accumulation == setup.AUTO:
+    changed.optimizer.accumulation = accumulation
+  return changed
 
 
 def choose(
@@ -66,59 +64,56 @@ def choose(
   Raises:
     UserError: if nothing that may be chosen fits, naming the keys to change.
   """
-  is_open = _find_open(config)
-  available = find_available() if is_open else None
+  remats, counts = [config.model.remat], [config.optimizer.accumulation]
+  available = find_available() if setup.AUTO in remats + counts else None
   if available is None:
-    return _replace(config, {key: KEYS[key] for key in is_open})
-  share = config.data.batch_size // mesh.size
-  remats = (_get(config, 'model.remat'),)
-  if 'model.remat' in is_open:
+    return replace_auto(config, False, 1)
+  if setup.AUTO in remats:
     # A CPU's compiler merges the second computation with the first.
-    remats = (False,) if jax.default_backend() == 'cpu' else (False, True)
-  counts = [_get(config, 'optimizer.accumulation')]
-  if 'optimizer.accumulation' in is_open:
+    remats = [False] if jax.default_backend() == 'cpu' else [False, True]
+  if setup.AUTO in counts:
+    share = config.data.batch_size // mesh.size
     counts = [n for n in range(1, share + 1) if share % n == 0]
-
-  def measure(remat, accumulation):
-    tried = {'model.remat': remat, 'optimizer.accumulation': accumulation}
-    return measure_step(_replace(config, tried), components, mesh)
-
   found, needed = search(
-    measure, remats=remats, counts=counts, limit=int(_SHARE * available)
+    lambda *tried: measure_step(replace_auto(config, *tried), components, mesh),
+    remats=remats,
+    counts=counts,
+    limit=int(_SHARE * available),
   )
-  gigabytes = f'{available / 1e9:.1f} GB'
   if found is None:
     height, width = config.data.size
     least = 'more' if needed is None else f'{needed / 1e9:.1f} GB'
     raise errors.UserError(
       f'config.data.batch_size={config.data.batch_size} at {height}x{width} '
-      f'takes {least} of the {gigabytes} that each device has left, computed '
-      f'in {counts[-1]} parts. ' + _describe_remedies()
+      f'takes {least} of the {available / 1e9:.1f} GB that each device has '
+      f'left, computed in {counts[-1]} parts. {_REMEDIES}'
     )
-  remat, accumulation = found
-  chosen = {'model.remat': remat, 'optimizer.accumulation': accumulation}
-  return _replace(config, {key: chosen[key] for key in is_open})
+  return replace_auto(config, *found)
 
 
 def describe(
   wanted: ml_collections.ConfigDict, chosen: ml_collections.ConfigDict
 ) -> str:
-  """Returns what was chosen where a configuration has 'auto', '' if nowhere."""
-  values = [f'config.{key}={_get(chosen, key)}' for key in _find_open(wanted)]
-  return f'For the memory there is: {", ".join(values)}.' if values else ''
+  """Returns what was chosen if a configuration has 'auto', else ''."""
+  if setup.AUTO not in (wanted.model.remat, wanted.optimizer.accumulation):
+    return ''
+  return (
+    f'For the memory there is: config.model.remat={chosen.model.remat}, '
+    f'config.optimizer.accumulation={chosen.optimizer.accumulation}.'
+  )
 
 
 def search(
-  measure: Measure,
+  measure: Callable[[bool, int], int | None],
   *,
-  remats: tuple[bool, ...],
+  remats: Iterable[bool],
   counts: list[int],
   limit: int,
 ) -> tuple[tuple[bool, int] | None, int | None]:
   """Returns the first (remat, accumulation) that fits, and what it takes.
 
   Args:
-    measure: Function that returns what a step takes; every call compiles it.
+    measure: Returns the bytes that a step takes, None for too many to compile.
     remats: Values to try, in this order.
     counts: Parts to compute a batch in, ascending.
     limit: Bytes that there are.
@@ -126,20 +121,18 @@ def search(
   Returns:
     None where nothing fits, and then the bytes of the last one that was tried.
   """
-  for remat in remats:
-    needed = measure(remat, counts[0])
+  tries = [(remat, counts[0]) for remat in remats]
+  tries += [(tries[-1][0], count) for count in counts[1:]]
+  needed = least = None
+  for remat, count in tries:
+    if least and count < least and count != counts[-1]:
+      continue
+    needed = measure(remat, count)
     if needed is not None and needed <= limit:
-      return (remat, counts[0]), needed
-  index = 1
-  while index < len(counts):
-    # So many parts are needed even if all memory divides among them.
-    least = counts[index - 1] * needed / limit if needed is not None else 0
-    while index < len(counts) - 1 and counts[index] < least:
-      index += 1
-    needed = measure(remats[-1], counts[index])
-    if needed is not None and needed <= limit:
-      return (remats[-1], counts[index]), needed
-    index += 1
+      return (remat, count), needed
+    if needed is not None and remat == tries[-1][0]:
+      # So many parts are needed even if all memory divides among them.
+      least = count * needed / limit
   return None, needed
 
 
@@ -153,39 +146,32 @@ def measure_step(
   model = setup.create_model(config.model)[1]
   step = setup.make_train_step(config, components._replace(model=model))
   size, batch_size = components.preprocessing.size, config.data.batch_size
-  shapes = graph.Graph(model.network, size=size).list_shapes()
-  variables = layers.unflatten(
-    {
-      key: jax.ShapeDtypeStruct(shape, np.float32)
-      for key, shape in shapes.items()
+
+  def make_arguments():
+    images = jnp.zeros((1, *size, 3))
+    train_state = state.init_train_state(
+      model.init(jax.random.key(0), images, train=False),
+      components.optimizer,
+      use_ema=config.optimizer.ema_decay > 0,
+    )
+    batch = {
+      'image': jnp.zeros((batch_size, *size, 3), np.uint8),
+      'alpha': jnp.zeros((batch_size, *size, 1), np.uint8),
+      'weight': jnp.zeros(batch_size),
     }
-  )
-  train_state = jax.eval_shape(
-    lambda variables: state.init_train_state(
-      variables, components.optimizer, use_ema=config.optimizer.ema_decay > 0
-    ),
-    variables,
-  )
+    return train_state, batch, jnp.zeros(())
+
   replicated = state.replicated(mesh)
   by_image = NamedSharding(mesh, PartitionSpec('data'))
   arguments = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-    train_state,
+    lambda shardings, part: jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings), part
+    ),
+    (replicated, by_image, replicated),
+    jax.eval_shape(make_arguments),
   )
-  batch = {
-    'image': ((batch_size, *size, 3), np.uint8),
-    'alpha': ((batch_size, *size, 1), np.uint8),
-    'weight': ((batch_size,), np.float32),
-  }
-  batch = {
-    key: jax.ShapeDtypeStruct(*described, sharding=by_image)
-    for key, described in batch.items()
-  }
-  rate = jax.ShapeDtypeStruct((), np.float32, sharding=replicated)
   try:
-    compiled = (
-      cast(jax.stages.Wrapped, step).lower(arguments, batch, rate).compile()
-    )
+    compiled = cast(jax.stages.Wrapped, step).lower(*arguments).compile()
   except jax.errors.JaxRuntimeError as error:
     if runtime.is_exhausted(error):
       return None
@@ -205,15 +191,7 @@ def find_available() -> int | None:
   All hosts get the same answer. For a CPU, it is the memory of the machine, or
   of the container.
   """
-  found = []
-  for device in jax.local_devices():
-    stats = device.memory_stats() or {}
-    if 'bytes_limit' in stats:
-      found.append(stats['bytes_limit'] - stats.get('bytes_in_use', 0))
-    elif device.platform == 'cpu' and (host := _find_host_memory()):
-      # Devices of one host share its memory.
-      found.append(host // jax.local_device_count())
-  available = min(found, default=0)
+  available = min(map(_find_free, jax.local_devices()))
   if jax.process_count() > 1:
     megabytes = np.asarray(available >> 20, np.int32)
     every = multihost_utils.process_allgather(megabytes)
@@ -221,47 +199,27 @@ def find_available() -> int | None:
   return available or None
 
 
-def _find_host_memory() -> int | None:
-  if not hasattr(os, 'sysconf'):
-    return None
+def _find_free(device: jax.Device) -> int:
+  """Returns the bytes that a device has left, 0 if it is not known."""
+  stats = device.memory_stats() or {}
+  if 'bytes_limit' in stats:
+    return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  if device.platform != 'cpu' or not hasattr(os, 'sysconf'):
+    return 0
   limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
   for path in _CGROUP_LIMITS:
     with contextlib.suppress(OSError, ValueError):  # 'max' is no number.
       limits.append(int(path.read_text()))
-  return min(limits)
+  # Devices of one host share its memory.
+  return min(limits) // jax.local_device_count()
 
 
-def naming_keys(config: ml_collections.ConfigDict) -> Any:
-  """Has errors of used up memory name a training's keys to change."""
+def naming_keys(
+  config: ml_collections.ConfigDict,
+) -> contextlib.AbstractContextManager[None]:
+  """Adds the keys to change to errors of used up memory."""
   height, width = config.data.size
   return runtime.naming_remedies(
     f'It is too little for config.data.batch_size={config.data.batch_size} at '
-    f'{height}x{width}. ' + _describe_remedies()
+    f'{height}x{width}. {_REMEDIES}'
   )
-
-
-def _describe_remedies() -> str:
-  return (
-    'Pass --config.optimizer.accumulation=auto --config.model.remat=auto, or '
-    'a higher accumulation, or change config.model.dtype (to bfloat16), '
-    'config.data.batch_size, config.data.size or config.data.loader (to grain).'
-  )
-
-
-def _find_open(config: ml_collections.ConfigDict) -> list[str]:
-  return [key for key in KEYS if _get(config, key) == setup.AUTO]
-
-
-def _get(config: ml_collections.ConfigDict, key: str) -> Any:
-  group, name = key.split('.')
-  return config[group][name]
-
-
-def _replace(
-  config: ml_collections.ConfigDict, values: Mapping[str, Any]
-) -> ml_collections.ConfigDict:
-  changed = copy.deepcopy(config)
-  for key, value in values.items():
-    group, name = key.split('.')
-    changed[group][name] = value
-  return changed

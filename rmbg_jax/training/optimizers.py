@@ -65,7 +65,7 @@ def make_optimizer(
   encoder_rate: float,
   is_frozen: Callable[[str], bool] = lambda child: False,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns Adam, with what else is asked for.
+  """Returns Adam, with decay, clipping and a rate of the encoder.
 
   The learning rate is an argument of each `update`, `learning_rate`.
 
@@ -77,27 +77,24 @@ def make_optimizer(
     is_frozen: Whether a child of the encoder, by its name, does not move; then
       nothing is kept for it.
   """
-  # All parts are always there, so that switching one on or off leaves the
-  # optimiser's state loadable.
   trained = optax.chain(
     _clip(clip_norm) if clip_norm else optax.identity(),
-    optax.chain(
-      _scale_by_adam(), _decay_kernels(weight_decay), _scale_by_rate()
+    _scale_by_adam(),
+    optax.add_decayed_weights(
+      weight_decay,
+      mask=lambda params: jax.tree.map(lambda value: value.ndim > 1, params),
     ),
+    _scale_by_rate(),
     optax.masked(
       optax.scale(encoder_rate), lambda params: _by_part(params, True, False)
     ),
   )
 
   def label(params):
-    labels = {
+    encoder = {
       child: 'frozen' if is_frozen(child) else 'trained'
       for child in params.get('encoder', ())
     }
-    encoder = labels
-    if len(set(labels.values())) == 1:
-      # One label for all: the state has the shape that older ones have.
-      (encoder,) = set(labels.values())
     return _by_part(params, encoder, 'trained')
 
   return optax.partition(
@@ -106,7 +103,7 @@ def make_optimizer(
 
 
 def compute_norm(
-  tree: Any,  # Of arrays, with any structure.
+  tree: Any,  # Any structure of arrays.
 ) -> Float[Array, '']:
   """Returns the global norm of all arrays of a tree.
 
@@ -120,7 +117,7 @@ def compute_norm(
   small = [array for array in arrays if array.size <= _SMALL]
   large = [array for array in arrays if array.size > _SMALL]
   if small:
-    # Else they would be joined again for every number of the sum.
+    # Without it, XLA would join them again for every number of the sum.
     large.append(jax.lax.optimization_barrier(jnp.concatenate(small)))
   return jnp.sqrt(sum(jnp.sum(jnp.square(array)) for array in large))
 
@@ -169,23 +166,6 @@ def _scale_by_adam() -> optax.GradientTransformation:
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(optax.scale_by_adam().init, update)
-
-
-def _decay_kernels(rate: float) -> optax.GradientTransformation:
-  """Returns AdamW's decay, of parameters with two dimensions and more.
-
-  Optax's own with a mask has a state of another shape than without, and older
-  checkpoints would not load.
-  """
-
-  def update(updates, params):
-    return jax.tree.map(
-      lambda change, value: change + rate * value if value.ndim > 1 else change,
-      updates,
-      params,
-    )
-
-  return optax.stateless(update)
 
 
 def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:

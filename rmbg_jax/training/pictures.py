@@ -1,4 +1,4 @@
-"""Pictures of what a network has learnt so far."""
+"""Draws photos, truth and predictions of a network side by side."""
 
 from collections.abc import Sequence
 

@@ -123,6 +123,6 @@ def create_train_state(
   def create(variables):
     return init_train_state(variables, optimizer, use_ema=use_ema)
 
-  # As NumPy arrays, they may go to devices of several hosts.
+  # NumPy arrays may go to devices of several hosts.
   variables = jax.device_get(variables)
   return jax.jit(create, out_shardings=replicated(mesh))(variables)

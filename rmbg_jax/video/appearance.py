@@ -31,7 +31,7 @@ class Colour:
 
 
 class Turn(NamedTuple):
-  """What makes frames upright: transposed first, then mirrored."""
+  """Turns that make frames upright: transposed first, then mirrored."""
 
   transposed: bool = False
   left_right: bool = False

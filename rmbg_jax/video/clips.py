@@ -117,7 +117,7 @@ def open_file(path: Path) -> 'av.container.InputContainer':
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-  """Names the clip in what goes wrong with its content in the block.
+  """Names the clip in errors of its content in the block.
 
   Raises:
     MissingFileError: if there is no such file.

@@ -112,7 +112,7 @@ def _is_gif_cut(file: IO[bytes]) -> bool:
     elif mark == b'!':
       file.read(1)
     else:
-      return not mark  # Else not what it seems.
+      return not mark  # With a mark, it is not what it seems.
     while length := file.read(1):
       if length == b'\0':
         break

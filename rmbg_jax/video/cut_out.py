@@ -71,7 +71,7 @@ def run(
     jobs: The clips.
     task: Work to do on them.
     options: See there.
-    add_entry: Called, in this thread, with what became of each clip.
+    add_entry: Called, in this thread, with the result of each clip.
     stop: Once set, the part at work is given up; those before are kept.
   """
   for job in jobs:
@@ -111,7 +111,7 @@ def run_with(
     options: Options without a key.
     checkpoint: Path or name that the remover was loaded from.
     remover_options: Options that it was loaded with.
-    add_entry: Called with what became of each clip.
+    add_entry: Called with the result of each clip.
     stop: Set to give up.
   """
   # A checkpoint's name says nothing of its weights.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Packets that are tried before anything is done with the pictures.
 _TRIED = 8
-# What players know of so many channels, where a file does not name them.
+# Layouts that players assume by the number of channels.
 _LAYOUTS = {1: 'mono', 2: 'stereo', 3: '2.1', 4: 'quad', 5: '5.0', 6: '5.1'}
 _LAST_RESORT = 'stereo'
 _RATE = 48_000
@@ -26,9 +26,9 @@ class Track:
 
   Attributes:
     index: Number among the file's tracks of sound.
-    encoder: FFmpeg's name of what encodes it; '' for packets as they are.
-    rate: Samples per second, of what is encoded.
-    layout: Names of the channels, of what is encoded.
+    encoder: FFmpeg's name of the encoder; '' to copy packets.
+    rate: Samples per second of the encoded sound.
+    layout: Names of the channels of the encoded sound.
   """
 
   index: int
@@ -108,7 +108,7 @@ def _list_ways(
 
   with clips.open_file(path) as source:
     context = source.streams.audio[index].codec_context
-    if context is None:  # Of a codec that FFmpeg does not know.
+    if context is None:  # FFmpeg does not know the codec.
       return
     name, rate = context.codec.canonical_name, context.rate
     own, count = context.layout.name, context.layout.nb_channels

@@ -15,7 +15,7 @@ from data_pipelines.io.types import JsonObject
 from rmbg_jax.web import problems
 from rmbg_jax.web import service as service_lib
 
-# What a body may have beside its files, in bytes, and of fields and files.
+# Most bytes of a body beside its files, and most fields and files.
 OTHER_BYTES = 1_000_000
 _MOST_FIELDS = 50
 _MOST_FILES = 4
@@ -65,7 +65,7 @@ class Door:
           self._service.pool, function, self._service, fields, as_json
         )
     except errors.UserError as error:
-      # Of flags, which are fields here.
+      # Messages name flags, which are fields here.
       text = re.sub(r'--(?=[a-z])', '', str(error))
       code = (
         'resolution_too_high' if 'pixels than the limit' in text else 'invalid'

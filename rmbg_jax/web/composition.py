@@ -17,7 +17,7 @@ from rmbg_jax.web import problems
 Box = tuple[int, int, int, int]
 
 _QUALITY = 95
-_SEEN = 0.05  # Alpha of what counts as seen.
+_SEEN = 0.05  # From this alpha on, a pixel counts as seen.
 # Pixels, and share of the subject: the widest margins.
 _WIDEST_MARGIN, _WIDEST_SHARE = 500, 0.5
 
@@ -101,7 +101,7 @@ def crop(photo: photos.Photo, roi: Box) -> photos.Photo:
 
 
 def find_box(alpha: np.ndarray) -> Box:
-  """Returns (left, top, width, height) of what is seen of a subject."""
+  """Returns (left, top, width, height) of a subject's visible part."""
   seen = alpha >= _SEEN
   rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
   left, top = int(columns[0]), int(rows[0])

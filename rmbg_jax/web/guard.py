@@ -31,7 +31,7 @@ from rmbg_jax.web import problems
 
 HEALTH = '/healthz'
 _PAGE_CALLS = '/gradio_api/'  # Gradio's own routes begin so.
-_FOREIGN = '/v1.0/'  # Those of remove.bg's interface.
+_FOREIGN = '/v1.0/'  # Calls of remove.bg's interface.
 
 # Bytes on the disk that all bodies together may take, at least.
 _ROOM = 2_000_000_000
@@ -68,7 +68,7 @@ class Guard:
 
     Args:
       application: What answers.
-      keys: Keys, of which a request must have one; empty to ask for none.
+      keys: A request must have one of these keys; empty to ask for none.
       find_most: Returns how many bytes a body may have, by its path.
       folder: Folder for bodies that wait.
       root_path: What paths may begin with, as proxies pass it on.
@@ -121,7 +121,7 @@ class Guard:
     if not self._digests or path == HEALTH:
       return
     headers = datastructures.Headers(scope=scope)
-    # One for programs, one that browsers ask people for.
+    # The first is for programs; browsers ask people for the second.
     sent = [headers.get('x-api-key', '').encode('latin-1'), _password(headers)]
     digests = [hashlib.sha256(one).digest() for one in sent]
     found = [

@@ -16,11 +16,10 @@ import safetensors
 
 from data_pipelines.io import errors
 from rmbg_jax.weights import (
-  download,
+  cache,
   hub,
   onnx_published,
   release,
-  u2net_onnx,
 )
 
 _NOT_STATED = 'none stated'
@@ -36,7 +35,6 @@ _DATA_TERMS = {
   'imagenet1000': "ImageNet's terms: non-commercial research",
   'pets128': 'CC BY-SA 4.0 by its publisher',
 }
-_LICENSE = f'{u2net_onnx.LICENSE}; cite {u2net_onnx.CITATION}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,24 +79,6 @@ class Checkpoint:
 _TOGETHER = 0.864, 0.042, 0.084  # IoU, MAE and seconds of the default.
 _SECONDS = {'small': 0.019, 'lite': 0.051, 'u2netp': 0.30}
 
-# Bytes, parameters, data and scores of files in `u2net_onnx.PUBLISHED`.
-_U2NETS = {
-  'u2net': (175_997_641, 44_009_869, {'DUTS-TR': _NOT_STATED}, {}),
-  'u2netp': (
-    4_574_861,
-    1_131_181,
-    {'DUTS-TR': _NOT_STATED},
-    # With stretched masks; docs/model_card.md.
-    {'val': {'iou': 0.757, 'mae': 0.083}},
-  ),
-  'u2net_human_seg': (
-    175_997_641,
-    44_009_869,
-    {'Supervisely Person': _NOT_STATED},
-    {},
-  ),
-}
-
 
 def list_checkpoints() -> list[Checkpoint]:
   """Returns what can be asked for by name.
@@ -110,8 +90,7 @@ def list_checkpoints() -> list[Checkpoint]:
   for name in release.RELEASED:
     path = release.find_released(name)
     found.append(_describe_release(path, name=name, origin='shipped'))
-  found += [_describe_u2net(name) for name in u2net_onnx.PUBLISHED]
-  found += [_describe_foreign(name) for name in onnx_published.PUBLISHED]
+  found += [_describe_published(name) for name in onnx_published.PUBLISHED]
   for address, path in hub.list_cached():
     try:
       described = _describe_release(path, name=str(address), origin='cached')
@@ -248,7 +227,7 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     },
     terms=description.get('terms')
     or description.get('license')
-    or 'not stated: ask whoever made the file',
+    or 'not stated: ask the maker of the file',
     # `all` are the rows of the training's own data that it was not trained on.
     scores={'val': {key: float(scores['all'][key]) for key in ('iou', 'mae')}}
     if 'all' in scores
@@ -270,43 +249,25 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
   return description, sum(math.prod(shape) for shape in shapes)
 
 
-def _describe_u2net(name: str) -> Checkpoint:
-  url, checksum = u2net_onnx.PUBLISHED[name]
-  size, parameters, data, scores = _U2NETS[name]
-  present = download.is_present(url)
-  return Checkpoint(
-    name=name,
-    origin='cached' if present else 'downloadable',
-    location=os.fspath(download.local_path(url)) if present else url,
-    size=size,
-    checksum=checksum,
-    architecture='U2-Net-p' if name == 'u2netp' else 'U2-Net',
-    parameters=parameters,
-    input_size=(320, 320),
-    training_data=data,
-    terms=_LICENSE,
-    scores=scores,
-    seconds=_SECONDS.get(name),
-    is_tried=bool(scores),
-  )
-
-
-def _describe_foreign(name: str) -> Checkpoint:
+def _describe_published(name: str) -> Checkpoint:
   one = onnx_published.PUBLISHED[name]
-  present = download.is_present(one.url)
+  present = cache.is_present(one.url)
   return Checkpoint(
     name=name,
     origin='cached' if present else 'downloadable',
-    location=os.fspath(download.local_path(one.url)) if present else one.url,
-    size=one.megabytes * 10**6,
+    location=os.fspath(cache.local_path(one.url)) if present else one.url,
+    size=round(one.megabytes * 1e6),
     checksum=one.checksum,
-    architecture=f'{one.architecture} ({one.origin})',
-    parameters=None,
+    architecture=one.architecture
+    if one.is_u2net
+    else f'{one.architecture} ({one.origin})',
+    parameters=one.parameters,
     input_size=one.preprocessing.size,
     training_data={one.data: _NOT_STATED},
-    terms=one.terms,
-    scores={},
-    is_tried=False,
+    terms=f'{one.terms}; cite {one.citation}' if one.citation else one.terms,
+    scores=one.scores,
+    seconds=_SECONDS.get(name),
+    is_tried=bool(one.scores),
   )
 
 
@@ -314,10 +275,9 @@ def _describe_architecture(architecture: Mapping[str, Any]) -> str:
   if architecture['name'] != 'unet':
     return architecture['name']
   encoder = architecture['encoder']
-  # The name came with the second kind of encoder.
   filters = '-'.join(map(str, architecture['decoder']['filters']))
   return (
-    f'U-Net, encoder {encoder.get("name", "resnet50")}, bridge '
+    f'U-Net, encoder {encoder["name"]}, bridge '
     f'{architecture["bridge"]["filters"]}, decoder {filters}'
   )
 

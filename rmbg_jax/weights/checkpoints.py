@@ -98,7 +98,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
   def save(
     self,
-    trees: Mapping[str, Any],  # Plain trees, of whatever nodes.
+    trees: Mapping[str, Any],  # Plain trees of any nodes.
     *,
     step: int,
     metrics: Mapping[str, float] | None,

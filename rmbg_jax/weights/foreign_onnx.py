@@ -15,11 +15,11 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import layers as layers_lib
-from rmbg_jax.weights import onnx_published, onnx_settings
+from rmbg_jax.weights import onnx_package, onnx_published, onnx_settings
 
 T = TypeVar('T')
 
-SUFFIX = '.json'  # Of the settings, behind the name of the ONNX file.
+SUFFIX = '.json'  # Added to the ONNX file's name for its settings.
 
 _MOST_BYTES = 2**31  # Protobuf's own limit.
 _FLOATS = {1: 'float32', 10: 'float16'}
@@ -119,7 +119,7 @@ def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
 
 
 def explain_missing(path: Path, reason: str) -> errors.UserError:
-  """Returns the error for a file of which nothing says how to run it.
+  """Returns the error for a file without settings.
 
   Args:
     path: The file.
@@ -169,21 +169,9 @@ def _read_facts(path: Path) -> _Facts:
   Raises:
     UserError: if it is damaged, not in one file, or does not take photos.
   """
-  try:
-    import onnx
-  except ImportError as error:
-    raise errors.UserError(
-      f'{path}: reading ONNX files needs the onnx package: '
-      f'{errors.install_command("onnx")}.'
-    ) from error
-  from google.protobuf.message import DecodeError
+  model = onnx_package.read(path)
+  import onnx
 
-  try:
-    model = onnx.load(path, load_external_data=False)
-  except DecodeError as error:
-    raise errors.UserError(
-      f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
-    ) from error
   # It names paths that the runtime would open, anywhere on the disk.
   if any(_list_external(model)):
     raise errors.UserError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from data_pipelines.io.errors import MissingFileError, UserError
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models.layers import Variables
-from rmbg_jax.weights import download, keras_h5, pytorch_encoders
+from rmbg_jax.weights import cache, keras_h5, pytorch_encoders
 
 FLAG = '--config.model.encoder.weights'
 
@@ -57,7 +57,7 @@ def _read_resnet(encoder: Variables, config: JsonObject) -> Variables:
   weights, dialect = config['weights'], config['dialect']
   if weights == 'imagenet':
     url, checksum = PUBLISHED[dialect]
-    path = download.fetch(url, checksum=checksum, flag=FLAG)
+    path = cache.fetch(url, checksum=checksum, flag=FLAG)
   else:
     path = _check_path(weights, tuple(_READERS))
   file_dialect, reader = _READERS[path.suffix]

@@ -1,7 +1,7 @@
 """The layer `preprocess` of exported Keras files.
 
-Whoever uses the Keras project's model feeds it BGR / 255. A fixed 1x1
-convolution behind the input turns that into what the network was trained with.
+Users of the Keras project's model feed it BGR / 255. A fixed 1x1
+convolution behind the input turns that into the input of the training.
 """
 
 import numpy as np

@@ -34,9 +34,9 @@ RELEASED = 'released'
 _RELEASED_NAMES = (RELEASED, *release.RELEASED)
 
 # Names of files that are downloaded.
-DOWNLOADED = (*u2net_onnx.PUBLISHED, *onnx_published.PUBLISHED)
+DOWNLOADED = tuple(onnx_published.PUBLISHED)
 
-_ANY_SIZE = (32, 32)  # Of the input; shapes of variables do not depend on it.
+_ANY_SIZE = (32, 32)  # The shapes of variables do not depend on it.
 
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
@@ -92,7 +92,7 @@ class LoadedModel:
 
   @property
   def temperature(self) -> float:
-    """What the checkpoint asks to divide the logits by; below 1, surer."""
+    """The checkpoint's divisor of the logits; below 1, masks are surer."""
     prediction = self.description.get('prediction') or {}
     return float(prediction.get('temperature', 1.0))
 
@@ -124,7 +124,7 @@ def load_model(
   """Loads a network with its weights and its preprocessing.
 
   Args:
-    path: The working directory of a training, of which the best checkpoint is
+    path: The working directory of a training, whose best checkpoint is
       taken (`@latest` or `@STEP` behind it takes another); a release
       `.safetensors`; a Keras `model.h5` of the Keras project; an `.onnx`
       file of U2-Net, or of any network that makes a mask
@@ -141,8 +141,6 @@ def load_model(
   name = os.fspath(path)
   if name in _RELEASED_NAMES:
     path = release.find_released(name)
-  elif name in u2net_onnx.PUBLISHED:
-    path = u2net_onnx.find_published(name)
   elif name in onnx_published.PUBLISHED:
     path = onnx_published.find_published(name)
   elif name.startswith(hub.PREFIX):

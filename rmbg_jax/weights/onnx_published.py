@@ -5,11 +5,12 @@ What is done to a photo is what rembg does, whose releases they are.
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.weights import download
+from rmbg_jax.weights import cache, onnx_package
 from rmbg_jax.weights.onnx_settings import Settings
 
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
@@ -21,24 +22,35 @@ class Published(NamedTuple):
   Attributes:
     file: Its name in rembg's release.
     checksum: 'md5:HEX' or 'sha256:HEX', as rembg states it.
-    megabytes: Its size, about.
+    megabytes: Its size.
     architecture: The network in words.
     terms: Terms of the weights.
     origin: Who trained it.
     data: What it was trained on, by its authors.
     preprocessing: What rembg does to a photo.
     sigmoid: Whether the output is logits.
+    citation: Paper to cite, '' if it is not asked for.
+    parameters: Number of parameters, None if it is not known.
+    scores: As in `catalogue.Checkpoint`.
   """
 
   file: str
   checksum: str
-  megabytes: int
+  megabytes: float
   architecture: str
   terms: str
   origin: str
   data: str
   preprocessing: Preprocessing
   sigmoid: bool
+  citation: str = ''
+  parameters: int | None = None
+  scores: Mapping[str, Mapping[str, float]] = {}
+
+  @property
+  def is_u2net(self) -> bool:
+    """Whether `u2net_onnx` reads it, so that it can be trained as well."""
+    return self.architecture in ('U2-Net', 'U2-Net-p')
 
   @property
   def url(self) -> str:
@@ -53,6 +65,27 @@ class Published(NamedTuple):
 
 _IMAGENET = make_preprocessing('u2net', size=(1024, 1024))
 _ISNET = dataclasses.replace(_IMAGENET, std=(1.0, 1.0, 1.0))
+_SMALL = dataclasses.replace(_IMAGENET, size=(320, 320))
+
+
+def _u2net(file: str, checksum: str, data: str):
+  return Published(
+    file,
+    f'md5:{checksum}',
+    175.997641,
+    'U2-Net',
+    'Apache-2.0',
+    'github.com/xuebinqin/U-2-Net',
+    data,
+    _SMALL,
+    sigmoid=False,
+    citation=(
+      'Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient '
+      'Object Detection", Pattern Recognition 2020, '
+      'doi 10.1016/j.patcog.2020.107404'
+    ),
+    parameters=44_009_869,
+  )
 
 
 def _birefnet(file: str, checksum: str, data: str, megabytes: int = 973):
@@ -83,8 +116,23 @@ def _isnet(file: str, checksum: str, megabytes: int, origin: str, data: str):
   )
 
 
-# The files of rembg that give one mask. Its U2-Nets are in `u2net_onnx`.
+# The files of rembg that give one mask.
 PUBLISHED = {
+  'u2net': _u2net('u2net.onnx', '60024c5c889badc19c04ad937298a77b', 'DUTS-TR'),
+  'u2netp': _u2net(
+    'u2netp.onnx', '8e83ca70e441ab06c318d82300c84806', 'DUTS-TR'
+  )._replace(
+    megabytes=4.574861,
+    architecture='U2-Net-p',
+    parameters=1_131_181,
+    # Of stretched masks: docs/model_card.md.
+    scores={'val': {'iou': 0.757, 'mae': 0.083}},
+  ),
+  'u2net_human_seg': _u2net(
+    'u2net_human_seg.onnx',
+    'c09ddc2e0104f800e3e1bb4652583d1f',
+    'Supervisely Person',
+  ),
   'isnet-general-use': _isnet(
     'isnet-general-use.onnx',
     'fc16ebd8b0c10d971d3513d564d01e29',
@@ -107,7 +155,7 @@ PUBLISHED = {
     'Apache-2.0',
     'github.com/xuebinqin/U-2-Net, issue 295',
     'DUTS-TR',
-    dataclasses.replace(_IMAGENET, size=(320, 320)),
+    _SMALL,
     sigmoid=False,
   ),
   'birefnet-general': _birefnet(
@@ -190,29 +238,50 @@ def find_published(name: str) -> Path:
 
   Raises:
     MissingFileError: if it cannot be downloaded.
-    UserError: if the download is damaged.
+    UserError: if the download is damaged, or `onnx` is needed and missing.
   """
   published = PUBLISHED[name]
-  if published.is_restricted and not download.is_present(published.url):
+  if published.is_u2net:  # Before 176 MB are fetched in vain.
+    onnx_package.check_installed(name)
+  if published.is_restricted and not cache.is_present(published.url):
     print(f'{name}: {published.terms}, by {published.origin}.', file=sys.stderr)
-  return download.fetch(
-    published.url, checksum=published.checksum, flag='--checkpoint'
+  return cache.fetch(
+    published.url,
+    checksum=published.checksum,
+    flag='--checkpoint or --config.init_from',
   )
 
 
 def list_present() -> list[str]:
   """Returns the published names that load without a download."""
+  has_onnx = onnx_package.is_installed()
   return [
-    name for name, one in PUBLISHED.items() if download.is_present(one.url)
+    name
+    for name, one in PUBLISHED.items()
+    if cache.is_present(one.url) and (has_onnx or not one.is_u2net)
   ]
 
 
+def find_name(checksum: str) -> str:
+  """Returns the name of the file of a checksum, '' if it is not published."""
+  names = (n for n, one in PUBLISHED.items() if one.checksum == checksum)
+  return next(names, '')
+
+
+def describe(name: str) -> dict[str, str]:
+  """Returns what a description says of a published file."""
+  one = PUBLISHED[name]
+  about = {'name': name, 'source': one.url, 'license': one.terms}
+  return {**about, 'citation': one.citation} if one.citation else about
+
+
 def find_known(checksum: str) -> Settings | None:
-  """Returns how to run the file of a checksum ('md5:HEX' or 'sha256:HEX')."""
-  if checksum in _ELSEWHERE:
-    return _ELSEWHERE[checksum]
-  for name, one in PUBLISHED.items():
-    if one.checksum == checksum:
-      about = {'name': name, 'source': one.url, 'license': one.terms}
-      return Settings(one.preprocessing, one.sigmoid, about=about)
-  return None
+  """Returns how to run the file of a checksum ('md5:HEX' or 'sha256:HEX').
+
+  None for a U2-Net, too, which is not run as a foreign file.
+  """
+  name = find_name(checksum)
+  if not name or PUBLISHED[name].is_u2net:
+    return _ELSEWHERE.get(checksum)
+  one = PUBLISHED[name]
+  return Settings(one.preprocessing, one.sigmoid, about=describe(name))

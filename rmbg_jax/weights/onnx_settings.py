@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from data_pipelines.io import errors, files
 from rmbg_jax.models.preprocessing import Preprocessing
 
-MOST_PIXELS = 4096  # Of a side of the input.
+MOST_PIXELS = 4096  # Longest side of the input.
 
 
 class Settings(NamedTuple):
@@ -94,7 +94,7 @@ def _is_flag(value: object) -> bool:
   return isinstance(value, bool)
 
 
-# What a value must be, as a function and in words. Any: whatever JSON has.
+# Check of a value, and what it must be in words. Any: a value of JSON.
 _REQUIRED: dict[str, tuple[Any, str]] = {
   'size': (_is_size, f'[height, width], each 16 to {MOST_PIXELS}'),
   'channels': (lambda v: v in ('rgb', 'bgr'), '"rgb" or "bgr"'),

@@ -2,7 +2,7 @@
 
 A `.pth` file is a pickle, which may call any function when it is loaded. Here
 it may only build ordered dictionaries and tensors; a file that asks for
-anything else is refused by the name of what it asks for.
+anything else is refused, and its name is given.
 
 There are two layouts: a ZIP archive (PyTorch 1.6 and newer) with `data.pkl`
 and a file per storage, and the one before it: three pickles that describe the
@@ -151,7 +151,7 @@ def _collect(
 
 
 def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
-  """Returns a copy of what a tensor shows of its storage.
+  """Returns a copy of the part of its storage that a tensor shows.
 
   Raises:
     ValueError: if it reaches beyond it.

@@ -1,4 +1,4 @@
-"""Reads U2-Net and U2-Net-p from ONNX files, the published ones by name.
+"""Reads U2-Net and U2-Net-p from ONNX files.
 
 PyTorch's exporter writes the convolutions in the order in which the authors'
 code runs them, and gives most weights no name but a number. So convolutions are
@@ -10,7 +10,6 @@ They become normalisations that change nothing, which training must leave so
 """
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,62 +21,13 @@ from data_pipelines.io import errors
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import download, matching, release
-
-# Converted by rembg, whose release lists the MD5 of its files.
-_RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
-PUBLISHED = {
-  'u2net': (
-    f'{_RELEASE}u2net.onnx',
-    'md5:60024c5c889badc19c04ad937298a77b',
-  ),
-  'u2netp': (
-    f'{_RELEASE}u2netp.onnx',
-    'md5:8e83ca70e441ab06c318d82300c84806',
-  ),
-  'u2net_human_seg': (
-    f'{_RELEASE}u2net_human_seg.onnx',
-    'md5:c09ddc2e0104f800e3e1bb4652583d1f',
-  ),
-}
-LICENSE = 'Apache-2.0'
-CITATION = (
-  'Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient '
-  'Object Detection", Pattern Recognition 2020, '
-  'doi 10.1016/j.patcog.2020.107404'
-)
+from rmbg_jax.weights import matching, onnx_package, onnx_published, release
 
 _DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
 
 class OtherNetworkError(errors.UserError):
   """Reports an ONNX file of another network."""
-
-
-def find_published(name: str) -> Path:
-  """Returns the local copy of a published file, downloading it at need.
-
-  Args:
-    name: A key of `PUBLISHED`.
-
-  Raises:
-    MissingFileError: if it cannot be downloaded.
-    UserError: if the download is damaged, or `onnx` is not installed.
-  """
-  _import_onnx(name)  # Before 176 MB are fetched in vain.
-  url, checksum = PUBLISHED[name]
-  return download.fetch(
-    url, checksum=checksum, flag='--checkpoint or --config.init_from'
-  )
-
-
-def list_present() -> list[str]:
-  """Returns the published names that load without a download."""
-  if importlib.util.find_spec('onnx') is None:
-    return []
-  return [
-    name for name, (url, _) in PUBLISHED.items() if download.is_present(url)
-  ]
 
 
 def read_model(path: Path) -> matching.ForeignModel:
@@ -155,15 +105,9 @@ class _Graph(NamedTuple):
 
 
 def _read_graph(path: Path) -> _Graph:
-  onnx = _import_onnx(str(path))
-  from google.protobuf.message import DecodeError
+  model = onnx_package.read(path)
+  from onnx import numpy_helper
 
-  try:
-    model = onnx.load(path, load_external_data=False)
-  except DecodeError as error:
-    raise errors.UserError(
-      f'{path}: cannot be read as ONNX ({error}). Download or save it again.'
-    ) from error
   if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
     raise errors.UserError(
       f'{path}: an export of this project, for other programs. Load the '
@@ -171,8 +115,7 @@ def _read_graph(path: Path) -> _Graph:
     )
   graph = model.graph
   tensors = {
-    tensor.name: onnx.numpy_helper.to_array(tensor)
-    for tensor in graph.initializer
+    tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
   }
   norms = {
     node.input[0]: node
@@ -194,8 +137,9 @@ def _read_graph(path: Path) -> _Graph:
       )
     )
   shape = graph.input[0].type.tensor_type.shape.dim
-  size = tuple(side.dim_value for side in shape[2:4])
-  return _Graph(convs, tensors, size if all(size) else _DEFAULT_SIZE)
+  height, width = (side.dim_value for side in shape[2:4])
+  size = (height, width) if height and width else _DEFAULT_SIZE
+  return _Graph(convs, tensors, size)
 
 
 def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
@@ -243,19 +187,16 @@ def _widths(
   }
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> dict[str, str]:
   with path.open('rb') as file:
-    digest = 'md5:' + hashlib.file_digest(file, 'md5').hexdigest()
-  for name, (url, checksum) in PUBLISHED.items():
-    if digest == checksum:
-      print(f'Weights {name}: {LICENSE}, {CITATION}.', file=sys.stderr)
-      return {
-        'name': name,
-        'source': url,
-        'license': LICENSE,
-        'citation': CITATION,
-      }
-  return {}
+    digest = hashlib.file_digest(file, 'md5').hexdigest()
+  name = onnx_published.find_name(f'md5:{digest}')
+  if not name:
+    return {}
+  about = onnx_published.describe(name)
+  said = f'{about["license"]}, {about["citation"]}'
+  print(f'Weights {name}: {said}.', file=sys.stderr)
+  return about
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:
@@ -264,14 +205,3 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
     if attribute.name == name:
       return list(attribute.ints) or attribute.f
   return default
-
-
-def _import_onnx(name: str) -> Any:
-  try:
-    import onnx
-  except ImportError as error:
-    raise errors.UserError(
-      f'{name}: reading ONNX files needs the onnx package: '
-      f'{errors.install_command("onnx")}.'
-    ) from error
-  return onnx

@@ -21,78 +21,65 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 from absl import flags
 
-from data_pipelines import cli
 from scripts.benchmarks import common
 
 CASES = ('engines', 'names')
 PAGE = 1000  # Names, as S3 gives them.
-SETTLED = 0.1  # Of the photos, that are not timed.
+SETTLED = 0.1  # Share of the photos that are not timed.
 
 
 def start(
-  source: str,
+  source: str | Path,
   output: Path,
   *flags: str,
-  log: IO[str],
   environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen:
-  """Starts the command; returns its process."""
-  return subprocess.Popen(
-    [
-      *(sys.executable, '-m', 'rmbg_jax.predict'),
-      *(f'--input={source}', f'--output={output}', *flags),
-    ],
-    cwd=common.ROOT,
-    env={**os.environ, **(environment or {})},
-    stdout=log,
-    stderr=subprocess.STDOUT,
-  )
-
-
-def measure_engine(folder: Path, engine: str) -> float:
-  """Prints a start and a speed; returns the speed in photos per second."""
-  output = folder / engine
-  with (folder / f'{engine}.log').open('w+') as log:
-    before = os.times()
-    began = time.time()
-    process = start(
-      str(folder / 'photos'), output, f'--engine={engine}', log=log
+  """Starts the command; its messages are in OUTPUT.log."""
+  with output.with_suffix('.log').open('w') as log:
+    return subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'rmbg_jax.predict'),
+        *(f'--input={source}', f'--output={output}', *flags),
+      ],
+      cwd=common.ROOT,
+      env={**os.environ, **(environment or {})},
+      stdout=log,
+      stderr=subprocess.STDOUT,
     )
-    code = process.wait()
-    ended = time.time()
-    after = os.times()
-    if code:
-      log.seek(0)
-      raise SystemExit(log.read()[-2000:])
-  times = sorted(path.stat().st_mtime for path in output.glob('cutout/*'))
-  settled = int(SETTLED * len(times))
-  speed = (len(times) - 1 - settled) / (times[-1] - times[settled])
-  print(
-    f'{engine}: first result after {times[0] - began:.1f} s, then {speed:.2f} '
-    f'photos/s, {ended - began:.0f} s in all',
-    flush=True,
-  )
-  if engine == 'local':  # Ray's actors are no children of the command.
-    spent = after.children_user + after.children_system
-    spent -= before.children_user + before.children_system
-    print(f'local: {spent / len(times):.2f} s of one core a photo', flush=True)
-  return speed
+
+
+def give_up(output: Path) -> SystemExit:
+  """Returns what a command that failed said last."""
+  return SystemExit(output.with_suffix('.log').read_text()[-2000:])
 
 
 def measure_engines(folder: Path, count: int) -> None:
   """Prints both engines' starts and speeds."""
   common.make_photos(folder / 'photos', count, (1500, 1000))
-  speeds = {name: measure_engine(folder, name) for name in ('local', 'ray')}
+  speeds = {}
+  for engine in ('local', 'ray'):
+    output = folder / engine
+    began = time.time()
+    if start(folder / 'photos', output, f'--engine={engine}').wait():
+      raise give_up(output)
+    ended = time.time()
+    times = sorted(path.stat().st_mtime for path in output.glob('cutout/*'))
+    settled = int(SETTLED * len(times))
+    speed = (len(times) - 1 - settled) / (times[-1] - times[settled])
+    print(
+      f'{engine}: first result after {times[0] - began:.1f} s, then '
+      f'{speed:.2f} photos/s, {ended - began:.0f} s in all',
+      flush=True,
+    )
+    speeds[engine] = speed
   print(f'ray / local: {speeds["ray"] / speeds["local"]:.2f}')
 
 
@@ -133,11 +120,6 @@ class _Names(http.server.BaseHTTPRequestHandler):
     self.wfile.write(body)
 
 
-class _Server(http.server.ThreadingHTTPServer):
-  def handle_error(self, *_: object) -> None:
-    """Says nothing of connections that end with the command."""
-
-
 def count_listed(output: Path) -> int:
   """Returns how many names are in the parts of a manifest."""
   import pyarrow.compute as pc
@@ -150,11 +132,6 @@ def count_listed(output: Path) -> int:
   )
 
 
-def find_parts(output: Path) -> int:
-  """Returns how many parts of a manifest there are."""
-  return len(list(output.glob('report/manifest-*/[0-9]*.parquet')))
-
-
 def measure_names(folder: Path, count: int) -> None:
   """Prints what many names take of the driver."""
   from PIL import Image
@@ -162,41 +139,41 @@ def measure_names(folder: Path, count: int) -> None:
   file = io.BytesIO()
   Image.new('RGB', (60, 40), 'grey').save(file, 'jpeg')
   _Names.count, _Names.photo = count, file.getvalue()
-  server = _Server(('127.0.0.1', 0), _Names)
+  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Names)
+  # Says nothing of connections that end with the command.
+  server.handle_error = lambda *_: None
   threading.Thread(target=server.serve_forever, daemon=True).start()
   output = folder / 'names'
-  with (folder / 'names.log').open('w+') as log:
-    began = time.time()
-    process = start(
-      's3://bucket/photos',
-      output,
-      *('--engine=ray', '--save=mask'),
-      log=log,
-      environment={
-        'AWS_ENDPOINT_URL': f'http://127.0.0.1:{server.server_port}',
-        'AWS_ACCESS_KEY_ID': 'none',
-        'AWS_SECRET_ACCESS_KEY': 'none',
-        'AWS_DEFAULT_REGION': 'us-east-1',
-      },
-    )
-    first = last = None
-    seen = -1
-    while not (first and last):
-      time.sleep(0.2)
-      if process.poll() is not None:
-        log.seek(0)
-        raise SystemExit(log.read()[-2000:])
-      if not first and any(output.glob('mask/*.png')):
-        first = time.time() - began
-      if not last and find_parts(output) != seen:
-        seen = find_parts(output)
-        if count_listed(output) >= count:
-          last = time.time() - began
-    status = Path(f'/proc/{process.pid}/status').read_text()
-    peak = int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1e6
-    done = len(list(output.glob('mask/*.png')))
-    process.send_signal(signal.SIGINT)
-    process.wait()
+  began = time.time()
+  process = start(
+    's3://bucket/photos',
+    output,
+    *('--engine=ray', '--save=mask'),
+    environment={
+      'AWS_ENDPOINT_URL': f'http://127.0.0.1:{server.server_port}',
+      'AWS_ACCESS_KEY_ID': 'none',
+      'AWS_SECRET_ACCESS_KEY': 'none',
+      'AWS_DEFAULT_REGION': 'us-east-1',
+    },
+  )
+  first = last = None
+  seen = -1
+  while not (first and last):
+    time.sleep(0.2)
+    if process.poll() is not None:
+      raise give_up(output)
+    if not first and any(output.glob('mask/*.png')):
+      first = time.time() - began
+    parts = len(list(output.glob('report/manifest-*/[0-9]*.parquet')))
+    if not last and parts != seen:
+      seen = parts
+      if count_listed(output) >= count:
+        last = time.time() - began
+  status = Path(f'/proc/{process.pid}/status').read_text()
+  peak = int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1e6
+  done = len(list(output.glob('mask/*.png')))
+  process.send_signal(signal.SIGINT)
+  process.wait()
   server.shutdown()
   print(
     f'{count:,} names: first result after {first:.1f} s, all listed after '
@@ -204,20 +181,17 @@ def measure_names(folder: Path, count: int) -> None:
   )
 
 
-def main(argv: list[str]) -> None:
+def measure(folder: Path) -> None:
   """Runs the chosen cases."""
-  common.begin(argv)
   # Ignored in the background of a shell, and then by the command as well.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  with tempfile.TemporaryDirectory() as name:
-    folder = Path(name)
-    if 'engines' in flags.FLAGS.cases:
-      measure_engines(folder, flags.FLAGS.count)
-    if 'names' in flags.FLAGS.cases:
-      measure_names(folder, flags.FLAGS.count)
+  if 'engines' in flags.FLAGS.cases:
+    measure_engines(folder, flags.FLAGS.count)
+  if 'names' in flags.FLAGS.cases:
+    measure_names(folder, flags.FLAGS.count)
 
 
 if __name__ == '__main__':
   flags.DEFINE_list('cases', ['engines'], f'Of {", ".join(CASES)}.')
   flags.DEFINE_integer('count', 500, 'Of photos or names.', lower_bound=20)
-  cli.run(main, __name__)
+  common.run(measure)

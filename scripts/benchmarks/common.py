@@ -1,8 +1,9 @@
 """Helps the benchmarks: the machine, timing, processes, photos, networks.
 
-It imports little: what a benchmark measures may be an import.
+It imports little, because what a benchmark measures may be an import.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -10,34 +11,83 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from absl import app
-
+from data_pipelines import cli
 from data_pipelines.io import parallel
 
 ROOT = Path(__file__).resolve().parents[2]
 # Before anything imports TensorFlow: its start-up messages are of no interest.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+# Cuts out the first COUNT photos of a folder, with alpha matting on request:
+# INPUT OUTPUT COUNT [matting].
+REMBG = """
+import pathlib, sys
+from PIL import Image
+from rembg import new_session, remove
+session = new_session('u2netp')
+out = pathlib.Path(sys.argv[2])
+out.mkdir(exist_ok=True)
+options = {'alpha_matting': True} if sys.argv[4:] else {}
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir())[:int(sys.argv[3])]:
+  cutout = remove(Image.open(path), session=session, **options)
+  cutout.save(out / f'{path.stem}.png')
+"""
+_CALL = """
+import importlib, json, sys
+module, name, arguments = json.loads(sys.argv[1])
+function = getattr(importlib.import_module(module), name)
+print(json.dumps(function(*arguments)))
+"""
 
-def begin(argv: list[str]) -> None:
-  """Prints the machine that the figures after it belong to.
 
-  Raises:
-    UsageError: if there are arguments that are no flags.
+class Seconds(NamedTuple):
+  """Time of a process.
+
+  Attributes:
+    clock: Seconds by the clock.
+    processor: Seconds of one core, which say more on a busy machine.
   """
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+
+  clock: float
+  processor: float
+
+
+def run(measure: Callable[[Path], None]) -> None:
+  """Runs a benchmark as a command: it gets an empty folder."""
+
+  def main():
+    begin()
+    with tempfile.TemporaryDirectory() as name:
+      measure(Path(name))
+
+  cli.run(main, '__main__')
+
+
+def begin() -> None:
+  """Prints the machine that the figures after it belong to."""
   sets = ' '.join(parallel.list_instruction_sets())
   print(
     f'{parallel.name_processor()} ({sets}), {parallel.count_cores()} cores',
     flush=True,
   )
+
+
+def print_head(*names: str) -> None:
+  """Prints the head of a table: one column of text, then figures."""
+  print_row(*names)
+  print('|---|' + '---:|' * (len(names) - 1))
+
+
+def print_row(*cells: object) -> None:
+  """Prints a row of a table."""
+  print(f'| {" | ".join(map(str, cells))} |', flush=True)
 
 
 def time_call(function: Callable[[], object]) -> float:
@@ -47,44 +97,82 @@ def time_call(function: Callable[[], object]) -> float:
   return time.perf_counter() - began
 
 
-def time_in_turn(
-  functions: Mapping[str, Callable[[], object]], repeats: int
-) -> dict[str, float]:
-  """Returns each function's median seconds, after a call that is not timed.
+def repeat_in_turn(
+  functions: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, list]:
+  """Returns what each function returned, call by call.
 
   They take turns, so that what else the machine does falls on all of them.
   """
-  for function in functions.values():
-    function()  # Compiles.
-  seconds = {name: [] for name in functions}
+  found = {name: [] for name in functions}
   for _ in range(repeats):
     for name, function in functions.items():
-      seconds[name].append(time_call(function))
+      found[name].append(function())
+  return found
+
+
+def time_in_turn(
+  functions: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, float]:
+  """Returns each function's median seconds, after a call that is not timed."""
+  for function in functions.values():
+    function()  # Compiles.
+  timed = {
+    name: lambda function=function: time_call(function)
+    for name, function in functions.items()
+  }
+  seconds = repeat_in_turn(timed, repeats)
   return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def run_side(
-  module: str,
-  *flags: str,
+def time_process(
+  command: list[str], environment: Mapping[str, str] | None = None
+) -> Seconds:
+  """Runs a command and returns its seconds.
+
+  Raises:
+    SystemExit: with its last words, if it fails.
+  """
+  began, before = time.perf_counter(), os.times()
+  done = subprocess.run(
+    command,
+    cwd=ROOT,
+    env={**os.environ, **(environment or {})},
+    capture_output=True,
+  )
+  after = os.times()
+  if done.returncode:
+    raise SystemExit(done.stderr.decode(errors='replace')[-2000:])
+  # Times of children that have ended.
+  used = sum(after[2:4]) - sum(before[2:4])
+  return Seconds(time.perf_counter() - began, used)
+
+
+def find_rembg() -> str:
+  """Returns the Python that has rembg, '' (and says so) if there is none."""
+  if importlib.util.find_spec('rembg'):
+    return sys.executable
+  print('rembg is not installed: it is left out.')
+  return ''
+
+
+def run_python(
+  *arguments: str,
   environment: Mapping[str, str] | None = None,
   seconds: float | None = None,
 ) -> subprocess.CompletedProcess:
-  """Runs a benchmark in a process of its own, to measure one side there.
+  """Runs Python in a process of its own.
 
   Args:
-    module: `__spec__.name` of the benchmark.
-    *flags: Flags that name the side.
+    *arguments: Arguments of Python.
     environment: Added to this process's.
     seconds: It is ended after so many, with the processes that it started.
-
-  Returns:
-    What came of it; `read_result` has what the process measured.
 
   Raises:
     TimeoutExpired: if it was ended, with what it had printed.
   """
   process = subprocess.Popen(
-    [sys.executable, '-m', module, *flags],
+    [sys.executable, *arguments],
     cwd=ROOT,
     env={**os.environ, **(environment or {})},
     stdout=subprocess.PIPE,
@@ -105,12 +193,22 @@ def run_side(
   )
 
 
-def read_result(process: subprocess.CompletedProcess) -> Any:
-  """Returns the JSON in the last line that a side printed.
+def call_apart(
+  function: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+  """Returns what a function returns in a process of its own.
+
+  Args:
+    function: Function of a module of this package.
+    *arguments: Its arguments; like the result, what JSON has, or paths.
+    **options: `environment` and `seconds` of `run_python`.
 
   Raises:
-    SystemExit: with its last words, if it failed.
+    SystemExit: with the last words of the process, if it fails.
   """
+  module = function.__globals__['__spec__'].name  # Not '__main__'.
+  call = json.dumps([module, function.__name__, arguments], default=str)
+  process = run_python('-c', _CALL, call, **options)
   if process.returncode:
     raise SystemExit(process.stderr[-2000:])
   return json.loads(process.stdout.splitlines()[-1])

@@ -11,43 +11,44 @@ machine. The step's own time is printed too: compiling less must not cost it.
 """
 
 import importlib
-import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from data_pipelines import cli
 from scripts.benchmarks import common
 
 _NETWORKS = flags.DEFINE_list(
   'networks', ['lite', 'small', 'full'], 'Names of files in configs/.'
 )
 _BATCH = flags.DEFINE_integer('batch', 4, 'Images of a training step.')
-_NETWORK = flags.DEFINE_string('network', None, 'Measure one, here.')
 
 
-def time_compilation(
+def time_program(
   jitted: Any,  # JAX has no public name for its class.
   arguments: tuple,
-) -> tuple[Any, dict]:
-  """Returns the compiled function, and the seconds of making it.
+) -> tuple[float, float, float]:
+  """Returns the seconds of compiling, by clock and processor, and of a call."""
+  import jax
 
-  Args:
-    jitted: What `jax.jit` returned.
-    arguments: Its arguments.
-  """
   clock, busy = time.perf_counter(), time.process_time()
   compiled = jitted.lower(*arguments).compile()
-  return compiled, {
-    'clock': time.perf_counter() - clock,
-    'processor': time.process_time() - busy,
-  }
+  clock, busy = time.perf_counter() - clock, time.process_time() - busy
+  calls = []
+  for _ in range(3):
+    # A step takes its state's memory over.
+    copy = jax.tree.map(lambda x: x + 0, arguments)
+    jax.block_until_ready(copy)
+    calls.append(
+      common.time_call(lambda copy=copy: jax.block_until_ready(compiled(*copy)))
+    )
+  return clock, busy, min(calls)
 
 
-def measure(network: str, batch: int) -> dict[str, dict[str, float]]:
-  """Returns the seconds of compiling a configuration's programs, in parts."""
+def measure(network: str, batch: int) -> dict[str, tuple]:
+  """Returns what `time_program` does, of a configuration's programs."""
   import jax
 
   from rmbg_jax.models import compiling
@@ -70,9 +71,6 @@ def measure(network: str, batch: int) -> dict[str, dict[str, float]]:
   )
   mesh = state.make_mesh()
   variables = state.create_variables(model, seed=0, size=(64, 64))
-  train_state = state.create_train_state(
-    variables, optimizer, mesh, use_ema=config.optimizer.ema_decay > 0
-  )
   step = step_lib.make_train_step(
     model,
     optimizer,
@@ -81,63 +79,54 @@ def measure(network: str, batch: int) -> dict[str, dict[str, float]]:
     output_weights=tuple(config.loss.outputs),
     ema_decay=config.optimizer.ema_decay,
   )
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (batch, *size, 3), np.uint8)
+  images = np.random.default_rng(0).integers(
+    0, 256, (batch, *size, 3), np.uint8
+  )
   inputs = {
     'image': images,
     'alpha': images[..., :1],
     'weight': np.ones(batch, np.float32),
   }
-  rate = state.put_scalar(1e-6, mesh)
-  placed = state.put_batch(inputs, mesh)
-  compiled, training = time_compilation(step, (train_state, placed, rate))
-  seconds = []
-  for _ in range(3):
-    began = time.perf_counter()
-    train_state, metrics = compiled(train_state, placed, rate)
-    jax.block_until_ready(metrics)
-    seconds.append(time.perf_counter() - began)
-  training['once compiled'] = min(seconds)
-
-  variables = jax.device_get(variables)
+  training = (
+    state.create_train_state(
+      variables, optimizer, mesh, use_ema=config.optimizer.ema_decay > 0
+    ),
+    state.put_batch(inputs, mesh),
+    state.put_scalar(1e-6, mesh),
+  )
   predict = jax.jit(
     lambda variables, images: model.apply(
       variables, preprocessing.normalize(images)
     )[-1],
     compiler_options=compiling.make_options(),
   )
-  compiled, prediction = time_compilation(predict, (variables, images[:1]))
-  prediction['once compiled'] = min(
-    common.time_call(
-      lambda: jax.block_until_ready(compiled(variables, images[:1]))
-    )
-    for _ in range(6)
-  )
-  return {'training step': training, 'prediction': prediction}
+  return {
+    'training step': time_program(step, training),
+    'prediction': time_program(
+      predict, (jax.device_get(variables), images[:1])
+    ),
+  }
 
 
-def main(argv: list[str]) -> None:
+def measure_all(folder: Path) -> None:
   """Prints the table."""
-  common.begin(argv)
-  if _NETWORK.value:
-    print(json.dumps(measure(_NETWORK.value, _BATCH.value)))
-    return
-  print('| | to compile, s | of processor | once compiled, s |')
-  print('|---|---:|---:|---:|')
+  del folder
+  common.print_head('', 'to compile, s', 'of processor', 'once compiled, s')
   for network in _NETWORKS.value:
-    process = common.run_side(
-      __spec__.name,
-      f'--network={network}',
-      f'--batch={_BATCH.value}',
+    parts = common.call_apart(
+      measure,
+      network,
+      _BATCH.value,
       environment={'JAX_ENABLE_COMPILATION_CACHE': 'false'},
     )
-    for part, seconds in common.read_result(process).items():
-      clock, processor, call = seconds.values()
-      print(
-        f'| `{network}`, {part} | {clock:.1f} | {processor:.1f} | {call:.3f} |',
-        flush=True,
+    for part, (clock, processor, call) in parts.items():
+      common.print_row(
+        f'`{network}`, {part}',
+        f'{clock:.1f}',
+        f'{processor:.1f}',
+        f'{call:.3f}',
       )
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure_all)

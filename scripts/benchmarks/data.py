@@ -4,18 +4,17 @@
 python -m scripts.benchmarks.data
 ```
 
-Needs requirements-dev.txt. Photos of about 1000x1000 pixels become 512x512 in
+Needs requirements-dev.txt. Photos of 1000x1000 pixels become 512x512 in
 batches of 16. Every side runs in processes of its own, in turn, `--rounds`
 times; printed are the medians of images per second. The original's pipeline is
 tf.data with OpenCV through `numpy_function`: as that project writes it, one
 image after the other, and with parallel calls, which it does not use.
 """
 
-import json
+import functools
 import multiprocessing
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ from absl import flags
 from PIL import Image
 
 from configs import default
-from data_pipelines import cli
 from data_pipelines.batches import transforms
 from data_pipelines.datasets import folder, records
 from data_pipelines.io import parallel
@@ -37,35 +35,18 @@ SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
 _IMAGES = flags.DEFINE_integer('images', 320, 'Per timing.')
 _FILES = flags.DEFINE_integer('files', 64, 'Photos to make.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timings of each side.')
-_SIDE = flags.DEFINE_enum(
-  'side', None, [*SIDES, 'memory'], 'Measure one, here.'
-)
-_DATA = cli.define_path('data', None, 'Folder of pairs, for --side.')
 
 
 def make_pairs(root: Path, count: int) -> None:
-  """Writes textured JPEGs and soft masks, 960 to 1060 pixels a side."""
-  rng = np.random.default_rng(0)
-  for part in ('Images', 'Masks'):
-    (root / part).mkdir(parents=True)
-  for index in range(count):
-    width, height = rng.integers(960, 1061, 2).tolist()
-    photo = np.zeros((height, width, 3))
-    for cells, share in ((6, 0.5), (40, 0.3), (250, 0.2)):
-      coarse = rng.integers(0, 256, (cells, cells, 3), np.uint8)
-      enlarged = Image.fromarray(coarse).resize((width, height))
-      photo += share * np.asarray(enlarged)
-    photo += rng.normal(0, 4, photo.shape)
-    y, x = np.mgrid[:height, :width]
-    inside = 300 + 40 * np.sin(np.arctan2(y - 500, x - 500) * 30)
-    alpha = np.clip((inside - np.hypot(y - 500, x - 500)) / 12 + 0.5, 0, 1)
-    name = f'p_{index:08x}'
-    Image.fromarray(np.clip(photo, 0, 255).astype(np.uint8)).save(
-      root / f'Images/{name}.jpg', quality=90
-    )
-    Image.fromarray((alpha * 255).astype(np.uint8)).save(
-      root / f'Masks/{name}.png'
-    )
+  """Writes JPEGs of 1000x1000 pixels with structure, and a soft mask each."""
+  (root / 'Masks').mkdir(parents=True)
+  common.make_photos(root / 'Images', count, (1000, 1000))
+  y, x = np.mgrid[-500:500, -500:500]
+  inside = 300 + 40 * np.sin(np.arctan2(y, x) * 30)
+  alpha = np.clip((inside - np.hypot(y, x)) / 12 + 0.5, 0, 1)
+  mask = Image.fromarray((alpha * 255).astype(np.uint8))
+  for photo in (root / 'Images').iterdir():
+    mask.save(root / f'Masks/{photo.stem}.png')
 
 
 def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
@@ -164,9 +145,9 @@ def make_original(
   return iter(dataset.batch(BATCH).prefetch(2))
 
 
-def measure(side: str, root: Path, images: int) -> dict[str, float]:
+def measure(side: str, root: str, images: int) -> dict[str, float]:
   """Measures one side in this process."""
-  pairs = folder.read_folder(root)
+  pairs = folder.read_folder(Path(root))
   # Grain's shuffling takes 1.6 ms an element of 16, and .03 ms of 1,000.
   pairs *= -(-1000 // len(pairs))
   off = transforms.Augment(flip=0.0, min_scale=1.0)
@@ -186,55 +167,35 @@ def measure(side: str, root: Path, images: int) -> dict[str, float]:
   return {'speed': measured[0], 'cpu_ms': measured[1], 'peak_mb': peak}
 
 
-def run_side(side: str, root: Path, images: int) -> dict[str, float]:
-  """Measures in a process of its own."""
-  return common.read_result(
-    common.run_side(
-      __spec__.name, f'--side={side}', f'--data={root}', f'--images={images}'
-    )
-  )
-
-
-def compare(root: Path, images: int, rounds: int) -> None:
+def compare(root: Path) -> None:
   """Prints throughput of all sides, their ratios, and the loader's memory."""
-  results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-  for _ in range(rounds):
-    for side in SIDES:
-      results[side].append(run_side(side, root, images))
-  medians = {}
-  for side in SIDES:
-    speeds = [result['speed'] for result in results[side]]
-    medians[side] = statistics.median(speeds)
-    busy = statistics.median(result['cpu_ms'] for result in results[side])
-    print(
-      f'{side:18} {medians[side]:7.1f} images/s, {busy:.1f} ms of CPU each '
-      f'({", ".join(f"{speed:.1f}" for speed in speeds)})'
-    )
+  make_pairs(root, _FILES.value)
+
+  def run(side):
+    return common.call_apart(measure, side, root, _IMAGES.value)
+
+  results = common.repeat_in_turn(
+    {side: functools.partial(run, side) for side in SIDES}, _ROUNDS.value
+  )
+  common.print_head('', 'images/s', 'ms of CPU an image', 'of each run')
+  speeds = {}
+  for side, rows in results.items():
+    speeds[side] = statistics.median(row['speed'] for row in rows)
+    busy = statistics.median(row['cpu_ms'] for row in rows)
+    each = ', '.join(f'{row["speed"]:.1f}' for row in rows)
+    common.print_row(side, f'{speeds[side]:.1f}', f'{busy:.1f}', each)
   for side, other in (
     ('loader', 'bare'),
     ('augmented', 'bare'),
     ('loader', 'original'),
     ('loader', 'original_parallel'),
   ):
-    ratio = medians[side] / medians[other]
-    print(f'{side} / {other}: {ratio:.2f}')
-  memory = run_side('memory', root, images)
+    print(f'{side} / {other}: {speeds[side] / speeds[other]:.2f}')
   print(
-    f'peak memory, batch {MEMORY_BATCH}, augmented: {memory["peak_mb"]:.0f} MB'
+    f'peak memory, batch {MEMORY_BATCH}, augmented: '
+    f'{run("memory")["peak_mb"]:.0f} MB'
   )
 
 
-def main(argv: list[str]) -> None:
-  """Prints the comparison."""
-  common.begin(argv)
-  if _SIDE.value:
-    print(json.dumps(measure(_SIDE.value, Path(_DATA.value), _IMAGES.value)))
-    return
-  with tempfile.TemporaryDirectory() as directory:
-    root = Path(directory)
-    make_pairs(root, _FILES.value)
-    compare(root, _IMAGES.value, _ROUNDS.value)
-
-
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(compare)

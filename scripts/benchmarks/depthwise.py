@@ -5,16 +5,14 @@ python -m scripts.benchmarks.depthwise --batch=8
 ```
 
 The layers are EfficientNet-Lite0's at 192x192. The two take turns, call by
-call. Printed are the medians in milliseconds.
+call. Printed are the medians of values and both gradients, in milliseconds.
 """
 
-import functools
-from collections.abc import Callable
+from pathlib import Path
 
 import jax
 from absl import flags
 
-from data_pipelines import cli
 from rmbg_jax.models import depthwise
 from scripts.benchmarks import common
 
@@ -31,67 +29,48 @@ _BATCH = flags.DEFINE_integer('batch', 8, 'Images at once.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
 
 
-def make_calls(
-  convolve: Callable[..., jax.Array],
-  x: jax.Array,
-  kernel: jax.Array,
-  **options: object,
-) -> dict[str, Callable[[], object]]:
-  """Returns functions that compute the values, and them and the gradients."""
-
-  def apply(x, kernel):
-    return convolve(x, kernel, **options)
-
-  def compute_all(x, kernel):
-    y, pull = jax.vjp(apply, x, kernel)
-    return y, pull(y)
-
-  return {
-    name: functools.partial(
-      lambda call: jax.block_until_ready(call(x, kernel)), jax.jit(function)
-    )
-    for name, function in (('values', apply), ('gradients', compute_all))
-  }
-
-
 def _convolve_here(x, kernel, *, window_strides, padding, **options):
   return depthwise.convolve(x, kernel, window_strides, padding, **options)
 
 
-def main(argv: list[str]) -> None:
+def measure(folder: Path) -> None:
   """Prints a line for each layer."""
-  common.begin(argv)
-  print(jax.devices()[0])
+  del folder
+  common.print_head('features, kernel, stride', 'here', "XLA's own", 'ratio')
   for side, channels, size, stride in LAYERS:
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (_BATCH.value, side, side, channels))
     kernel = jax.random.normal(keys[1], (size, size, 1, channels))
-    options = {
-      'window_strides': (stride, stride),
-      'padding': 'SAME',
-      'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'),
-      'feature_group_count': channels,
-    }
-    sides = [
-      make_calls(convolve, x, kernel, **options)
-      for convolve in (_convolve_here, jax.lax.conv_general_dilated)
-    ]
-    results = []
-    for name in sides[0]:
-      seconds = common.time_in_turn(
-        {'here': sides[0][name], 'XLA': sides[1][name]}, _REPEATS.value
-      )
-      ours, theirs = (1000 * value for value in seconds.values())
-      results.append(
-        f'{name} {ours:.1f} ms here, {theirs:.1f} ms in XLA, ratio '
-        f'{ours / theirs:.2f}'
-      )
-    print(
-      f'{side}x{side}x{channels}, {size}x{size} stride {stride}: '
-      + '; '.join(results),
-      flush=True,
+
+    def make_call(convolve, x=x, kernel=kernel, stride=stride):
+      def compute_all(x, kernel):
+        y, pull = jax.vjp(
+          lambda x, kernel: convolve(
+            x,
+            kernel,
+            window_strides=(stride, stride),
+            padding='SAME',
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            feature_group_count=x.shape[-1],
+          ),
+          x,
+          kernel,
+        )
+        return y, pull(y)
+
+      compute = jax.jit(compute_all)
+      return lambda: jax.block_until_ready(compute(x, kernel))
+
+    sides = {'here': _convolve_here, 'XLA': jax.lax.conv_general_dilated}
+    calls = {name: make_call(convolve) for name, convolve in sides.items()}
+    here, xla = common.time_in_turn(calls, _REPEATS.value).values()
+    common.print_row(
+      f'{side}x{side}x{channels}, {size}x{size}, {stride}',
+      f'{1000 * here:.1f} ms',
+      f'{1000 * xla:.1f} ms',
+      f'{here / xla:.2f}',
     )
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure)

@@ -2,7 +2,6 @@
 
 ```bash
 python -m scripts.benchmarks.edges                    # a folder of 24 photos
-python -m scripts.benchmarks.edges --images=FOLDER    # other photos, enlarged
 python -m scripts.benchmarks.edges --rembg=ENV/bin/python    # with its matting
 ```
 
@@ -16,12 +15,9 @@ installed (requirements-dev.txt). Seconds are the clock's; those of the
 processor beside them say more on a busy machine.
 """
 
-import importlib.util
-import os
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +30,6 @@ from scripts.benchmarks import common
 
 PIXELS = 12_000_000
 
-_IMAGES = cli.define_path(
-  'images',
-  str(common.ROOT / 'docs/images/photos'),
-  'Folder of JPEGs to enlarge.',
-)
 _COUNT = flags.DEFINE_integer('count', 24, 'Photos in the folder; 0: none.')
 _WEIGHTS = cli.define_path(
   'weights', 'small', 'What `load_model` loads.', urls=('hf',)
@@ -49,23 +40,10 @@ _REMBG_PYTHON = cli.define_path(
 _MATTED = flags.DEFINE_integer('matted', 2, 'Photos with alpha matting.')
 _METHODS = flags.DEFINE_list('methods', ['none', 'guided'], 'Refinements.')
 
-_REMBG = """
-import pathlib, sys
-from PIL import Image
-from rembg import new_session, remove
-session = new_session('u2netp')
-out = pathlib.Path(sys.argv[2])
-out.mkdir()
-options = {'alpha_matting': True} if sys.argv[4:] else {}
-for path in sorted(pathlib.Path(sys.argv[1]).iterdir())[:int(sys.argv[3])]:
-  cutout = remove(Image.open(path), session=session, **options)
-  cutout.save(out / f'{path.stem}.png')
-"""
-
 
 def make_photos(folder: Path, count: int) -> None:
   """Writes JPEGs of 12 megapixels, each from one of the photos in turn."""
-  sources = sorted(Path(_IMAGES.value).glob('*.jpg'))
+  sources = sorted((common.ROOT / 'docs/images/photos').glob('*.jpg'))
   for index in range(count):
     with Image.open(sources[index % len(sources)]) as photo:
       scale = (PIXELS / (photo.width * photo.height)) ** 0.5
@@ -76,48 +54,38 @@ def make_photos(folder: Path, count: int) -> None:
     large.save(folder / f'{index:02}.jpg', quality=90)
 
 
-def _time(work) -> tuple[float, float, object]:
-  """Returns the seconds by the clock and of the processor, and the result."""
-  began, busy = time.perf_counter(), time.process_time()
-  result = work()
-  return time.perf_counter() - began, time.process_time() - busy, result
-
-
 def measure_photo(path: Path) -> None:
   """Prints the seconds of each refinement and of the colours after it."""
   network = remover.BackgroundRemover.from_checkpoint(_WEIGHTS.value)
   photo = remover.open_photo(str(path))
   probs = network.predict(network.resize([photo]))[0]
   pixels = np.asarray(photo)
-  print('| of one photo | s | s of processor | mixed pixels |')
-  print('|---|---:|---:|---:|')
+  common.print_head('of one photo', 's', 's of processor', 'mixed pixels')
+
+  def measure_step(name: str, work: Callable[[], np.ndarray], mixed: str):
+    began, busy = time.perf_counter(), time.process_time()
+    work()
+    clock, used = time.perf_counter() - began, time.process_time() - busy
+    common.print_row(name, f'{clock:.2f}', f'{used:.2f}', mixed)
+
   for method in _METHODS.value:
     chosen = refinement.Refinement(method=method)
-    chosen.apply(probs, photo)  # What is imported and compiled is left out.
-    refined = _time(lambda chosen=chosen: chosen.apply(probs, photo))
-    alpha = refined[2]
-    colours = _time(
-      lambda alpha=alpha: foreground.estimate_foreground(pixels, alpha)
-    )
+    # The first call imports and compiles, so it is not timed.
+    alpha = chosen.apply(probs, photo)
     mixed = f'{((alpha > 1 / 255) & (alpha < 254 / 255)).mean():.0%}'
-    for step, seconds in ((method, refined), ('colours after it', colours)):
-      print(
-        f'| {step} | {seconds[0]:.2f} | {seconds[1]:.2f} | {mixed} |',
-        flush=True,
-      )
-
-
-def _run(command: list[str]) -> tuple[float, float]:
-  began, before = time.perf_counter(), os.times()
-  subprocess.run(command, cwd=common.ROOT, check=True, capture_output=True)
-  after = os.times()
-  used = sum(after[2:4]) - sum(before[2:4])  # Of children that have ended.
-  return time.perf_counter() - began, used
+    measure_step(
+      method, lambda chosen=chosen: chosen.apply(probs, photo), mixed
+    )
+    measure_step(
+      'colours after it',
+      lambda alpha=alpha: foreground.estimate_foreground(pixels, alpha),
+      mixed,
+    )
 
 
 def measure_folder(folder: Path, results: Path) -> None:
   """Prints the seconds that the folder takes, start included."""
-  count = len(list(folder.iterdir()))
+  count = _COUNT.value
   sides = {
     f'predict --refine={method}': (
       count,
@@ -129,46 +97,35 @@ def measure_folder(folder: Path, results: Path) -> None:
     )
     for method in _METHODS.value
   }
-  python = _REMBG_PYTHON.value
-  if not python and importlib.util.find_spec('rembg'):
-    python = sys.executable
 
-  def run_rembg(number, name, *options):
-    places = str(folder), str(results / name), str(number)
-    return number, [python, '-c', _REMBG, *places, *options]
+  def add_rembg(side, python, number, *options):
+    places = str(folder), str(results / side), str(number)
+    sides[side] = number, [python, '-c', common.REMBG, *places, *options]
 
-  if python:
-    sides['rembg, U2-Net-p'] = run_rembg(count, 'rembg')
-  else:
-    print('rembg is not installed: it is left out.')
-  matted = min(count, _MATTED.value)
-  if _REMBG_PYTHON.value and matted:
-    sides['rembg, U2-Net-p, alpha matting'] = run_rembg(
-      matted, 'matted', 'matting'
-    )
-  print('\n| photos to cut-outs | photos | s | of processor | s a photo |')
-  print('|---|---:|---:|---:|---:|')
+  if python := _REMBG_PYTHON.value or common.find_rembg():
+    add_rembg('rembg, U2-Net-p', python, count)
+  if (matted := min(count, _MATTED.value)) and _REMBG_PYTHON.value:
+    add_rembg('rembg, U2-Net-p, alpha matting', python, matted, 'matting')
+  common.print_head(
+    'photos to cut-outs', 'photos', 's', 'of processor', 's a photo'
+  )
   for side, (number, command) in sides.items():
-    clock, used = _run(command)
-    print(
-      f'| {side} | {number} | {clock:.1f} | {used:.1f} | '
-      f'{clock / number:.2f} |',
-      flush=True,
+    clock, used = common.time_process(command)
+    common.print_row(
+      side, number, f'{clock:.1f}', f'{used:.1f}', f'{clock / number:.2f}'
     )
 
 
-def main(argv: list[str]) -> None:
+def measure(folder: Path) -> None:
   """Prints the tables."""
-  common.begin(argv)
-  with tempfile.TemporaryDirectory() as name:
-    folder, results = Path(name) / 'photos', Path(name) / 'results'
-    folder.mkdir()
-    results.mkdir()
-    make_photos(folder, max(1, _COUNT.value))
-    measure_photo(folder / '00.jpg')
-    if _COUNT.value:
-      measure_folder(folder, results)
+  photos, results = folder / 'photos', folder / 'results'
+  photos.mkdir()
+  results.mkdir()
+  make_photos(photos, max(1, _COUNT.value))
+  measure_photo(photos / '00.jpg')
+  if _COUNT.value:
+    measure_folder(photos, results)
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure)

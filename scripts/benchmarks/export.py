@@ -123,9 +123,9 @@ def measure(checkpoint: str, folder: Path) -> None:
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints the tables."""
-  common.begin(argv)
+  common.begin()
   for checkpoint in _CHECKPOINTS.value:
     with tempfile.TemporaryDirectory() as name:
       measure(checkpoint, Path(name))

@@ -45,25 +45,16 @@ _DTYPE = flags.DEFINE_enum(
 )
 _COUNT = flags.DEFINE_integer('count', 2048, 'Images to read, to train with.')
 _PARTS = flags.DEFINE_list('parts', None, 'Parts to measure; all if not given.')
-_PART = flags.DEFINE_string('part', None, 'Measure one, here.')
-_FOLDER = cli.define_path('folder', None, 'Folder that `--part` works in.')
 
 _PHOTOS = 8  # For the parts that compare masks.
 _COMPARED = ('loss', 'val_loss', 'val_mae', 'val_iou', 'grad_norm')
 _CPU = {'JAX_PLATFORMS': 'cpu'}
 
 
-def run_module(
-  module: str,
-  *options: str,
-  seconds: float,
-  environment: dict[str, str] | None = None,
-) -> str:
+def run_module(module: str, *options: str, seconds: float) -> str:
   """Returns what a module printed; what went wrong is in it too."""
   try:
-    process = common.run_side(
-      module, *options, environment=environment, seconds=seconds
-    )
+    process = common.run_python('-m', module, *options, seconds=seconds)
   except subprocess.TimeoutExpired as error:
     return f'{error.stdout}stopped after {seconds:.0f} s\n'
   if process.returncode:
@@ -91,21 +82,20 @@ def measure_loader(folder: Path, seconds: float) -> str:
   data.make_pairs(folder / 'pairs', count=64)
   lines = ''
   for side in ('loader', 'augmented'):
-    printed = run_module(
-      'scripts.benchmarks.data',
-      *(f'--side={side}', f'--data={folder / "pairs"}'),
-      f'--images={_COUNT.value}',
+    measured = common.call_apart(
+      data.measure,
+      *(side, folder / 'pairs', _COUNT.value),
       seconds=seconds - (time.perf_counter() - began),
       environment=_CPU,
     )
-    lines += f'{side}: {printed.splitlines()[-1]}\n'
+    lines += f'{side}: {measured}\n'
   return lines
 
 
 def check_exactness(folder: Path, seconds: float) -> str:
   """Returns whether trainings repeat, and a checkpoint serves on the CPU."""
   began = time.perf_counter()
-  histories = []
+  rows = []
   for run in ('first', 'second'):
     workdir = folder / run
     printed = run_module(
@@ -118,41 +108,42 @@ def check_exactness(folder: Path, seconds: float) -> str:
       seconds=seconds - (time.perf_counter() - began),
     )
     try:
-      content = (workdir / 'log.jsonl').read_text()
+      lines = (workdir / 'log.jsonl').read_text().splitlines()
     except FileNotFoundError:
       return printed
-    histories.append([json.loads(line) for line in content.splitlines()])
-  unequal = [
-    key for key in _COMPARED if histories[0][-1][key] != histories[1][-1][key]
-  ]
+    rows.append(json.loads(lines[-1]))
+  unequal = [key for key in _COMPARED if rows[0][key] != rows[1][key]]
   found = 'equal to the last digit'
   if unequal:
     found = f'different in {", ".join(unequal)}'
-  lines = f'{", ".join(_COMPARED)} of two trainings: {found}\n'
   left = seconds - (time.perf_counter() - began)
-  masks = predict_twice('predict_checkpoint', folder, left)
-  return lines + compare_masks('the checkpoint', *masks)
+  return f'{", ".join(_COMPARED)} of two trainings: {found}\n' + compare_sides(
+    'the checkpoint', predict_checkpoint, folder, left
+  )
 
 
 def check_export(folder: Path, seconds: float) -> str:
   """Returns how a StableHLO file's masks here are those of the CPU."""
-  masks = predict_twice('predict_exported', folder, seconds)
-  return compare_masks('the StableHLO file', *masks)
+  return compare_sides('the StableHLO file', predict_exported, folder, seconds)
 
 
-def predict_twice(part: str, folder: Path, seconds: float) -> list[dict]:
-  """Returns what a part of this file measures on the CPU, then here."""
-  return [
-    common.read_result(
-      common.run_side(
-        __spec__.name,
-        *(f'--part={part}', f'--folder={folder}'),
-        environment=environment,
-        seconds=seconds / 2,
-      )
+def check_algorithms(folder: Path, seconds: float) -> str:
+  """Returns which algorithms for a CPU this device's programs call."""
+  del folder
+  return json.dumps(common.call_apart(list_algorithms, seconds=seconds))
+
+
+def compare_sides(
+  name: str, predict: Callable[[str], dict], folder: Path, seconds: float
+) -> str:
+  """Returns `compare_masks` of the CPU and of this device."""
+  sides = [
+    common.call_apart(
+      predict, folder, environment=environment, seconds=seconds / 2
     )
     for environment in (_CPU, {})
   ]
+  return compare_masks(name, *sides)
 
 
 def compare_masks(name: str, there: dict, here: dict) -> str:
@@ -163,15 +154,6 @@ def compare_masks(name: str, there: dict, here: dict) -> str:
     f'{difference.max():.1e} at most, {difference.mean():.1e} on average; '
     f'{_PHOTOS} photos in {here["seconds"] * 1000:.1f} ms, on the CPU in '
     f'{there["seconds"] * 1000:.1f} ms\n'
-  )
-
-
-def check_algorithms(folder: Path, seconds: float) -> str:
-  """Returns which algorithms for a CPU this device's programs call."""
-  return run_module(
-    __spec__.name,
-    *('--part=list_algorithms', f'--folder={folder}'),
-    seconds=seconds,
   )
 
 
@@ -196,17 +178,17 @@ def describe_masks(predict: Callable[[], np.ndarray]) -> dict:
   }
 
 
-def predict_checkpoint(folder: Path) -> dict:
+def predict_checkpoint(folder: str) -> dict:
   """Returns the masks of the training's checkpoint on this device."""
   from rmbg_jax import BackgroundRemover, load_model
 
-  loaded = load_model(folder / 'first')
+  loaded = load_model(Path(folder) / 'first')
   remover = BackgroundRemover(loaded, batch_size=_PHOTOS)
   photos = draw_photos(loaded.preprocessing.size)
   return describe_masks(lambda: remover.predict(photos))
 
 
-def predict_exported(folder: Path) -> dict:
+def predict_exported(folder: str) -> dict:
   """Returns the masks of an exported file, made if it is not there."""
   from jax import export
 
@@ -214,7 +196,7 @@ def predict_exported(folder: Path) -> dict:
   from rmbg_jax.weights import load
 
   loaded = load.load_model('small')
-  path = folder / 'small.zip'
+  path = Path(folder) / 'small.zip'
   if not path.exists():
     stablehlo.save_stablehlo(path, loaded)
   with zipfile.ZipFile(path) as file:
@@ -224,9 +206,8 @@ def predict_exported(folder: Path) -> dict:
   return describe_masks(lambda: np.asarray(call(photos)))
 
 
-def list_algorithms(folder: Path) -> dict:
+def list_algorithms() -> dict:
   """Returns how often programs for this device call a CPU's algorithms."""
-  del folder
   from unittest import mock
 
   import jax
@@ -256,7 +237,7 @@ def list_algorithms(folder: Path) -> dict:
   return found
 
 
-# What a part measures in its folder, within so many seconds.
+# Parts by name: each measures in a folder, within so many seconds.
 PARTS = {
   'training': measure_training,
   'exact': check_exactness,
@@ -264,7 +245,6 @@ PARTS = {
   'algorithms': check_algorithms,
   'loader': measure_loader,
 }
-_INNER = (predict_checkpoint, predict_exported, list_algorithms)
 
 
 def measure(report: Path, parts: list[str], seconds: float) -> None:
@@ -289,13 +269,9 @@ def measure(report: Path, parts: list[str], seconds: float) -> None:
         partial.write_text(text)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes the report."""
-  common.begin(argv)
-  if _PART.value:
-    inner = {function.__name__: function for function in _INNER}
-    print(json.dumps(inner[_PART.value](Path(_FOLDER.value))))
-    return
+  common.begin()
   if _REPORT.value is None:
     sys.exit('Pass --report=FILE.md, where to write what is measured.')
   parts = _PARTS.value or list(PARTS)

@@ -145,9 +145,9 @@ def measure_folder(folder: Path) -> None:
 def measure_released(checkpoints: list[str], u2netp: str, repeats: int) -> None:
   """Prints how long each network takes in each runtime, beside U2-Net-p."""
   from rmbg_jax import BackgroundRemover, load_model
-  from rmbg_jax.weights import u2net_onnx
+  from rmbg_jax.weights import onnx_published
 
-  u2netp = u2netp or u2net_onnx.find_published('u2netp')
+  u2netp = u2netp or onnx_published.find_published('u2netp')
   session = common.open_onnx(u2netp)
   name = session.get_inputs()[0].name
   inputs = np.zeros((1, 3, 320, 320), np.float32)
@@ -198,9 +198,9 @@ def measure_memory(folder: Path) -> None:
   )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints the figures of the chosen cases."""
-  common.begin(argv)
+  common.begin()
   repeats = flags.FLAGS.repeats
   for case in flags.FLAGS.cases:
     with tempfile.TemporaryDirectory() as name:

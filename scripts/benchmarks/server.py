@@ -21,7 +21,6 @@ import signal
 import socket
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -128,11 +127,10 @@ def start_rembg(command: str) -> tuple[subprocess.Popen, str]:
   raise SystemExit('rembg did not start.')
 
 
-def main(argv: list[str]) -> None:
+def measure(folder: Path) -> None:
   """Prints the figures."""
-  common.begin(argv)
   with contextlib.ExitStack() as stack:
-    photo = Path(stack.enter_context(tempfile.TemporaryDirectory()), 'a.jpg')
+    photo = folder / 'a.jpg'
     common.draw_photo(photo)
     own, url = common.start_server(_CHECKPOINT.value)
     stack.enter_context(running(own))
@@ -146,10 +144,10 @@ def main(argv: list[str]) -> None:
       stack.enter_context(running(rembg))
       fields = {'model': 'u2netp'}
       asks['rembg s'] = functools.partial(ask, address, fields=fields)
-    rates = {name: [] for name in asks}
-    for _ in range(_ROUNDS):
-      for name, function in asks.items():
-        rates[name].append(measure_rate(function))
+    rates = common.repeat_in_turn(
+      {name: functools.partial(measure_rate, asks[name]) for name in asks},
+      _ROUNDS,
+    )
     for name, values in rates.items():
       print(
         f'{name}, {_CLIENTS.value} clients: {statistics.median(values):.2f} '
@@ -158,4 +156,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure)

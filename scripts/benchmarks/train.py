@@ -15,18 +15,17 @@ medians, and the model FLOP utilisation: three times the forward pass' products
 against the rate that a product of large matrices reaches on the same device.
 """
 
-import json
 import math
 import os
 import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from data_pipelines import cli
 from scripts.benchmarks import common
 
 SIDES = ('jax', 'keras', 'torch')
@@ -38,7 +37,6 @@ _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
 )
 _SIDES = flags.DEFINE_list('sides', ['jax', 'keras'], ', '.join(SIDES))
-_SIDE = flags.DEFINE_enum('side', None, SIDES, 'Measure one, here.')
 
 
 def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
@@ -238,44 +236,27 @@ def measure(side: str, batch: int, size: int, dtype: str, steps: int) -> dict:
   return result
 
 
-def run_side(side: str, case: str, dtype: str, steps: int) -> dict | None:
-  """Measures in a process of its own; None, and why, if that fails."""
-  result = common.run_side(
-    __spec__.name,
-    f'--side={side}',
-    f'--cases={case}',
-    f'--dtype={dtype}',
-    f'--steps={steps}',
-  )
-  if result.returncode:
-    reason = (result.stderr.strip() or 'no message').splitlines()[-1]
-    print(f'{case} {side:6} failed: {reason[:300]}', flush=True)
-    return None
-  return common.read_result(result)
-
-
-def main(argv: list[str]) -> None:
-  """Prints the comparison."""
-  common.begin(argv)
-  if _SIDE.value:
-    batch, size = map(int, _CASES.value[0].split('x'))
-    result = measure(_SIDE.value, batch, size, _DTYPE.value, _STEPS.value)
-    print(json.dumps(result))
-    return
+def compare(folder: Path) -> None:
+  """Measures each case; prints its sides and the first one's ratios."""
+  del folder
   print(_DTYPE.value)
   for case in _CASES.value:
-    compare(case, _SIDES.value, _DTYPE.value, _STEPS.value)
+    compare_case(case, _SIDES.value)
 
 
-def compare(case: str, sides: list[str], dtype: str, steps: int) -> None:
-  """Measures all sides, and prints them and the first one's ratios."""
-  batch = int(case.partition('x')[0])
+def compare_case(case: str, sides: list[str]) -> None:
+  """Prints a case's sides, and the first one's ratios."""
+  batch, size = map(int, case.split('x'))
   results = {}
   for side in sides:
-    result = run_side(side, case, dtype, steps)
-    if result is None:
+    try:
+      results[side] = result = common.call_apart(
+        measure, side, batch, size, _DTYPE.value, _STEPS.value
+      )
+    except SystemExit as error:
+      reason = (str(error).strip() or 'no message').splitlines()[-1]
+      print(f'{case} {side:6} failed: {reason[:300]}', flush=True)
       continue
-    results[side] = result
     print(
       f'{case} {side:6} {result["median"]:8.3f} s/step (fastest '
       f'{result["fastest"]:.3f}, first {result["first"]:.1f}), '
@@ -299,4 +280,4 @@ def compare(case: str, sides: list[str], dtype: str, steps: int) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(compare)

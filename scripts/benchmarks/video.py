@@ -17,7 +17,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,62 +38,55 @@ _SIZE = (1280, 720)
 _START_FRAMES = 4
 
 
-def draw_frames(count: int) -> list[np.ndarray]:
-  """Returns RGB frames of a camera that moves over figures."""
+def make_clip(path: Path, count: int) -> bytes:
+  """Writes H.264 of a camera that moves over figures; returns raw frames."""
+  import av
+
   width, height = _SIZE
   pixels, _, _ = demo.draw_pair(
     np.random.default_rng(3), (height, width + 2 * count)
   )
-  return [
-    np.ascontiguousarray(pixels[:, 2 * k : 2 * k + width]) for k in range(count)
-  ]
-
-
-def save_clip(path: Path, frames: list[np.ndarray]) -> None:
-  """Writes frames as H.264."""
-  import av
-
+  raw = b''
   with av.open(str(path), 'w') as container:
     stream = container.add_stream('libx264', rate=25)
     stream.width, stream.height = _SIZE
     stream.pix_fmt = 'yuv420p'
-    for frame in frames:
-      picture = av.VideoFrame.from_ndarray(frame, format='rgb24')
-      container.mux(stream.encode(picture))
+    for k in range(count):
+      pictured = np.ascontiguousarray(pixels[:, 2 * k : 2 * k + width])
+      frame = av.VideoFrame.from_ndarray(pictured, format='rgb24')
+      container.mux(stream.encode(frame))
+      raw += pictured.tobytes()
     container.mux(stream.encode(None))
+  return raw
 
 
-def run(command: list[str], content: bytes | None = None) -> None:
-  """Runs a command to its end, quietly."""
-  done = subprocess.run(
-    command, cwd=common.ROOT, input=content, capture_output=True
-  )
-  if done.returncode:
-    raise SystemExit(done.stderr.decode(errors='replace')[-2000:])
-
-
-def make_programs(folder: Path) -> dict[str, Callable[[int], None]]:
+def make_programs(folder: Path) -> dict[str, Callable[[int], object]]:
   """Returns what does a clip of so many frames, by name."""
-  clips = {}
+  clips, raw = {}, {}
   for count in (_START_FRAMES, _FRAMES.value):
-    frames = draw_frames(count)
-    clips[count] = folder / f'clip{count}.mp4', b''.join(map(bytes, frames))
-    save_clip(clips[count][0], frames)
+    clips[count] = folder / f'clip{count}.mp4'
+    raw[count] = make_clip(clips[count], count)
 
-  def run_own(count, *arguments):
-    command = [sys.executable, '-m', 'rmbg_jax.predict', '--overwrite']
-    command += [f'--input={clips[count][0]}', f'--output={folder / "own"}']
-    command += [f'--checkpoint={_CHECKPOINT.value}', '--save=cutout']
-    run([*command, *arguments])
+  def run(command, content=None):
+    subprocess.run(
+      command, cwd=common.ROOT, input=content, check=True, capture_output=True
+    )
+
+  def run_own(count, *options):
+    run(
+      [sys.executable, '-m', 'rmbg_jax.predict', '--overwrite', '--save=cutout']
+      + [f'--input={clips[count]}', f'--output={folder / "own"}', *options]
+      + [f'--checkpoint={_CHECKPOINT.value}']
+    )
 
   def run_rembg(count):
     width, height = map(str, _SIZE)
     command = [*shlex.split(_REMBG.value), 'b', '-m', 'u2netp', width, height]
-    run([*command, '-o', str(folder / 'rembg-%03u.png')], clips[count][1])
+    run([*command, '-o', str(folder / 'rembg-%03u.png')], raw[count])
 
   def run_other(count):
     command = [*shlex.split(_OTHER.value), '-m', 'u2netp', '-tv']
-    run([*command, '-i', str(clips[count][0]), '-o', str(folder / 'o.mov')])
+    run([*command, '-i', str(clips[count]), '-o', str(folder / 'o.mov')])
 
   programs = {
     'predict': run_own,
@@ -112,25 +104,27 @@ def make_programs(folder: Path) -> dict[str, Callable[[int], None]]:
   return programs
 
 
-def main(argv: list[str]) -> None:
+def measure(folder: Path) -> None:
   """Prints frames per second."""
-  common.begin(argv)
-  with tempfile.TemporaryDirectory() as name:
-    programs = make_programs(Path(name))
-    for program in programs.values():
-      program(_START_FRAMES)  # Compiles, and fills caches.
-    seconds = {name: [] for name in programs}
-    for _ in range(_ROUNDS.value):
-      for label, program in programs.items():
-        spans = [
-          common.time_call(functools.partial(program, count))
-          for count in (_START_FRAMES, _FRAMES.value)
-        ]
-        seconds[label].append(spans[1] - spans[0])
-  for label, values in seconds.items():
-    rate = (_FRAMES.value - _START_FRAMES) / statistics.median(values)
-    print(f'{label}: {rate:.2f} frames/s')
+  programs = make_programs(folder)
+  for program in programs.values():
+    program(_START_FRAMES)  # Compiles, and fills caches.
+
+  def time_program(program):
+    start, whole = (
+      common.time_call(functools.partial(program, count))
+      for count in (_START_FRAMES, _FRAMES.value)
+    )
+    return whole - start
+
+  timed = {
+    name: functools.partial(time_program, program)
+    for name, program in programs.items()
+  }
+  for name, seconds in common.repeat_in_turn(timed, _ROUNDS.value).items():
+    rate = (_FRAMES.value - _START_FRAMES) / statistics.median(seconds)
+    print(f'{name}: {rate:.2f} frames/s')
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure)

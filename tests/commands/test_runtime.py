@@ -7,7 +7,8 @@ import pytest
 
 from data_pipelines.io import errors
 from rmbg_jax import runtime
-from rmbg_jax.weights import download
+from rmbg_jax.models import compiling
+from rmbg_jax.weights import cache
 
 
 def test_without_a_home_folder_no_programs_are_kept(monkeypatch, tmp_path):
@@ -19,7 +20,7 @@ def test_without_a_home_folder_no_programs_are_kept(monkeypatch, tmp_path):
   before = jax.config.jax_compilation_cache_dir
   (tmp_path / 'file').touch()
   for cache_dir in (fail, lambda: tmp_path / 'file'):
-    monkeypatch.setattr(download, 'cache_dir', cache_dir)
+    monkeypatch.setattr(cache, 'cache_dir', cache_dir)
     runtime.start()
     assert jax.config.jax_compilation_cache_dir == before
 
@@ -79,3 +80,10 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch):
   monkeypatch.delenv('JAX_PLATFORMS')
   with pytest.raises(AssertionError):
     runtime.start()
+
+
+def test_a_level_of_optimisation_in_the_environment_stays(monkeypatch):
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  assert compiling.make_options() == {'xla_backend_optimization_level': 1}
+  monkeypatch.setenv('XLA_FLAGS', '--xla_backend_optimization_level=0')
+  assert compiling.make_options() is None

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines import check
 from data_pipelines.datasets import dataset_csv, decoding, folder, records
 from data_pipelines.io import images
-from data_pipelines.tools import check, inspection
+from data_pipelines.tools import inspection
 from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,7 +25,7 @@ from data_pipelines.datasets import (
   sources,
 )
 from data_pipelines.io import images
-from data_pipelines.tools import prepare
+from data_pipelines.tools import writing
 from tests.support import helpers, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ def _own(root, count=3, size=(24, 20)):
 def _prepare(root, out, *, size='', allow_empty=False, invert=()):
   problems = []
   pairs = merging.name_pairs(folder.read_folder(root, problems))
-  written, rejected = prepare.prepare(
+  written, rejected = writing.prepare(
     pairs, out=out, size=size, allow_empty=allow_empty, invert=list(invert)
   )
   return written, rejected, problems
@@ -322,7 +322,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
     'folder_n6.png',
     'folder_n7.png',
   }
-  with (out / prepare.REJECTED_NAME).open(newline='') as file:
+  with (out / writing.REJECTED_NAME).open(newline='') as file:
     reasons = [row['Reason'] for row in csv.DictReader(file)]
   for expected in (
     'n0.png: cannot be read as an image',
@@ -353,8 +353,8 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
   Image.new('RGB', (24, 20), 'red').save(root / 'Images/n0.png', 'jpeg')
   out = tmp_path / 'out'
   # With the prefix, one name is longer than names can be.
-  pairs = merging.name_pairs(prepare.read_own(str(root), []))
-  written, rejected = prepare.prepare(
+  pairs = merging.name_pairs(writing.read_own(str(root), []))
+  written, rejected = writing.prepare(
     pairs, out=out, size='8', allow_empty=False, invert=()
   )
   assert {reason.partition(': ')[2][:25] for _, reason in rejected} == {
@@ -368,8 +368,8 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
       suffix = {'.jpg': 'JPEG', '.png': 'PNG'}[pair.image_path.suffix]
       assert photo.format == suffix
   rows = [('', 'caf\udce9 is not right')]
-  prepare.write_rejected(out / prepare.REJECTED_NAME, rows)
-  assert b'caf\xe9' in (out / prepare.REJECTED_NAME).read_bytes()
+  writing.write_rejected(out / writing.REJECTED_NAME, rows)
+  assert b'caf\xe9' in (out / writing.REJECTED_NAME).read_bytes()
 
 
 def test_inverted_masks(tmp_path):

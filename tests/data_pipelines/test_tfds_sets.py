@@ -14,7 +14,7 @@ from data_pipelines.datasets import (
   sources,
   splitting,
 )
-from data_pipelines.tools import prepare
+from data_pipelines.tools import writing
 from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +114,7 @@ def _combine(root):
     *people.read_people(root / 'people'),
   ]
   (root / 'all').mkdir()
-  written, _ = prepare.prepare(
+  written, _ = writing.prepare(
     splitting.assign_splits(merging.name_pairs(pairs), validation_share=0.2),
     out=root / 'all',
     size='',

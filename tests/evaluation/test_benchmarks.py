@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import dataset_csv, records, saliency
+from data_pipelines.datasets import dataset_csv, records, salient_sets
 from rmbg_jax.evaluation import benchmarks
 from tests.support import published_sets
 
@@ -82,11 +82,11 @@ def test_a_saliency_benchmark_names_files_without_partner(tmp_path):
   _write_pairs(root / 'Imgs', root / 'Imgs')
   (root / 'Imgs' / '0001.png').unlink()
   with pytest.raises(ValueError, match='0001.jpg has no partner'):
-    saliency.read_saliency(root)
+    salient_sets.read_saliency(root)
   (found,) = _load(root).values()
   assert (len(found.pairs), len(found.problems)) == (2, 1)
   with pytest.raises(ValueError, match='Rename the folder'):
-    saliency.read_saliency(tmp_path)
+    salient_sets.read_saliency(tmp_path)
 
 
 def _write_folder(directory, rows):

@@ -285,13 +285,9 @@ def test_an_unclear_truth_is_not_scored(pair):
 
 
 def test_what_a_photo_leaves_transparent_is_background(pair, tmp_path):
-  class Everything:
-    batch_size = 2
-    runtime = 'stub'
-
-    def alphas(self, photos):
-      assert all(photo.mode == 'RGB' for photo in photos)
-      return [np.ones((p.height, p.width), np.float32) for p in photos]
+  def predict(photos):
+    assert all(photo.mode == 'RGB' for photo in photos)
+    return [np.ones((p.height, p.width), np.float32) for p in photos]
 
   opacity = np.zeros((20, 30), np.uint8)
   opacity[:, :10] = 255
@@ -300,7 +296,7 @@ def test_what_a_photo_leaves_transparent_is_background(pair, tmp_path):
   path = tmp_path / 'clear.png'
   photo.save(path)
   pairs = [pair, dataclasses.replace(pair, image_path=path)]
-  whole, part = predictions.predict_alphas(Everything(), pairs)
+  whole, part = predictions.predict_alphas(predict, pairs, batch_size=2)
   assert whole.min() == 1
   np.testing.assert_array_equal(part, opacity / 255)
 
@@ -364,9 +360,10 @@ def test_a_bad_file_is_named_and_costs_no_other(pair, tmp_path):
     scoring.Job(pair=pair, prediction=path, **options)
     for path in (pair.mask_path, bad, pair.mask_path)
   ]
-  results = results_lib.collect(
-    scoring.score_all(jobs, processes=2), system='s', data_set='d'
-  )
+  with scoring.open_pool(2) as pool:
+    results = results_lib.collect(
+      scoring.score_all(jobs, pool), system='s', data_set='d'
+    )
   assert results.values['iou_raw'].tolist() == [1, 1]
   assert list(results.failed) == ['a.jpg']
 

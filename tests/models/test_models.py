@@ -11,7 +11,7 @@ from flax import traverse_util
 from configs import demo, full, lite
 from rmbg_jax import models
 from rmbg_jax.models import flax_network
-from rmbg_jax.training import losses, setup, summary
+from rmbg_jax.training import losses, network_table, setup
 from tests.support import helpers
 
 TINY = {
@@ -223,7 +223,7 @@ def test_wrong_architectures_are_refused(change, message):
 
 def test_summary_adds_up():
   _, model = setup.create_model(demo.get_config().model)
-  text = summary.summarize(model, size=(96, 96))
+  text = network_table.summarize(model, size=(96, 96))
   lines = text.splitlines()
   shapes = jax.eval_shape(
     functools.partial(model.init, jax.random.key(0)), jnp.zeros((1, 96, 96, 3))

@@ -39,8 +39,11 @@ def test_a_side_is_ended_with_what_it_started(tmp_path):
     'subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"])\n'
   )
   with pytest.raises(subprocess.TimeoutExpired) as raised:
-    common.run_side(
-      'slow', environment={'PYTHONPATH': str(tmp_path)}, seconds=2.0
+    common.run_python(
+      '-m',
+      'slow',
+      environment={'PYTHONPATH': str(tmp_path)},
+      seconds=2.0,
     )
   assert raised.value.stdout == 'begun\n'
 

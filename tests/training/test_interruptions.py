@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMED = ('data_seconds', 'images_per_second', 'seconds')
 EXACT = {
   'train.epochs': 4,
+  'train.grid_every': 0,
   'optimizer.ema_decay': 0.9,
   'optimizer.schedule': 'plateau',
   'optimizer.warmup_steps': 0,
@@ -198,7 +199,8 @@ def test_one_ctrl_c_asks_and_two_interrupt():
 
 def test_sigterm_in_validation_stops_after_the_epoch(data_dir, tmp_path):
   config = helpers.make_config(
-    data_dir, **{'data.limit': 12, 'train.epochs': 2}
+    data_dir,
+    **{'data.limit': 12, 'train.epochs': 2, 'train.grid_every': 0},
   )
   evaluate = loop.validation.evaluate
 

@@ -10,12 +10,11 @@ import pytest
 
 from rmbg_jax import list_checkpoints, load_model
 from rmbg_jax.weights import (
+  cache,
   catalogue,
-  download,
   hub,
   load,
   release,
-  u2net_onnx,
 )
 from tests.support import colour_network
 
@@ -25,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def found(monkeypatch, tmp_path):
   """All of them by name; nothing is in a cache."""
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   monkeypatch.setattr(hub, 'list_cached', lambda: iter(()))
   return {one.name: one for one in list_checkpoints()}
 
@@ -61,7 +60,7 @@ def test_it_is_what_the_file_and_the_model_card_say(found, name):
 
 def test_the_published_ones_are_what_the_documentation_says(found):
   text = (ROOT / 'docs/u2net.md').read_text()
-  for name in u2net_onnx.PUBLISHED:
+  for name in ('u2net', 'u2netp', 'u2net_human_seg'):
     one = found[name]
     megabytes = f'{one.size / 1e6:.1f}'.removesuffix('.0')
     row = f'| `{name}` | {one.parameters:,} | {megabytes} MB |'

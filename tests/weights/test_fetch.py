@@ -11,7 +11,7 @@ import platformdirs
 import pytest
 
 from data_pipelines.io import errors
-from rmbg_jax.weights import download
+from rmbg_jax.weights import cache
 
 CONTENT = bytes(range(256)) * 40
 CHECKSUM = 'md5:' + hashlib.md5(CONTENT).hexdigest()
@@ -36,7 +36,7 @@ class _Publisher(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def publisher(monkeypatch, tmp_path):
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'cache')
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path / 'cache')
   _Publisher.paths = []
   server = http.server.HTTPServer(('127.0.0.1', 0), _Publisher)
   threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -46,22 +46,22 @@ def publisher(monkeypatch, tmp_path):
 
 
 def list_stored():
-  return {path.name for path in download.cache_dir().iterdir()}
+  return {path.name for path in cache.cache_dir().iterdir()}
 
 
 def test_what_is_cut_off_is_not_kept_and_what_is_whole_is(publisher):
   url = f'{publisher}/cut.h5'
   with pytest.raises(errors.MissingFileError, match='5000 bytes read'):
-    download.fetch(url, checksum=CHECKSUM, flag='--x')
+    cache.fetch(url, checksum=CHECKSUM, flag='--x')
   assert list_stored() == {'cut.h5.lock'}
-  path = download.fetch(url, checksum=CHECKSUM, flag='--x')
+  path = cache.fetch(url, checksum=CHECKSUM, flag='--x')
   assert path.read_bytes() == CONTENT
-  assert download.fetch(url, checksum=CHECKSUM, flag='--x') == path
+  assert cache.fetch(url, checksum=CHECKSUM, flag='--x') == path
   assert len(_Publisher.paths) == 2, 'the cached copy was not used'
 
 
 def test_processes_that_download_at_once_do_not_disturb_each_other(publisher):
-  fetch = functools.partial(download.fetch, checksum=CHECKSUM, flag='--x')
+  fetch = functools.partial(cache.fetch, checksum=CHECKSUM, flag='--x')
   with futures.ThreadPoolExecutor(4) as pool:
     paths = list(pool.map(fetch, [f'{publisher}/w.h5'] * 4))
   assert {path.read_bytes() for path in paths} == {CONTENT}
@@ -92,14 +92,14 @@ class _Broken(socketserver.BaseRequestHandler):
 def test_broken_answers_name_the_address_and_the_remedy(
   answer, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   with socketserver.TCPServer(('127.0.0.1', 0), _Broken) as server:
     server.answer = answer
     url = f'http://127.0.0.1:{server.server_address[1]}/w.h5'
     thread = threading.Thread(target=server.handle_request, daemon=True)
     thread.start()
     with pytest.raises(errors.MissingFileError) as error:
-      download.fetch(url, checksum='md5:00', flag='--x')
+      cache.fetch(url, checksum='md5:00', flag='--x')
   message = str(error.value)
   assert message.startswith(f'{url} cannot be downloaded (')
   assert f'put it at {tmp_path / "w.h5"} or pass --x=PATH' in message
@@ -108,18 +108,18 @@ def test_broken_answers_name_the_address_and_the_remedy(
 
 @pytest.mark.parametrize('proxy', ['http://proxy:80a', 'foo', 'socks9://x:1'])
 def test_odd_proxies_are_named(proxy, monkeypatch, tmp_path):
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   monkeypatch.setenv('http_proxy', proxy)
   monkeypatch.delenv('no_proxy', raising=False)
   with pytest.raises(errors.MissingFileError, match='cannot be downloaded'):
-    download.fetch('http://x.invalid/w.h5', checksum='md5:00', flag='--x')
+    cache.fetch('http://x.invalid/w.h5', checksum='md5:00', flag='--x')
 
 
 def test_a_file_that_cannot_be_stored_names_the_place(monkeypatch, tmp_path):
   (tmp_path / 'file').touch()
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'file')
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path / 'file')
   with pytest.raises(errors.UserError, match='XDG_CACHE_HOME') as error:
-    download.fetch('http://x.invalid/w.h5', checksum='md5:00', flag='--x')
+    cache.fetch('http://x.invalid/w.h5', checksum='md5:00', flag='--x')
   assert str(tmp_path / 'file/w.h5') in str(error.value)
 
 
@@ -128,13 +128,13 @@ def test_without_a_home_folder_nothing_is_there(monkeypatch):
     raise RuntimeError(f'no home folder for {name}')
 
   monkeypatch.setattr(platformdirs, 'user_cache_dir', fail)
-  assert not download.is_present('http://x.invalid/w.h5')
+  assert not cache.is_present('http://x.invalid/w.h5')
   with pytest.raises(errors.UserError, match='XDG_CACHE_HOME'):
-    download.fetch('http://x.invalid/w.h5', checksum='md5:00', flag='--x')
+    cache.fetch('http://x.invalid/w.h5', checksum='md5:00', flag='--x')
 
 
 def test_download_refuses_a_wrong_checksum(publisher):
   wrong = 'sha256:' + 64 * '0'
   with pytest.raises(errors.MissingFileError, match=f'{wrong}.*--x=PATH'):
-    download.fetch(f'{publisher}/w.h5', checksum=wrong, flag='--x')
+    cache.fetch(f'{publisher}/w.h5', checksum=wrong, flag='--x')
   assert list_stored() == {'w.h5.lock'}

@@ -22,7 +22,7 @@ from PIL import Image
 from data_pipelines.io import errors
 from rmbg_jax import export
 from rmbg_jax.inference import remover as remover_lib
-from rmbg_jax.weights import download, load, onnx_published
+from rmbg_jax.weights import cache, load, onnx_published
 from tests.support import foreign_networks, onnx_reference
 
 
@@ -270,7 +270,7 @@ def test_a_name_is_downloaded_after_its_terms_are_said(
     checksum='md5:' + hashlib.md5(path.read_bytes()).hexdigest(),
   )
   monkeypatch.setitem(onnx_published.PUBLISHED, 'bria-rmbg', known)
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path / 'cache')
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path / 'cache')
   said = []
 
   class Handler(http.server.SimpleHTTPRequestHandler):

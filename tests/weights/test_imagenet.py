@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from rmbg_jax.models import resnet
-from rmbg_jax.weights import download, imagenet
+from rmbg_jax.weights import cache, imagenet
 from scripts.references import keras_network
 from tests.support import helpers
 
@@ -128,7 +128,7 @@ def test_another_file_in_the_package_is_refused(monkeypatch, tmp_path):
 
 
 def test_offline_names_address_checksum_and_flag(monkeypatch, tmp_path):
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   monkeypatch.setitem(
     imagenet.PUBLISHED,
     'keras',

@@ -67,7 +67,7 @@ def test_the_default_is_both_together(rng):
   reduced = jax.image.resize(
     seen.astype(np.float32), (1, *lite.preprocessing.size, 3), 'bilinear'
   )
-  logits = lite.model.apply(
+  logits = jax.jit(lite.model.apply)(
     lite.variables, lite.preprocessing.normalize(reduced)
   )[-1][..., 0]
   third = jax.image.resize(jnp.clip(logits, -6.9, 6.9), (1, *large), 'bilinear')

@@ -17,7 +17,7 @@ from configs import u2netp
 from data_pipelines.datasets import demo
 from rmbg_jax import BackgroundRemover, load_model, models
 from rmbg_jax.training import loop
-from rmbg_jax.weights import download, load, release, u2net_onnx
+from rmbg_jax.weights import cache, load, onnx_published, release
 from tests.support import helpers, onnx_reference
 
 NARROW = {
@@ -126,17 +126,18 @@ def test_published_names_are_cached_and_say_whose_they_are(
   narrow_file, tmp_path, monkeypatch, capsys
 ):
   content = narrow_file.read_bytes()
-  address = 'http://127.0.0.1:9/u2netp.onnx'
+  monkeypatch.setattr(onnx_published, '_RELEASE', 'http://127.0.0.1:9/')
   checksum = 'md5:' + hashlib.md5(content).hexdigest()
-  monkeypatch.setitem(u2net_onnx.PUBLISHED, 'u2netp', (address, checksum))
-  monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+  known = onnx_published.PUBLISHED['u2netp']._replace(checksum=checksum)
+  monkeypatch.setitem(onnx_published.PUBLISHED, 'u2netp', known)
+  monkeypatch.setattr(cache, 'cache_dir', lambda: tmp_path)
   with pytest.raises(FileNotFoundError) as error:
     load_model('u2netp')
-  for part in (address, checksum, '--checkpoint'):
+  for part in (known.url, checksum, '--checkpoint'):
     assert part in str(error.value)
-  assert u2net_onnx.list_present() == []
+  assert onnx_published.list_present() == []
   (tmp_path / 'u2netp.onnx').write_bytes(content)
-  assert u2net_onnx.list_present() == ['u2netp']
+  assert onnx_published.list_present() == ['u2netp']
   for source in ('u2netp', narrow_file):  # By name, and as a file of one's own.
     description = load_model(source).description
     assert description['license'] == 'Apache-2.0'
@@ -214,7 +215,9 @@ def _make_config(data_dir, init_from, **overrides):
   config.model.update(NARROW)
   config.init_from = str(init_from)
   config.loss.outputs = (1.0,) * 7
-  config.update_from_flattened_dict({'train.epochs': 1, **overrides})
+  config.update_from_flattened_dict(
+    {'train.epochs': 1, 'train.grid_every': 0, **overrides}
+  )
   return config
 
 

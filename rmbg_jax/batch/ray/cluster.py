@@ -24,7 +24,7 @@ from rmbg_jax.weights import load
 _NODE_ID = 'ray.io/node-id'  # Ray's label for a machine.
 _INIT_DEATHS = 3  # In a row, of actors that load the network.
 _LINES_PER_PART = 10_000
-# What Ray's object store holds beside the network: names and the report.
+# Bytes in Ray's object store beside the network: names and the report.
 _OBJECT_STORE_BYTES = 200_000_000
 
 
@@ -108,7 +108,7 @@ def cut_out(
   rows_per_task: int = manifest.LARGEST_TASK,
   run_name: str = '',
 ) -> ray.data.Dataset:
-  """Returns a Ray Data set of what becomes of the photos of another.
+  """Returns a Ray Data set of the results of the photos of another.
 
   For a pipeline of one's own: what is returned must be consumed (written, or
   iterated over) for photos to be done. Results that are there are left alone,
@@ -171,7 +171,7 @@ class _ReportSink(datasource.Datasink):
   def write(
     self,
     blocks: Iterable[pa.Table],
-    ctx: Any,  # Of a class that Ray keeps to itself.
+    ctx: Any,  # Its class is private to Ray.
   ) -> report.Tally:
     """Writes a part; a task that is tried again writes the same one."""
     lines = [

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 
 
 class Lister:
-  """Writes the manifest in a thread, and the report of what needs no work.
+  """Writes the manifest in a thread, and reports photos that need no work.
 
   A context: what it wrote into the manifest is removed at the end.
   """
@@ -61,9 +61,7 @@ class Lister:
     self._stop.set()
     self._thread.join()
     folder = self._output / report.FOLDER
-    with contextlib.suppress(
-      errors.UserError
-    ):  # What is left there disturbs nothing.
+    with contextlib.suppress(errors.UserError):  # Files left there do no harm.
       for name in (_MANIFEST, TRIES):
         storage.remove(folder / f'{name}-{self._run_name}')
 
@@ -126,7 +124,7 @@ class Lister:
         if len(tasks) >= min(_LARGEST_PART, 2**parts):
           self._write_part(parts, tasks, is_last=False)
           tasks, parts = [], parts + 1
-    except Exception as raised:  # What is listed is done all the same.
+    except Exception as raised:  # The listed photos are still done.
       error = raised
     self._write_part(parts, tasks, is_last=True)
     if error:
@@ -169,7 +167,7 @@ class Manifest(datasource.Datasource):
 
   def get_read_tasks(
     self, parallelism: int, *args: object, **kwargs: object
-  ) -> list[Any]:  # Of `ReadTask`, whose hints beartype warns of.
+  ) -> list[Any]:  # `ReadTask`s; beartype warns of their hints.
     """Returns the one task that follows the manifest."""
     output, run_name = self._output, self._run_name
     metadata = block_lib.BlockMetadata(

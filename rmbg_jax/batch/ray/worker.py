@@ -112,9 +112,9 @@ class Worker:
       todo = set(json.loads(storage.read(tries / 'all')))
     lone = collections.Counter(name.partition('-')[0] for name in before)
     for index, job in enumerate(jobs):
-      # Of these, what is there may have been there before the first try.
+      # Their results may have been there before the first try.
       is_anew = self._task.overwrite or job.remark == record.CHANGED
-      if not is_anew:  # What the listing knew was before the first try.
+      if not is_anew:  # It was listed before the first try.
         job = dataclasses.replace(job, kinds=None)
       name = str(job.photo)
       if f'{index}-ended' in before:

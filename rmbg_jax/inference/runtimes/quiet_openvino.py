@@ -9,7 +9,7 @@ import sys
 
 _CONVERTER = 'openvino.tools.ovc'
 
-if 'openvino' in sys.modules:  # Whoever imported it has decided.
+if 'openvino' in sys.modules:  # It is imported already: too late.
   import openvino
 else:
   sys.modules[_CONVERTER] = None  # ty: ignore[invalid-assignment] Forbids it.

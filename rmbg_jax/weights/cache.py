@@ -70,7 +70,7 @@ def fetch(url: str, *, checksum: str, flag: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f'{path}.lock'):
       pooch.retrieve(url, checksum, path.name, path.parent, downloader=download)
-  # Of broken answers, and where the checksum is another, not all are OSErrors.
+  # Broken answers and wrong checksums raise other errors than OSErrors.
   except (requests.RequestException, ValueError) as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise errors.MissingFileError(

@@ -1,0 +1,96 @@
+"""Says in words where a training stands."""
+
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from data_pipelines.io import words
+from rmbg_jax.training import network_table, resume, setup
+
+
+def describe_beginning(components: setup.Components, workdir: Path) -> str:
+  """Returns the network's summary, and how much is read on which devices."""
+  data = components.data
+  devices = words.count(
+    jax.device_count(), f'{jax.devices()[0].platform} device'
+  )
+  table = network_table.summarize(
+    components.model, size=components.preprocessing.size
+  )
+  return (
+    f'{table}\n{words.count(len(data.training), "image")} to train on, '
+    f'{len(data.validation):,} to validate, '
+    f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
+    f'{devices}. Working directory: {workdir}'
+  )
+
+
+def describe_changed_rate(
+  before: int,
+  config: ml_collections.ConfigDict,
+  steps: int,
+  position: resume.Position,
+) -> str:
+  """Says that another length makes another cosine, and so another rate.
+
+  Args:
+    before: Epochs in the checkpoint's configuration.
+    config: Configuration of the training.
+    steps: Steps of an epoch.
+    position: Position of the checkpoint.
+
+  Returns:
+    A sentence, '' if the rate is the same.
+  """
+  step = position.epoch * steps + position.step
+  old, new = (
+    setup.make_schedule(config, steps=steps, epochs=epochs)(step)
+    for epochs in (before, config.train.epochs)
+  )
+  if config.train.epochs <= position.epoch or old == new:
+    return ''
+  return (
+    f'config.train.epochs was {before} and is {config.train.epochs}: from '
+    f'here on the learning rate is {new:.2g} instead of {old:.2g}, as the '
+    'cosine is longer or shorter. To begin a new one: '
+    '--config.init_from=THIS_WORKDIR and another --workdir.'
+  )
+
+
+def describe_position(
+  position: resume.Position, config: ml_collections.ConfigDict, *, resumed: bool
+) -> str:
+  """Says where a training goes on, or that it is complete."""
+  if position.epoch >= config.train.epochs:
+    return (
+      f'Complete: {words.count(position.epoch, "epoch")}. Raise '
+      'config.train.epochs to go on.'
+    )
+  text = 'The first step compiles the network, which takes a while.'
+  if resumed:
+    where = f'epoch {position.epoch + 1}, step {position.step} of it'
+    text = f'Resumed at {where}.\n{text}'
+  return text
+
+
+def describe_end(
+  position: resume.Position,
+  config: ml_collections.ConfigDict,
+  best: int | None,
+  workdir: Path,
+) -> str:
+  """Says why a training has ended, and which checkpoint is the best."""
+  lines = []
+  if position.epoch < config.train.epochs:
+    epochs = words.count(config.train.early_stopping, 'epoch')
+    lines.append(
+      f'Stopped early: no lower validation loss for {epochs} '
+      '(config.train.early_stopping).'
+    )
+  if best is not None:
+    lines.append(
+      f'Best checkpoint: step {best} in {workdir}. Try it: python -m '
+      f'rmbg_jax.predict --checkpoint={workdir} --input=PHOTOS --output=OUT'
+    )
+  return '\n'.join(lines)
