@@ -8,8 +8,6 @@ python -m rmbg_jax.train_refiner --config=refiner \
 
 from pathlib import Path
 
-from absl import app
-
 from data_pipelines import cli
 from data_pipelines.io import files
 from rmbg_jax import command_line
@@ -25,12 +23,8 @@ _WORKDIR = cli.define_path(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs the training that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'Unexpected arguments: {argv[1:]}. Pass flags as --name=value.'
-    )
   # Imported here, so that --help and a wrong flag are answered at once.
   from rmbg_jax import runtime
   from rmbg_jax.refining import training

@@ -61,6 +61,11 @@ def save_export(
     release.save_release(
       path, loaded.variables, description, dtype=dtype or 'float16'
     )
+  elif loaded.network.channels != 3:
+    raise errors.UserError(
+      f'{path}: a refiner is not for other programs, which would have to cut a '
+      f'photo into windows as this one does. Export it as {RELEASE}.'
+    )
   else:
     module, function = _WRITERS[path.suffix]
     writer = importlib.import_module(f'rmbg_jax.export.{module}')

@@ -4,9 +4,8 @@ import functools
 import math
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from data_pipelines.io import errors
@@ -74,8 +73,8 @@ class LearnedRefiner:
         alpha = resize(probs, level.size)
         band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
       else:
-        band = _double(_find_band(alpha, _REACH), cv2.INTER_NEAREST)
-        alpha = _double(alpha, cv2.INTER_LINEAR)
+        band = _find_band(alpha, _REACH).repeat(2, axis=0).repeat(2, axis=1)
+        alpha = resize(alpha, (2 * alpha.shape[1], 2 * alpha.shape[0]))
         alpha, band = alpha[:height, :width], band[:height, :width]
       self._refine_level(np.asarray(level), alpha, band)
     return alpha
@@ -84,7 +83,7 @@ class LearnedRefiner:
     self,
     colours: UInt8[np.ndarray, 'h w 3'],
     alpha: Float[np.ndarray, 'h w'],
-    band: UInt8[np.ndarray, 'h w'],
+    band: Bool[np.ndarray, 'h w'],
   ) -> None:
     """Changes alpha within the band."""
     places = list(_find_places(band))
@@ -101,7 +100,7 @@ class LearnedRefiner:
     # Only here, since windows overlap, and none may see another one's changes.
     for one, (y, x) in zip(changed, places, strict=True):
       part = slice(y, y + _STEP), slice(x, x + _STEP)
-      where = band[part] > 0
+      where = band[part]
       height, width = where.shape
       np.copyto(alpha[part], one[:height, :width], where=where)
 
@@ -158,29 +157,30 @@ def resize(
 
 def _find_band(
   alpha: Float[np.ndarray, 'h w'], reach: int
-) -> UInt8[np.ndarray, 'h w']:
-  """Returns 1 where alpha is undecided within the reach, else 0."""
-  mixed = ((alpha > _SURE) & (alpha < 1 - _SURE)).astype(np.uint8)
+) -> Bool[np.ndarray, 'h w']:
+  """Returns where alpha is undecided, or an edge, within the reach."""
+  band = (alpha > _SURE) & (alpha < 1 - _SURE)
   # An edge that is sharp already has no mixed pixels.
-  solid = (alpha > 0.5).astype(np.uint8)
-  mixed |= cv2.morphologyEx(
-    solid, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)
-  )
-  return cv2.dilate(mixed, np.ones((2 * reach + 1,) * 2, np.uint8))
-
-
-def _double(array: np.ndarray, interpolation: int) -> np.ndarray:
-  height, width = array.shape
-  return cv2.resize(array, (2 * width, 2 * height), interpolation=interpolation)
+  solid = alpha > 0.5
+  band[1:] |= solid[1:] != solid[:-1]
+  band[:, 1:] |= solid[:, 1:] != solid[:, :-1]
+  # By views of both axes in turn: OpenCV is not installed everywhere.
+  for _ in range(2):
+    grown = band.copy()
+    for step in range(1, min(reach, len(band) - 1) + 1):
+      grown[step:] |= band[:-step]
+      grown[:-step] |= band[step:]
+    band = grown.T
+  return band
 
 
 def _find_places(
-  band: UInt8[np.ndarray, 'h w'],
+  band: Bool[np.ndarray, 'h w'],
 ) -> Iterator[tuple[int, int]]:
   """Yields the first row and column of the cells that the band touches."""
   height, width = band.shape
-  padded = np.zeros((-(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP))
-  padded = padded.astype(np.uint8)
+  rows, columns = (-(-side // _STEP) * _STEP for side in band.shape)
+  padded = np.zeros((rows, columns), bool)
   padded[:height, :width] = band
   cells = padded.reshape(-1, _STEP, padded.shape[1]).any(axis=1)
   cells = cells.reshape(len(cells), -1, _STEP).any(axis=2)

@@ -6,6 +6,7 @@ releaser states (data, scores, licence). There is no pickle in it.
 """
 
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ REQUIRED = ('architecture', 'preprocessing')
 # first, with the others as its partners.
 RELEASED = ('small', 'lite')
 REFINER = 'refiner'  # The weights of `--refine=learned`.
+# Settings with names of folders, which are private.
+_PRIVATE = (
+  'init_from',
+  'data.dir',
+  'data.backgrounds',
+  'data.sharp_dir',
+  'data.device.cache_dir',
+  'model.encoder.weights',
+)
 # How each looks at a photo where nothing else is passed: options of
 # `BackgroundRemover` (docs/results.md).
 PREDICTIONS: dict[str, JsonObject] = {
@@ -97,11 +107,14 @@ def describe(
     kept.pop(key, None)
   if 'config' in kept:
     config = kept['config']
-    config['init_from'] = config['data']['dir'] = ''
-    config['data']['device']['cache_dir'] = ''
-    encoder = config['model']['encoder']
-    if encoder.get('weights'):  # Names of folders are private.
-      encoder['weights'] = Path(encoder['weights']).name
+    for path in _PRIVATE:
+      *groups, key = path.split('.')
+      values = functools.reduce(
+        lambda part, name: part.get(name, {}), groups, config
+      )
+      if key in values:
+        # A name says what it was; the folder is only on that machine.
+        values[key] = Path(values[key]).name if key == 'weights' else ''
   return kept
 
 

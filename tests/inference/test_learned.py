@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from data_pipelines.io import errors
-from rmbg_jax import BackgroundRemover
+from rmbg_jax import BackgroundRemover, export
 from rmbg_jax.inference import learned, refinement, runtimes
 from rmbg_jax.models import graph, layers, preprocessing, refiner
-from rmbg_jax.weights import release
+from rmbg_jax.weights import load, release
 from tests.support import colour_network, helpers
 
 NETWORK = {'name': 'refiner', 'filters': [4, 8, 8, 8]}
@@ -104,6 +104,14 @@ def test_the_remover_uses_it(unsteady, tmp_path):
   expected = refined._refiner.refine(probs, photo)
   np.testing.assert_array_equal(refined.alpha(photo), expected)
   assert np.abs(expected - plain.alpha(photo)).max() > 0.1
+
+
+def test_it_is_exported_as_a_release(unsteady, tmp_path):
+  loaded = load.load_model(unsteady)
+  export.save_export(tmp_path / 'own.safetensors', loaded, dtype='float32')
+  assert _load(str(tmp_path / 'own.safetensors'))
+  with pytest.raises(errors.UserError, match='Export it as .safetensors'):
+    export.save_export(tmp_path / 'own.onnx', loaded)
 
 
 def test_networks_are_not_taken_for_each_other(unsteady, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -36,6 +37,7 @@ TINY_OVERRIDES = {
 class _Encoder:
   """A network of an encoder alone, whose outputs are its features."""
 
+  channels: ClassVar[int] = 3
   compute_features: Callable
   options: tuple
   bn_momentum: float = 0.9
