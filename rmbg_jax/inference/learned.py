@@ -74,7 +74,7 @@ class LearnedRefiner:
         band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
       else:
         band = _find_band(alpha, _REACH).repeat(2, axis=0).repeat(2, axis=1)
-        alpha = resize(alpha, (2 * alpha.shape[1], 2 * alpha.shape[0]))
+        alpha = _double(alpha)
         alpha, band = alpha[:height, :width], band[:height, :width]
       self._refine_level(np.asarray(level), alpha, band)
     return alpha
@@ -172,6 +172,25 @@ def _find_band(
       grown[:-step] |= band[step:]
     band = grown.T
   return band
+
+
+def _double(x: Float[np.ndarray, 'h w']) -> Float[np.ndarray, '2*h 2*w']:
+  """Enlarges as `resize` does, in half of its time."""
+  height, width = x.shape
+  rows = np.empty((height, 2, width), np.float32)
+  _mix(x, rows.swapaxes(0, 1))
+  rows = rows.reshape(2 * height, width)
+  result = np.empty((2 * height, width, 2), np.float32)
+  _mix(rows.T, result.transpose(2, 1, 0))
+  return result.reshape(2 * height, 2 * width)
+
+
+def _mix(x: Float[np.ndarray, 'n m'], pair: Float[np.ndarray, '2 n m']) -> None:
+  """Writes the two pixels that lie in each one along the first axis."""
+  near, far = x * np.float32(0.75), x * np.float32(0.25)
+  np.add(near[1:], far[:-1], out=pair[0, 1:])
+  np.add(near[:-1], far[1:], out=pair[1, :-1])
+  pair[0, 0], pair[1, -1] = x[0], x[-1]
 
 
 def _find_places(

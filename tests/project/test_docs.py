@@ -91,6 +91,13 @@ SMALL = (
   '--config.train.epochs=1',
   '--config.train.tensorboard=false',
 )
+SMALL_REFINER = (
+  '--config.data.count=2',
+  '--config.data.side=32',
+  '--config.data.batch_size=2',
+  '--config.data.coarse=small',
+  '--config.optimizer.steps=2',
+)
 # Python runs this at its start, to find no package of $HIDDEN.
 HIDE = """
 import os
@@ -136,7 +143,7 @@ def world(tmp_path_factory):
   world = tmp_path_factory.mktemp('world')
   for name in ('configs', 'scripts', 'docs'):
     (world / name).symlink_to(ROOT / name, target_is_directory=True)
-  for name in ('FOLDER', 'DIR'):
+  for name in ('FOLDER', 'DIR', 'ALPHAS'):
     demo.make_demo(world / name, count=10, size=(48, 48), seed=1)
     (world / name / 'Dataset.csv').unlink()  # As a folder of one's own.
   shutil.copytree(world / 'FOLDER/Images', world / 'PHOTOS')
@@ -189,7 +196,9 @@ def test_commands_run(world):
       done.add(command)
       program, *arguments = shlex.split(command)
       assert program == 'python', command
-      if '--config=' in command:
+      if 'rmbg_jax.train_refiner' in command:
+        arguments += SMALL_REFINER
+      elif '--config=' in command:
         arguments += SMALL
         if '--config.init_from=' not in command:
           arguments.append('--config.init_from=')

@@ -106,7 +106,8 @@ def _build_network(loaded: load.LoadedModel, side: int) -> ov.Model:
 
 
 def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
-  guide, coarse = _average(colours, 2, stride=2), _average(alpha, 2, stride=2)
+  half = np.kron(np.eye(side // 2, dtype=np.float32), np.float32([[0.5, 0.5]]))
+  guide, coarse = _resample(colours, half), _resample(alpha, half)
   red, green, blue = _split(guide, 3)
   others = ops.concat([green, blue], axis=1)
   products = [
@@ -141,25 +142,26 @@ def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
     for row in ((c_rr, c_rg, c_rb), (c_rg, c_gg, c_gb), (c_rb, c_gb, c_bb))
   ]
   offset = ops.subtract(a, _dot(slopes, (r, g, b)))
-  means = _average(ops.concat([*slopes, offset], axis=1), refiner.GUIDE_SIDE)
-  large = ops.interpolate(
-    means,
-    ops.constant([side, side]),
-    mode='linear_onnx',
-    shape_calculation_mode='sizes',
-    coordinate_transformation_mode='half_pixel',
-    axes=ops.constant([2, 3]),
+  twice = openvino_runtime.make_resampling(side // 2, side)
+  slopes, offset = (
+    _resample(_average(x, refiner.GUIDE_SIDE), twice)
+    for x in (ops.concat(slopes, axis=1), offset)
   )
-  *slopes, offset = _split(large, 4)
-  return ops.add(_dot(slopes, _split(colours, 3)), offset)
+  products = ops.multiply(slopes, colours)
+  total = ops.reduce_sum(products, ops.constant([1]), keep_dims=True)
+  return ops.add(total, offset)
 
 
-def _average(x: _Value, side: int, *, stride: int = 1) -> _Value:
+def _average(x: _Value, side: int) -> _Value:
   """Returns the mean of the pixels that are in a window."""
-  reach = [(side - 1) // 2 if stride == 1 else 0] * 2
-  return ops.avg_pool(
-    x, [stride] * 2, reach, reach, [side] * 2, exclude_pad=True
-  )
+  reach = [side // 2] * 2
+  return ops.avg_pool(x, [1, 1], reach, reach, [side] * 2, exclude_pad=True)
+
+
+def _resample(x: _Value, weights: Float[np.ndarray, 'new old']) -> _Value:
+  """Returns x with other sides: pooling and interpolation reorder memory."""
+  matrix = ops.constant(weights)
+  return ops.matmul(ops.matmul(matrix, x, False, False), matrix, False, True)
 
 
 def _times(x: _Value, factor: float) -> _Value:

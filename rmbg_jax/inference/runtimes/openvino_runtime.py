@@ -248,13 +248,13 @@ def _resize(x: _Value, old: tuple[int, int], new: tuple[int, int]) -> _Value:
   if old == new:
     return x
   rows, columns = (
-    _make_resampling(*sides) for sides in zip(old, new, strict=True)
+    make_resampling(*sides) for sides in zip(old, new, strict=True)
   )
   x = ops.matmul(ops.constant(rows), x, False, False)
   return ops.matmul(x, ops.constant(columns), False, True)
 
 
-def _make_resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:
+def make_resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:
   """Returns the weights of a side's old pixels in its new ones.
 
   A triangle as wide as two pixels of the coarser side.
