@@ -162,7 +162,8 @@ def compute_graph(
       weights = graph_lib.fold_conv(network.variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
-      results[node.name] = _compute(node, inputs)
+      height, width, _ = graph.nodes[node.inputs[0]].shape
+      results[node.name] = _compute(node, inputs, (height, width))
   return results[graph.outputs[-1]]
 
 
@@ -306,7 +307,10 @@ def _convolve(
   return ops.add(y, bias.reshape(1, -1, 1, 1))
 
 
-def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
+def _compute(
+  node: graph_lib.Node, inputs: Sequence[_Value], old: tuple[int, int]
+) -> _Value:
+  """Returns an operation's result from inputs of (height, width) pixels."""
   x = inputs[0]
   if node.op == 'pool':
     (top, bottom), (left, right) = node.padding
@@ -320,9 +324,7 @@ def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
     ).output(0)
   if node.op == 'resize':
     if node.shape[2] == 1:  # `interpolate` is fast for many channels alone.
-      return _resize(
-        x, tuple(x.output(0).shape)[2:], (node.shape[0], node.shape[1])
-      )
+      return _resize(x, old, (node.shape[0], node.shape[1]))
     return ops.interpolate(
       x,
       ops.constant(list(node.shape[:2])),
