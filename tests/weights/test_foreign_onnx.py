@@ -328,8 +328,8 @@ def test_u2netp_gives_the_same_masks_this_way(tmp_path):
     remover_lib.BackgroundRemover(loaded, runtime=runtime).predict(photos)
     for loaded, runtime in ((foreign, 'openvino'), (own, 'jax'))
   ]
-  # 5e-5 as a rule; more where XLA compiles it with other optimisations.
-  np.testing.assert_allclose(found[0], found[1], atol=2e-4)
+  # 5e-5 as a rule: onnxruntime is as far from itself without optimisations.
+  np.testing.assert_allclose(found[0], found[1], atol=1e-4)
 
 
 def test_isnet_gives_the_masks_of_onnxruntime(tmp_path):
