@@ -49,6 +49,7 @@ def _serve(folder: Path) -> None:
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
   from rmbg_jax.inference import runtimes
+  from rmbg_jax.web import options as options_lib
   from rmbg_jax.web import server as server_lib
   from rmbg_jax.web import service as service_lib
   from rmbg_jax.weights import onnx_published
@@ -63,7 +64,7 @@ def _serve(folder: Path) -> None:
   checkpoints = dict.fromkeys(values.checkpoint + onnx_published.list_present())
   service = service_lib.Service(
     list(checkpoints),
-    limits=service_lib.Limits(
+    limits=options_lib.Limits(
       pixels=values.max_pixels,
       megabytes=values.max_megabytes,
       files=values.max_files,

@@ -308,6 +308,7 @@ CHECKS: dict[str, Callable[[Place], None]] = {
   'hub': use_hub,
   'matting': lambda place: place.cut_out(PHOTO, '--refine=matting'),
   'onnx': lambda place: use_export(place, 'onnx'),
+  'onnxruntime': lambda place: use_export(place, 'onnx'),
   's3': lambda place: use_store(place, 's3'),
   'stablehlo': lambda place: use_export(place, 'stablehlo'),
   'train': use_train,

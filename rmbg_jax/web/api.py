@@ -17,6 +17,7 @@ import rmbg_jax
 from rmbg_jax import choices
 from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import admission, guard, openapi, problems, removebg
+from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 
 _MEDIA_TYPES = {
@@ -214,7 +215,7 @@ def _remove_bg(
   )
 
 
-def read_content(value: object, name: str, limits: service_lib.Limits) -> bytes:
+def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
   """Returns the content of a file that came as such, or as base64.
 
   Raises:
@@ -249,7 +250,7 @@ def _wants_json(request: fastapi.Request) -> bool:
   return 'application/json' in accepted and 'image/' not in accepted
 
 
-def _too_large(size: int, limits: service_lib.Limits) -> problems.ProblemError:
+def _too_large(size: int, limits: options_lib.Limits) -> problems.ProblemError:
   return problems.ProblemError(
     413,
     'file_size_too_large',

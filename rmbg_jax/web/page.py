@@ -9,6 +9,7 @@ import gradio as gr
 
 from data_pipelines.io import errors
 from rmbg_jax import choices
+from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 from rmbg_jax.weights import catalogue
 
@@ -299,7 +300,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
       visible=len(service.checkpoints) > 1,
     )
     kind = gr.Radio(
-      [(_KINDS[kind], kind) for kind in service_lib.KINDS],
+      [(_KINDS[kind], kind) for kind in options_lib.KINDS],
       value='cutout',
       label='Result',
     )
@@ -317,7 +318,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
 
 
 def _make_options(background, colour, picture, edges, checkpoint, kind):
-  return service_lib.Options(
+  return options_lib.Options(
     checkpoint=checkpoint,
     background=background,
     colour=colour,

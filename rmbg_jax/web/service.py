@@ -20,12 +20,10 @@ from jaxtyping import Float
 from data_pipelines.io import errors, images
 from rmbg_jax.batch import listing, pipeline
 from rmbg_jax.batch import report as report_lib
-from rmbg_jax.inference import photos, refinement, rendering
+from rmbg_jax.inference import photos, refinement
 from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.web import options as options_lib
 
-BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
-# Kinds on offer; 'cutout' is a composite where there is a background.
-KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
 # Requests that are worked on at once; each uses all cores.
 AT_ONCE = 2
 # Lifetime of results that wait for their download.
@@ -34,53 +32,10 @@ KEPT_SECONDS = 3600
 # Files that browsers show; of others they get a JPEG of at most this side.
 _SHOWN_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')
 _SHOWN_SIDE = 2000
-_MEGABYTE = 1_000_000
 _NAME_LENGTH = 100  # Bytes; some file systems take no more than 143.
 
 # Called with (photos done, photos in all).
 ReportProgress = Callable[[int, int], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-  """Limits on one request.
-
-  Attributes:
-    pixels: Most pixels of a photo or a background; more are refused before
-      decoding.
-    megabytes: Largest size of a file, in units of 10^6 bytes.
-    files: Photos at once.
-  """
-
-  pixels: int = 50_000_000
-  megabytes: int = 30
-  files: int = 20
-
-  @property
-  def bytes(self) -> int:
-    """The largest file."""
-    return self.megabytes * _MEGABYTE
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-  """Options for cutting out photos.
-
-  Attributes:
-    checkpoint: One of those that the service offers.
-    background: One of `BACKGROUNDS`.
-    colour: '#rrggbb', of the background 'colour'.
-    picture: An image file, of the background 'picture'.
-    edges: One of `choices.REFINEMENTS`.
-    kind: One of `KINDS`; only the first has a background.
-  """
-
-  checkpoint: str
-  background: str = 'transparent'
-  colour: str = '#ffffff'
-  picture: Path | None = None
-  edges: str = 'none'
-  kind: str = 'cutout'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +89,7 @@ class Service:
     self,
     checkpoints: Sequence[str],
     *,
-    limits: Limits,
+    limits: options_lib.Limits,
     folder: Path,
     options: Mapping[str, Any] | None = None,  # Any: each of its own type.
   ):
@@ -167,7 +122,7 @@ class Service:
   def cut_out(
     self,
     uploads: Sequence[Path],
-    options: Options,
+    options: options_lib.Options,
     *,
     report_progress: ReportProgress,
   ) -> Answer:
@@ -188,17 +143,7 @@ class Service:
         f'{len(uploads)} photos are more than the limit of '
         f'{self.limits.files} at once. Remove some.'
       )
-    style = self._make_style(options)
-    kind = options.kind
-    if kind not in KINDS:
-      raise errors.UserError(f'kind={kind}: choose one of {", ".join(KINDS)}.')
-    if style.background:
-      if kind != 'cutout':
-        raise errors.UserError(
-          f'background={options.background} changes nothing in {kind}. Choose '
-          'transparent, or the kind cutout.'
-        )
-      kind = 'composite'
+    kind, style = options.make_style(self.limits)
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)
     )
@@ -273,7 +218,7 @@ class Service:
       if entry is None or entry.error:
         error = entry.error if entry else 'not done: there is no space left.'
         error = error.replace(f'{folder}{os.sep}', '')
-        failures.append(f'{name}: {_without_path(error, job.photo)}')
+        failures.append(f'{name}: {options_lib.without_path(error, job.photo)}')
         continue
       results.append(
         Result(
@@ -303,7 +248,7 @@ class Service:
           small.append(job)
           continue
         error = (
-          f'{size / _MEGABYTE:.1f} MB are more than the limit of '
+          f'{size / options_lib.MEGABYTE:.1f} MB are more than the limit of '
           f'{self.limits.megabytes} MB. Reduce the photo.'
         )
       entries[str(job.photo)] = report_lib.Entry(
@@ -372,37 +317,6 @@ class Service:
         self._removers[checkpoint] = remover
       return self._removers[checkpoint]
 
-  def _make_style(self, options: Options) -> rendering.Style:
-    """Returns the style; only uploaded files may become backgrounds."""
-    if options.background == 'transparent':
-      return rendering.Style()
-    if options.background == 'blur':
-      return rendering.Style(background='blur')
-    if options.background == 'colour':
-      if not re.fullmatch('#[0-9a-fA-F]{6}', options.colour):
-        raise errors.UserError(f'colour={options.colour}: pass #rrggbb.')
-      return rendering.Style(background=options.colour)
-    if options.background != 'picture':
-      raise errors.UserError(
-        f'background={options.background}: choose one of '
-        f'{", ".join(BACKGROUNDS)}.'
-      )
-    if options.picture is None:
-      raise errors.UserError('There is no picture for the background. Add one.')
-    try:
-      height, width = images.read_size(options.picture)
-      if height * width > self.limits.pixels:
-        raise errors.UserError(
-          f'{width}x{height} are more pixels than the limit of '
-          f'{self.limits.pixels}. Reduce it.'
-        )
-      return rendering.Style(background=str(options.picture))
-    except errors.UserError as error:
-      raise errors.UserError(
-        f'The background {options.picture.name}: '
-        f'{_without_path(str(error), options.picture)}'
-      ) from error
-
 
 def name_uploads(names: Sequence[str]) -> list[str]:
   """Returns file names that are safe to write and differ from each other.
@@ -443,8 +357,3 @@ def _find_age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
   except OSError:
     return 0.0
-
-
-def _without_path(error: str, path: Path) -> str:
-  """Returns a message without the server's paths."""
-  return error.removeprefix(f'{path}: ').replace(str(path), path.name)

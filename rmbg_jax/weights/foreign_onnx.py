@@ -1,6 +1,7 @@
 """Takes other people's networks as they are: ONNX files that make a mask.
 
-Their operations are run by OpenVINO. What the file does not say (how a photo
+Their operations are run by OpenVINO, or by onnxruntime where OpenVINO lacks
+one. What the file does not say (how a photo
 becomes its input, and what its output means) is known of the published files,
 by checksum, and otherwise read from a JSON file beside it.
 """
@@ -66,6 +67,19 @@ class OnnxNetwork:
       'cannot be trained or exported. To train, start from u2netp or another '
       'checkpoint of this project; to use it elsewhere, take the .onnx file.'
     )
+
+  def check_mask(self, shape: tuple[int, ...]) -> None:
+    """Checks the shape of the output.
+
+    Raises:
+      UserError: if it is not that of one mask.
+    """
+    if not is_mask(shape):
+      raise errors.UserError(
+        f'{self.path}: its output {self.output} is '
+        f'{"x".join(map(str, shape))}, not one mask (1x1xHEIGHTxWIDTH). Name '
+        f'another in {self.path.name}{SUFFIX}.'
+      )
 
   def pack(self) -> 'OnnxNetwork':
     """Returns the same with its content, to be sent to another machine."""

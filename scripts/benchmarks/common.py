@@ -258,14 +258,14 @@ def make_predict(
   return predict
 
 
-def draw_photo(path: Path) -> None:
-  """Writes a JPEG of 1500x1000 pixels with figures before a background."""
+def draw_photo(path: Path, size: tuple[int, int] = (1500, 1000)) -> None:
+  """Writes a JPEG of (width, height) with figures before a background."""
   import numpy as np
   from PIL import Image
 
   from data_pipelines.datasets import demo
 
-  pixels, _, _ = demo.draw_pair(np.random.default_rng(10), (1000, 1500))
+  pixels, _, _ = demo.draw_pair(np.random.default_rng(10), size[::-1])
   Image.fromarray(pixels).save(path, quality=90)
 
 

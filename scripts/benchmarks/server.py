@@ -4,8 +4,8 @@
 python -m scripts.benchmarks.server
 ```
 
-page: from the upload of a 1500x1000 JPEG to the downloaded mask and cut-out,
-  through gradio_client and a server in another process.
+page: from the upload of a JPEG to the downloaded mask and cut-out, through
+  gradio_client and a server in another process.
 call: the same photo to `/api/remove` of that server, cut-out back.
 predict: from its file to the files of mask and cut-out, in this process.
 
@@ -36,6 +36,9 @@ _CHECKPOINT = cli.define_path(
 )
 _REPEATS = flags.DEFINE_integer('repeats', 15, 'Timed calls of each.')
 _CLIENTS = flags.DEFINE_integer('clients', 8, 'That ask at once.')
+_SIZE = flags.DEFINE_enum(
+  'size', '1500x1000', ['1500x1000', '3000x2000'], 'Of the photo.'
+)
 _REMBG = flags.DEFINE_string('rembg', '', 'Such as /path/to/bin/rembg.')
 _ROUNDS = 3
 
@@ -83,7 +86,7 @@ def measure_calls(url: str, photo: Path) -> None:
   plain = seconds['predict']
   for side, value in seconds.items():
     print(
-      f'1500x1000, {_CHECKPOINT.value}, {side}: {value:.3f} s, ratio '
+      f'{_SIZE.value}, {_CHECKPOINT.value}, {side}: {value:.3f} s, ratio '
       f'{value / plain:.2f}',
       flush=True,
     )
@@ -131,7 +134,8 @@ def measure(folder: Path) -> None:
   """Prints the figures."""
   with contextlib.ExitStack() as stack:
     photo = folder / 'a.jpg'
-    common.draw_photo(photo)
+    width, height = map(int, _SIZE.value.split('x'))
+    common.draw_photo(photo, (width, height))
     own, url = common.start_server(_CHECKPOINT.value)
     stack.enter_context(running(own))
     measure_calls(url, photo)

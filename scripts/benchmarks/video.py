@@ -89,10 +89,12 @@ def make_programs(folder: Path) -> dict[str, Callable[[int], object]]:
     run([*command, '-i', str(clips[count]), '-o', str(folder / 'o.mov')])
 
   programs = {
-    'predict': run_own,
-    'predict, colours as they are': lambda count: run_own(
+    'predict, ProRes': run_own,
+    'predict, ProRes, colours as they are': lambda count: run_own(
       count, '--noestimate_foreground'
     ),
+    'predict, VP9': lambda count: run_own(count, '--clip_format=vp9'),
+    'predict, PNG': lambda count: run_own(count, '--clip_format=png'),
     'predict, PNG, colours as they are': lambda count: run_own(
       count, '--noestimate_foreground', '--clip_format=png'
     ),

@@ -29,8 +29,21 @@ def save(
   dtype=TensorProto.FLOAT,
   stride=1,
   op='Relu',
+  unpooled=False,
 ):
-  """Writes a network; `sigmoid`: whether it gives probabilities."""
+  """Writes a network.
+
+  Args:
+    path: The file.
+    seed: Of the weights.
+    size: Of the input.
+    sigmoid: Whether it gives probabilities.
+    channels: Of the outputs.
+    dtype: Of input and outputs.
+    stride: Of the convolution.
+    op: Makes the second output.
+    unpooled: Whether it has an operation that OpenVINO lacks.
+  """
   rng = np.random.default_rng(seed)
   weights = rng.normal(0, 1, (channels, 3, 3, 3))
   nodes = [
@@ -42,9 +55,18 @@ def save(
       kernel_shape=[3, 3],
       strides=[stride] * 2,
     ),
-    helper.make_node('Sigmoid' if sigmoid else 'Identity', ['c'], ['mask']),
+    helper.make_node('Sigmoid' if sigmoid else 'Identity', ['y'], ['mask']),
     helper.make_node(op, ['c'], ['side']),
   ]
+  half = {'kernel_shape': [2, 2], 'strides': [2, 2]}
+  nodes[1:1] = (
+    [
+      helper.make_node('MaxPool', ['c'], ['p', 'i'], **half),
+      helper.make_node('MaxUnpool', ['p', 'i'], ['y'], **half),
+    ]
+    if unpooled
+    else [helper.make_node('Identity', ['c'], ['y'])]
+  )
   graph = helper.make_graph(
     nodes,
     'foreign',

@@ -18,6 +18,7 @@ from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import admission, guard
 from rmbg_jax.web import api as api_lib
+from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 from tests.support import colour_network
 
@@ -59,7 +60,7 @@ def service(tmp_path, monkeypatch):
   monkeypatch.setattr(service_lib.Service, '_load_remover', load)
   service = service_lib.Service(
     ['first', 'second'],
-    limits=service_lib.Limits(pixels=1_000_000, megabytes=1),
+    limits=options_lib.Limits(pixels=1_000_000, megabytes=1),
     folder=tmp_path / 'results',
   )
   yield service

@@ -331,6 +331,7 @@ def _read(server, event):
 def held(folder, tmp_path, monkeypatch):
   """A page's address, and the event that its requests wait for."""
   from rmbg_jax.web import application
+  from rmbg_jax.web import options as options_lib
   from rmbg_jax.web import server as server_lib
   from rmbg_jax.web import service as service_lib
 
@@ -344,7 +345,7 @@ def held(folder, tmp_path, monkeypatch):
   monkeypatch.setenv('GRADIO_TEMP_DIR', str(tmp_path))
   service = Service(
     [str(folder / 'red.safetensors')],
-    limits=service_lib.Limits(),
+    limits=options_lib.Limits(),
     folder=tmp_path / 'results',
   )
   served = application.make_application(

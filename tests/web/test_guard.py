@@ -15,6 +15,7 @@ from starlette import routing, testclient
 from data_pipelines.io import errors
 from rmbg_jax import app
 from rmbg_jax.web import guard, server
+from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 
 KEY = 'näver-guessed'
@@ -33,7 +34,7 @@ def make(tmp_path_factory):
     patch.setattr(service_lib.Service, '_load_remover', lambda *_: None)
     service = service_lib.Service(
       ['first'],
-      limits=service_lib.Limits(megabytes=1, files=2),
+      limits=options_lib.Limits(megabytes=1, files=2),
       folder=folder / 'results',
     )
 

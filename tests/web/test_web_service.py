@@ -11,6 +11,7 @@ import pytest
 
 from data_pipelines.io import errors, storage
 from rmbg_jax.batch import pipeline
+from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 from tests.support import helpers
 
@@ -40,14 +41,14 @@ def service(tmp_path, monkeypatch):
     service_lib.Service, '_load_remover', lambda self, checkpoint: _Remover()
   )
   return service_lib.Service(
-    ['any'], limits=service_lib.Limits(), folder=tmp_path / 'results'
+    ['any'], limits=options_lib.Limits(), folder=tmp_path / 'results'
   )
 
 
 def _ask(service, uploads):
   return service.cut_out(
     uploads,
-    service_lib.Options(checkpoint='any'),
+    options_lib.Options(checkpoint='any'),
     report_progress=lambda *_: None,
   )
 
@@ -162,11 +163,11 @@ def test_other_kinds_than_cutouts(service, tmp_path):
   def ask(**options):
     return service.cut_out(
       [photo],
-      service_lib.Options(checkpoint='any', **options),
+      options_lib.Options(checkpoint='any', **options),
       report_progress=lambda *_: None,
     )
 
-  for kind in service_lib.KINDS:
+  for kind in options_lib.KINDS:
     (result,) = ask(kind=kind).results
     assert result.image.parent.name == kind and result.image.exists()
   with pytest.raises(errors.UserError, match='changes nothing in trimap'):

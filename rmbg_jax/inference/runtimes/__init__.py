@@ -21,6 +21,9 @@ from rmbg_jax.weights import foreign_onnx, load
 # Of several views the logits are averaged, which leaves less half-transparent
 # than averaging probabilities; a view counts as no surer than .999.
 SURE = 6.9
+# Of probabilities that become logits: the logit of 0 is infinite, and what is
+# farther from a half is no probability.
+LEAST, FARTHEST = 1e-6, 0.6
 # Packages by which JAX finds accelerators.
 _PLUGINS = (
   'jax_cuda12_plugin',
@@ -30,6 +33,10 @@ _PLUGINS = (
   'jax_rocm7_plugin',
   'libtpu',
 )
+
+
+class CannotRunError(errors.UserError):
+  """Reports a foreign network that OpenVINO cannot run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +93,8 @@ def make_runtime(
     networks: Networks that look at photos.
     views: How they look; the logits are averaged.
     runtime: One of `choices.RUNTIMES`; 'auto' is JAX where it has an
-      accelerator, otherwise OpenVINO, which alone computes an `OnnxNetwork`.
+      accelerator, otherwise OpenVINO. Of an `OnnxNetwork` it is OpenVINO, or
+      onnxruntime where OpenVINO lacks an operation.
     precision: One of `choices.PRECISIONS`; 'auto' is what the network was
       loaded for in JAX, and in OpenVINO bfloat16 where the processor computes
       in it and all networks are known to give the same masks
@@ -104,6 +112,7 @@ def make_runtime(
     for network in networks
     if isinstance(network.network, foreign_onnx.OnnxNetwork)
   ]
+  wanted = runtime
   if runtime == 'auto':
     runtime = 'openvino' if foreign else choose_runtime()
   if runtime == 'jax':
@@ -121,13 +130,28 @@ def make_runtime(
       f'runtime=openvino: it cannot be used here ({error}). Install it (pip '
       'install openvino), or pass --runtime=jax.'
     ) from error
-  return openvino_runtime.OpenVinoRuntime(
-    networks,
-    views,
-    precision=precision,
-    batch_size=batch_size,
-    threads=threads or parallel.count_cores(),
-  )
+  threads = threads or parallel.count_cores()
+  try:
+    return openvino_runtime.OpenVinoRuntime(
+      networks,
+      views,
+      precision=precision,
+      batch_size=batch_size,
+      threads=threads,
+    )
+  except CannotRunError as error:
+    if wanted != 'auto' or precision == 'bfloat16':
+      raise
+    try:
+      from rmbg_jax.inference.runtimes import onnx_runtime
+    except ImportError:
+      raise errors.UserError(
+        f'{error} onnxruntime may run it: '
+        f'{errors.install_command("onnxruntime")}.'
+      ) from error
+    return onnx_runtime.OnnxRuntime(
+      networks[0], foreign[0], views, batch_size=batch_size, threads=threads
+    )
 
 
 @runtime_checkable

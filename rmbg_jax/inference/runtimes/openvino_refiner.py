@@ -6,7 +6,7 @@ import threading
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rmbg_jax.inference.runtimes import openvino_runtime
+from rmbg_jax.inference.runtimes import openvino_runtime, resampling
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import refiner
 from rmbg_jax.weights import load
@@ -142,7 +142,7 @@ def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
     for row in ((c_rr, c_rg, c_rb), (c_rg, c_gg, c_gb), (c_rb, c_gb, c_bb))
   ]
   offset = ops.subtract(a, _dot(slopes, (r, g, b)))
-  twice = openvino_runtime.make_resampling(side // 2, side)
+  twice = resampling.make_weights(side // 2, side)
   slopes, offset = (
     _resample(_average(x, refiner.GUIDE_SIDE), twice)
     for x in (ops.concat(slopes, axis=1), offset)

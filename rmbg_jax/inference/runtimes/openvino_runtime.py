@@ -11,18 +11,18 @@ from jaxtyping import Float, UInt8
 
 from data_pipelines.io import errors
 from rmbg_jax.inference import runtimes
+from rmbg_jax.inference.runtimes import resampling
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import foreign_onnx, load
+from rmbg_jax.weights import load
 from rmbg_jax.weights.foreign_onnx import OnnxNetwork
 
 ops = ov.opset13
 _Value = ov.Node | ov.Output
 _TYPES = {'float32': 'f32', 'bfloat16': 'bf16'}
 _MOST_VALUES = 2**30  # Of a foreign network's layer.
-_LEAST = 1e-6  # Probability; the logit of 0 is infinite.
 
 
 class OpenVinoRuntime:
@@ -162,7 +162,8 @@ def compute_graph(
       weights = graph_lib.fold_conv(network.variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
-      results[node.name] = _compute(node, inputs)
+      height, width, _ = graph.nodes[node.inputs[0]].shape
+      results[node.name] = _compute(node, inputs, (height, width))
   return results[graph.outputs[-1]]
 
 
@@ -196,12 +197,7 @@ def _splice(
       result = ops.convert(x, np.float32).output(0)
     for target in entry.output(0).get_target_inputs():
       target.replace_source_output(x.output(0))
-  if not foreign_onnx.is_mask(shape):
-    raise errors.UserError(
-      f'{network.path}: its output {network.output} is '
-      f'{"x".join(map(str, shape))}, not one mask (1x1xHEIGHTxWIDTH). Name '
-      f'another in {network.path.name}{foreign_onnx.SUFFIX}.'
-    )
+  network.check_mask(shape)
   y = ops.reshape(
     ops.convert(result, np.float32),
     ops.constant([1, 1, *shape[-2:]]),
@@ -211,8 +207,10 @@ def _splice(
   if network.sigmoid:
     return y
   # Far outside of [0, 1] are no probabilities; `refine` reports what is NaN.
-  far = ops.greater(ops.abs(ops.subtract(y, np.float32(0.5))), np.float32(0.6))
-  p = ops.clamp(y, _LEAST, 1 - _LEAST)
+  far = ops.greater(
+    ops.abs(ops.subtract(y, np.float32(0.5))), np.float32(runtimes.FARTHEST)
+  )
+  p = ops.clamp(y, runtimes.LEAST, 1 - runtimes.LEAST)
   logits = ops.log(ops.divide(p, ops.subtract(np.float32(1), p)))
   return ops.select(far, ops.constant(np.float32(np.nan)), logits)
 
@@ -222,7 +220,7 @@ def _naming(*networks: object) -> Iterator[None]:
   """Has errors of OpenVINO name the foreign file that they may be about.
 
   Raises:
-    UserError: for an error, where one of the networks is foreign.
+    CannotRunError: for an error, where one of the networks is foreign.
   """
   try:
     yield
@@ -231,7 +229,7 @@ def _naming(*networks: object) -> Iterator[None]:
     if not paths or isinstance(error, errors.UserError):
       raise
     lines = [line for line in str(error).splitlines() if line.strip()]
-    raise errors.UserError(
+    raise runtimes.CannotRunError(
       f'{", ".join(paths)}: OpenVINO cannot run it at this size '
       f'({lines[-1].strip() if lines else type(error).__name__}). Pass '
       '--scales=1, or export it again with plainer operations.'
@@ -244,26 +242,11 @@ def _mirror(x: _Value, width: int) -> _Value:
 
 
 def _resize(x: _Value, old: tuple[int, int], new: tuple[int, int]) -> _Value:
-  """Resizes as `jax.image.resize(..., 'bilinear')` does, exactly."""
   if old == new:
     return x
-  rows, columns = (
-    make_resampling(*sides) for sides in zip(old, new, strict=True)
-  )
+  rows, columns = map(resampling.make_weights, old, new)
   x = ops.matmul(ops.constant(rows), x, False, False)
   return ops.matmul(x, ops.constant(columns), False, True)
-
-
-def make_resampling(old: int, new: int) -> Float[np.ndarray, 'new old']:
-  """Returns the weights of a side's old pixels in its new ones.
-
-  A triangle as wide as two pixels of the coarser side.
-  """
-  scale = old / new
-  centres = (np.arange(new) + 0.5) * scale - 0.5
-  distances = np.abs(centres[:, None] - np.arange(old)) / max(scale, 1)
-  weights = np.maximum(0, 1 - distances)
-  return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _normalize(x: _Value, preprocessing: Preprocessing) -> _Value:
@@ -306,7 +289,10 @@ def _convolve(
   return ops.add(y, bias.reshape(1, -1, 1, 1))
 
 
-def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
+def _compute(
+  node: graph_lib.Node, inputs: Sequence[_Value], old: tuple[int, int]
+) -> _Value:
+  """Returns an operation's result from inputs of (height, width) pixels."""
   x = inputs[0]
   if node.op == 'pool':
     (top, bottom), (left, right) = node.padding
@@ -320,9 +306,7 @@ def _compute(node: graph_lib.Node, inputs: Sequence[_Value]) -> _Value:
     ).output(0)
   if node.op == 'resize':
     if node.shape[2] == 1:  # `interpolate` is fast for many channels alone.
-      return _resize(
-        x, tuple(x.output(0).shape)[2:], (node.shape[0], node.shape[1])
-      )
+      return _resize(x, old, (node.shape[0], node.shape[1]))
     return ops.interpolate(
       x,
       ops.constant(list(node.shape[:2])),
