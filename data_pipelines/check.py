@@ -114,10 +114,8 @@ def render_text(report: JsonObject) -> str:
 
 def save_report(report: JsonObject, path: Path) -> None:
   """Writes the report as JSON, atomically; names may be of any bytes."""
-  text = json.dumps(report, indent=2, ensure_ascii=False)
-  with files.write_atomically(path) as partial:
-    # JSON escapes what is no character as Python does.
-    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+  # JSON escapes what is no character as Python does.
+  files.write_text(path, json.dumps(report, indent=2, ensure_ascii=False))
 
 
 def make_sheet(findings: Sequence[inspection.Finding]) -> Image.Image:

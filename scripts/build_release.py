@@ -40,8 +40,7 @@ def main() -> None:
   for weights in sorted((ROOT / 'rmbg_jax/weights/released').iterdir()):
     shutil.copy(weights, output)
   write_checksums(output)
-  with files.write_atomically(output / 'NOTES.md') as partial:
-    Path(partial).write_text(notes, encoding='utf-8')
+  files.write_text(output / 'NOTES.md', notes)
   print(*sorted(path.name for path in output.iterdir()), sep='\n')
 
 
@@ -82,8 +81,7 @@ def write_checksums(folder: Path) -> None:
     with path.open('rb') as file:
       digest = hashlib.file_digest(file, 'sha256').hexdigest()
     lines.append(f'{digest}  {path.name}\n')
-  with files.write_atomically(folder / 'SHA256SUMS') as partial:
-    Path(partial).write_text(''.join(lines), encoding='utf-8')
+  files.write_text(folder / 'SHA256SUMS', ''.join(lines))
 
 
 def _define_flags() -> None:

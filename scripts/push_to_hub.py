@@ -78,8 +78,7 @@ def write_release(folder: Path) -> None:
   card = model_card.make_card(
     description, repository=_REPO.value, license_name=_LICENSE.value
   )
-  with files.write_atomically(folder / 'README.md') as partial:
-    Path(partial).write_text(card, encoding='utf-8')
+  files.write_text(folder / 'README.md', card)
 
 
 def upload(folder: Path) -> str:

@@ -31,26 +31,22 @@ _SAVE_AS = 'Save it as CSV with commas, in UTF-8.'
 
 def write(path: Path, pairs: Sequence[Pair]) -> None:
   """Writes `Dataset.csv` with paths relative to it, atomically."""
-  with (
-    files.write_atomically(path) as partial,
-    partial.open(
-      'w', newline='', encoding='utf-8', errors='surrogateescape'
-    ) as file,
-  ):
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS + OPTIONAL_COLUMNS)
-    for pair in pairs:
-      writer.writerow(
-        (
-          pair.name,
-          pair.category,
-          pair.image_path.relative_to(path.parent).as_posix(),
-          pair.mask_path.relative_to(path.parent).as_posix(),
-          pair.source,
-          pair.label,
-          pair.split,
-        )
-      )
+  header = COLUMNS + OPTIONAL_COLUMNS
+  rows = (
+    (
+      pair.name,
+      pair.category,
+      pair.image_path.relative_to(path.parent).as_posix(),
+      pair.mask_path.relative_to(path.parent).as_posix(),
+      pair.source,
+      pair.label,
+      pair.split,
+    )
+    for pair in pairs
+  )
+  files.write_csv(
+    path, header, (dict(zip(header, row, strict=True)) for row in rows)
+  )
 
 
 def read(path: Path) -> tuple[list[Pair[Path]], list[str]]:

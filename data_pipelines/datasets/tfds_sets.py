@@ -185,8 +185,7 @@ def build(
       ]
       for split in builder.info.splits
     }
-    with files.write_atomically(path) as partial:
-      partial.write_text(json.dumps(index), encoding='utf-8')
+    files.write_text(path, json.dumps(index))
   return {key: split.num_examples for key, split in builder.info.splits.items()}
 
 

@@ -2,13 +2,14 @@
 
 import codecs
 import contextlib
+import csv
 import errno
 import hashlib
 import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,35 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
       if error.filename2 is not None:
         del error.filename2  # None would be printed.
     raise
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes a text in UTF-8, atomically; names of any bytes are escaped."""
+  with write_atomically(path) as partial:
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+
+
+def write_csv(
+  path: str | os.PathLike,
+  header: Sequence[str],
+  rows: Iterable[Mapping[str, object]],
+) -> None:
+  """Writes a table, atomically; names of any bytes are kept.
+
+  Args:
+    path: Path of the file.
+    header: Names of the columns.
+    rows: Values by column; missing ones are left empty.
+  """
+  with (
+    write_atomically(path) as partial,
+    partial.open(
+      'w', newline='', encoding='utf-8', errors='surrogateescape'
+    ) as file,
+  ):
+    writer = csv.DictWriter(file, header)
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def parse_json(

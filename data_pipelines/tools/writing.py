@@ -1,6 +1,5 @@
 """Writes chosen pairs as one data set in the folder layout."""
 
-import csv
 import dataclasses
 import errno
 import json
@@ -189,8 +188,7 @@ def _check_options(out: Path, options: dict) -> None:
     raise errors.UserError(
       f'{out} has files that are not of this command. Pass another --output.'
     )
-  with files.write_atomically(path) as partial:
-    partial.write_text(json.dumps(options))
+  files.write_text(path, json.dumps(options))
   for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()
 
@@ -223,10 +221,6 @@ def read_own(directory: str, problems: list[str]) -> list[records.Pair]:
 
 def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
   """Writes a table of what was left out: names and reasons."""
-  with (
-    files.write_atomically(path) as partial,
-    partial.open(
-      'w', newline='', encoding='utf-8', errors='surrogateescape'
-    ) as file,
-  ):
-    csv.writer(file).writerows([('Image Name', 'Reason'), *rejected])
+  header = 'Image Name', 'Reason'
+  rows = (dict(zip(header, row, strict=True)) for row in rejected)
+  files.write_csv(path, header, rows)

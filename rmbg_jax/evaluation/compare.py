@@ -1,6 +1,5 @@
 """Compares two systems on the same images by a paired bootstrap."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def compare(first: Path, second: Path, output: Path) -> str:
     lines += [_render(rows, systems), '']
     lines += [_write_changes(pair, systems, output / name), '']
   text = '\n'.join(lines)
-  tables.save_text(text, output / 'comparison.md')
+  files.write_text(output / 'comparison.md', text)
   tables.save_json(report, output / 'comparison.json')
   return text
 
@@ -184,20 +183,17 @@ def _write_changes(
   first, second = pair
   shared = [c for c in metrics.METRICS if c.key in first.values]
   shared = [c for c in shared if c.key in second.values]
-  with (
-    files.write_atomically(directory / 'differences.csv') as partial,
-    partial.open('w', newline='', encoding='utf-8') as file,
-  ):
-    writer = csv.writer(file)
-    writer.writerow(['name', *(metric.key for metric in shared)])
-    for index, image in enumerate(first.images):
-      changes = (
-        second.values[c.key][index] - first.values[c.key][index] for c in shared
-      )
-      writer.writerow([image['name'], *map(float, changes)])
-
+  changes = {c.key: second.values[c.key] - first.values[c.key] for c in shared}
+  rows = (
+    {
+      'name': image['name'],
+      **{key: float(values[index]) for key, values in changes.items()},
+    }
+    for index, image in enumerate(first.images)
+  )
+  files.write_csv(directory / 'differences.csv', ['name', *changes], rows)
   key = metrics.find_rank_key({metric.key for metric in shared})
-  change = second.values[key] - first.values[key]
+  change = changes[key]
   largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
   captions = [
     f'{key} {first.values[key][i]:.4f} to {second.values[key][i]:.4f}'

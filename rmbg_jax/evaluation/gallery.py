@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.io import images, masks
+from data_pipelines.io import files, images, masks
 from rmbg_jax.evaluation import metrics, predictions, scoring, tables
 from rmbg_jax.evaluation import results as results_lib
 
@@ -51,7 +51,7 @@ def save_gallery(
     )
   title = f'{results.system} on {results.data_set}'
   note = 'Difference: red is too much, blue is missing.'
-  tables.save_text(_make_page(title, note, parts), path)
+  files.write_text(path, _make_page(title, note, parts))
 
 
 def save_comparison(
@@ -77,7 +77,7 @@ def save_comparison(
     rows.append([_caption(first['name'], caption), *cells])
   table = _make_table('Changed most', ('', 'photo', 'truth', *systems), rows)
   title = f'{systems[0]} and {systems[1]}'
-  tables.save_text(_make_page(title, '', [table]), path)
+  files.write_text(path, _make_page(title, '', [table]))
 
 
 def _order(results: results_lib.Results, key: str) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io import parallel, words
+from data_pipelines.io import files, parallel, words
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.evaluation import (
   benchmarks,
@@ -98,7 +98,7 @@ def save_report(
         tables.render_cells(tables.EMPTY_HEADER, empty),
       ]
     texts.append('\n'.join(lines) + '\n')
-  tables.save_text(texts[0], output / 'table.md')
+  files.write_text(output / 'table.md', texts[0])
   tables.save_csv(rows, output / 'table.csv')
   tables.save_json(
     {

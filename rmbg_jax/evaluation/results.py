@@ -150,21 +150,15 @@ def save_results(results: Results, directory: Path) -> None:
   header = [*_INFO, 'truth_is_empty', *keys]
   if 'mae_raw' not in keys:
     header.append('mae_raw')
-  with (
-    files.write_atomically(directory / 'images.csv') as partial,
-    partial.open(
-      'w', newline='', encoding='utf-8', errors='surrogateescape'
-    ) as file,
-  ):
-    writer = csv.DictWriter(file, [*header, 'area_raw', 'error'])
-    writer.writeheader()
-    for index, info in enumerate(results.images):
-      values = {key: repr(float(results.values[key][index])) for key in keys}
-      writer.writerow({**info, 'truth_is_empty': 0, **values})
-    for row in results.empty:
-      writer.writerow({**row, 'truth_is_empty': 1})
-    for name, error in results.failed.items():
-      writer.writerow({'name': name, 'error': error})
+  rows: list[dict[str, object]] = []
+  for index, info in enumerate(results.images):
+    values = {key: float(results.values[key][index]) for key in keys}
+    rows.append({**info, 'truth_is_empty': 0, **values})
+  rows += [{**row, 'truth_is_empty': 1} for row in results.empty]
+  rows += [{'name': n, 'error': error} for n, error in results.failed.items()]
+  files.write_csv(
+    directory / 'images.csv', [*header, 'area_raw', 'error'], rows
+  )
   with (
     files.write_atomically(directory / 'curves.npz') as partial,
     partial.open('wb') as file,

@@ -1,6 +1,5 @@
 """Tables of results: for the terminal, Markdown, CSV and JSON."""
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,31 +126,20 @@ def save_csv(rows: Sequence[Row], path: Path) -> None:
   header = ['data_set', 'group', 'system', 'images']
   for key in keys:
     header += [key, f'{key}_low', f'{key}_high']
-  with (
-    files.write_atomically(path) as partial,
-    partial.open('w', newline='', encoding='utf-8') as file,
-  ):
-    writer = csv.DictWriter(file, header)
-    writer.writeheader()
-    for row in rows:
-      line = {key: row[key] for key in header[:4]}
-      for key, value in row['values'].items():
-        low, high = row['intervals'][key]
-        line |= {key: value, f'{key}_low': low, f'{key}_high': high}
-      writer.writerow(line)
-
-
-def save_text(text: str, path: Path) -> None:
-  """Writes a text file, atomically."""
-  with files.write_atomically(path) as partial:
-    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+  lines = []
+  for row in rows:
+    line = {key: row[key] for key in header[:4]}
+    for key, value in row['values'].items():
+      low, high = row['intervals'][key]
+      line |= {key: value, f'{key}_low': low, f'{key}_high': high}
+    lines.append(line)
+  files.write_csv(path, header, lines)
 
 
 def save_json(content: JsonObject, path: Path) -> None:
   """Writes JSON, atomically; what is not a finite number becomes null."""
-  save_text(
-    json.dumps(_replace_nan(content), indent=1, ensure_ascii=False) + '\n', path
-  )
+  text = json.dumps(_replace_nan(content), indent=1, ensure_ascii=False)
+  files.write_text(path, text + '\n')
 
 
 def _split(

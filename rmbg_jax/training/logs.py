@@ -1,7 +1,6 @@
 """Writes the logs and pictures of a training."""
 
 import contextlib
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,18 +84,9 @@ class Reporter:
       f'IoU {row["val_iou"]:.4f}, learning rate {row["learning_rate"]:.2g}, '
       f'{row["images_per_second"]:.1f} images/s, {row["seconds"]:.0f} s'
     )
-    with (
-      files.write_atomically(self._workdir / 'log.jsonl') as partial,
-      partial.open('w', encoding='utf-8') as file,
-    ):
-      file.writelines(json.dumps(row) + '\n' for row in self._rows)
-    with (
-      files.write_atomically(self._workdir / 'log.csv') as partial,
-      partial.open('w', newline='', encoding='utf-8') as file,
-    ):
-      writer = csv.DictWriter(file, list(row))
-      writer.writeheader()
-      writer.writerows(self._rows)
+    lines = ''.join(json.dumps(row) + '\n' for row in self._rows)
+    files.write_text(self._workdir / 'log.jsonl', lines)
+    files.write_csv(self._workdir / 'log.csv', list(row), self._rows)
     if self._board:
       for key, value in row.items():
         self._board.add_scalar(key, value, int(row['epoch']))

@@ -286,10 +286,7 @@ class _Work:
           probs, guide = self._steadier.last
           path = self._find_state(index, '.npz')
           np.savez(path, probs=probs, guide=guide)
-        with files.write_atomically(
-          self._find_state(index, '.json')
-        ) as partial:
-          partial.write_text(json.dumps(state))
+        files.write_text(self._find_state(index, '.json'), json.dumps(state))
         states.append(state)
     return states
 

@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from data_pipelines import cli
 from data_pipelines.io import parallel
 
+T = TypeVar('T')
 ROOT = Path(__file__).resolve().parents[2]
 # Before anything imports TensorFlow: its start-up messages are of no interest.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -98,13 +99,13 @@ def time_call(function: Callable[[], object]) -> float:
 
 
 def repeat_in_turn(
-  functions: Mapping[str, Callable[[], Any]], repeats: int
-) -> dict[str, list]:
+  functions: Mapping[str, Callable[[], T]], repeats: int
+) -> dict[str, list[T]]:
   """Returns what each function returned, call by call.
 
   They take turns, so that what else the machine does falls on all of them.
   """
-  found = {name: [] for name in functions}
+  found: dict[str, list[T]] = {name: [] for name in functions}
   for _ in range(repeats):
     for name, function in functions.items():
       found[name].append(function())
@@ -194,21 +195,30 @@ def run_python(
 
 
 def call_apart(
-  function: Callable[..., Any], *arguments: Any, **options: Any
+  function: Callable[..., object],
+  *arguments: str | float | Path,
+  environment: Mapping[str, str] | None = None,
+  seconds: float | None = None,
 ) -> Any:
   """Returns what a function returns in a process of its own.
 
   Args:
     function: Function of a module of this package.
-    *arguments: Its arguments; like the result, what JSON has, or paths.
-    **options: `environment` and `seconds` of `run_python`.
+    *arguments: Its arguments; paths become strings.
+    environment: As for `run_python`.
+    seconds: As for `run_python`.
+
+  Returns:
+    Its result, which JSON must have.
 
   Raises:
     SystemExit: with the last words of the process, if it fails.
   """
   module = function.__globals__['__spec__'].name  # Not '__main__'.
   call = json.dumps([module, function.__name__, arguments], default=str)
-  process = run_python('-c', _CALL, call, **options)
+  process = run_python(
+    '-c', _CALL, call, environment=environment, seconds=seconds
+  )
   if process.returncode:
     raise SystemExit(process.stderr[-2000:])
   return json.loads(process.stdout.splitlines()[-1])

@@ -265,8 +265,7 @@ def measure(report: Path, parts: list[str], seconds: float) -> None:
       section = f'\n## {name} ({took:.0f} s)\n\n{found.rstrip()}\n'
       print(section, flush=True)
       text += section
-      with files.write_atomically(report) as partial:
-        partial.write_text(text)
+      files.write_text(report, text)
 
 
 def main() -> None:

@@ -83,8 +83,7 @@ def measure(pairs, size: int) -> None:
 def _print(rows, seconds, size: int, count: int) -> None:
   side = f'longest side {size}' if size else 'as they are'
   print(f'\n{count} photos, {side}\n')
-  print(f'| | {" | ".join(_COLUMNS.values())} | s of processor |')
-  print('|---|' + '---:|' * (len(_COLUMNS) + 1))
+  common.print_head('', *_COLUMNS.values(), 's of processor')
   base = np.asarray(rows['none'])
   weights = np.concatenate(list(results.make_weights(count)))
   for method, values in rows.items():
@@ -98,12 +97,12 @@ def _print(rows, seconds, size: int, count: int) -> None:
         low, high = np.percentile(drawn, (2.5, 97.5))
         cell += f' ({mean / before - 1:+.0%}, {low:+.0%} to {high:+.0%})'
       cells.append(cell)
-    print(f'| {method} | {" | ".join(cells)} | {seconds[method] / count:.2f} |')
+    common.print_row(method, *cells, f'{seconds[method] / count:.2f}')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints a table per size."""
-  common.begin(argv)
+  common.begin()
   pairs = folder.read_folder(_DATA.value)
   for size in map(int, _SIZES.value):
     measure(pairs, size)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,7 @@ def test_results_come_back_from_their_files(rng, tmp_path):
 def test_comparison_pairs_the_images(rng, tmp_path):
   """A gain that is small beside the images' spread, but in every image."""
   first = _make_results(rng)
+  first.images[3]['name'] = os.fsdecode(b'caf\xe9.jpg')
   second = results_lib.Results(
     system='better',
     data_set='set',
@@ -150,8 +152,9 @@ def test_comparison_pairs_the_images(rng, tmp_path):
   alone = tables.make_rows(first)[0]['intervals']['iou_raw']
   assert alone[1] - alone[0] > 0.05
   assert (tmp_path / 'out/set/changed_most.html').exists()
-  changes = (tmp_path / 'out/set/differences.csv').read_text().splitlines()
+  changes = (tmp_path / 'out/set/differences.csv').read_bytes().splitlines()
   assert len(changes) == 40
+  assert any(line.startswith(b'caf\xe9.jpg,') for line in changes)
   # The folder around both is refused, that of an evaluation of one is not.
   with pytest.raises(ValueError, match='several systems'):
     compare.find_system(tmp_path)
