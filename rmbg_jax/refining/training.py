@@ -28,6 +28,7 @@ _AHEAD = 2  # Batches that are drawn while a step is computed.
 _VALIDATION_BATCHES = 8
 _EMA_DECAY = 0.995
 _FINE_WEIGHT = 1.5  # Of the loss at the finer level.
+_SLOPE_WEIGHT = 4.0  # Of the squared error of slopes.
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
@@ -256,5 +257,5 @@ def _compare(
   for first, second in ((found, alpha), halves):
     for axis in (1, 2):
       slopes = jnp.diff(first, axis=axis) - jnp.diff(second, axis=axis)
-      loss += jnp.abs(slopes).mean()
+      loss += _SLOPE_WEIGHT * (slopes**2).mean()
   return loss
