@@ -123,7 +123,7 @@ def find_duplicates(
 def find_problems(
   summaries: Sequence[PairSummary], *, allow_empty: bool
 ) -> list[Finding]:
-  """Returns what the pairs have that one should know, the worst first."""
+  """Returns the findings in the pairs, the worst first."""
   good = [f for f in summaries if not f.trouble]
   findings = [
     Finding(
