@@ -1,4 +1,4 @@
-"""Every setting there is, at the values the other configurations start from.
+"""Has all settings, with the values that the other configurations start from.
 
 The network and the sizes are the Keras project's. To train on a folder of
 your own photos (`Images/`, `Masks/`, optional `Dataset.csv`):

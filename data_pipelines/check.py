@@ -1,4 +1,4 @@
-"""Says whether a data set is fit to train on.
+"""Tells whether a data set is fit to train on.
 
 ```bash
 python -m data_pipelines.check DIR --json=report.json --sheet=suspicious.png

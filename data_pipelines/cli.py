@@ -124,7 +124,7 @@ def define_paths(
 
 
 def open_streams() -> None:
-  """Opens the standard streams that are closed, so that nobody meets them.
+  """Opens the standard streams that are closed, so that no library fails.
 
   Programs with windows and services have none. What is opened next would get a
   closed one's number, and all that libraries print there.
@@ -155,7 +155,7 @@ def run(
   parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
   own_flags: flags.FlagValues | None = None,
 ) -> None:
-  """Parses the flags and calls `main`, `reporting` what goes wrong.
+  """Parses the flags and calls `main`; `reporting` prints its errors.
 
   Args:
     main: Runs the command, when the flags are set.
@@ -238,7 +238,7 @@ def reporting() -> Iterator[None]:
 
 
 def _give_up_closed_output(error: Exception) -> None:
-  """Ends the program where its reader has enough, as in `| head`."""
+  """Ends the program if its output is closed, as by `| head`."""
   if not isinstance(error, BrokenPipeError) or not hasattr(select, 'poll'):
     return
   output = select.poll()

@@ -15,7 +15,7 @@ from data_pipelines.io import words
 
 
 def main() -> None:
-  """Writes a demo set where the flags say."""
+  """Writes a demo set into the folder of --output."""
   demo_lib.make_demo(
     Path(flags.FLAGS.output),
     count=flags.FLAGS.count,

@@ -28,7 +28,7 @@ from data_pipelines.tools import writing
 
 
 def main() -> None:
-  """Makes what the flags describe; exits with 1 if a file was rejected."""
+  """Makes the training set; exits with 1 if a file was rejected."""
   out = Path(flags.FLAGS.output)
   share = flags.FLAGS.validation_share
   if share is None:
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
-  """Reads what the flags name and says how much it is.
+  """Reads the named data sets and prints their sizes.
 
   Returns:
     (pairs, photos of COD10K that --cod10k_images does not choose, problems). A

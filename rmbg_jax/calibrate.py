@@ -20,7 +20,7 @@ from data_pipelines.io import errors, files
 
 
 def main() -> None:
-  """Measures, chooses, and writes what the flags ask for."""
+  """Measures and chooses, prints the table and writes the release."""
   values = flags.FLAGS
   output = Path(values.output) if values.output else None
   try:

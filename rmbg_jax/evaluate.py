@@ -128,7 +128,7 @@ _ALLOW = flags.DEFINE_bool(
 
 
 def main() -> None:
-  """Does what the flags say; exits with 1 if any image could not be scored."""
+  """Scores or compares; exits with 1 if any image could not be scored."""
   _check_flags()
   files.check_folder(Path(_OUTPUT.value), 'output')
   try:
@@ -323,7 +323,7 @@ def _score(
 def _open_checkpoint(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
-  """Returns what is said of a checkpoint, and its predictions of a data set."""
+  """Describes a checkpoint, and returns a function that predicts a data set."""
   from rmbg_jax.evaluation import predictions
   from rmbg_jax.inference import remover as remover_lib
   from rmbg_jax.inference import runtimes
@@ -364,7 +364,7 @@ def _open_checkpoint(
 def _open_folder(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
-  """Returns what is said of a folder of masks, and those of a data set."""
+  """Describes a folder of masks, and returns a function that finds them."""
   from rmbg_jax.evaluation import predictions
 
   index = predictions.index_masks(Path(path))

@@ -201,7 +201,7 @@ _MAX_PIXELS = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-  """Predicts what the flags describe; exits with 1 if any photo failed."""
+  """Predicts; exits with 1 if any photo failed."""
   if _LIST.value:
     from rmbg_jax.weights import catalogue
 
@@ -229,7 +229,7 @@ def main(argv: list[str]) -> None:
 
 
 def _make_settings() -> ways.Settings:
-  """Returns what the flags say."""
+  """Returns the settings in the flags."""
   cluster = None
   if _ENGINE.value == 'ray':
     cluster = {
@@ -289,7 +289,7 @@ def _parse_actors(text: str) -> tuple[int, int] | None:
 
 
 def _make_options() -> dict[str, Any]:
-  """Returns what the flags say of the remover, checked, without JAX."""
+  """Returns the remover's options in the flags, checked, without JAX."""
   from rmbg_jax.inference import refinement
 
   text = ','.join(_SCALES.value or ())
@@ -322,7 +322,7 @@ def _make_options() -> dict[str, Any]:
 
 
 def _make_do_clips(options: dict[str, Any]) -> 'session.DoClips':
-  """Returns what does clips as the flags say, which are checked."""
+  """Returns a function that does clips; checks their flags."""
   from rmbg_jax.video import cut_out
 
   try:

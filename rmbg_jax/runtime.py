@@ -1,4 +1,4 @@
-"""Sets a command's process up, and says what to do when memory runs out.
+"""Sets a command's process up; errors of used up memory name remedies.
 
 It imports JAX only where JAX is used.
 """
@@ -111,7 +111,7 @@ def find_trim() -> Callable[[int], int] | None:
 
 
 def find_backend() -> str:
-  """Returns what JAX computes on: 'cpu', 'gpu' or another.
+  """Returns JAX' backend: 'cpu', 'gpu' or another.
 
   Raises:
     UserError: as `check_devices`.

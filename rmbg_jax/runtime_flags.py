@@ -35,7 +35,7 @@ TEMPERATURE = flags.DEFINE_float(
 
 
 def make_options() -> dict[str, Any]:
-  """Returns what the flags say, as options of `BackgroundRemover`."""
+  """Returns the flags as options of `BackgroundRemover`."""
   return {
     'runtime': RUNTIME.value,
     'precision': PRECISION.value,

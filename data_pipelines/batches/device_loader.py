@@ -228,7 +228,7 @@ def _decode_into(pixels, pairs, decode):
 
 
 def _fingerprint(pairs, decode):
-  """Changes with the pairs' files and with how they are decoded."""
+  """Returns a digest of the pairs' files and of how they are decoded."""
   settings = {k: v for k, v in vars(decode).items() if k != 'label_weights'}
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
   digest.update(f'{cv2.__version__} {PIL.__version__}'.encode())
@@ -249,7 +249,7 @@ def _fingerprint(pairs, decode):
 
 
 def _smallest_windows(pairs, size, max_enlargement):
-  """Returns, as shares of the pictures' sides, what may fill the frame."""
+  """Returns the smallest windows, as shares of the pictures' sides."""
   if not max_enlargement:
     return np.zeros(len(pairs), np.float32)
   sides = [max(images.read_size(pair.image_path)) for pair in pairs]

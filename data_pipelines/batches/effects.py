@@ -50,7 +50,7 @@ def apply_view(
   size: tuple[int, int],
   extent: images.Extent | None = None,
 ) -> UInt8[np.ndarray, 'h2 w2 ...']:
-  """Returns what is seen of a picture that is stretched to (height, width).
+  """Returns the part that a view shows, stretched to (height, width).
 
   Its own pixels are used, however many there are: a part is cut out before it
   is resized. All of it, level, has the pixels of `images.resize_input`.
@@ -115,7 +115,7 @@ def _reduce(
 def _soften(
   pixels: UInt8[np.ndarray, 'h w ...'], step_x: float, step_y: float
 ) -> UInt8[np.ndarray, 'h w ...']:
-  """Blurs by what the steps from pixel to pixel would skip."""
+  """Blurs by the pixels that sampling in steps would skip."""
   right, down = images.find_softness(step_x), images.find_softness(step_y)
   if not (right or down):
     return pixels
@@ -184,7 +184,7 @@ def add_noise(image: Photo, *, deviation: float, seed: int) -> Photo:
 
 
 def compress(image: Photo, *, quality: int) -> Photo:
-  """Returns what is left of a photo after JPEG's compression."""
+  """Returns a photo after JPEG's compression."""
   buffer = io.BytesIO()
   Image.fromarray(image).save(buffer, 'jpeg', quality=quality)
   return np.asarray(images.open_image(buffer.getvalue()))

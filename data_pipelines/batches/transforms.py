@@ -138,7 +138,7 @@ class Augment:
   # off leaves the others as they were.
 
   def draw_view(self, rng: np.random.Generator) -> effects.View:
-    """Returns what is to be seen of a pair."""
+    """Draws the part of a pair to show."""
     flip = rng.random() < self.flip
     scale = rng.uniform(self.min_scale, 1)
     down, right = rng.random(2).tolist()

@@ -43,7 +43,7 @@ def read_subsets(
   expected: str,
   found: list[str],
 ) -> tuple[Path, list[records.Pair]]:
-  """Reads the subsets that are there of a published data set.
+  """Reads those subsets of a published data set that are there.
 
   Args:
     directory: The tree, or a folder that it is somewhere in.

@@ -114,7 +114,7 @@ def report(
 
 
 def _simplify(stem: str) -> str:
-  """Returns what is left of a name but for what often differs in pairs."""
+  """Returns a name without the parts that often differ in pairs."""
   simple = unicodedata.normalize('NFC', stem).casefold()
   return simple.removesuffix('_mask').removesuffix('.jpg')
 

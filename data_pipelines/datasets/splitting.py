@@ -1,4 +1,4 @@
-"""Divides pairs into those to train on and those to validate on."""
+"""Divides pairs into training and validation."""
 
 import dataclasses
 import math

@@ -1,1 +1,1 @@
-"""Files, images and errors: what everything else is written with."""
+"""Files, images and errors, which all other rooms use."""

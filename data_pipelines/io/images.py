@@ -106,7 +106,7 @@ def open_image(source: Source) -> Image.Image:
 def open_reduced(
   source: Source, *, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]]:
-  """Opens an image that will be shrunk, upright, reduced where that is cheap.
+  """Opens an image to shrink, upright; decodes it smaller where that is cheap.
 
   A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, which averages blocks of
   pixels, as long as 95 % of the size that is asked for are left.
@@ -218,7 +218,7 @@ def split_opacity(
 
 @contextlib.contextmanager
 def opened(source: Source) -> Iterator[Image.Image]:
-  """Opens an image, not decoded yet; what goes wrong in the block is named.
+  """Opens an image without decoding it; errors in the block name it.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -242,7 +242,7 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
 
 def find_name(source: Source) -> str:
-  """Returns what to call an image in a message."""
+  """Returns an image's name for a message."""
   return 'The given bytes' if isinstance(source, bytes) else str(source)
 
 
@@ -337,7 +337,7 @@ def find_blocks(extent: Extent, *, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def find_softness(step: float) -> float:
-  """Returns how much of each neighbour a pixel takes before it is resized.
+  """Returns the weight of each neighbour in the blur before resizing.
 
   A blur (softness, 1 - 2 softness, softness) followed by linear interpolation
   is as wide as the triangle of an antialiased bilinear filter; at a half and at

@@ -1,4 +1,4 @@
-"""Finds out whether an address answers, before a library waits for minutes."""
+"""Tests whether an address answers, before a library waits for minutes."""
 
 import contextlib
 import socket

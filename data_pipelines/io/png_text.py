@@ -1,4 +1,4 @@
-"""Leaves out of PNGs what Pillow refuses whole files for: their long texts."""
+"""Removes long texts from PNGs: Pillow refuses the whole file for them."""
 
 import io
 import os
@@ -17,7 +17,7 @@ _MOST_PROFILE = 32 * 2**20  # Bytes of a colour profile.
 def shorten(
   content: str | os.PathLike | bytes,
 ) -> tuple[str | os.PathLike | bytes, bytes | None]:
-  """Leaves out what Pillow would refuse a good PNG file for: long texts.
+  """Removes the long texts of a PNG, for which Pillow refuses it.
 
   Returns:
     (what to open; a colour profile that is too long for Pillow, or None).

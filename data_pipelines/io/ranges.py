@@ -1,4 +1,4 @@
-"""Reads what the values of grey pictures mean: their range, in 8 bits."""
+"""Finds the range of grey pictures' values, and converts them to 8 bits."""
 
 import numpy as np
 from PIL import Image

@@ -256,7 +256,7 @@ def remove(root: Place) -> None:
 
 
 class Found:
-  """Finds files in a listing by their names, while it goes by.
+  """Finds files by name in a listing, while it is read.
 
   Asked in the listing's order, it reads each page once and holds a few names,
   however many there are.
@@ -359,7 +359,7 @@ def _list_s3(store: Any, path: str) -> Iterator[File]:
 
 
 def _make_state(entry: Mapping[str, Any]) -> State:
-  """Returns what a store says of an object, whatever words it has for it."""
+  """Returns the state of an object; stores use other words for it."""
   size = entry.get('Size', entry.get('size')) or 0
   time = next((entry[name] for name in _TIMES if entry.get(name)), 0)
   if isinstance(time, str):

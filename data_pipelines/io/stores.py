@@ -1,4 +1,4 @@
-"""Opens object stores, and says in a line what is wrong with them."""
+"""Opens object stores; their errors become one line."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Lists the endings of files' names by what is in the files."""
+"""Lists the endings of files' names by their content."""
 
 JPEG = frozenset({'.jpg', '.jpeg', '.jpe', '.jfif'})
 # Endings of pictures in data sets.

@@ -26,7 +26,7 @@ def is_white_zero(image: Image.Image) -> bool:
 
 
 def check(image: Image.Image) -> None:
-  """Refuses the forms that Pillow decodes to other values, without a word."""
+  """Refuses the forms that Pillow silently decodes to other values."""
   tags = read_tags(image)
   bits = tags.get(BITS, (1,))
   if (

@@ -123,7 +123,7 @@ def find_duplicates(
 def find_problems(
   summaries: Sequence[PairSummary], *, allow_empty: bool
 ) -> list[Finding]:
-  """Returns what the pairs have that one should know, the worst first."""
+  """Returns the findings in the pairs, the worst first."""
   good = [f for f in summaries if not f.trouble]
   findings = [
     Finding(
@@ -134,7 +134,8 @@ def find_problems(
     )
     for kind in TROUBLES
   ]
-  findings += _find_ranges(good)
+  for source, group in _group_by_source(good):
+    findings += _find_ranges(source, group)
   findings += _find_same_pictures(good)
   findings.append(_find_same_names(summaries))
   findings += [
@@ -163,69 +164,58 @@ def describe_sources(summaries: Sequence[PairSummary]) -> dict[str, dict]:
   return described
 
 
-def _find_ranges(summaries: Sequence[PairSummary]) -> list[Finding]:
+def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
+  """Returns what is odd about the values of a source's masks."""
   findings = []
-  for source, group in _group_by_source(summaries):
-    full = [f for f in group if f.largest]
-    dim = [f for f in full if f.largest < 128]
-    if dim and len(dim) == len(full):
-      findings.append(
-        Finding(
-          kind='unclear mask range',
-          wrong=True,
-          items=[
-            f'{source or "all"}: none of {len(full)} masks reaches 128 of 255; '
-            f'the largest value is {max(f.largest for f in full)}'
-          ],
-          summaries=dim,
-        )
-      )
-    elif dim:
-      findings.append(_list('mask below 128 of 255', dim, False))
-    third = [f for f in group if f.shades == 1 and f.grey > 0.002]
-    if len(third) > len(group) / 2:
-      findings.append(
-        Finding(
-          kind='trimaps, or a third class',
-          wrong=True,
-          items=[
-            f'{source or "all"}: {len(third)} of {len(group)} masks have one '
-            'value that is neither foreground nor background'
-          ],
-          summaries=third,
-        )
-      )
-    grey = [f for f in group if f.grey > 0.5]
-    if len(grey) > len(group) / 2:
-      findings.append(
-        Finding(
-          kind='grey masks',
-          wrong=any(f.pair.label != 'alpha' for f in grey),
-          items=[
-            f'{source or "all"}: {len(grey)} of {len(group)} masks are mostly '
-            'neither foreground nor background, as photos are'
-          ],
-          summaries=grey,
-        )
-      )
-    around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
-    # One object may touch all edges; not those of a whole source.
-    if len(around) > len(group) / 2:
-      findings.append(
-        Finding(
-          kind='inverted masks',
-          wrong=True,
-          items=[
-            f'{source or "all"}: {len(around)} of {len(group)} masks are '
-            'white at the edges and darker inside; to invert them, use '
-            f'data_pipelines.prepare --folder=DIR --invert={source or "folder"}'
-          ],
-          summaries=around,
-        )
-      )
-    if len({f.stored for f in full}) > 1:
-      few = [f for f in group if f.stored == '0-1']
-      findings.append(_list('mask of 0 and 1 among others', few, False))
+
+  def add(kind, found, problem, *, wrong=True):
+    items = [f'{source or "all"}: {problem}']
+    findings.append(
+      Finding(kind=kind, wrong=wrong, items=items, summaries=found)
+    )
+
+  full = [f for f in group if f.largest]
+  dim = [f for f in full if f.largest < 128]
+  if dim and len(dim) == len(full):
+    add(
+      'unclear mask range',
+      dim,
+      f'none of {len(full)} masks reaches 128 of 255; the largest value is '
+      f'{max(f.largest for f in full)}',
+    )
+  elif dim:
+    findings.append(_list('mask below 128 of 255', dim, False))
+  most = len(group) / 2
+  third = [f for f in group if f.shades == 1 and f.grey > 0.002]
+  if len(third) > most:
+    add(
+      'trimaps, or a third class',
+      third,
+      f'{len(third)} of {len(group)} masks have one value that is neither '
+      'foreground nor background',
+    )
+  grey = [f for f in group if f.grey > 0.5]
+  if len(grey) > most:
+    add(
+      'grey masks',
+      grey,
+      f'{len(grey)} of {len(group)} masks are mostly neither foreground nor '
+      'background, as photos are',
+      wrong=any(f.pair.label != 'alpha' for f in grey),
+    )
+  around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
+  # One object may touch all edges; not those of a whole source.
+  if len(around) > most:
+    add(
+      'inverted masks',
+      around,
+      f'{len(around)} of {len(group)} masks are white at the edges and darker '
+      'inside; to invert them, use data_pipelines.prepare --folder=DIR '
+      f'--invert={source or "folder"}',
+    )
+  if len({f.stored for f in full}) > 1:
+    few = [f for f in group if f.stored == '0-1']
+    findings.append(_list('mask of 0 and 1 among others', few, False))
   return findings
 
 

@@ -22,7 +22,7 @@ Resize = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 def parse_size(text: str) -> Resize:
-  """Returns what computes a photo's new (height, width) from its own.
+  """Returns a function from a photo's (height, width) to the new one.
 
   Args:
     text: '' to keep sizes, '640' for the longest side at most, '512x512' for
@@ -107,7 +107,7 @@ def prepare_pair(
 def _resize_mask(
   mask: Image.Image, pair: records.Pair, size: tuple[int, int]
 ) -> Image.Image:
-  """Returns the mask at (height, width), if what is left of it is one."""
+  """Returns the mask at (height, width); refuses one that vanishes there."""
   resized = images.resize_image(mask, size=size)
   least = 2 if pair.label == 'alpha' else 128
   if np.asarray(mask).any() and np.asarray(resized).max() < least:
@@ -174,7 +174,7 @@ def prepare(
 
 
 def _check_options(out: Path, options: dict) -> None:
-  """Files of two sizes must not mix in a folder, nor ours with others'."""
+  """Refuses a folder with files of other options or of other programs."""
   path = out / OPTIONS_NAME
   if path.exists():
     earlier = files.parse_json(

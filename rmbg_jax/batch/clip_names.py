@@ -1,4 +1,4 @@
-"""Tells clips from photos by their files, and names what is made of them."""
+"""Tells clips from photos by their files, and names their results."""
 
 import importlib.util
 import re

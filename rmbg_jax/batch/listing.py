@@ -75,9 +75,9 @@ class Job(Generic[storage.PlaceT]):
 def list_jobs(source: str) -> list[Job]:
   """Returns the photos that `--input` names, sorted.
 
-  What of a folder's tree cannot be reached is among them, with its error. What
-  a result is called depends on its photo and `source` alone (and on photos
-  beside it that differ in their endings), not on what else is to be done.
+  Places in a tree that cannot be reached are among them, with an error. The
+  name of a result depends on its photo and `source` alone (and on photos beside
+  it that differ in their endings), not on the other photos.
 
   Args:
     source: A photo; a folder, whose tree the results mirror; a pattern such as
@@ -130,7 +130,7 @@ def list_files(sources: Sequence[str]) -> list[Job]:
 def _make_jobs(
   root: Path, found: Sequence[Path], unreachable: list[Job]
 ) -> list[Job]:
-  """Returns the jobs of photos, each once, and what cannot be reached."""
+  """Returns the jobs of photos, each once, and of unreachable places."""
   folders = {path for path in found if os.path.isdir(path)}  # noqa: PTH112
   unreachable = unreachable + [
     Job(photo=path, result=Path(), error='a folder, where a photo is expected.')
@@ -226,7 +226,7 @@ def _number_repeated(results: Sequence[Path]) -> list[Path]:
 
 
 def _fold(path: Path) -> str:
-  """Returns one text for names that some file system takes for one."""
+  """Returns the same text for names that some file system cannot tell apart."""
   return unicodedata.normalize('NFC', path.as_posix()).casefold()
 
 
@@ -264,7 +264,7 @@ def _place(path: Path, root: Path) -> Path:
 
 
 def _list_folder(folder: Path) -> tuple[list[Path], list[Job]]:
-  """Returns the photos of a tree, and what of it cannot be reached."""
+  """Returns the photos of a tree, and the places that cannot be reached."""
   found, unreachable = [], []
   for path in _walk_files(folder, unreachable):
     if _is_photo_name(path):
@@ -325,7 +325,7 @@ def _is_below(path: Path, root: str) -> bool:
 
 
 def _find_kind(path: Path) -> str:
-  """Returns 'file', or what else is there of that name."""
+  """Returns 'file', or a description of anything else."""
   try:
     mode = path.stat().st_mode
   except PermissionError:
@@ -364,7 +364,7 @@ def _match_pattern(pattern: str) -> list[Path]:
 
 
 def _read_list(path: Path) -> list[Path]:
-  """Files that are missing are kept: they are named when their turn comes.
+  """Returns the paths in a list; missing files are named at their turn.
 
   Names are read as the file system has them, whatever their encoding.
   """
@@ -382,7 +382,7 @@ def _read_list(path: Path) -> list[Path]:
 
 
 def _find_line(folder: Path, line: str) -> Path:
-  """Returns the path that a line means; blanks around it may be its name's."""
+  """Returns the path in a line; blanks around it may belong to the name."""
   if not os.path.lexists(folder / line):
     line = line.strip()
   if line.startswith('~/') and not os.path.lexists(folder / line):

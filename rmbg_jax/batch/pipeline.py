@@ -142,7 +142,7 @@ def run(
   stop: threading.Event,
   runs_at_once: int = 1,
 ) -> None:
-  """Does photos; one's trouble does not touch the others.
+  """Does photos; one that fails stops no other.
 
   A full disk is everybody's: no other photo is begun then.
 
@@ -180,7 +180,7 @@ def run(
 
 
 class _Queue:
-  """The photos whose turn will come; files on stores are fetched before it."""
+  """The photos that wait; files on stores are fetched ahead."""
 
   def __init__(self, jobs: Iterable[listing.Job], fetchers: futures.Executor):
     self._jobs = iter(jobs)
@@ -238,7 +238,7 @@ class _Flow:
     self._writing_bytes = 0  # Further bytes of those being written.
 
   def begin_reading(self) -> bool:
-    """Begins to read what there is room for; False when all is done."""
+    """Begins to read photos while there is room; False when all is done."""
     depth = 2 * self._remover.batch_size
     while (
       len(self._reading) < depth
@@ -405,7 +405,7 @@ def _failed(job: listing.Job, error: BaseException) -> report.Entry:
 
 
 def describe(error: BaseException) -> str:
-  """Returns what went wrong, with the kind of an unexpected error."""
+  """Returns an error in words, with the class of an unexpected one."""
   if isinstance(error, OSError | ValueError) and str(error):
     text = str(error)
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

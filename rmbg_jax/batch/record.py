@@ -147,7 +147,7 @@ def _encode(*values: str | int) -> int:
 
 
 def _read_made(output: storage.Place) -> Iterator[dict[str, tuple[int, str]]]:
-  """Yields what each line of the reports says was made."""
+  """Yields the results that each line of the reports lists."""
   for line in _read_lines(output):
     if b'"made": {"' not in line:
       continue

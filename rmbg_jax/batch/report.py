@@ -77,7 +77,7 @@ class Tally:
   failures: list[Entry] = dataclasses.field(default_factory=list)
 
   def add(self, entry: Entry) -> None:
-    """Counts what became of a photo."""
+    """Counts a photo's outcome."""
     self.counts[entry.status] += 1
     if entry.runtime:
       self.runtimes[entry.runtime] += 1
@@ -87,7 +87,7 @@ class Tally:
       self.failures.append(entry)
 
   def merge(self, other: 'Tally') -> None:
-    """Counts what became of others."""
+    """Adds another tally."""
     self.counts += other.counts
     self.remarks += other.remarks
     self.runtimes += other.runtimes
@@ -115,7 +115,7 @@ class Report:
     return self._lines.get(photo, {}).get('runtime', '')
 
   def add(self, entry: Entry) -> None:
-    """Adds what became of a photo."""
+    """Adds a photo's outcome."""
     line = dataclasses.asdict(entry)
     before = self._lines.get(entry.photo, {})
     if entry.status == 'skipped' and before.get('status') != 'failed':
@@ -157,14 +157,14 @@ class PartedReport:
     return ''
 
   def add(self, entry: Entry) -> None:
-    """Adds what became of a photo."""
+    """Adds a photo's outcome."""
     self._lines.append(to_line(entry))
     is_late = time.monotonic() - self._written > _WAIT
     if len(self._lines) >= _PART or is_late:
       self.close()
 
   def close(self) -> None:
-    """Writes what is not written yet."""
+    """Writes the lines that wait."""
     if self._lines:
       write_part(self._output, f'{self._name}-{self._parts:06}', self._lines)
       self._parts += 1
@@ -178,7 +178,7 @@ def name_run() -> str:
 
 
 def digest(text: str) -> bytes:
-  """Returns 16 bytes that no other text has."""
+  """Returns a digest of 16 bytes."""
   content = text.encode(errors='surrogatepass')
   return hashlib.blake2b(content, digest_size=16).digest()
 
@@ -247,7 +247,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
 
 
 def _to_text(line: Any) -> str:
-  """Returns one line, whatever bytes or ends of lines a name has."""
+  """Returns one line, even for names with odd bytes or ends of lines."""
   text = json.dumps(line, ensure_ascii=False)
   try:
     text.encode()

@@ -58,7 +58,7 @@ class Request:
     )
 
   def read_record(self) -> record.Record:
-    """Returns what was made before; nothing of that counts with `overwrite`."""
+    """Returns the record of earlier results, empty with `overwrite`."""
     if self.task.overwrite:
       return record.Record()
     return record.Record.read(self.task.output)

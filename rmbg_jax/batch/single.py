@@ -30,7 +30,7 @@ def compute(
 
 
 def write(source: str, output: Path, request: session.Request) -> None:
-  """Writes the file of a photo's one result, and says what is to be said."""
+  """Writes the file of a photo's one result, and prints its notes."""
   content, notes = compute(lambda: source, request)
   with files.write_atomically(output) as partial:
     partial.write_bytes(content)

@@ -102,7 +102,7 @@ def find_missing(
 
 
 def listing_order(job: listing.Job) -> str:
-  """Returns what sorts jobs as their results are listed."""
+  """Returns the key that sorts jobs as their results are listed."""
   return f'{job.result.as_posix()}.'
 
 
@@ -128,7 +128,7 @@ def check_places(source: str, task: pipeline.Task) -> None:
 
 
 def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
-  """Notes at the output what its results are made with, or compares it.
+  """Notes at the output how its results are made, or compares it.
 
   It is the first that is written, so it shows whether anything can be.
 

@@ -1,4 +1,4 @@
-"""Says on the console what became of the photos."""
+"""Prints the outcome of a run."""
 
 import collections
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _ENDINGS = 8  # Printed endings of files that are no photos.
 
 
 def describe_stop(*, overwrite: bool) -> str:
-  """Returns what Ctrl-C is answered by."""
+  """Returns the answer to Ctrl-C."""
   if overwrite:
     return 'Interrupted. With --overwrite, the same command begins anew.'
   return 'Interrupted. The same command goes on where it stopped.'

@@ -41,7 +41,7 @@ def watch(
   do: Callable[[Sequence[listing.Job], Callable[[str], bool]], None],
   stop: threading.Event,
 ) -> None:
-  """Does what is in a folder and what appears there, until stopped.
+  """Does the files of a folder and those that appear there, until stopped.
 
   Args:
     folder: Folder to watch, with its sub-folders.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """Says what to make of photos, and how.
+  """The flags of a prediction: what to make of photos, and how.
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
@@ -50,7 +50,7 @@ class Settings:
 
 
 def predict(where: places.Places, settings: Settings) -> bool:
-  """Does all that is asked for; returns whether any photo failed.
+  """Predicts; returns whether any photo failed.
 
   Raises:
     SystemExit: if it was interrupted.

@@ -140,7 +140,7 @@ def _name_systems(first: Path, second: Path) -> tuple[str, str]:
 def _align(
   first: results_lib.Results, second: results_lib.Results
 ) -> tuple[results_lib.Results, results_lib.Results]:
-  """Returns both on the images that both have, in the same order."""
+  """Returns both results on their common images, in the same order."""
   aligned = []
   names = [[image['name'] for image in r.images] for r in (first, second)]
   common = sorted(set(names[0]) & set(names[1]))

@@ -18,7 +18,7 @@ _STEP, _TOLERANCE = 0.1, 0.15  # Constants of the connectivity error.
 def make_unknown_band(
   truth: Float[np.ndarray, 'h w'], *, radius: int
 ) -> Bool[np.ndarray, 'h w']:
-  """Returns what a trimap would leave open around the true outline.
+  """Returns the band around the true outline that a trimap would leave open.
 
   That is all but foreground and background whose square of `radius` pixels
   around them is all foreground, or all background.

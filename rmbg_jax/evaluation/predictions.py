@@ -167,7 +167,7 @@ def describe_checkpoint(
   path: str,
   loaded: Any,  # A `LoadedModel`; its module imports JAX.
 ) -> dict[str, Any]:
-  """Returns what a table says of a checkpoint.
+  """Returns the facts about a checkpoint that a table states.
 
   Args:
     path: Path or name that `load_model` takes.

@@ -23,7 +23,7 @@ FORMATS = (RELEASE, *_WRITERS)
 
 
 def check_request(path: Path, *, dtype: str | None = None) -> None:
-  """Raises what `save_export` would, before a network is loaded in vain.
+  """Raises the errors of `save_export` before a network is loaded in vain.
 
   Raises:
     UserError: for an unknown ending, or a type that the format cannot hold.

@@ -272,7 +272,7 @@ class _Model:
     return self._add('ZeroPadding2D', sources, name=name, padding=padding)
 
   def _find(self, keys: tuple[str, ...], path: str) -> list[np.ndarray]:
-    """Returns what there is of a layer's variables, in the keys' order."""
+    """Returns those variables that a layer has, in the keys' order."""
     wanted = [key.format(path) for key in keys]
     return [self._variables[key] for key in wanted if key in self._variables]
 

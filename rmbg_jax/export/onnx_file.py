@@ -107,7 +107,7 @@ class _Writer:
 
 
 def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
-  """Adds what `Preprocessing.normalize` does, then channels first."""
+  """Adds the operations of `Preprocessing.normalize`, then channels first."""
   writer.add('Cast', ['photos'], 'pixels', to=1)  # 1 is float32.
   x, scale = 'pixels', preprocessing.scale
   if scale == 'maximum':

@@ -1,4 +1,4 @@
-"""Reads photographs of any kind, with all that their files have.
+"""Reads photographs of any kind, with depth, colours and transparency.
 
 The network sees 8-bit RGB. What is written later has the photo's own bits,
 colours and profile, so these are kept beside it, and what cannot be kept is

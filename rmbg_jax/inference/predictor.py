@@ -1,4 +1,4 @@
-"""Declares what folders, clips and uploads need of a `BackgroundRemover`."""
+"""Declares the part of a `BackgroundRemover` that many photos need."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

@@ -269,7 +269,7 @@ def side_by_side(
 def to_trimap(
   alpha: Float[np.ndarray, 'h w'], *, width: int
 ) -> UInt8[np.ndarray, 'h w']:
-  """Returns what is sure: 255 foreground, 0 background, 128 unknown.
+  """Returns a trimap: 255 foreground, 0 background, 128 unknown.
 
   Args:
     alpha: The foreground's share.
@@ -303,7 +303,7 @@ def overlay(
 def _spread(
   colours: Shaped[np.ndarray, 'h w 3'], alpha: Float[np.ndarray, 'h w']
 ) -> Shaped[np.ndarray, 'h w 3']:
-  """Continues the foreground's colours to where there is none.
+  """Continues the foreground's colours over transparent pixels.
 
   So no old background appears when another program resizes or blurs them, or
   uses another alpha.
@@ -393,7 +393,7 @@ def _convert_background(
 def _blur_background(
   photo: Image.Image, alpha: Float[np.ndarray, 'h w']
 ) -> Image.Image:
-  """Blurs what is behind, without the foreground bleeding into it.
+  """Blurs the background; the foreground does not bleed into it.
 
   The background alone is averaged: colours times its share, blurred, over the
   share, blurred. At a quarter of the size, since the result is smooth.

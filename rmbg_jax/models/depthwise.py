@@ -53,7 +53,7 @@ def _convolve(x, kernel, stride):
 def _taps(
   x: jax.Array, kernel: jax.Array, stride: int
 ) -> Iterator[tuple[int, int, jax.Array]]:
-  """Yields (row, column) in the kernel and what it is multiplied with."""
+  """Yields (row, column) in the kernel and the pixels that it multiplies."""
   kh, kw = kernel.shape[:2]
   b, h, w, c = x.shape
   down, right = h - kh, w - kw

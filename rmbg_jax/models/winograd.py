@@ -78,7 +78,7 @@ def convolve(
 def transform_kernel(
   kernel: Float[Array | np.ndarray, '3 3 c f'], m: int
 ) -> Float[Array | np.ndarray, 'm2 c f3']:
-  """Returns what `convolve_transformed` multiplies with, m + 2 matrices."""
+  """Returns the m + 2 matrices that `convolve_transformed` multiplies by."""
   _, _, c, f = kernel.shape
   rows = kernel.swapaxes(1, 2).reshape(3, -1)
   return (np.asarray(_TRANSFORMS[m][1], kernel.dtype) @ rows).reshape(

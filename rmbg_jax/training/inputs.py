@@ -25,7 +25,7 @@ class BatchIterator(Protocol):
     ...
 
   def get_state(self) -> dict[str, Any]:
-    """Returns where it stands after the last batch, JSON-compatible."""
+    """Returns the position after the last batch, JSON-compatible."""
     ...
 
   def set_state(self, state: JsonObject) -> None:
@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 def make_inputs(
   config: ml_collections.ConfigDict, *, size: tuple[int, int]
 ) -> Inputs:
-  """Returns what the configuration says to read, at (height, width).
+  """Returns the batches that a configuration describes, at (height, width).
 
   Raises:
     MissingFileError: if the data is not there.

@@ -34,7 +34,7 @@ def read_log(workdir: Path) -> list[dict[str, int | float]]:
 
 
 class Reporter:
-  """A row per epoch as CSV, JSON lines, TensorBoard and text, and pictures.
+  """Writes a row per epoch as CSV, JSON lines, TensorBoard and text.
 
   The CSV and the JSON lines are whole on disk after every row. Rows that an
   earlier run wrote are kept, but for those of epochs that are to be repeated.
@@ -43,7 +43,7 @@ class Reporter:
   def __init__(
     self, workdir: Path, *, first_epoch: int, tensorboard: bool, active: bool
   ):
-    """Reads what is there.
+    """Reads the rows of earlier runs.
 
     Args:
       workdir: Working directory of the training.

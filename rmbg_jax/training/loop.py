@@ -270,7 +270,7 @@ class Training:
     return asked and self.position.epoch < self.config.train.epochs
 
   def close(self) -> None:
-    """Ends what is written."""
+    """Closes the logs."""
     self.profiler.close()
     self.reporter.close()
 
@@ -327,7 +327,7 @@ def _prepare(
   store: checkpoints.CheckpointStore,
   stop_request: signals.StopRequest,
 ) -> Training:
-  """Returns the training where its last checkpoint is, or at its beginning."""
+  """Returns the training at its last checkpoint, or at its beginning."""
   mesh, components = state.make_mesh(), setup.make_components(config)
   _say(messages.describe_beginning(components, workdir))
   wanted, latest = config, store.latest_step

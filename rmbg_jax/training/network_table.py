@@ -1,4 +1,4 @@
-"""A printed summary of a network: its parts, their outputs and parameters."""
+"""Makes a table of a network: its parts, their outputs and parameters."""
 
 import flax.linen as nn
 import jax

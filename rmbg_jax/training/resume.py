@@ -121,7 +121,7 @@ def restore_state(
 
 
 def _to_trees(state: TrainState) -> dict[str, Any]:
-  """Returns what prediction needs ('model') and the rest ('training')."""
+  """Returns the variables for prediction ('model'), the rest ('training')."""
   training = {'step': state.step, 'opt_state': state.opt_state}
   if state.ema is not None:
     training |= {'params': state.params, 'batch_stats': state.batch_stats}

@@ -1,43 +1,20 @@
-"""Validation metrics as mergeable states.
+"""Validation metrics, as sums over images.
 
-A state holds sums over images, so states of batches and devices merge exactly,
-whatever the size of the last batch.
+Sums of batches and devices merge exactly, whatever the size of the last batch.
 """
 
-import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Sum of an image's values, and their number.
+Sums = tuple[Float[Array, ''], Float[Array, '']]
 
-@flax.struct.dataclass
-class Mean:
-  """A running mean over images.
 
-  Attributes:
-    total: Sum of the values.
-    count: Number of values.
-  """
-
-  total: Float[Array, '']
-  count: Float[Array, '']
-
-  @classmethod
-  def from_values(
-    cls, values: Float[Array, 'b'], valid: Float[Array, 'b']
-  ) -> 'Mean':
-    """Returns the state of a batch; `valid` is 0 for padding, else 1."""
-    # Not `values * valid`: what padding computes may be NaN.
-    return cls(
-      total=jnp.sum(jnp.where(valid > 0, values, 0)), count=jnp.sum(valid)
-    )
-
-  def merge(self, other: 'Mean') -> 'Mean':
-    """Returns the state of both together."""
-    return Mean(self.total + other.total, self.count + other.count)
-
-  def compute(self) -> float:
-    """Returns the mean as a Python number."""
-    return float(self.total) / float(self.count)
+def sum_valid(values: Float[Array, 'b'], valid: Float[Array, 'b']) -> Sums:
+  """Returns the sums of a batch; `valid` is 0 for padding, else 1."""
+  # Not `values * valid`: what padding computes may be NaN.
+  return jnp.sum(jnp.where(valid > 0, values, 0)), jnp.sum(valid)
 
 
 def compute_mae(
@@ -61,9 +38,9 @@ def compute_iou(
   return jnp.where(union == 0, 1.0, intersection / jnp.maximum(union, 1))
 
 
-def merge_all(states: list[dict[str, Mean]]) -> dict[str, float]:
-  """Merges the states of batches and returns the means."""
-  merged = states[0]
-  for state in states[1:]:
-    merged = {key: merged[key].merge(state[key]) for key in merged}
-  return {key: mean.compute() for key, mean in merged.items()}
+def merge_all(batches: list[dict[str, Sums]]) -> dict[str, float]:
+  """Returns the means over the images of all batches."""
+  merged = jax.tree.map(lambda *parts: sum(parts), *batches)
+  return {
+    key: float(total) / float(count) for key, (total, count) in merged.items()
+  }

@@ -72,7 +72,7 @@ _LISTS_OF_MODELS = {
 
 
 def check_config(config: ConfigDict) -> None:
-  """Checks what can be checked without data, weights or devices.
+  """Checks all that needs no data, weights or devices.
 
   Args:
     config: Configuration with the keys of `configs/default.py`. Keys that it

@@ -140,7 +140,7 @@ def _to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _default_normalization(model_config: ml_collections.ConfigDict) -> str:
-  """Returns what the published weights of the encoder were trained with."""
+  """Returns the normalisation of the encoder's published weights."""
   encoder = model_config.encoder
   if encoder.get('name', '').startswith('efficientnet'):
     return 'efficientnet'
@@ -173,7 +173,7 @@ def create_model(
 
 
 def count_frozen(config: ml_collections.ConfigDict) -> int:
-  """Returns how many of the encoder's stages do not move."""
+  """Returns the number of the encoder's frozen stages."""
   if config.optimizer.encoder_rate == 0:
     return models.ENCODER_STAGES[
       config.model.encoder.get('name', config.model.name)

@@ -11,7 +11,7 @@ from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.training import losses, scores, state
 
-EvalStep = Callable[[Variables, state.Batch], dict[str, scores.Mean]]
+EvalStep = Callable[[Variables, state.Batch], dict[str, scores.Sums]]
 PredictStep = Callable[[Variables, state.Batch], tuple[jax.Array, ...]]
 
 
@@ -23,7 +23,7 @@ def make_eval_step(
   output_weights: Sequence[float],
   deterministic: bool = False,
 ) -> EvalStep:
-  """Returns the jitted step: variables and a batch in, metric states out.
+  """Returns the jitted step: variables and a batch in, sums of metrics out.
 
   The batch is as the loader makes it; pairs of weight 0 are padding, and the
   others count alike. The metrics are those of the last output, the loss is the
@@ -44,10 +44,7 @@ def make_eval_step(
       'val_iou': scores.compute_iou(probs, alpha),
     }
     valid = (batch['weight'] > 0).astype(jnp.float32)
-    return {
-      key: scores.Mean.from_values(value, valid)
-      for key, value in values.items()
-    }
+    return {key: scores.sum_valid(v, valid) for key, v in values.items()}
 
   return jax.jit(
     eval_step,
@@ -84,7 +81,7 @@ def evaluate(
   mesh: Mesh,
 ) -> dict[str, float]:
   """Returns the means over all images of `val_loss`, `val_mae`, `val_iou`."""
-  states = [
+  sums = [
     eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
   ]
-  return scores.merge_all(states)
+  return scores.merge_all(sums)

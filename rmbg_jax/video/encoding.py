@@ -124,7 +124,7 @@ class FramesWriter(contextlib.AbstractContextManager):
     pass
 
   def prepare(self, pixels: np.ndarray) -> bytes:
-    """Returns what `add` takes of a picture; for any thread."""
+    """Returns a picture as `add` takes it; for any thread."""
     return png.encode(pixels)
 
   def add(self, prepared: bytes, *, index: int, start: int) -> None:
@@ -223,7 +223,7 @@ def _find_range(codec: _Codec, colour: appearance.Colour) -> int:
 
 
 def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
-  """Sets what is the same in all parts and in the whole."""
+  """Sets the options that all parts and the whole share."""
   height, width = shape
   stream.width, stream.height = width, height
   stream.pix_fmt = _find_pixels(codec, shape)
@@ -239,7 +239,7 @@ def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
 def plan_sound(
   kind: str, form: str, clip: Path
 ) -> tuple[list[sound.Track], list[str]]:
-  """Returns what a kind of result takes over of a clip's sound, and notes."""
+  """Returns the tracks that a kind of result takes over, and notes."""
   if form == 'png' or clip.is_dir():
     return [], []
   codec = _choose(kind, form)

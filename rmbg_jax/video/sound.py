@@ -103,7 +103,7 @@ def read(
 def _list_ways(
   path: Path, index: int, sounds: Sequence[str], encoder: str
 ) -> Iterator[Track]:
-  """Yields what may be done with a track, the best first."""
+  """Yields the ways to take a track over, the best first."""
   import av
 
   with clips.open_file(path) as source:

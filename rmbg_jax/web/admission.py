@@ -1,4 +1,4 @@
-"""Limits how many requests wait, and reads what they ask for."""
+"""Limits how many requests wait, and reads their fields and files."""
 
 import asyncio
 import contextlib

@@ -240,7 +240,7 @@ def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
 
 
 def _find_name(value: Any) -> str:
-  """Returns what a photo was called where it came from."""
+  """Returns the name that a client gives a photo."""
   name = getattr(value, 'filename', None) or 'The photo'
   return service_lib.name_uploads([name])[0]
 

@@ -1,4 +1,4 @@
-"""Stands before all that the server answers: keys, bodies, addresses.
+"""Checks every request first: keys, bodies, addresses.
 
 It knows no routes, so that no package can add one that it forgets.
 A body is on the disk, whole, before anything behind it sees the request.
@@ -64,7 +64,7 @@ class Guard:
     folder: Path,
     root_path: str = '',
   ):
-    """Lets in all but those without a key.
+    """Lets in requests that have a key.
 
     Args:
       application: What answers.
@@ -84,7 +84,7 @@ class Guard:
   async def __call__(
     self, scope: Message, receive: Receive, send: Send
   ) -> None:
-    """Answers, or has the application answer."""
+    """Answers a request, or passes it on to the application."""
     if scope['type'] == 'lifespan':
       await self._application(scope, receive, send)
       return
@@ -116,7 +116,7 @@ class Guard:
     return scope
 
   def _check_key(self, scope: Message) -> None:
-    """Checks the key; how long that takes says nothing of it."""
+    """Checks the key, in a time that does not depend on it."""
     path = scope['path']
     if not self._digests or path == HEALTH:
       return
@@ -143,7 +143,7 @@ class Guard:
   async def _spool(
     self, scope: Message, receive: Receive
   ) -> AsyncIterator[Receive]:
-    """Yields what gives the body, once all of it has come.
+    """Yields a `receive` that gives the body, once all of it has come.
 
     Raises:
       ProblemError: if it is too large or too slow, or there is no room.
@@ -167,7 +167,7 @@ class Guard:
 
   @contextlib.contextmanager
   def _reserving(self, room: int):
-    """Yields what takes bytes until the end of the block."""
+    """Yields a function that reserves bytes until the end of the block."""
     taken = 0
 
     def reserve(count):
@@ -234,7 +234,7 @@ async def _fill(
 
 
 def _replay(file: IO[bytes], receive: Receive) -> Receive:
-  """Returns what gives a body in parts, then whatever comes behind it."""
+  """Returns a `receive` that gives a body in parts, then the next events."""
   is_over = False
 
   async def give() -> Message:

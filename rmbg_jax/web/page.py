@@ -329,7 +329,7 @@ def _make_options(background, colour, picture, edges, checkpoint, kind):
 
 
 def _ask(service, photos, options, progress) -> service_lib.Answer:
-  """Passes a request on; what it cannot do is shown to the user."""
+  """Passes a request on; its errors are shown to the user."""
   try:
     return service.cut_out(
       [Path(photo) for photo in photos or []],

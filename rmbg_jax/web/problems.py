@@ -50,7 +50,7 @@ class ProblemError(Exception):
     self._headers = headers
 
   def to_response(self) -> responses.Response:
-    """Returns what the client gets."""
+    """Returns the response."""
     return responses.JSONResponse(
       {'errors': [self._entry]},
       status_code=self._status,
@@ -87,7 +87,7 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
 
 
 def too_many() -> ProblemError:
-  """Returns what to say to one request too many."""
+  """Returns the answer to one request too many."""
   return ProblemError(
     429,
     'rate_limit_exceeded',
@@ -97,7 +97,7 @@ def too_many() -> ProblemError:
 
 
 def no_room() -> ProblemError:
-  """Returns what to say to a body for which there is no room."""
+  """Returns the answer to a body for which there is no room."""
   return ProblemError(
     503,
     'unavailable',
@@ -107,7 +107,7 @@ def no_room() -> ProblemError:
 
 
 def wrong(name: str, value: str, remedy: str) -> ProblemError:
-  """Returns what to say of a parameter."""
+  """Returns the answer to a wrong parameter."""
   return ProblemError(
     400, 'invalid_parameters', f'{name}={value[:SHOWN_LENGTH]}: {remedy}'
   )

@@ -159,7 +159,7 @@ def cut_out(
   *,
   find_alpha: Callable[[photos.Photo], np.ndarray],
 ) -> Result:
-  """Returns what the options ask for.
+  """Cuts out a photo by the options.
 
   Args:
     photo: The photo.

@@ -90,13 +90,13 @@ class Server:
       time.sleep(0.01)
 
   def close(self) -> None:
-    """Ends what is answered, and stops to serve."""
+    """Ends the answers under way, and stops serving."""
     self._server.should_exit = True
     self._thread.join(2 * _CLOSE_SECONDS)
 
 
 def _is_in_use(address: tuple, family: socket.AddressFamily) -> bool:
-  """Returns whether the trouble is the port: any other one can be had."""
+  """Returns whether only this port is the trouble."""
   with socket.socket(family, socket.SOCK_STREAM) as probe:
     try:
       probe.bind((address[0], 0, *address[2:]))

@@ -81,7 +81,7 @@ _SECONDS = {'small': 0.008, 'lite': 0.021, 'u2netp': 0.19}
 
 
 def list_checkpoints() -> list[Checkpoint]:
-  """Returns what can be asked for by name.
+  """Returns the checkpoints that have names.
 
   First those that come with the project, the default before all; then those
   that are published elsewhere; then the releases in the cache of the hub.
@@ -101,7 +101,7 @@ def list_checkpoints() -> list[Checkpoint]:
 
 
 def format_checkpoint(checkpoint: Checkpoint) -> str:
-  """Returns all that is known of a checkpoint, as lines of text."""
+  """Returns all facts about a checkpoint, as lines of text."""
   height, width = checkpoint.input_size
   architecture = checkpoint.architecture
   if checkpoint.parameters is not None:
@@ -126,7 +126,7 @@ def format_checkpoint(checkpoint: Checkpoint) -> str:
 
 
 def format_table(checkpoints: Sequence[Checkpoint]) -> str:
-  """Returns what helps to choose, as a table in Markdown.
+  """Returns a table in Markdown to choose by.
 
   Scores are on `val`; seconds are those of the network for a photo, on two
   cores.
@@ -157,7 +157,7 @@ def format_table(checkpoints: Sequence[Checkpoint]) -> str:
 
 
 def format_page(checkpoints: Sequence[Checkpoint]) -> str:
-  """Returns what users ask of checkpoints, in Markdown.
+  """Returns the table and the facts about each, in Markdown.
 
   Where they are on this machine is left out: others may read it.
   """

@@ -104,7 +104,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
     metrics: Mapping[str, float] | None,
     description: JsonObject,
   ) -> None:
-    """Starts saving trees; what is there already of this step stays.
+    """Starts saving trees; a checkpoint of this step that is there stays.
 
     Args:
       trees: 'model', which `restore_model` reads, and others, of arrays.

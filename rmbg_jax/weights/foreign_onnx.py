@@ -178,7 +178,7 @@ class _Facts(NamedTuple):
 
 
 def _read_facts(path: Path) -> _Facts:
-  """Reads what a file says of its input and its outputs.
+  """Reads names and shapes of a file's input and outputs.
 
   Raises:
     UserError: if it is damaged, not in one file, or does not take photos.

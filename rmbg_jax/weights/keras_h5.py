@@ -147,7 +147,7 @@ def encoder_layer_name(path: str) -> str:
 def _read_file(
   path: Path,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Returns the weights by `layer/part`, and what is said of the network."""
+  """Returns the weights by `layer/part`, and the descriptions in the file."""
   if not path.exists():
     raise errors.MissingFileError(f'{path}: no such file.')
   tensors = {}
@@ -229,7 +229,7 @@ def _find_preprocessing(
   *,
   size: tuple[int, int],
 ) -> Preprocessing:
-  """Returns that of the layer `preprocess`, BGR / 255 without one."""
+  """Returns the layer `preprocess`' preprocessing, BGR / 255 without one."""
   if (
     kernel is None or bias is None
   ):  # The original feeds BGR / 255 to the network.

@@ -1,4 +1,4 @@
-"""Loads a trained network, whatever it is stored as.
+"""Loads a trained network from any kind of file or folder.
 
 Only a training's working directory needs JAX for it: Orbax imports it.
 """
@@ -104,7 +104,7 @@ class LoadedModel:
     return flax_network.FlaxNetwork(self.network, dtype=self.dtype)
 
   def compute_digest(self) -> str:
-    """Returns 16 hexadecimal digits that no other network has."""
+    """Returns a digest of the network, 16 hexadecimal digits."""
     facts = [
       self.description['architecture'],
       self.preprocessing.to_dict(),
@@ -191,7 +191,7 @@ def check_exists(path: str | os.PathLike) -> None:
 
 
 def check_single(loaded: LoadedModel) -> None:
-  """Checks that it is one network of this project, for what holds no more.
+  """Checks that it is one network of this project.
 
   Raises:
     UserError: if it has partners, or is an `OnnxNetwork`.

@@ -1,4 +1,4 @@
-"""Knows the ONNX files that others have published, and downloads them by name.
+"""Lists ONNX files that others have published, and downloads them by name.
 
 What is done to a photo is what rembg does, whose releases they are.
 """
@@ -269,7 +269,7 @@ def find_name(checksum: str) -> str:
 
 
 def describe(name: str) -> dict[str, str]:
-  """Returns what a description says of a published file."""
+  """Returns name, source and licence of a published file."""
   one = PUBLISHED[name]
   about = {'name': name, 'source': one.url, 'license': one.terms}
   return {**about, 'citation': one.citation} if one.citation else about

@@ -1,4 +1,4 @@
-"""Reads what an ONNX file does not say of itself, from a JSON file."""
+"""Reads how to run an ONNX file from a JSON file beside it."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ MOST_PIXELS = 4096  # Longest side of the input.
 
 
 class Settings(NamedTuple):
-  """What is needed to run a file.
+  """Settings to run a file with.
 
   Attributes:
     preprocessing: Preprocessing that the network expects of a photo.

@@ -89,7 +89,7 @@ def describe(
   preprocessing: Preprocessing,
   **statements: Any,  # As in `JsonObject`.
 ) -> dict[str, Any]:
-  """Returns what a release of a loaded network says of itself.
+  """Returns the description of a loaded network for its release file.
 
   Args:
     description: Description that the network was loaded with.

@@ -163,7 +163,7 @@ def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
 def _norm_parts(
   conv: _Conv, tensors: Mapping[str, np.ndarray], filters: int
 ) -> dict[str, np.ndarray]:
-  """Returns scale, bias, mean and variance of what follows a convolution."""
+  """Returns scale, bias, mean and variance behind a convolution."""
   if not conv.norm:  # Folded: an identity.
     values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)
     return {

@@ -1,1 +1,1 @@
-"""Measures time and memory, beside what each figure is compared with."""
+"""Measures time and memory, beside other programs."""

@@ -57,7 +57,7 @@ def start(
 
 
 def give_up(output: Path) -> SystemExit:
-  """Returns what a command that failed said last."""
+  """Returns the last words of a command that failed."""
   return SystemExit(output.with_suffix('.log').read_text()[-2000:])
 
 
@@ -133,7 +133,7 @@ def count_listed(output: Path) -> int:
 
 
 def measure_names(folder: Path, count: int) -> None:
-  """Prints what many names take of the driver."""
+  """Prints time and memory that many names take."""
   from PIL import Image
 
   file = io.BytesIO()

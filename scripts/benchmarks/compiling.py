@@ -1,4 +1,4 @@
-r"""Times what a first training step and a first prediction compile.
+r"""Times the compilation of a training step and of a prediction.
 
 ```bash
 python -m scripts.benchmarks.compiling --networks=lite,small,full
@@ -48,7 +48,7 @@ def time_program(
 
 
 def measure(network: str, batch: int) -> dict[str, tuple]:
-  """Returns what `time_program` does, of a configuration's programs."""
+  """Returns `time_program` of a configuration's two programs."""
   import jax
 
   from rmbg_jax.models import compiling

@@ -1,4 +1,4 @@
-r"""Measures all that wants a GPU, in one run of eight minutes into one file.
+r"""Measures all that needs a GPU, in one run of eight minutes into one file.
 
 ```bash
 python -m scripts.benchmarks.gpu --report=gpu.md
@@ -52,7 +52,7 @@ _CPU = {'JAX_PLATFORMS': 'cpu'}
 
 
 def run_module(module: str, *options: str, seconds: float) -> str:
-  """Returns what a module printed; what went wrong is in it too."""
+  """Returns the output of a module, with its error if it failed."""
   try:
     process = common.run_python('-m', module, *options, seconds=seconds)
   except subprocess.TimeoutExpired as error:
@@ -64,7 +64,7 @@ def run_module(module: str, *options: str, seconds: float) -> str:
 
 
 def measure_training(folder: Path, seconds: float) -> str:
-  """Returns what `scripts/benchmarks/train.py` prints of both sides."""
+  """Returns the output of `scripts/benchmarks/train.py` for both sides."""
   del folder
   return run_module(
     'scripts.benchmarks.train',

@@ -1,4 +1,4 @@
-"""Metric states merge exactly and ignore padding."""
+"""Sums of metrics merge exactly and ignore padding."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def test_batches_of_any_size_merge_to_the_mean():
     # What padding computes may be anything.
     padded = padded.at[len(part) :].set(jnp.nan)
     valid = jnp.asarray(np.arange(3) < len(part)) * 1.0
-    states.append({'x': scores.Mean.from_values(padded, valid)})
+    states.append({'x': scores.sum_valid(padded, valid)})
   assert scores.merge_all(states) == {'x': values.mean()}
 
 

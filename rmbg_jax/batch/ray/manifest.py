@@ -96,7 +96,7 @@ class Lister:
       self._first.set()
 
   def _choose(self, skipped: report.PartedReport) -> Iterator[listing.Job]:
-    """Yields what there is to do, and reports the rest."""
+    """Yields the photos to do, and reports the rest."""
     for job in self._jobs:
       if self._stop.is_set():
         return
@@ -204,7 +204,7 @@ def _wait_for(place: storage.Place) -> bytes:
 
 
 def _find_fault(name: str) -> str:
-  """Returns why Ray cannot be told a name; '' if it can."""
+  """Returns why Ray cannot take a name; '' if it can."""
   try:
     name.encode()
   except UnicodeEncodeError:

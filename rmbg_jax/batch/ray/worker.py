@@ -106,7 +106,7 @@ class Worker:
     tries: storage.Place,
     before: Sequence[str],
   ) -> None:
-    """Does one by one what is left of a task whose process died."""
+    """Does the rest of a task whose process died, one photo at a time."""
     todo = set()
     if 'all' in before:
       todo = set(json.loads(storage.read(tries / 'all')))
