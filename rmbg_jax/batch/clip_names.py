@@ -75,7 +75,7 @@ def find_frames(folder: Path) -> list[Path]:
 
 
 def suffix(kind: str, form: str) -> str:
-  """Returns what the name of a kind of result ends with.
+  """Returns the ending of the names of a kind of result.
 
   Args:
     kind: One of `choices.KINDS`.

@@ -69,7 +69,9 @@ def run(
 
 
 def watch(folder: Path, request: session.Request) -> bool:
-  """Does what appears in a folder until SIGINT; returns whether any failed.
+  """Does the files that appear in a folder until SIGINT.
+
+  Returns whether any failed.
 
   Raises:
     UserError: if it cannot be watched.

@@ -1,4 +1,4 @@
-"""Settles where photos come from and where results go, as people write it.
+"""Finds out from the flags where photos are and where results go.
 
 One photo and the name of an image are one file in and one file out; anything
 else is a folder of results.

@@ -167,7 +167,7 @@ def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
 def describe(
   network: str, options: JsonObject, style: rendering.Style
 ) -> dict[str, str]:
-  """Returns what results depend on: the network, options and style.
+  """Describes all that results depend on: network, options and style.
 
   The format is not among it, since results of two formats have two names.
 

@@ -202,6 +202,8 @@ def test_commands_run(world):
         arguments += SMALL
         if '--config.init_from=' not in command:
           arguments.append('--config.init_from=')
+      if 'rmbg_jax.evaluate' in command and '--compare=' not in command:
+        arguments.append('--processes=1')  # Others take seconds to start.
       run([sys.executable, *arguments], world)
     for block in read_blocks(page, 'python'):
       if page not in PYTHON_ELSEWHERE:

@@ -71,7 +71,7 @@ class Lister:
     return self._has_work
 
   def finish(self, tally: report.Tally) -> report.Tally:
-    """Returns what became of all photos, those that needed no work too.
+    """Returns the tally of all photos, those that needed no work too.
 
     Raises:
       Exception: that ended the listing before its end.
