@@ -65,18 +65,16 @@ class LearnedRefiner:
     levels = [photo]
     while max(levels[-1].size) > _COARSEST:
       levels.append(levels[-1].reduce(2))
-    alpha = band = None
-    for level in reversed(levels):
+    coarsest, *finer = levels[::-1]
+    pixels = max(coarsest.size) / max(probs.shape)
+    alpha = resize(probs, coarsest.size)
+    band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
+    self._refine_level(np.asarray(coarsest), alpha, band)
+    for level in finer:
       width, height = level.size
-      if alpha is None:
-        pixels = max(level.size) / max(probs.shape)
-        alpha = resize(probs, level.size)
-        band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
-      else:
-        band = _find_band(alpha, _REACH).repeat(2, axis=0).repeat(2, axis=1)
-        alpha = _double(alpha)
-        alpha, band = alpha[:height, :width], band[:height, :width]
-      self._refine_level(np.asarray(level), alpha, band)
+      band = _find_band(alpha, _REACH).repeat(2, axis=0).repeat(2, axis=1)
+      alpha = _double(alpha)[:height, :width]
+      self._refine_level(np.asarray(level), alpha, band[:height, :width])
     return alpha
 
   def _refine_level(
@@ -198,11 +196,10 @@ def _find_places(
 ) -> Iterator[tuple[int, int]]:
   """Yields the first row and column of the cells that the band touches."""
   height, width = band.shape
-  rows, columns = (-(-side // _STEP) * _STEP for side in band.shape)
-  padded = np.zeros((rows, columns), bool)
+  rows, columns = -(-height // _STEP), -(-width // _STEP)
+  padded = np.zeros((rows * _STEP, columns * _STEP), bool)
   padded[:height, :width] = band
-  cells = padded.reshape(-1, _STEP, padded.shape[1]).any(axis=1)
-  cells = cells.reshape(len(cells), -1, _STEP).any(axis=2)
+  cells = padded.reshape(rows, _STEP, columns, _STEP).any(axis=(1, 3))
   for row, column in np.argwhere(cells):
     yield int(row) * _STEP, int(column) * _STEP
 

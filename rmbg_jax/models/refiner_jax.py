@@ -7,7 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from rmbg_jax.models import refiner
-from rmbg_jax.models.flax_network import FlaxNetwork, upsample_bilinear
+from rmbg_jax.models.flax_network import (
+  FlaxNetwork,
+  compute,
+  upsample_bilinear,
+)
 from rmbg_jax.models.layers import Variables
 
 _MOST = 1 / (1 + math.exp(-refiner.LIMIT))
@@ -33,7 +37,7 @@ def refine(
   guided = jnp.log(guided / (1 - guided)) / refiner.LIMIT
   planes = [(colours - 127) / 128, units[..., None], guided[..., None]]
   blocks = _join_blocks(jnp.concatenate(planes, axis=-1))
-  changes = model.apply(variables, blocks)[-1]
+  changes = compute(model, variables, blocks)[-1]
   return jnp.clip(units + _split_blocks(changes), -1, 1)
 
 
@@ -93,10 +97,11 @@ def _sum_window(values: Float[Array, 'b h w c'], axis: int) -> jax.Array:
   padding[axis] = (reach, reach)
   padded = jnp.pad(values, padding)
   size = values.shape[axis]
-  return sum(
+  shifted = [
     jax.lax.slice_in_dim(padded, start, start + size, axis=axis)
     for start in range(refiner.GUIDE_SIDE)
-  )
+  ]
+  return sum(shifted[1:], start=shifted[0])
 
 
 def _join_blocks(

@@ -145,7 +145,7 @@ def _make_background(
   size: tuple[int, int], backgrounds: Sequence[Path], rng: np.random.Generator
 ) -> Float[np.ndarray, 'h w 3']:
   if rng.random() < _PHOTOS:
-    path = backgrounds[rng.integers(len(backgrounds))]
+    path = backgrounds[int(rng.integers(len(backgrounds)))]
     photo = _cover(images.to_rgb(images.open_image(path)), size, rng)
     if rng.random() < _BLURRED:
       photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.5, 6))

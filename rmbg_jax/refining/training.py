@@ -170,9 +170,10 @@ def _load_windows(
       reduce=2,
       **settings,
     )
-  return tuple(
-    windows.WindowSource(part, side=data.side, most_wrong=data.most_wrong)
-    for part in (training, held_out)
+  options = {'side': data.side, 'most_wrong': data.most_wrong}
+  return (
+    windows.WindowSource(training, **options),
+    windows.WindowSource(held_out, **options),
   )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from data_pipelines.io import errors
 from rmbg_jax.inference import learned
 from rmbg_jax.models import refiner
 from rmbg_jax.refining import composing
@@ -55,6 +56,9 @@ class WindowSource:
       most_wrong: Largest mean difference of coarse and true alpha in a window.
         Where a network took something else for the subject, there is nothing to
         learn about edges.
+
+    Raises:
+      UserError: if no photo is large enough.
     """
     self._side = side
     self._most_wrong = most_wrong
@@ -71,6 +75,11 @@ class WindowSource:
       if self._edges[one.alpha].size
       and min(self._layers[one.alpha].shape) >= side * _SCALES[0]
     ]
+    if not kept:
+      raise errors.UserError(
+        f'No photo with an edge is {side * _SCALES[0]:.0f} pixels wide and '
+        'high: use larger ones, or lower config.data.side.'
+      )
     self._taken, self._composed = (
       [
         (
@@ -100,7 +109,7 @@ class WindowSource:
         break
     colours = _change_colours(colours, rng)
     turns, mirrored = rng.integers(4), rng.random() < 0.5
-    parts = [np.rot90(part, turns) for part in (colours, alpha, coarse)]
+    parts = [np.rot90(part, int(turns)) for part in (colours, alpha, coarse)]
     return tuple(
       np.ascontiguousarray(part[:, ::-1] if mirrored else part, np.float32)
       for part in parts
@@ -127,7 +136,7 @@ class WindowSource:
     coarse = predictions[rng.integers(len(predictions))]
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
     box = left * across, top * down, (left + seen) * across, (top + seen) * down
-    half = (self._side // 2,) * 2
+    half = self._side // 2, self._side // 2
     probs = Image.fromarray(coarse.astype(np.float32) / 255).resize(
       half, Image.Resampling.BILINEAR, box=box
     )
@@ -160,7 +169,7 @@ def _derive(
     alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.1, 2))
   few = side // 2 // int(rng.choice([2, 2, 4]))
   small = Image.fromarray(alpha).resize((few, few), Image.Resampling.BOX)
-  half = (side // 2,) * 2
+  half = side // 2, side // 2
   probs = np.asarray(small.resize(half, Image.Resampling.BILINEAR))
   drift = cv2.GaussianBlur(rng.standard_normal(half), (0, 0), 4)
   error = rng.normal(0, 0.3) + drift * rng.uniform(0, 6)

@@ -106,7 +106,9 @@ def _build_network(loaded: load.LoadedModel, side: int) -> ov.Model:
 
 
 def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
-  half = np.kron(np.eye(side // 2, dtype=np.float32), np.float32([[0.5, 0.5]]))
+  half = np.kron(
+    np.eye(side // 2, dtype=np.float32), np.full((1, 2), 0.5, np.float32)
+  )
   guide, coarse = _resample(colours, half), _resample(alpha, half)
   red, green, blue = _split(guide, 3)
   others = ops.concat([green, blue], axis=1)
