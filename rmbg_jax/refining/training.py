@@ -1,6 +1,7 @@
 """The refiner's training loop."""
 
 import json
+from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import optax
 import tqdm
 from jaxtyping import Array, Float
 
-from data_pipelines.datasets import folder
+from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors, images
 from rmbg_jax import models
 from rmbg_jax.models import refiner, refiner_jax
@@ -48,7 +49,13 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
     DivergedError: if the loss stops being finite.
     Stopped: after SIGTERM or Ctrl-C, when everything is saved.
   """
-  description = _describe(config)
+  for key in ('dir', 'backgrounds'):
+    if not config.data[key]:
+      raise errors.UserError(
+        f'config.data.{key} is not set: pass --config.data.{key}=FOLDER.'
+      )
+  pairs = folder.read_folder(config.data.dir)
+  description = _describe(config, pairs)
   with (
     checkpoints.CheckpointStore(workdir, writable=True) as store,
     signals.StopRequest() as stop_request,
@@ -57,7 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
     if store.latest_step is not None:
       saved = store.read_description(store.latest_step)
       resume.check_compatible(saved, description)
-    source, held_out = _load_windows(config, workdir)
+    source, held_out = _load_windows(config, pairs, workdir)
     model = models.create_model(description['architecture'])
     optimizer = _make_optimizer(config)
     trees = _create_trees(model, optimizer, config.seed)
@@ -103,7 +110,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
   return val_loss
 
 
-def _describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _describe(
+  config: ml_collections.ConfigDict, pairs: Sequence[records.Pair]
+) -> dict[str, Any]:
   """Returns the description in every checkpoint."""
   side, settings = config.data.side, json.loads(config.to_json_best_effort())
   return {
@@ -113,20 +122,19 @@ def _describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
       'efficientnet', size=(side, side)
     ).to_dict(),
     'config': settings,
-    'training_data': [Path(config.data.dir).name],
+    'training_data': sorted(
+      {pair.source or Path(config.data.dir).name for pair in pairs}
+    ),
   }
 
 
 def _load_windows(
-  config: ml_collections.ConfigDict, workdir: Path
+  config: ml_collections.ConfigDict,
+  pairs: Sequence[records.Pair],
+  workdir: Path,
 ) -> tuple[windows.WindowSource, windows.WindowSource]:
   """Composes photos; returns those to train on and those held out."""
   data = config.data
-  for key in ('dir', 'backgrounds'):
-    if not data[key]:
-      raise errors.UserError(
-        f'config.data.{key} is not set: pass --config.data.{key}=FOLDER.'
-      )
   backgrounds = sorted(
     path
     for path in Path(data.backgrounds).rglob('*')
@@ -136,7 +144,6 @@ def _load_windows(
     raise errors.UserError(
       f'config.data.backgrounds={data.backgrounds}: no photos there.'
     )
-  pairs = folder.read_folder(data.dir)
   settings = {
     'checkpoints': tuple(data.coarse),
     'seed': config.seed,

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from configs import refiner as refiner_config
+from data_pipelines.datasets import folder
 from data_pipelines.io import errors
 from rmbg_jax.inference import learned
 from rmbg_jax.refining import training, windows
@@ -89,7 +90,9 @@ def test_held_out_photos_are_not_seen(config, tmp_path, monkeypatch):
 
 
 def test_windows_have_the_truth_of_their_photo(config, tmp_path):
-  source, _ = training._load_windows(config, tmp_path)
+  source, _ = training._load_windows(
+    config, folder.read_folder(config.data.dir), tmp_path
+  )
   drawn = source.draw(40, [1, 2])
   assert drawn.colours.shape == (40, 32, 32, 3)
   assert drawn.coarse.shape == (40, 16, 16)
