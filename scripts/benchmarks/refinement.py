@@ -13,6 +13,7 @@ refinement (bootstrap over photos).
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import tqdm
@@ -20,7 +21,7 @@ from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.datasets import decoding, folder
+from data_pipelines.datasets import decoding, folder, records
 from rmbg_jax.evaluation import matting, results
 from rmbg_jax.inference import photos, refinement, remover
 from scripts.benchmarks import common
@@ -44,7 +45,7 @@ _METHODS = flags.DEFINE_list(
 )
 
 
-def measure(pairs, size: int) -> None:
+def measure(pairs: Sequence[records.Pair], size: int) -> None:
   """Prints the table of a size."""
   network = remover.BackgroundRemover.from_checkpoint(_CHECKPOINT.value)
   refiners = _REFINERS.value
