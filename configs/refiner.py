@@ -1,7 +1,7 @@
 """The refiner of `--refine=learned`, on photos with true alpha.
 
 ```bash
-python -m rmbg_jax.train_refiner --config=refiner \
+python -m rmbg_jax.train_refiner --config=configs/refiner.py \
   --config.data.dir=ALPHAS --config.data.backgrounds=PHOTOS
 ```
 

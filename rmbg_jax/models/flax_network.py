@@ -68,7 +68,7 @@ class FlaxNetwork(nn.Module):
 
 def compute(
   model: FlaxNetwork, variables: Variables, images: Float[Array, 'b h w c']
-) -> tuple[Float[Array, 'b h w 1'], ...]:
+) -> tuple[Float[Array, 'b h w f'], ...]:
   """Computes a trained network's logit maps, coarse to fine."""
   return cast('tuple[jax.Array, ...]', model.apply(variables, images))
 

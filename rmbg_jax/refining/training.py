@@ -49,6 +49,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
     DivergedError: if the loss stops being finite.
     Stopped: after SIGTERM or Ctrl-C, when everything is saved.
   """
+  if config.model.name != 'refiner':
+    raise errors.UserError(
+      f'config.model.name={config.model.name}: train it with python -m '
+      'rmbg_jax.main; pass --config=refiner here.'
+    )
   for key in ('dir', 'backgrounds'):
     if not config.data[key]:
       raise errors.UserError(

@@ -57,6 +57,11 @@ def train_and_evaluate(
     DivergedError: if the loss stops being finite.
     Stopped: after SIGTERM or Ctrl-C, when everything is saved.
   """
+  if config.model.name == 'refiner':  # It has other settings.
+    raise errors.UserError(
+      'config.model.name=refiner: train it with python -m '
+      'rmbg_jax.train_refiner.'
+    )
   with (
     memory.naming_keys(config),
     checkpoints.CheckpointStore(workdir, writable=True) as store,

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import demo
 from configs import refiner as refiner_config
 from data_pipelines.datasets import folder
 from data_pipelines.io import errors
 from rmbg_jax.inference import learned
 from rmbg_jax.refining import training, windows
+from rmbg_jax.training import loop
 from rmbg_jax.weights import load
 from tests.support import colour_network, helpers
 
@@ -102,6 +104,14 @@ def test_windows_have_the_truth_of_their_photo(config, tmp_path):
   again = source.draw(40, [1, 2])
   for first, second in zip(drawn, again, strict=True):
     np.testing.assert_array_equal(first, second)
+
+
+def test_each_command_has_its_configurations(config, tmp_path):
+  assert '--config=configs/refiner.py' in refiner_config.__doc__
+  with pytest.raises(errors.UserError, match=r'python -m rmbg_jax\.train_ref'):
+    loop.train_and_evaluate(config, tmp_path)
+  with pytest.raises(errors.UserError, match=r'python -m rmbg_jax\.main;'):
+    training.train(demo.get_config(), tmp_path)
 
 
 @pytest.mark.parametrize('key', ['dir', 'backgrounds'])
