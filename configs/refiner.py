@@ -5,7 +5,7 @@ python -m rmbg_jax.train_refiner --config=configs/refiner.py \
   --config.data.dir=ALPHAS --config.data.backgrounds=PHOTOS
 ```
 
-Composing takes two minutes for 32 photos, training an hour of one core.
+Composing takes two minutes for 32 photos, training 12 minutes of one core.
 """
 
 from ml_collections import ConfigDict
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 100
-  config.optimizer.steps = 8000
+  config.optimizer.steps = 2000
 
   config.train = ConfigDict()
   config.train.save_every = 500  # Steps between checkpoints.

@@ -32,10 +32,10 @@ def main() -> None:
   runtime.start()
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
   files.check_folder(workdir, 'workdir')
-  loss = training.train(_CONFIG.value, workdir)
+  training.train(_CONFIG.value, workdir)
   print(
-    f'Trained: val_loss {loss:.4f}. Use it: python -m rmbg_jax.predict '
-    f'--refine=learned --refiner={workdir} --input=PHOTOS --output=OUT'
+    'Complete. Use it: python -m rmbg_jax.predict --refine=learned '
+    f'--refiner={workdir} --input=PHOTOS --output=OUT'
   )
 
 

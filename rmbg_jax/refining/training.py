@@ -32,16 +32,13 @@ _FINE_WEIGHT = 1.5  # Of the loss at the finer level.
 _SLOPE_WEIGHT = 4.0  # Of the squared error of slopes.
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
+def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   """Trains the refiner that a configuration describes.
 
   Args:
     config: Configuration with the keys of `configs/refiner.py`.
     workdir: Folder for compositions and checkpoints. A training found there
       goes on where it stopped.
-
-  Returns:
-    The last validation's loss.
 
   Raises:
     UserError: if data is missing or wrong, or the working directory holds a
@@ -82,7 +79,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
     step, steps = int(trees['training']['step']), config.optimizer.steps
     coming = []
     train_step, compute_loss = _make_steps(model, optimizer)
-    val_loss = float('nan')
     bar = tqdm.tqdm(initial=step, total=steps, unit='step')
     while step < steps and not stop_request.reached(step):
       while len(coming) <= _AHEAD:
@@ -95,7 +91,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
         val_loss = np.mean(
           [compute_loss(trees['model'], one) for one in validation]
         ).item()
-        bar.set_postfix(loss=f'{loss:.4f}', val_loss=f'{val_loss:.4f}')
+        bar.write(f'Step {step}: loss {loss:.4f}, val_loss {val_loss:.4f}')
         if not np.isfinite([val_loss, loss]).all():
           raise errors.DivergedError(
             f'Not finite at step {step}: loss {loss}, val_loss {val_loss}. Go '
@@ -112,7 +108,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> float:
       'from there.',
       stop_request.signum,
     )
-  return val_loss
 
 
 def _describe(
