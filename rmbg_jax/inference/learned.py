@@ -1,7 +1,6 @@
 """Sharpens a coarse alpha by the refiner, along edges, from coarse to fine."""
 
 import functools
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from data_pipelines.io import errors
-from rmbg_jax.inference import runtimes
+from rmbg_jax.inference import refinement, runtimes
 from rmbg_jax.models import refiner
 from rmbg_jax.weights import load, release
 
@@ -25,7 +24,6 @@ _SURE = 0.02
 _FIRST_REACH, _REACH = 3, 2
 # Windows that are made at a time: 9 MB.
 _CHUNK = 64
-_MOST = 1 / (1 + math.exp(-refiner.LIMIT))
 # Logits never reach the ends, so alpha is stretched by this.
 _REST = 0.002
 
@@ -67,7 +65,7 @@ class LearnedRefiner:
       levels.append(levels[-1].reduce(2))
     coarsest, *finer = levels[::-1]
     pixels = max(coarsest.size) / max(probs.shape)
-    alpha = resize(probs, coarsest.size)
+    alpha = refinement.enlarge(probs, coarsest.size)
     band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
     self._refine_level(np.asarray(coarsest), alpha, band)
     for level in finer:
@@ -103,11 +101,10 @@ class LearnedRefiner:
       np.copyto(alpha[part], one[:height, :width], where=where)
 
 
-@functools.cache
 def load_refiner(
   path: str, *, runtime: str, precision: str, threads: int
 ) -> LearnedRefiner:
-  """Returns a refiner, which is loaded and compiled once.
+  """Returns a refiner; the released one is compiled once for all.
 
   Args:
     path: 'refiner' for the one that comes with the project, or the working
@@ -121,8 +118,23 @@ def load_refiner(
     MissingFileError: if there is nothing at the path.
     UserError: if it is no refiner.
   """
-  own = path == release.REFINER
-  loaded = load.load_model(release.find_released(path) if own else path)
+  if path == release.REFINER:
+    return _load_released(runtime, precision, threads)
+  return _load(path, runtime, precision, threads)
+
+
+@functools.cache
+def _load_released(
+  runtime: str, precision: str, threads: int
+) -> LearnedRefiner:
+  path = str(release.find_released(release.REFINER))
+  return _load(path, runtime, precision, threads)
+
+
+def _load(
+  path: str, runtime: str, precision: str, threads: int
+) -> LearnedRefiner:
+  loaded = load.load_model(path)
   if not isinstance(loaded.network, refiner.Refiner):
     raise errors.UserError(
       f'{path}: this network makes masks, and does not refine them. Pass the '
@@ -135,7 +147,7 @@ def load_refiner(
 
 def to_units(alpha: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
   """Returns the logits of alpha in units of `refiner.LIMIT`, in [-1, 1]."""
-  p = np.clip(alpha, 1 - _MOST, _MOST)
+  p = np.clip(alpha, 1 - refiner.MOST, refiner.MOST)
   return np.log(p / (1 - p)) * np.float32(1 / refiner.LIMIT)
 
 
@@ -143,14 +155,6 @@ def from_units(units: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
   """Returns alpha in [0, 1], which reaches both ends."""
   probs = 0.5 + 0.5 * np.tanh(units * np.float32(0.5 * refiner.LIMIT))
   return np.clip((probs - _REST) / (1 - 2 * _REST), 0, 1)
-
-
-def resize(
-  alpha: Float[np.ndarray, 'h w'], size: tuple[int, int]
-) -> Float[np.ndarray, 'h2 w2']:
-  """Resizes alpha to (width, height) as if nothing were known of the photo."""
-  resized = Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR)
-  return np.clip(np.asarray(resized), 0, 1)
 
 
 def _find_band(
@@ -173,7 +177,7 @@ def _find_band(
 
 
 def _double(x: Float[np.ndarray, 'h w']) -> Float[np.ndarray, '2*h 2*w']:
-  """Enlarges as `resize` does, in half of its time."""
+  """Enlarges as `refinement.enlarge` does, in half of its time."""
   height, width = x.shape
   rows = np.empty((height, 2, width), np.float32)
   _mix(x, rows.swapaxes(0, 1))

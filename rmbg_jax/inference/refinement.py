@@ -77,16 +77,22 @@ class Refinement:
     Args:
       probs: The network's, in [0, 1], at its own size.
       photo: Photo that the network saw, at its full size.
-      refiner: What refines where the method is 'learned'.
+      refiner: What refines where the method is 'learned'; a
+        `BackgroundRemover` has it.
+
+    Raises:
+      ValueError: if the method is 'learned' and there is no refiner.
     """
-    if refiner is not None:
+    if self.method == 'learned':
+      if refiner is None:
+        raise ValueError("method='learned' needs a refiner.")
       alpha = refiner.refine(probs, photo)
     elif self.method == 'guided':
       alpha = _upsample_guided(probs, photo)
     elif self.method == 'matting':
       alpha = _solve_matting(probs, photo)
     else:
-      alpha = _enlarge(probs, photo.size)
+      alpha = enlarge(probs, photo.size)
     if self.threshold is not None:
       alpha = (alpha >= self.threshold).astype(np.float32)
     if self.keep_largest:
@@ -101,7 +107,10 @@ def _ndimage() -> types.ModuleType:
   return importlib.import_module('scipy.ndimage')
 
 
-def _enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarge(
+  array: Float[np.ndarray, 'h w'], size: tuple[int, int]
+) -> Float[np.ndarray, 'h2 w2']:
+  """Returns alpha in [0, 1] at (width, height), bilinear."""
   resized = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
   return np.clip(np.asarray(resized), 0, 1)
 
@@ -154,7 +163,7 @@ def _solve_matting(
   scale = min(1, _MATTING_SIDE / max(photo.size))
   width, height = (max(1, round(side * scale)) for side in photo.size)
   size = width, height
-  alpha = _enlarge(probs, size)
+  alpha = enlarge(probs, size)
   margin = max(1, round(max(size) * _BAND))
   sure = _ndimage().binary_erosion(
     alpha > 0.95, iterations=margin, border_value=1

@@ -130,7 +130,8 @@ class BackgroundRemover:
       batch_size=batch_size,
       threads=threads,
     )
-    self._refiner_options = {
+    # Any: the options of `load_refiner`.
+    self._refiner_options: dict[str, Any] = {
       'runtime': self._runtime.name,
       'precision': precision,
       'threads': threads,

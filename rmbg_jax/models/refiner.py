@@ -9,11 +9,13 @@ network serves photos of any size (`inference/learned.py`).
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from rmbg_jax.models.layers import Layers, T
 
 LIMIT = 7.0  # Logits are given and computed in units of it, in [-1, 1].
+MOST = 1 / (1 + math.exp(-LIMIT))  # The largest alpha that these express.
 BLOCK = 2  # Side of the blocks of pixels that are channels of one place.
 # Side of the guided filter's window, in blocks, and the variance of colour, in
 # [0, 1], below which it does not follow an edge.

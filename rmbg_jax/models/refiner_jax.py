@@ -1,7 +1,5 @@
 """Makes a refiner's input in JAX, and applies it."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
@@ -13,8 +11,6 @@ from rmbg_jax.models.flax_network import (
   upsample_bilinear,
 )
 from rmbg_jax.models.layers import Variables
-
-_MOST = 1 / (1 + math.exp(-refiner.LIMIT))
 
 
 def refine(
@@ -33,7 +29,9 @@ def refine(
   """
   colours = colours.astype(jnp.float32)
   alpha = jax.nn.sigmoid(units * refiner.LIMIT)
-  guided = jnp.clip(_guide(colours / 255, alpha), 1 - _MOST, _MOST)
+  guided = jnp.clip(
+    _guide(colours / 255, alpha), 1 - refiner.MOST, refiner.MOST
+  )
   guided = jnp.log(guided / (1 - guided)) / refiner.LIMIT
   planes = [(colours - 127) / 128, units[..., None], guided[..., None]]
   blocks = _join_blocks(jnp.concatenate(planes, axis=-1))

@@ -1,15 +1,18 @@
 """Puts foregrounds with true alpha before other backgrounds, for the refiner.
 
-Of each photo with true alpha, a folder is made:
+Of each photo with true alpha, a folder is made, within one whose name stands
+for all that decides the compositions:
 
 ```
 NAME/foreground.png   the foreground's own colours, and alpha
 NAME/00.jpg           a composition; 00 is the photo itself
-NAME/00_small.png     the coarse alpha that the network `small` sees in it
+NAME/00_0.png         the coarse alpha that the first network sees in it
 ```
 """
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,26 +62,33 @@ def compose_all(
   reduce: int,
   seed: int,
 ) -> list[Composition]:
-  """Makes what is not there yet, and returns all compositions.
+  """Makes missing compositions, and returns all.
 
   Args:
     pairs: Photos and true alphas.
     backgrounds: Photos without a subject that matters.
-    directory: Folder to make them in.
+    directory: Folder to make them in, in one that other photos, networks or
+      seeds do not share.
     count: Compositions of each photo.
     checkpoints: Names or paths of the networks that give coarse alphas.
     reduce: Whole number that sides are divided by first: masks that people drew
       are sharp and exact then.
     seed: Decides all that is drawn.
   """
-  removers = {
-    Path(name).stem: remover.BackgroundRemover.from_checkpoint(name)
-    for name in checkpoints
-  }
+  facts = [checkpoints, reduce, seed, *map(_identify, backgrounds)]
+  facts += [
+    _identify(path) for p in pairs for path in (p.image_path, p.mask_path)
+  ]
+  digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
+
+  @functools.cache
+  def load_removers() -> list[remover.BackgroundRemover]:
+    return list(map(remover.BackgroundRemover.from_checkpoint, checkpoints))
+
   made = []
   for number, pair in enumerate(tqdm.tqdm(pairs, 'Composing', unit='photo')):
     name = f'{number:04d}_{Path(pair.name).stem}'
-    folder = directory / name
+    folder = directory / digest / name
     folder.mkdir(parents=True, exist_ok=True)
     layer = None
     for index in range(count):
@@ -86,7 +96,10 @@ def compose_all(
         name=name,
         photo=folder / f'{index:02d}.jpg',
         alpha=folder / 'foreground.png',
-        coarse=tuple(folder / f'{index:02d}_{stem}.png' for stem in removers),
+        coarse=tuple(
+          folder / f'{index:02d}_{network}.png'
+          for network in range(len(checkpoints))
+        ),
         is_taken=index == 0 and reduce == 1,
       )
       made.append(composition)
@@ -103,10 +116,14 @@ def compose_all(
         photo = _compose(layer, backgrounds, rng)
       _write(composition.photo, photo, quality=95, subsampling=0)
       seen = images.open_image(composition.photo)
-      for path, one in zip(composition.coarse, removers.values(), strict=True):
+      for path, one in zip(composition.coarse, load_removers(), strict=True):
         probs = one.predict(one.resize([seen]))[0]
         _write(path, Image.fromarray((probs * 255 + 0.5).astype(np.uint8)))
   return made
+
+
+def _identify(path: Path) -> tuple[str, int]:
+  return str(path.absolute()), path.stat().st_size
 
 
 def _read_layer(pair: records.Pair, reduce: int) -> UInt8[np.ndarray, 'h w 4']:

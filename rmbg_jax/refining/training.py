@@ -1,5 +1,6 @@
 """The refiner's training loop."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from concurrent import futures
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 
 from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors, images
+from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
 from rmbg_jax.models import refiner, refiner_jax
 from rmbg_jax.models.flax_network import FlaxNetwork, upsample_bilinear
@@ -51,22 +53,29 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       f'config.model.name={config.model.name}: train it with python -m '
       'rmbg_jax.main; pass --config=refiner here.'
     )
-  for key in ('dir', 'backgrounds'):
-    if not config.data[key]:
-      raise errors.UserError(
-        f'config.data.{key} is not set: pass --config.data.{key}=FOLDER.'
-      )
-  pairs = folder.read_folder(config.data.dir)
+  _check_settings(config)
+  pairs = _read_pairs(config.data.dir)
   description = _describe(config, pairs)
-  with (
-    checkpoints.CheckpointStore(workdir, writable=True) as store,
-    signals.StopRequest() as stop_request,
-    futures.ThreadPoolExecutor(1) as pool,
-  ):
+  with checkpoints.CheckpointStore(workdir, writable=True) as store:
     if store.latest_step is not None:
       saved = store.read_description(store.latest_step)
       resume.check_compatible(saved, description)
+    # It can be interrupted at once, and goes on with what is missing.
     source, held_out = _load_windows(config, pairs, workdir)
+    _train(config, store, description, source, held_out)
+
+
+def _train(
+  config: ml_collections.ConfigDict,
+  store: checkpoints.CheckpointStore,
+  description: JsonObject,
+  source: windows.WindowSource,
+  held_out: windows.WindowSource,
+) -> None:
+  with (
+    signals.StopRequest() as stop_request,
+    futures.ThreadPoolExecutor(1) as pool,
+  ):
     model = models.create_model(description['architecture'])
     optimizer = _make_optimizer(config)
     trees = _create_trees(model, optimizer, config.seed)
@@ -80,14 +89,16 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     coming = []
     train_step, compute_loss = _make_steps(model, optimizer)
     bar = tqdm.tqdm(initial=step, total=steps, unit='step')
-    while step < steps and not stop_request.reached(step):
+    stopped = False
+    while step < steps and not stopped:
       while len(coming) <= _AHEAD:
         seed = [config.seed, step + len(coming)]
         coming.append(pool.submit(source.draw, config.data.batch_size, seed))
       trees, loss = train_step(trees, coming.pop(0).result())
       step += 1
       bar.update()
-      if step % config.train.save_every == 0 or step == steps:
+      stopped = stop_request.reached(step)
+      if stopped or step == steps or step % config.train.save_every == 0:
         val_loss = np.mean(
           [compute_loss(trees['model'], one) for one in validation]
         ).item()
@@ -101,7 +112,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         metrics = {'val_loss': val_loss}
         store.save(trees, step=step, metrics=metrics, description=description)
     bar.close()
-    store.save(trees, step=step, metrics=None, description=description)
   if step < steps:
     raise errors.Stopped(
       f'Stopped on request at step {step}, and saved. The same command goes on '
@@ -110,11 +120,59 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
 
 
+def _check_settings(config: ml_collections.ConfigDict) -> None:
+  data = config.data
+  for key in ('dir', 'backgrounds'):
+    if not data[key]:
+      raise errors.UserError(
+        f'config.data.{key} is not set: pass --config.data.{key}=FOLDER.'
+      )
+  for key, value, fits, wanted in (
+    (
+      'data.side',
+      data.side,
+      data.side > 0 and data.side % 32 == 0,
+      'a multiple of 32',
+    ),
+    ('data.batch_size', data.batch_size, data.batch_size > 0, '1 or more'),
+    ('data.count', data.count, data.count > 0, '1 or more'),
+    ('data.coarse', data.coarse, len(data.coarse) > 0, 'one network or more'),
+    ('data.folds', data.folds, data.folds > 1, '2 or more'),
+    (
+      'data.fold',
+      data.fold,
+      -1 <= data.fold < data.folds,
+      '-1, or below data.folds',
+    ),
+    (
+      'optimizer.steps',
+      config.optimizer.steps,
+      config.optimizer.steps > 0,
+      '1 or more',
+    ),
+    (
+      'train.save_every',
+      config.train.save_every,
+      config.train.save_every > 0,
+      '1 or more',
+    ),
+  ):
+    if not fits:
+      raise errors.UserError(f'config.{key}={value}: it must be {wanted}.')
+
+
+def _read_pairs(directory: str) -> list[records.Pair]:
+  """Returns the pairs of a data set but those that are for tests."""
+  return [p for p in folder.read_folder(directory) if p.split != 'test']
+
+
 def _describe(
   config: ml_collections.ConfigDict, pairs: Sequence[records.Pair]
 ) -> dict[str, Any]:
   """Returns the description in every checkpoint."""
   side, settings = config.data.side, json.loads(config.to_json_best_effort())
+  names = [pair.name for pair in pairs]
+  digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
   return {
     'architecture': settings['model'],
     # Of a window, whose fourth channel is no colour.
@@ -122,6 +180,7 @@ def _describe(
       'efficientnet', size=(side, side)
     ).to_dict(),
     'config': settings,
+    'data': {'photos': len(names), 'names': digest[:16]},
     'training_data': sorted(
       {pair.source or Path(config.data.dir).name for pair in pairs}
     ),
@@ -133,7 +192,10 @@ def _load_windows(
   pairs: Sequence[records.Pair],
   workdir: Path,
 ) -> tuple[windows.WindowSource, windows.WindowSource]:
-  """Composes photos; returns those to train on and those held out."""
+  """Composes photos; returns the windows to train on and to validate on.
+
+  Those are of held-out photos; without any, the same.
+  """
   data = config.data
   backgrounds = sorted(
     path
@@ -166,9 +228,9 @@ def _load_windows(
   training = [
     one for one in composed if one.name in names and one.name not in out
   ]
-  held_out = [one for one in composed if one.name in out] or training
+  held_out = [one for one in composed if one.name in out]
   if data.sharp_dir:
-    sharp = folder.read_folder(data.sharp_dir)
+    sharp = _read_pairs(data.sharp_dir)
     order = np.random.default_rng(config.seed).permutation(len(sharp))
     training += composing.compose_all(
       [sharp[index] for index in sorted(order[: data.sharp_limit])],
@@ -178,10 +240,10 @@ def _load_windows(
       **settings,
     )
   options = {'side': data.side, 'most_wrong': data.most_wrong}
-  return (
-    windows.WindowSource(training, **options),
-    windows.WindowSource(held_out, **options),
-  )
+  source = windows.WindowSource(training, **options)
+  if not held_out:
+    return source, source
+  return source, windows.WindowSource(held_out, **options)
 
 
 def _make_optimizer(

@@ -25,7 +25,7 @@ from absl import flags
 from PIL import Image
 
 from data_pipelines import cli
-from rmbg_jax.inference import foreground, refinement, remover
+from rmbg_jax.inference import foreground, photos, refinement, remover
 from scripts.benchmarks import common
 
 PIXELS = 12_000_000
@@ -58,6 +58,7 @@ def measure_photo(path: Path) -> None:
   """Prints the seconds of each refinement and of the colours after it."""
   network = remover.BackgroundRemover.from_checkpoint(_WEIGHTS.value)
   photo = remover.open_photo(str(path))
+  seen = photos.read_photo(photo)
   probs = network.predict(network.resize([photo]))[0]
   pixels = np.asarray(photo)
   common.print_head('of one photo', 's', 's of processor', 'mixed pixels')
@@ -69,13 +70,11 @@ def measure_photo(path: Path) -> None:
     common.print_row(name, f'{clock:.2f}', f'{used:.2f}', mixed)
 
   for method in _METHODS.value:
-    chosen = refinement.Refinement(method=method)
+    way = network.with_refinement(refinement.Refinement(method=method))
     # The first call imports and compiles, so it is not timed.
-    alpha = chosen.apply(probs, photo)
+    alpha = way.refine(probs, seen)
     mixed = f'{((alpha > 1 / 255) & (alpha < 254 / 255)).mean():.0%}'
-    measure_step(
-      method, lambda chosen=chosen: chosen.apply(probs, photo), mixed
-    )
+    measure_step(method, lambda way=way: way.refine(probs, seen), mixed)
     measure_step(
       'colours after it',
       lambda alpha=alpha: foreground.estimate_foreground(pixels, alpha),

@@ -64,7 +64,7 @@ def test_openvino_and_jax_agree(unsteady):
     for runtime in ('openvino', 'jax')
   ]
   assert found[0].shape == (500, 700)
-  assert np.abs(found[0] - learned.resize(probs, photo.size)).mean() > 0.01
+  assert np.abs(found[0] - refinement.enlarge(probs, photo.size)).mean() > 0.01
   np.testing.assert_allclose(found[0], found[1], atol=2e-2)
   assert np.abs(found[0] - found[1]).mean() < 1e-5
 
@@ -81,7 +81,7 @@ def test_what_is_sure_stays(unsteady, size):
   assert 0 <= alpha.min() <= alpha.max() <= 1
   if min(size) < 64:
     return
-  coarse = learned.resize(truth, photo.size)
+  coarse = refinement.enlarge(truth, photo.size)
   changed = alpha != coarse
   assert changed.any()
   # Within the reach of the edge; the photo is up to 32 times the network's.
@@ -104,6 +104,22 @@ def test_the_remover_uses_it(unsteady, tmp_path):
   expected = refined._refiner.refine(probs, photo)
   np.testing.assert_array_equal(refined.alpha(photo), expected)
   assert np.abs(expected - plain.alpha(photo)).max() > 0.1
+
+
+def test_without_a_network_it_says_so():
+  chosen = refinement.Refinement(method='learned')
+  with pytest.raises(ValueError, match='needs a refiner'):
+    chosen.apply(_disc((8, 8)), helpers.make_photo((20, 20)))
+
+
+def test_a_refiner_that_is_trained_anew_is_loaded_anew(tmp_path):
+  path = tmp_path / 'own.safetensors'
+  photo = helpers.make_photo((120, 90))
+  found = []
+  for seed in (0, 1):
+    save_refiner(path, scale=0.3, seed=seed)
+    found.append(_load(str(path)).refine(_disc((48, 48)), photo))
+  assert np.abs(found[0] - found[1]).max() > 0.1
 
 
 def test_it_is_exported_as_a_release(unsteady, tmp_path):
@@ -134,7 +150,7 @@ def test_the_released_one_is_small_and_sharpens():
   found = learned.load_refiner(
     release.REFINER, runtime='openvino', precision='float32', threads=0
   ).refine(probs, photo)
-  before = learned.resize(probs, photo.size)
+  before = refinement.enlarge(probs, photo.size)
   assert np.abs(found - truth).mean() < 0.5 * np.abs(before - truth).mean()
   tensors, _ = release.read_release(release.find_released(release.REFINER))
   assert sum(tensor.size for tensor in tensors.values()) <= 100_000

@@ -1,5 +1,9 @@
 """The refiner's training: its data, and resuming."""
 
+import os
+import re
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from configs import refiner as refiner_config
 from data_pipelines.datasets import folder
 from data_pipelines.io import errors
 from rmbg_jax.inference import learned
-from rmbg_jax.refining import training, windows
+from rmbg_jax.refining import composing, training, windows
 from rmbg_jax.training import loop
 from rmbg_jax.weights import load
 from tests.support import colour_network, helpers
@@ -112,6 +116,60 @@ def test_each_command_has_its_configurations(config, tmp_path):
     loop.train_and_evaluate(config, tmp_path)
   with pytest.raises(errors.UserError, match=r'python -m rmbg_jax\.main;'):
     training.train(demo.get_config(), tmp_path)
+
+
+def test_a_stopped_training_goes_on(config, tmp_path, monkeypatch):
+  draw = windows.WindowSource.draw
+
+  def stopping(source, count, seed):
+    if seed == [42, 3]:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return draw(source, count, seed)
+
+  monkeypatch.setattr(windows.WindowSource, 'draw', stopping)
+  with pytest.raises(errors.Stopped, match='at step'):
+    training.train(config, tmp_path)
+  monkeypatch.undo()
+  training.train(config, tmp_path)
+  assert load.load_model(f'{tmp_path}@latest').description['step'] == 6
+
+
+def test_other_photos_are_composed_anew(config, tmp_path):
+  pairs = folder.read_folder(config.data.dir)
+  options = {
+    'backgrounds': [pair.image_path for pair in pairs],
+    'directory': tmp_path,
+    'count': 2,
+    'checkpoints': (config.data.coarse[0],) * 2,
+    'reduce': 1,
+    'seed': 1,
+  }
+  made = composing.compose_all(pairs[:1], **options)
+  times = [one.photo.stat().st_mtime_ns for one in made]
+  assert all(len(set(one.coarse)) == 2 for one in made)
+  again = composing.compose_all(pairs[:1], **options)
+  assert [one.photo.stat().st_mtime_ns for one in again] == times
+  for changed in ({'seed': 2}, {'backgrounds': options['backgrounds'][1:]}):
+    others = composing.compose_all(pairs[:1], **(options | changed))
+    assert not {one.photo for one in others} & {one.photo for one in made}
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'),
+  [
+    ('data.side', 40),
+    ('data.fold', 4),
+    ('data.coarse', ()),
+    ('train.save_every', 0),
+  ],
+)
+def test_settings_that_cannot_be_are_named(config, tmp_path, key, value):
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(
+    errors.UserError, match=rf'config\.{key}={re.escape(str(value))}'
+  ):
+    training.train(config, tmp_path)
 
 
 @pytest.mark.parametrize('key', ['dir', 'backgrounds'])

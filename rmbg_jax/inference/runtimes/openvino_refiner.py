@@ -1,6 +1,5 @@
 """Computes a refiner's windows with OpenVINO, on a CPU."""
 
-import math
 import threading
 
 import numpy as np
@@ -14,7 +13,6 @@ from rmbg_jax.weights import load
 ops = ov.opset13
 _Value = ov.Node | ov.Output
 _BATCH = 8  # Windows that are computed together.
-_MOST = 1 / (1 + math.exp(-refiner.LIMIT))
 
 
 class OpenVinoRefiner:
@@ -80,7 +78,9 @@ def _build_input(side: int) -> ov.Model:
   plane = ops.unsqueeze(units, ops.constant([1]))
   alpha = ops.sigmoid(_times(plane, refiner.LIMIT))
   guided = ops.clamp(
-    _guide(_times(colours, 1 / 255), alpha, side), 1 - _MOST, _MOST
+    _guide(_times(colours, 1 / 255), alpha, side),
+    1 - refiner.MOST,
+    refiner.MOST,
   )
   odds = ops.divide(guided, ops.subtract(np.float32(1), guided))
   planes = [
