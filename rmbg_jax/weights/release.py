@@ -115,6 +115,10 @@ def describe(
       if key in values:
         # A name says what it was; the folder is only on that machine.
         values[key] = Path(values[key]).name if key == 'weights' else ''
+    if 'coarse' in config['data']:
+      config['data']['coarse'] = [
+        Path(path).name for path in config['data']['coarse']
+      ]
   return kept
 
 

@@ -122,6 +122,17 @@ def test_a_refiner_that_is_trained_anew_is_loaded_anew(tmp_path):
   assert np.abs(found[0] - found[1]).max() > 0.1
 
 
+def test_a_release_names_no_folders():
+  data = {'dir': '/me/alphas', 'backgrounds': '/me/b', 'coarse': ['/me/a.h5']}
+  made = preprocessing.make_preprocessing('efficientnet', size=(96, 96))
+  described = release.describe({'config': {'data': data}}, made)
+  assert described['config']['data'] == {
+    'dir': '',
+    'backgrounds': '',
+    'coarse': ['a.h5'],
+  }
+
+
 def test_it_is_exported_as_a_release(unsteady, tmp_path):
   loaded = load.load_model(unsteady)
   export.save_export(tmp_path / 'own.safetensors', loaded, dtype='float32')
