@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
 from rmbg_jax.models import graph, layers
@@ -292,7 +292,7 @@ def _load_release(path: Path, dtype: str) -> LoadedModel:
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
   foreign_onnx.check_size(path)
-  sha256 = foreign_onnx.hash_file(path, 'sha256')
+  sha256 = files.hash_file(path)
   settings = foreign_onnx.find_settings(path, sha256)
   if settings is None:
     try:
