@@ -29,7 +29,7 @@ class OtherNetworkError(errors.UserError):
   """Reports an ONNX file of another network."""
 
 
-def read_model(path: Path) -> matching.ForeignModel:
+def read_model(path: Path) -> matching.StoredModel:
   """Reads a U2-Net of any widths.
 
   The published weights are described by their licence and citation, which are
@@ -80,7 +80,7 @@ def read_model(path: Path) -> matching.ForeignModel:
     'freeze_norm': not any(conv.norm for conv in graph.convs),
   }
   preprocessing = make_preprocessing('u2net', size=graph.size)
-  return matching.ForeignModel(
+  return matching.StoredModel(
     architecture, preprocessing, tensors, names, _describe(path)
   )
 
