@@ -137,6 +137,7 @@ class BackgroundRemover:
       'threads': threads,
     }
     self._refiner = self._load_refiner()
+    self._process = os.getpid()
     self.batch_size = self._runtime.batch_size
     self.runtime = f'{self._runtime.name}, {self._runtime.precision}'
 
@@ -263,7 +264,14 @@ class BackgroundRemover:
     Raises:
       UserError: if the device's memory is used up.
       ValueError: if there are more images than the batch size.
+      RuntimeError: in a process that was forked after this was constructed.
     """
+    if os.getpid() != self._process:
+      # The runtime's threads are not in the fork: it would wait for ever.
+      raise RuntimeError(
+        'This BackgroundRemover was made before the process was forked. Make '
+        "one in each process, or start them by 'spawn'."
+      )
     count = len(batch)
     if count > self.batch_size:
       raise ValueError(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import os
 import subprocess
 import sys
 from concurrent import futures
@@ -173,6 +174,12 @@ def _see_small(loaded, large):
   logits = apply(loaded.variables, loaded.preprocessing.normalize(small))[-1]
   logits = np.clip(logits[..., 0], -6.9, 6.9)
   return special.expit(jax.image.resize(logits, (1, 64, 64), 'bilinear'))
+
+
+def test_a_forked_process_is_told_so(cutter, monkeypatch):
+  monkeypatch.setattr(os, 'getpid', lambda: -1)
+  with pytest.raises(RuntimeError, match='before the process was forked'):
+    cutter.alpha(helpers.make_photo((40, 30)))
 
 
 def test_flips_and_scales_are_averaged(workdir):
