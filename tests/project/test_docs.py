@@ -89,6 +89,7 @@ SMALL = (
   '--config.data.batch_size=4',
   '--config.data.allow_empty_masks=true',
   '--config.train.epochs=1',
+  '--config.train.grid_every=0',
   '--config.train.tensorboard=false',
 )
 SMALL_REFINER = (
