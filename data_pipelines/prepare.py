@@ -15,14 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines import cli
-from data_pipelines.datasets import (
-  cod10k,
-  directories,
-  merging,
-  p3m,
-  people,
-  records,
-)
+from data_pipelines.datasets import merging, published, records
 from data_pipelines.io import errors
 from data_pipelines.tools import writing
 
@@ -82,15 +75,15 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
     (pairs, photos of COD10K that --cod10k_images does not choose, problems). A
     folder's own rows are all used, wherever they are from.
   """
-  readers = (
-    (flags.FLAGS.p3m, p3m.read_p3m, p3m.PUBLISHED),
-    (flags.FLAGS.cod10k, cod10k.read_cod10k, cod10k.PUBLISHED),
-    (flags.FLAGS.people, people.read_people, people.PUBLISHED),
-    (flags.FLAGS.folder, writing.read_own, {}),
-  )
+  readers = {
+    name: (known.read, known.counts)
+    for name, known in published.DATA_SETS.items()
+  }
+  readers['folder'] = (writing.read_own, {})
   everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()
-  for directory, read, published in readers:
+  for name, (read, counts) in readers.items():
+    directory = flags.FLAGS[name].value
     if not directory:
       continue
     if out.is_relative_to(Path(directory).resolve()):
@@ -99,9 +92,9 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
         'to be changed. Pass another --output.'
       )
     pairs = read(directory, problems)
-    print('\n'.join(directories.describe_counts(pairs, published)))
+    print(published.describe_counts(pairs, counts))
     everything += pairs
-    if read is cod10k.read_cod10k:
+    if name == 'cod10k':
       choice = flags.FLAGS.cod10k_images
       unwanted = {
         pair.image_path

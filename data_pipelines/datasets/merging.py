@@ -6,7 +6,7 @@ import filecmp
 import math
 from collections.abc import Iterable, Sequence
 
-from data_pipelines.datasets import cod10k, records, splitting
+from data_pipelines.datasets import published, records, splitting
 from data_pipelines.io import suffixes
 
 COD10K_CHOICES = ('cam', 'cam+background', 'all')
@@ -18,7 +18,7 @@ def choose_cod10k(pair: records.Pair, choice: str) -> bool:
   """Returns whether a pair belongs to one of `COD10K_CHOICES`."""
   if pair.source != 'cod10k-noncam' or choice == 'all':
     return True
-  return choice == 'cam+background' and pair.category == cod10k.BACKGROUND
+  return choice == 'cam+background' and pair.category == published.BACKGROUND
 
 
 def name_pairs(

@@ -12,20 +12,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.datasets import (
-  cod10k,
-  decoding,
-  folder,
-  p3m,
-  people,
-  records,
-)
+from data_pipelines.datasets import decoding, folder, published, records
 from data_pipelines.io import errors, files, images
 
 READERS = {
-  'p3m': p3m.read_p3m,
-  'cod10k': cod10k.read_cod10k,
-  'people': people.read_people,
+  **{name: known.read for name, known in published.DATA_SETS.items()},
   'combined': folder.read_folder,
 }
 
@@ -41,7 +32,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
   }
   BUILDER_CONFIGS = [
     tfds.core.BuilderConfig(name=name, description=f'{name}, as published')
-    for name in ('p3m', 'cod10k', 'people')
+    for name in published.DATA_SETS
   ] + [
     tfds.core.BuilderConfig(
       name='combined', description='the folder layout, as prepare.py makes it'

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.datasets import (
-  cod10k,
   dataset_csv,
   folder,
-  p3m,
-  people,
+  published,
   records,
   salient_sets,
 )
@@ -30,10 +28,10 @@ class Known(NamedTuple):
 
 
 _KNOWN = {
-  'p3m-500-p': Known('P3M-500-P', p3m.PUBLISHED['p3m-500-p', 'test']),
-  'p3m-500-np': Known('P3M-500-NP', p3m.PUBLISHED['p3m-500-np', 'test']),
-  'cod10k': Known('COD10K-Test-CAM', cod10k.PUBLISHED['cod10k', 'test']),
-  'people': Known('People-val', people.PUBLISHED['people', 'val']),
+  'p3m-500-p': Known('P3M-500-P', 500),
+  'p3m-500-np': Known('P3M-500-NP', 500),
+  'cod10k': Known('COD10K-Test-CAM', 2026),
+  'people': Known('People-val', 568),
   **{
     benchmark.source: Known(benchmark.title, benchmark.count, binarize=True)
     for benchmark in salient_sets.BENCHMARKS
@@ -155,16 +153,11 @@ def _read(
   """Returns a folder's pairs, and whether it has a published layout."""
   if directory.name.upper().startswith('P3M-500-'):
     source = directory.name.lower()
-    pairs = p3m.read_p3m(directory.resolve().parents[1], problems)
+    pairs = published.P3M.read(directory.resolve().parents[1], problems)
     return [pair for pair in pairs if pair.source == source], True
-  # Each set is recognised by something that no other has.
-  for mark, read in (
-    ('P3M-500-*/mask', p3m.read_p3m),
-    ('Test/GT_Object', cod10k.read_cod10k),
-    ('segmentation/val.txt', people.read_people),
-  ):
-    if _contains(directory, mark):
-      return read(directory, problems), True
+  for known in published.DATA_SETS.values():
+    if _contains(directory, known.mark):
+      return known.read(directory, problems), True
   names = {entry.name.lower() for entry in directory.iterdir()}
   if salient_sets.find_benchmark(directory) and 'dataset.csv' not in names:
     return salient_sets.read_saliency(directory, problems), True
