@@ -76,7 +76,7 @@ def main() -> None:
   print(published.describe_counts(pairs, data_set.counts))
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   flags.DEFINE_enum(
     'name', None, list(published.DATA_SETS), 'Data set.', required=True
   )
@@ -84,8 +84,4 @@ def _define_flags() -> None:
     'output', None, 'Folder to write to.', short='out', required=True
   )
   flags.DEFINE_bool('accept_terms', False, 'You have read and accept them.')
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__)

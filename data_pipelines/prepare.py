@@ -109,7 +109,7 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
   return everything, unwanted, problems
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   for name, title in (
     ('p3m', 'P3M-10k'),
     ('cod10k', 'COD10K-v3'),
@@ -150,8 +150,4 @@ def _define_flags() -> None:
   flags.DEFINE_list(
     'invert', [], 'Sources whose masks are white for the background.'
   )
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__)

@@ -62,6 +62,11 @@ class Url:
     """The kind of store, such as 's3'."""
     return self.text.partition('://')[0]
 
+  @property
+  def path(self) -> str:
+    """Bucket and name."""
+    return self.text.partition('://')[2]
+
 
 class State(NamedTuple):
   """The state of a file; another content has another stamp.
@@ -154,8 +159,8 @@ def read(place: Place) -> bytes:
     return place.read_bytes()
   # Without it, s3fs first asks for the size: another request.
   options = {'max_concurrency': 1} if place.scheme == 's3' else {}
-  with _naming(place):
-    return stores.open_store(place.scheme).cat_file(_strip(place), **options)
+  with stores.naming(place.text):
+    return stores.open_store(place.scheme).cat_file(place.path, **options)
 
 
 def write(place: Place, content: bytes) -> None:
@@ -169,8 +174,9 @@ def write(place: Place, content: bytes) -> None:
     with files.write_atomically(place) as partial:
       partial.write_bytes(content)
     return
-  with _naming(place):  # Stores show an object when all of it has come.
-    stores.open_store(place.scheme).pipe_file(_strip(place), content)
+  with stores.naming(place.text):
+    # Stores show an object when all of it has come.
+    stores.open_store(place.scheme).pipe_file(place.path, content)
 
 
 def exists(place: Place) -> bool:
@@ -182,11 +188,9 @@ def exists(place: Place) -> bool:
   if isinstance(place, Path):
     # Unlike `Path.exists`, it answers for names that are too long as well.
     return os.path.exists(place)  # noqa: PTH110
-  with _naming(place):
+  with stores.naming(place.text):
     try:
-      return (
-        stores.open_store(place.scheme).info(_strip(place))['type'] == 'file'
-      )
+      return stores.open_store(place.scheme).info(place.path)['type'] == 'file'
     except FileNotFoundError:
       return False
 
@@ -204,9 +208,9 @@ def find_state(place: Place) -> State | None:
       return None
     size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
     return State(size, found.st_mtime, f'{size}-{found.st_mtime_ns}')
-  with _naming(place):
+  with stores.naming(place.text):
     try:
-      return _make_state(stores.open_store(place.scheme).info(_strip(place)))
+      return _make_state(stores.open_store(place.scheme).info(place.path))
     except FileNotFoundError:
       return None
 
@@ -232,10 +236,10 @@ def list_files(root: Place) -> Iterator[File]:
     yield from _list_folder(root)
     return
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
-  with _naming(root):
-    files = list_store(stores.open_store(root.scheme), _strip(root))
+  with stores.naming(root.text):
+    files = list_store(stores.open_store(root.scheme), root.path)
   while True:
-    with _naming(root):
+    with stores.naming(root.text):
       file = next(files, None)
     if file is None:
       return
@@ -251,8 +255,8 @@ def remove(root: Place) -> None:
   if isinstance(root, Path):
     shutil.rmtree(root, ignore_errors=True)
     return
-  with _naming(root), contextlib.suppress(FileNotFoundError):
-    stores.open_store(root.scheme).rm(_strip(root), recursive=True)
+  with stores.naming(root.text), contextlib.suppress(FileNotFoundError):
+    stores.open_store(root.scheme).rm(root.path, recursive=True)
 
 
 class Found:
@@ -368,12 +372,3 @@ def _make_state(entry: Mapping[str, Any]) -> State:
     time = time.timestamp()
   mark = next((entry[name] for name in _MARKS if entry.get(name)), time)
   return State(size, time, f'{size}-{mark}'.replace('"', ''))
-
-
-def _strip(url: Url) -> str:
-  """Returns bucket and name."""
-  return url.text.partition('://')[2]
-
-
-def _naming(url: Url) -> contextlib.AbstractContextManager[None]:
-  return stores.naming(url.text, url.scheme)

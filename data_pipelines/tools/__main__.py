@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
   print(f'{argv[1]}: {words.count(count, "pair")}')
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   cli.define_path(
     'data', None, 'Folder of the data set.', short='dir', required=True
   )
@@ -54,8 +54,4 @@ def _define_flags() -> None:
   flags.DEFINE_string('size', '', 'Longest side, or HEIGHTxWIDTH.')
   cli.define_path('output', '', 'Folder, or PNG file, to write.', short='out')
   flags.DEFINE_integer('count', 12, 'Pairs to plot.', lower_bound=1)
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__, takes_arguments=True)
