@@ -4,6 +4,7 @@ Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
 the folder layout.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -12,7 +13,13 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.datasets import decoding, folder, published, records
+from data_pipelines.datasets import (
+  dataset_csv,
+  decoding,
+  folder,
+  published,
+  records,
+)
 from data_pipelines.io import errors, files, images
 
 READERS = {
@@ -61,7 +68,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
     pairs = READERS[self.builder_config.name](dl_manager.manual_dir)
     decoding.check_pairs(pairs)
     folder.report(
-      [str(p.image_path) for p in pairs if not _is_utf_8(p.name)],
+      [str(p.image_path) for p in pairs if dataset_csv.is_foreign(p.name)],
       remedy='TFDS sets take UTF-8 alone; rename these files',
     )
     splits: dict[str, list[records.Pair]] = {}
@@ -86,6 +93,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
       )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class StoredPairs(Sequence):
   """Pairs of a TFDS split, whose files are read when they are asked for.
 
@@ -96,17 +104,10 @@ class StoredPairs(Sequence):
     indices: Numbers of the records that belong to it, in order.
   """
 
-  def __init__(
-    self,
-    records: Sequence,
-    texts: Sequence[Mapping[str, str]],
-    stamp: str,
-    indices: Sequence[int],
-  ):
-    self.records = records
-    self.texts = texts
-    self.stamp = stamp
-    self.indices = indices
+  records: Sequence
+  texts: Sequence[Mapping[str, str]]
+  stamp: str
+  indices: Sequence[int]
 
   def __len__(self) -> int:
     """Returns the number of pairs."""
@@ -130,9 +131,8 @@ class StoredPairs(Sequence):
 
   def take(self, indices: Sequence[int]) -> 'StoredPairs':
     """Returns the pairs at these places."""
-    return StoredPairs(
-      self.records, self.texts, self.stamp, [self.indices[i] for i in indices]
-    )
+    chosen = [self.indices[i] for i in indices]
+    return dataclasses.replace(self, indices=chosen)
 
 
 def name_split(pair: records.Pair, name: str) -> str:
@@ -208,14 +208,6 @@ def load(
         range(len(index[split])),
       )
   return stored
-
-
-def _is_utf_8(name: str) -> bool:
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
 
 
 def _index_path(builder: RmbgPairs) -> Path:

@@ -1,6 +1,7 @@
 """Reads photographs and masks: the border where PIL becomes arrays."""
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import math
@@ -10,10 +11,7 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
-from PIL import (
-  Image,
-  UnidentifiedImageError,
-)
+from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.io import png_text, ranges, suffixes, tiff
 from data_pipelines.io.errors import (
@@ -54,6 +52,7 @@ _KEPT = 0.95
 _HEIC_BRANDS = (b'hei', b'hev', b'mif1', b'msf1')
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Encoded:
   """An image file's content that is kept elsewhere, read when it is needed.
 
@@ -63,10 +62,10 @@ class Encoded:
     read_bytes: Returns the content.
   """
 
-  def __init__(self, name: str, *, stamp: str, read_bytes: Callable[[], bytes]):
-    self.name = name
-    self.stamp = stamp
-    self.read_bytes = read_bytes
+  name: str
+  _: dataclasses.KW_ONLY
+  stamp: str
+  read_bytes: Callable[[], bytes]
 
   def __str__(self) -> str:
     return self.name

@@ -80,12 +80,9 @@ def inspect_pair(pair: records.Pair) -> PairSummary:
     stored = images.open_image(pair.mask_path)
   except UserError as error:
     return PairSummary(pair=pair, trouble=str(error), kind='unreadable')
-  if size != (stored.height, stored.width):
-    reason = (
-      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
-      f'{stored.width}x{stored.height}'
-    )
-    return PairSummary(pair=pair, trouble=reason, kind='size mismatch')
+  stored_size = stored.height, stored.width
+  if problem := decoding.compare_sizes(pair, size, stored_size):
+    return PairSummary(pair=pair, trouble=problem, kind='size mismatch')
   try:
     values = np.asarray(decoding.convert_mask(stored, pair))
   except UserError as error:

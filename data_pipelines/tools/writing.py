@@ -92,13 +92,11 @@ def prepare_pair(
       raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
   mask = _resize_mask(mask, pair, size)
   with files.write_atomically(result.image_path) as partial:
-    is_jpeg = result.image_path.suffix == '.jpg'
-    if is_jpeg and size == own and _is_plain_jpeg(pair.image_path):
+    form = 'jpeg' if result.image_path.suffix == '.jpg' else 'png'
+    if form == 'jpeg' and size == own and _is_plain_jpeg(pair.image_path):
       shutil.copyfile(pair.image_path, partial)
-    elif is_jpeg:
-      images.resize_image(photo, size=size).save(partial, 'jpeg', quality=95)
     else:
-      images.resize_image(photo, size=size).save(partial, 'png')
+      images.resize_image(photo, size=size).save(partial, form, quality=95)
   with files.write_atomically(result.mask_path) as partial:
     mask.save(partial, 'png')
   return result
@@ -195,14 +193,14 @@ def _check_options(out: Path, options: dict) -> None:
 
 def _is_done(pair: records.Pair, result: records.Pair) -> bool:
   try:
-    written = min(path.stat().st_mtime_ns for path in _files_of(result))
+    written = min(_find_times(result))
   except FileNotFoundError:
     return False
-  return max(path.stat().st_mtime_ns for path in _files_of(pair)) <= written
+  return max(_find_times(pair)) <= written
 
 
-def _files_of(pair: records.Pair) -> tuple[Path, Path]:
-  return pair.image_path, pair.mask_path
+def _find_times(pair: records.Pair) -> list[int]:
+  return [x.stat().st_mtime_ns for x in (pair.image_path, pair.mask_path)]
 
 
 def _is_plain_jpeg(path: Path) -> bool:
@@ -221,6 +219,5 @@ def read_own(directory: str, problems: list[str]) -> list[records.Pair]:
 
 def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
   """Writes a table of what was left out: names and reasons."""
-  header = 'Image Name', 'Reason'
-  rows = (dict(zip(header, row, strict=True)) for row in rejected)
-  files.write_csv(path, header, rows)
+  rows = ({'Image Name': name, 'Reason': reason} for name, reason in rejected)
+  files.write_csv(path, ('Image Name', 'Reason'), rows)
