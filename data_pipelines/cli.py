@@ -78,7 +78,6 @@ def define_path(
   short: str = '',
   required: bool = False,
   urls: Sequence[str] = (),
-  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """Defines a flag that takes a path.
 
@@ -89,7 +88,6 @@ def define_path(
     short: A shorter name that means the same, '' for none.
     required: Whether it must be passed.
     urls: Kinds of URLs that it takes as well, such as 's3'.
-    flag_values: Where it is defined; see `run`.
   """
   holder = flags.DEFINE(
     _PathParser(urls),
@@ -97,7 +95,6 @@ def define_path(
     default,
     description,
     required=required,
-    flag_values=flag_values,
   )
   if short:
     flags.DEFINE_alias(short, name)
@@ -110,7 +107,6 @@ def define_paths(
   description: str,
   *,
   urls: Sequence[str] = (),
-  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """Defines a flag that takes paths with commas between; see `define_path`."""
   return flags.DEFINE(
@@ -119,7 +115,6 @@ def define_paths(
     default,
     description,
     serializer=flags.ListSerializer(','),
-    flag_values=flag_values,
   )
 
 
@@ -153,7 +148,6 @@ def run(
   takes_arguments: bool = False,
   required: Sequence[str] = (),
   parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
-  own_flags: flags.FlagValues | None = None,
 ) -> None:
   """Parses the flags and calls `main`; `reporting` prints its errors.
 
@@ -164,17 +158,8 @@ def run(
       the program's name; else they are refused.
     required: Names of the flags that must be passed.
     parse: Sets the flags from a command line and returns what is left of it.
-    own_flags: Flags that are defined apart, as other commands have some of
-      these names: both can be imported.
   """
   open_streams()
-  if own_flags is not None:
-    for name in set(own_flags) & set(flags.FLAGS):  # An imported command's.
-      delattr(flags.FLAGS, name)
-    flags.FLAGS.append_flag_values(own_flags)
-    own_flags.mark_as_parsed()
-    for name in own_flags:
-      flags.FLAGS.register_key_flag_for_module(sys.argv[0], own_flags[name])
   if module != '__main__':
     # absl's --help shows the started file's docstring and flags. For an
     # installed command, that file only imports the module.

@@ -12,10 +12,7 @@ from data_pipelines.io.errors import UserError
 
 
 def read_pair(
-  pair: Pair,
-  *,
-  allow_empty: bool,
-  reduce_to: tuple[int, int] | None = None,
+  pair: Pair, *, allow_empty: bool, reduce_to: tuple[int, int] | None = None
 ) -> tuple[Image.Image, Image.Image]:
   """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
 

@@ -34,9 +34,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
   """Photos and masks; each data set and their combination is a config."""
 
   VERSION = tfds.core.Version('1.1.0')
-  RELEASE_NOTES = {
-    '1.1.0': 'The rows of a combined set keep their own splits.',
-  }
+  RELEASE_NOTES = {'1.1.0': 'The rows of a combined set keep their own splits.'}
   BUILDER_CONFIGS = [
     tfds.core.BuilderConfig(name=name, description=f'{name}, as published')
     for name in published.DATA_SETS

@@ -199,9 +199,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
   return image if image.mode == 'RGB' else image.convert('RGB')
 
 
-def split_opacity(
-  image: Image.Image,
-) -> tuple[Image.Image, Image.Image | None]:
+def split_opacity(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
   """Returns an image's colours, and its opacity (8-bit grey) if it has any."""
   if not image.has_transparency_data:
     return image, None

@@ -60,8 +60,7 @@ def measure(
   for pair in pairs:
     photo = photos.read_photo(pair.image_path)
     truth = np.asarray(
-      decoding.convert_mask(images.open_image(pair.mask_path), pair),
-      np.float32,
+      decoding.convert_mask(images.open_image(pair.mask_path), pair), np.float32
     )
     truth /= 255
     if truth.max() <= 0.5:

@@ -53,10 +53,7 @@ def compute_matting(
     'connectivity': compute_connectivity_errors(alpha, truth),
   }
   values = {}
-  for region, where in (
-    ('whole', np.ones_like(unknown)),
-    ('unknown', unknown),
-  ):
+  for region, where in (('whole', np.ones_like(unknown)), ('unknown', unknown)):
     count = np.count_nonzero(where)
     for name, errors in maps.items():
       total = float(errors[where].sum())

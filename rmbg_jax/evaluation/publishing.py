@@ -125,9 +125,7 @@ def save_report(
     own = [r for r in results if r.data_set == data_set.name]
     if gallery_count and len(own) > 1:
       differences.save_for_results(
-        own,
-        output / f'most_different_{data_set.name}.jpg',
-        count=gallery_count,
+        own, output / f'most_different_{data_set.name}.jpg', count=gallery_count
       )
   return texts[1]
 
