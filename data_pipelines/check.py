@@ -33,11 +33,7 @@ def check(
 ) -> tuple[dict[str, Any], list[inspection.Finding]]:
   """Reads all files of a data set in the folder layout.
 
-  Args:
-    directory: Folder of the data set.
-    allow_empty: Whether masks may be empty.
-    validation_share: Share of the pairs, in (0, 1), in a set without splits, as
-      in training.
+  A set without splits is split as training splits it.
 
   Returns:
     (a JSON-compatible report, the findings in it).

@@ -85,7 +85,7 @@ def define_path(
     name: Name of the flag.
     default: Its value where it is not passed.
     description: Text for --help.
-    short: A shorter name that means the same, '' for none.
+    short: Another name for it, '' for none.
     required: Whether it must be passed.
     urls: Kinds of URLs that it takes as well, such as 's3'.
   """

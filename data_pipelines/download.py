@@ -22,14 +22,7 @@ from data_pipelines.io import errors
 
 
 def download(name: str, out: Path) -> list[records.Pair]:
-  """Fetches and unpacks a data set, and reads it.
-
-  Args:
-    name: Name of the data set, one of `published.DATA_SETS`.
-    out: Folder to put it in.
-
-  Returns:
-    Its pairs.
+  """Fetches a data set of `published.DATA_SETS` and returns its pairs.
 
   Raises:
     UserError: if the client is missing or fails, or what came is not the

@@ -69,7 +69,7 @@ def make_train_iterator(
     pairs: All pairs, of all processes.
     decode: Reads a pair.
     augment: Changes it at random.
-    batch_size: Number of images in the global batch; a process gets its share.
+    batch_size: Images in the global batch; a process gets its share.
     seed: Seed of order and augmentation.
     read_options: Threads, and batches read ahead.
     sharding: This process's part.

@@ -26,12 +26,9 @@ def name_pairs(
 ) -> list[records.Pair]:
   """Returns pairs named CATEGORY_STEM.jpg (or .png), sorted by name.
 
-  Where that is not unique, as of photos that are in two splits, the source and
-  the split are added, and then a number.
-
-  Args:
-    pairs: Pairs of all data sets.
-    prefixed: Whether names get the category, or else the source, in front.
+  Without a category, names begin with the source; with neither if `prefixed` is
+  False. Where that is not unique, as of photos that are in two splits, the
+  source and the split are added, and then a number.
   """
   stems = {}
   for pair in pairs:
@@ -62,12 +59,9 @@ def split_originally(
 ) -> tuple[list[records.Pair], list[records.Pair]]:
   """Splits at random what the Keras project trains on: 25,599 pairs.
 
-  That is everything but P3M-500-P, test sets and empty masks included.
-
-  Args:
-    pairs: Everything that was published, sorted by name: who is held out must
-      not depend on what is chosen of them later.
-    share: Share of the pairs, in (0, 1), for validation.
+  That is everything but P3M-500-P, test sets and empty masks included. Pass all
+  that was published, sorted by name: who is held out must not depend on what is
+  chosen of them later. `share`, in (0, 1), is for validation.
 
   Returns:
     (training and validation pairs, pairs left out).
@@ -80,12 +74,10 @@ def split_originally(
 def split_officially(
   pairs: Sequence[records.Pair], share: float
 ) -> tuple[list[records.Pair], list[records.Pair]]:
-  """Keeps the published splits; validates where a source has no list for it.
+  """Keeps the published splits of pairs that are sorted by name.
 
-  Args:
-    pairs: Sorted by name.
-    share: Share of the training pairs, in (0, 1), for validation in sources
-      without validation pairs.
+  Sources without validation pairs give a share, in (0, 1), of their training
+  pairs for it.
 
   Returns:
     (pairs, training pairs left out because the same photo is tested: one of

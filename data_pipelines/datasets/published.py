@@ -32,13 +32,8 @@ _DEPTH = 3
 class Subset:
   """Photos and masks of equal stems, in two folders of a published tree.
 
-  Attributes:
-    images: The photos' folder, relative to the tree's root.
-    masks: The masks' folder.
-    source: See `records.Pair`, as the following.
-    split: Split of every pair.
-    category: Category of every pair.
-    label: Label of every pair.
+  The folders are relative to the tree's root; the rest is each pair's
+  (`records.Pair`).
   """
 
   images: str
@@ -67,10 +62,10 @@ class DataSet:
     counts: Numbers of published pairs by source and split.
     complete: Gives pairs what only their names or lists of a tree's root say,
       and collects what is wrong with those that are left out.
-    place: Address of the data set, for a person.
-    terms: Terms of the data set, as far as known.
-    kaggle: The data set's handle at Kaggle, or ''.
-    drive: The archive's id at Google Drive, or ''.
+    place: Its address, for a person.
+    terms: Its terms, as far as known.
+    kaggle: Its handle at Kaggle, or ''.
+    drive: Its archive's id at Google Drive, or ''.
   """
 
   layout: str

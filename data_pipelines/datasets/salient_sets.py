@@ -60,15 +60,15 @@ def find_benchmark(directory: str | os.PathLike) -> Benchmark | None:
 def read_saliency(
   directory: str | os.PathLike, problems: list[str] | None = None
 ) -> list[records.Pair]:
-  """Reads a benchmark's pairs, sorted by name.
+  """Reads the pairs of a folder with the name of a set of `BENCHMARKS`.
 
   Args:
-    directory: A folder with the name of a set of `BENCHMARKS`.
+    directory: The folder.
     problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:
-    Pairs labelled 'gt' of the set's source, all of split 'test'.
+    Pairs of split 'test', sorted by name.
 
   Raises:
     MissingFileError: if there is no such folder.

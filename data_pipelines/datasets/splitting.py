@@ -20,12 +20,11 @@ def split_pairs(
   scikit-learn's `train_test_split` and seed 42 (see `permute`).
 
   Args:
-    pairs: Sorted by name.
-    validation_share: Share of the pairs, in (0, 1); not used if there are
-      validation pairs.
+    pairs: Sorted by name, as the results are.
+    validation_share: Share of the pairs, in (0, 1).
 
   Returns:
-    (training pairs, validation pairs), both sorted by name.
+    (training pairs, validation pairs).
 
   Raises:
     ValueError: if either would be empty.

@@ -150,12 +150,7 @@ def name_split(pair: records.Pair, name: str) -> str:
 def build(
   name: str, directory: str | os.PathLike, *, out: str | os.PathLike
 ) -> dict[str, int]:
-  """Writes a data set as a TFDS one; a complete one is kept.
-
-  Args:
-    name: Name of the data set, one of `READERS`.
-    directory: See `RmbgPairs.MANUAL_DOWNLOAD_INSTRUCTIONS`.
-    out: TFDS' `data_dir`.
+  """Writes a set of `READERS` into TFDS' `data_dir`; a complete one is kept.
 
   Returns:
     The number of pairs by split.

@@ -85,13 +85,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def open_image(source: Source) -> Image.Image:
-  """Opens and fully decodes an image, upright as its EXIF tag says.
-
-  Args:
-    source: A path, or the content of an image file.
-
-  Returns:
-    The image in the mode it is stored in, its EXIF orientation applied.
+  """Returns an image in its stored mode, decoded, upright as EXIF says.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -108,11 +102,8 @@ def open_reduced(
   """Opens an image to shrink, upright; decodes it smaller where that is cheap.
 
   A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, which averages blocks of
-  pixels, as long as 95 % of the size that is asked for are left.
-
-  Args:
-    source: Image as `open_image` takes it.
-    size: (height, width) that it will be resized to.
+  pixels, as long as 95 % of the (height, width) that it will be resized to are
+  left.
 
   Returns:
     (the image, its own (height, width) before the reduction).
@@ -348,25 +339,16 @@ def find_softness(step: float) -> float:
 
 
 def resize_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
-  """Stretches to (height, width), bilinear and without aliasing.
-
-  Args:
-    image: Any but a palette image.
-    size: (height, width) of the result.
-  """
+  """Stretches any but a palette image to (height, width), without aliasing."""
   height, width = size
   return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
-  """Stretches to the size of a network's input, without aliasing.
+  """Stretches 8-bit grey or RGB to a network's (height, width).
 
-  What training computes with OpenCV (`effects.apply_view`) has the same pixels,
-  which prediction does not need.
-
-  Args:
-    image: 8-bit grey or RGB.
-    size: (height, width) of the result.
+  What training computes with OpenCV, which prediction does not need, has the
+  same pixels (`effects.apply_view`).
   """
   blocks = find_blocks(image.size, size=size)
   pixels = np.asarray(image.reduce(blocks) if max(blocks) > 1 else image)

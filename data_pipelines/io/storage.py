@@ -29,8 +29,7 @@ _MARKS = ('ETag', 'md5Hash', 'etag')
 class Url:
   """An address on an object store; `/` joins as it does for paths.
 
-  Attributes:
-    text: It, such as 's3://bucket/photos', without a slash at its end.
+  Its text is such as 's3://bucket/photos', without a slash at its end.
   """
 
   text: str
@@ -105,11 +104,7 @@ def is_url(text: str) -> bool:
 
 
 def check_path(text: str, schemes: Collection[str] = ()) -> None:
-  """Checks that a text is a path, or a URL of one of some kinds.
-
-  Args:
-    text: It.
-    schemes: Kinds of URLs, such as 's3'.
+  """Checks that a text is a path, or a URL of some kinds, such as 's3'.
 
   Raises:
     UserError: naming the kinds.

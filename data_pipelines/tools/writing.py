@@ -58,10 +58,10 @@ def prepare_pair(
   allow_empty: bool,
   invert: bool,
 ) -> records.Pair:
-  """Writes a pair's photo and mask, if they are not there yet.
+  """Writes a pair's files under its name, if they are not there yet.
 
   Args:
-    pair: Pair with the name that it is to have.
+    pair: The pair.
     out: Folder with `Images/` and `Masks/`.
     resize: See `parse_size`.
     allow_empty: Whether its mask may be empty.

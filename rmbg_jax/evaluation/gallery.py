@@ -39,16 +39,15 @@ def save_gallery(
     'Median': order[middle : middle + count],
     'Best': order[::-1][:count],
   }
-  parts = []
-  for title, chosen in sections.items():
-    rows = [_make_row(results, index, key, scales) for index in chosen]
-    parts.append(
-      _make_table(
-        f'{title} by {key}',
-        ('', 'photo', 'truth', 'prediction', 'difference'),
-        rows,
-      )
+  header = ('', 'photo', 'truth', 'prediction', 'difference')
+  parts = [
+    _make_table(
+      f'{title} by {key}',
+      header,
+      [_make_row(results, index, key, scales) for index in chosen],
     )
+    for title, chosen in sections.items()
+  ]
   title = f'{results.system} on {results.data_set}'
   note = 'Difference: red is too much, blue is missing.'
   files.write_text(path, _make_page(title, note, parts))

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -54,7 +55,7 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
   Raises:
     UserError: if it is unclear; a file is named.
   """
-  extremes: dict[str, list[Any]] = {}
+  seen = collections.defaultdict(list)
   scales: dict[str, int] = {}
   for path in paths:
     try:
@@ -68,19 +69,18 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
       continue  # Scoring reports it.
     if plane.stored != kind:
       continue  # Its range is known.
-    found = extremes.setdefault(kind, [0, 0.0, 0.0, path])
-    if high > found[2]:
-      found[3] = path
-    found[:3] = found[0] + 1, min(low, found[1]), max(high, found[2])
-    if found[0] == _ENOUGH or high > _TELLING[kind]:
-      scales[kind] = _find_scale(kind, *found[1:])
-  for kind, found in extremes.items():
+    seen[kind].append((low, high, path))
+    if len(seen[kind]) == _ENOUGH or high > _TELLING[kind]:
+      scales[kind] = _find_scale(kind, seen[kind])
+  for kind, found in seen.items():
     if kind not in scales:
-      scales[kind] = _find_scale(kind, *found[1:])
+      scales[kind] = _find_scale(kind, found)
   return scales
 
 
-def _find_scale(kind: str, low: float, high: float, path: Path) -> int:
+def _find_scale(kind: str, seen: list[tuple[float, float, Path]]) -> int:
+  low = min(low for low, _, _ in seen)
+  _, high, path = max(seen, key=lambda extremes: extremes[1])
   with images.named(path):
     return ranges.find_scale(low, high, floats=kind == 'floats')
 
@@ -128,20 +128,19 @@ def predict_alphas(
     pairs: Pairs with the photos; the next ones are read ahead.
     batch_size: Number of photos that are passed together.
   """
-  starts = range(0, len(pairs), batch_size)
-  batches = [pairs[start : start + batch_size] for start in starts]
   with futures.ThreadPoolExecutor(batch_size) as pool:
-
-    def read(batch):
-      return [pool.submit(_open_photo, pair.image_path) for pair in batch]
-
-    reading = read(batches[0]) if batches else []
-    for index in range(len(batches)):
+    batches = (
+      [
+        pool.submit(_open_photo, pair.image_path)
+        for pair in pairs[start : start + batch_size]
+      ]
+      for start in range(0, len(pairs), batch_size)
+    )
+    # While one batch is in the network, the next one is read.
+    for reading, _ in itertools.pairwise(itertools.chain(batches, [None])):
       photos = [future.result() for future in reading]
-      reading = read(batches[index + 1]) if index + 1 < len(batches) else []
       good = [photo for photo in photos if not isinstance(photo, Exception)]
-      alphas = predict([photo.seen for photo in good]) if good else ()
-      alphas = iter(alphas)
+      alphas = iter(predict([photo.seen for photo in good]) if good else ())
       for photo in photos:
         if isinstance(photo, Exception):
           yield photo

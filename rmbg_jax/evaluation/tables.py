@@ -42,9 +42,9 @@ def make_rows(results: results_lib.Results) -> list[Row]:
   return rows
 
 
-def make_empty_rows(results: Sequence[results_lib.Results]) -> list[list[str]]:
-  """Returns the cells of the table of images with an empty truth."""
-  return [
+def render_empty(results: Sequence[results_lib.Results]) -> str:
+  """Returns the table of images with an empty truth, '' if there are none."""
+  cells = [
     [
       part.data_set,
       part.system,
@@ -57,9 +57,8 @@ def make_empty_rows(results: Sequence[results_lib.Results]) -> list[list[str]]:
     for part in results
     if part.empty
   ]
-
-
-EMPTY_HEADER = ('data set', 'system', 'images', 'MAE', 'share taken for object')
+  header = 'data set', 'system', 'images', 'MAE', 'share taken for object'
+  return render_cells(header, cells) if cells else ''
 
 
 def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
