@@ -55,10 +55,7 @@ def main() -> None:
       raise errors.UserError(
         f'--input={_INPUT.value}: no photo of the result {path}.'
       )
-    with (
-      Image.open(by_stem[path.stem]) as photo,
-      Image.open(path) as cutout,
-    ):
+    with Image.open(by_stem[path.stem]) as photo, Image.open(path) as cutout:
       upright = ImageOps.exif_transpose(photo).convert('RGB')
       result = make_checks(cutout.size)
       result.paste(cutout, mask=cutout.getchannel('A'))

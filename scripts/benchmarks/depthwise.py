@@ -5,9 +5,10 @@ python -m scripts.benchmarks.depthwise --batch=8
 ```
 
 The layers are EfficientNet-Lite0's at 192x192. The two take turns, call by
-call. Printed are the medians of values and both gradients, in milliseconds.
+call. Printed are the medians of values and both gradients.
 """
 
+import functools
 from pathlib import Path
 
 import jax
@@ -29,10 +30,6 @@ _BATCH = flags.DEFINE_integer('batch', 8, 'Images at once.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
 
 
-def _convolve_here(x, kernel, *, window_strides, padding, **options):
-  return depthwise.convolve(x, kernel, window_strides, padding, **options)
-
-
 def measure(folder: Path) -> None:
   """Prints a line for each layer."""
   del folder
@@ -41,29 +38,30 @@ def measure(folder: Path) -> None:
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (_BATCH.value, side, side, channels))
     kernel = jax.random.normal(keys[1], (size, size, 1, channels))
+    options = {
+      'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'),
+      'feature_group_count': channels,
+    }
 
-    def make_call(convolve, x=x, kernel=kernel, stride=stride):
+    def make_call(function, x=x, kernel=kernel, stride=stride, options=options):
+      convolve = functools.partial(function, **options)
+
+      @jax.jit
       def compute_all(x, kernel):
         y, pull = jax.vjp(
-          lambda x, kernel: convolve(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding='SAME',
-            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-            feature_group_count=x.shape[-1],
-          ),
+          lambda x, kernel: convolve(x, kernel, (stride, stride), 'SAME'),
           x,
           kernel,
         )
         return y, pull(y)
 
-      compute = jax.jit(compute_all)
-      return lambda: jax.block_until_ready(compute(x, kernel))
+      return lambda: jax.block_until_ready(compute_all(x, kernel))
 
-    sides = {'here': _convolve_here, 'XLA': jax.lax.conv_general_dilated}
-    calls = {name: make_call(convolve) for name, convolve in sides.items()}
-    here, xla = common.time_in_turn(calls, _REPEATS.value).values()
+    calls = {
+      'here': make_call(depthwise.convolve),
+      'XLA': make_call(jax.lax.conv_general_dilated),
+    }
+    (here, _), (xla, _) = common.time_in_turn(calls, _REPEATS.value).values()
     common.print_row(
       f'{side}x{side}x{channels}, {size}x{size}, {stride}',
       f'{1000 * here:.1f} ms',
