@@ -175,19 +175,12 @@ def write(place: Place, content: bytes) -> None:
 
 
 def exists(place: Place) -> bool:
-  """Returns whether the file exists: one request. For many, see `Found`.
+  """Returns whether there is something: one request. For many, see `Found`.
 
   Raises:
     UserError: if a store does not say.
   """
-  if isinstance(place, Path):
-    # Unlike `Path.exists`, it answers for names that are too long as well.
-    return os.path.exists(place)  # noqa: PTH110
-  with stores.naming(place.text):
-    try:
-      return stores.open_store(place.scheme).info(place.path)['type'] == 'file'
-    except FileNotFoundError:
-      return False
+  return find_state(place) is not None
 
 
 def find_state(place: Place) -> State | None:
@@ -199,15 +192,17 @@ def find_state(place: Place) -> State | None:
   if isinstance(place, Path):
     try:
       found = place.stat()
-    except (OSError, ValueError):  # As `exists`.
+    except (OSError, ValueError):  # Such as of names that are too long.
       return None
     size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
     return State(size, found.st_mtime, f'{size}-{found.st_mtime_ns}')
   with stores.naming(place.text):
     try:
-      return _make_state(stores.open_store(place.scheme).info(place.path))
+      found = stores.open_store(place.scheme).info(place.path)
     except FileNotFoundError:
       return None
+  # A store finds a folder where names go on behind this one.
+  return _make_state(found) if found['type'] == 'file' else None
 
 
 def list_names(root: Place) -> Iterator[str]:

@@ -22,16 +22,16 @@ from data_pipelines.tools import folder_tools
 
 def main(argv: list[str]) -> None:
   """Runs the tool that the command line names."""
-  tools = ('rename', 'resize', 'create_csv', 'plot')
-  if len(argv) != 2 or argv[1] not in tools:
-    raise app.UsageError(f'Pass one tool: {", ".join(tools)}')
-  given = flags.FLAGS
   needed = {
     'rename': ('category',),
     'resize': ('size', 'output'),
+    'create_csv': (),
     'plot': ('output',),
   }
-  for name in needed.get(argv[1], ()):
+  if len(argv) != 2 or argv[1] not in needed:
+    raise app.UsageError(f'Pass one tool: {", ".join(needed)}')
+  given = flags.FLAGS
+  for name in needed[argv[1]]:
     if not given[name].value:
       raise app.UsageError(f'{argv[1]} needs --{name}.')
   directory, out = Path(given.data), Path(given.output)
