@@ -184,16 +184,7 @@ def _score(
   scales: Mapping[str, int],
   masks_dir: Path,
 ) -> Any:
-  """Returns the results of a system on a data set, with a progress bar.
-
-  Args:
-    predict: Gives its predictions.
-    data_set: Photos and truths to score on.
-    pool: See `scoring.open_pool`.
-    system: Its name.
-    scales: See `scoring.Job`.
-    masks_dir: Folder for predictions that are not files yet.
-  """
+  """Returns a system's results; writes its masks, if they are not files yet."""
   from rmbg_jax.evaluation import predictions, results, scoring
 
   kinds = tuple(flags.FLAGS.metrics)

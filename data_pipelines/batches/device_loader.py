@@ -34,7 +34,6 @@ from data_pipelines.io import (
   masks,
   parallel,
   plain_images,
-  png_text,
   ranges,
   tiff,
 )
@@ -230,7 +229,7 @@ def _fingerprint(pairs, decode):
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
   digest.update(f'{cv2.__version__} {PIL.__version__}'.encode())
   for module in (
-    *(images, masks, plain_images, png_text, ranges, tiff),
+    *(images, masks, plain_images, ranges, tiff),
     *(decoding, effects, transforms),
   ):
     digest.update(inspect.getsource(module).encode())

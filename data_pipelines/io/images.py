@@ -11,9 +11,9 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from data_pipelines.io import png_text, ranges, suffixes, tiff
+from data_pipelines.io import ranges, suffixes, tiff
 from data_pipelines.io.errors import (
   MissingFileError,
   UserError,
@@ -30,6 +30,11 @@ with contextlib.suppress(ImportError):  # An extra.
 for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
+
+# Pillow refuses a PNG with longer texts or a longer colour profile than its
+# limits (1 MiB, texts 64 MiB in all), which some editors exceed.
+PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20
+PngImagePlugin.MAX_TEXT_MEMORY = 256 * 2**20
 
 # EXIF's orientation tag, and the turns that make pixels upright.
 _ORIENTATION = 0x0112
@@ -215,13 +220,12 @@ def opened(source: Source) -> Iterator[Image.Image]:
   """
   with named(source):
     content = source.read_bytes() if isinstance(source, Encoded) else source
-    content, profile = png_text.shorten(content)
-    with Image.open(
-      io.BytesIO(content) if isinstance(content, bytes) else content,
-      formats=[name for name in _FORMATS if name in Image.OPEN],
-    ) as image:
-      if profile:
-        image.info['icc_profile'] = profile
+    if isinstance(content, bytes):
+      content = io.BytesIO(content)
+    elif Path(content).is_fifo() or Path(content).is_char_device():
+      raise UserError('it is a pipe or a device; save what it gives to a file')
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    with Image.open(content, formats=formats) as image:
       if not isinstance(image.info.get('xmp', b''), bytes | str):
         del image.info['xmp']  # A TIFF turns itself, and would fail at it.
       if image.format == 'TIFF':

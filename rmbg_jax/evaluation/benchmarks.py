@@ -131,11 +131,7 @@ def find_trained_on(
   """Returns the sources of a set that a network was trained on.
 
   Held-out rows do not count: those of a source that has training rows of its
-  own in the same set.
-
-  Args:
-    data_set: The set.
-    training_data: The sources that a checkpoint's description names.
+  own in the same set. `training_data` is what a checkpoint's description names.
   """
   return sorted(
     {
@@ -156,15 +152,10 @@ def _read(
     pairs = published.P3M.read(directory.resolve().parents[1], problems)
     return [pair for pair in pairs if pair.source == source], True
   for known in published.DATA_SETS.values():
-    if _contains(directory, known.mark):
+    marks = ('*/' * depth + known.mark for depth in range(_DEPTH + 1))
+    if any(any(directory.glob(mark)) for mark in marks):
       return known.read(directory, problems), True
   names = {entry.name.lower() for entry in directory.iterdir()}
   if salient_sets.find_benchmark(directory) and 'dataset.csv' not in names:
     return salient_sets.read_saliency(directory, problems), True
   return folder.read_folder(directory, problems), False
-
-
-def _contains(directory: Path, mark: str) -> bool:
-  return any(
-    any(directory.glob('*/' * depth + mark)) for depth in range(_DEPTH + 1)
-  )

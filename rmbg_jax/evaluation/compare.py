@@ -65,9 +65,7 @@ def compare_results(
 ) -> list[dict[str, Any]]:
   """Returns, for each metric, both averages and their difference.
 
-  Args:
-    first: Results of one system.
-    second: Results of the other, on the same images in the same order.
+  Both are of the same images in the same order.
 
   Returns:
     Rows with `key`, `first`, `second`, `difference` (second minus first), the

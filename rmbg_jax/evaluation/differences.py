@@ -23,11 +23,7 @@ _BEHIND = (0, 177, 64)  # Cut-outs lie on green.
 
 
 def shrink(alpha: Float[np.ndarray, 'h w'] | Image.Image) -> bytes:
-  """Returns a mask as the content of a small PNG file.
-
-  Args:
-    alpha: Alpha in [0, 1], or a grey image.
-  """
+  """Returns alpha in [0, 1], or a grey image, as a small PNG file's content."""
   if isinstance(alpha, np.ndarray):
     alpha = Image.fromarray(np.rint(alpha * 255).astype(np.uint8))
   small = alpha.convert('L')
@@ -98,11 +94,6 @@ def save_for_results(
   """Writes the picture for several systems' results on one data set.
 
   Where no photo has results of all, nothing is written.
-
-  Args:
-    results: Results with images, one of each system.
-    path: Path of the JPEG file.
-    count: Photos to show, at most.
   """
   masks: dict[str, dict[str, bytes]] = {}
   photos: dict[str, tuple[str, str]] = {}
@@ -131,8 +122,8 @@ def compare_checkpoints(
   Args:
     checkpoints: What `load_model` takes, by the name to show.
     photos: Photos to run them on.
-    path: Path of the JPEG file.
-    count: Photos to show, at most.
+    path: As for `save_differences`.
+    count: As for `save_differences`.
     options: Options of `BackgroundRemover`.
 
   Returns:

@@ -119,13 +119,12 @@ def predict_alphas(
 ) -> Iterator[np.ndarray | Exception]:
   """Yields alpha (h, w) in [0, 1] of each photo at its own size, in order.
 
-  It is the alpha that `predict` writes: where a photo is transparent, 0.
-
-  A photo that cannot be read costs no other: its exception is yielded.
+  It is the alpha that `predict` writes: where a photo is transparent, 0. A
+  photo that cannot be read costs no other: its exception is yielded.
 
   Args:
     predict: `BackgroundRemover.alphas`.
-    pairs: Pairs with the photos; the next ones are read ahead.
+    pairs: Pairs with the photos.
     batch_size: Number of photos that are passed together.
   """
   with futures.ThreadPoolExecutor(batch_size) as pool:
@@ -168,27 +167,18 @@ def describe_checkpoint(
 ) -> dict[str, Any]:
   """Returns the facts about a checkpoint that a table states.
 
-  Args:
-    path: Path or name that `load_model` takes.
-    loaded: Network that `load_model` returned.
-
-  Returns:
-    Its path, its hash (of the file, or of the weights if it is a folder), its
-    input size, and what its description has of configuration and step.
-    `training_data` is None where the checkpoint does not name it.
+  Those are its path, its hash (of the file, or of the weights if it is a
+  folder), its input size, and what its description has of configuration and
+  step. `training_data` is None where the checkpoint does not name it.
   """
   description = loaded.description
-  details = {
+  return {
     'checkpoint': path,
     **_hash(Path(path), loaded),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
     'training_data': description.get('training_data'),
+    **{k: description[k] for k in ('step', 'config') if k in description},
   }
-  if 'step' in description:
-    details['step'] = description['step']
-  if 'config' in description:
-    details['config'] = description['config']
-  return details
 
 
 def _open_photo(path: Path) -> Any:

@@ -58,9 +58,8 @@ def save_report(
   Args:
     results: Results of all systems on all data sets.
     data_sets: Data sets of the results.
-    about: Run's description, from `describe_run`.
-    systems: Descriptions of the systems by name; `notes` is a list of
-      sentences.
+    about: As `describe_run` returns it.
+    systems: Their descriptions; `notes` is a list of sentences.
     output: The folder.
     gallery_count: Worst, median and best images to show; 0 for no gallery.
 

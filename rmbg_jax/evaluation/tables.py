@@ -64,10 +64,7 @@ def render_empty(results: Sequence[results_lib.Results]) -> str:
 def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
   """Returns a table of `metrics.TABLES` as Markdown, '' if there is none.
 
-  Args:
-    rows: Rows of one data set; each group has its systems side by side.
-    table: Its name.
-    intervals: Whether to put them behind the values.
+  The rows are of one data set; each group has its systems side by side.
   """
   shown = [
     metric
