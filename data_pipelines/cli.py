@@ -37,22 +37,16 @@ class _PathParser(flags.ArgumentParser):
     storage.check_path(argument, self._urls)
     return expand_home(argument)
 
-  def flag_type(self) -> str:
-    return 'path'
-
 
 class _PathListParser(flags.ListParser):
   """Takes paths with commas between, as `_PathParser` does one."""
 
   def __init__(self, urls: Sequence[str]):
     super().__init__()
-    self._urls = urls
+    self._each = _PathParser(urls)
 
   def parse(self, argument: str | list[str]) -> list[str]:
-    paths = super().parse(argument)
-    for path in paths:
-      storage.check_path(path, self._urls)
-    return [expand_home(path) for path in paths]
+    return [self._each.parse(path) for path in super().parse(argument)]
 
 
 def expand_home(path: str) -> str:
@@ -171,8 +165,12 @@ def run(
   print_any_name()
 
   def parse_flags(argv):
-    with _exit_code_of_help(argv):
+    try:
       return parse(argv)
+    except SystemExit:
+      if set(_HELP).intersection(argv):
+        raise SystemExit(0) from None  # absl's 1 is for what went wrong.
+      raise
 
   def run_main(argv):
     try:
@@ -246,14 +244,3 @@ def _describe(error: Exception) -> str:
   if error.filename is None:
     return reason
   return f'{os.fsdecode(error.filename)}: {reason}'
-
-
-@contextlib.contextmanager
-def _exit_code_of_help(argv: Sequence[str]) -> Iterator[None]:
-  """Ends with 0 after --help: absl's 1 is for what went wrong."""
-  try:
-    yield
-  except SystemExit:
-    if set(_HELP).intersection(argv):
-      raise SystemExit(0) from None
-    raise

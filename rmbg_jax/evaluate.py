@@ -39,8 +39,10 @@ def main() -> None:
   try:
     if flags.FLAGS.input:
       failed = _compare_checkpoints()
+    elif flags.FLAGS.compare:
+      failed = _compare_results()
     else:
-      failed = _compare() if flags.FLAGS.compare else _evaluate()
+      failed = _evaluate()
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
@@ -75,7 +77,7 @@ def _check_flags() -> None:
     )
 
 
-def _compare() -> list[str]:
+def _compare_results() -> list[str]:
   from rmbg_jax.evaluation import compare
 
   first, second = map(Path, flags.FLAGS.compare)

@@ -21,16 +21,8 @@ NONCAM = 'cod10k-noncam'
 Resize = Callable[[tuple[int, int]], tuple[int, int]]
 
 
-def parse_size(text: str) -> Resize:
-  """Returns a function from a photo's (height, width) to the new one.
-
-  Args:
-    text: '' to keep sizes, '640' for the longest side at most, '512x512' for
-      exactly (height)x(width).
-
-  Raises:
-    UserError: for anything else.
-  """
+def _parse_size(text: str) -> Resize:
+  """Returns a function from a photo's (height, width) to the new one."""
   sides = text.lower().split('x') if text else []
   if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
     raise errors.UserError(
@@ -50,7 +42,7 @@ def parse_size(text: str) -> Resize:
   return shrink
 
 
-def prepare_pair(
+def _prepare_pair(
   pair: records.Pair,
   *,
   out: Path,
@@ -58,22 +50,7 @@ def prepare_pair(
   allow_empty: bool,
   invert: bool,
 ) -> records.Pair:
-  """Writes a pair's files under its name, if they are not there yet.
-
-  Args:
-    pair: The pair.
-    out: Folder with `Images/` and `Masks/`.
-    resize: See `parse_size`.
-    allow_empty: Whether its mask may be empty.
-    invert: Whether its mask is 255 for the background.
-
-  Returns:
-    The pair with the written files.
-
-  Raises:
-    ValueError, FileNotFoundError: if the pair cannot be used.
-    OSError: if it cannot be written.
-  """
+  """Writes a pair's files, if they are not there yet; returns the new pair."""
   result = dataclasses.replace(
     pair,
     image_path=out / 'Images' / pair.name,
@@ -127,9 +104,10 @@ def prepare(
   """Writes the data set; `Dataset.csv` comes last.
 
   Args:
-    pairs: Pairs with their names and splits.
+    pairs: Pairs with the names and splits that they are to have.
     out: The new data set's folder.
-    size: See `parse_size`.
+    size: '' to keep sizes, '640' for the longest side at most, '512x512' for
+      exactly (height)x(width).
     allow_empty: Whether any mask may be empty; COD10K's NonCAM masks may.
     invert: The sources whose masks are 255 for the background.
 
@@ -137,15 +115,16 @@ def prepare(
     (the written pairs, (name, reason) of what could not be used).
 
   Raises:
-    UserError: if the folder is not for this data set, or nothing is usable.
+    UserError: if the folder is not for this data set, the size is no size, or
+      nothing is usable.
     OSError: if it cannot be written, as when the disk is full.
   """
-  resize = parse_size(size)
+  resize = _parse_size(size)
   _check_options(out, {'size': size, 'invert': sorted(invert)})
 
   def attempt(pair):
     try:
-      return prepare_pair(
+      return _prepare_pair(
         pair,
         out=out,
         resize=resize,
