@@ -60,21 +60,14 @@ def measure_training(folder: Path, seconds: float) -> str:
 
 
 def measure_loader(folder: Path, seconds: float) -> str:
-  """Returns the loader's images per second, without and with augmentation."""
-  from scripts.benchmarks import data
-
-  ends = time.perf_counter() + seconds
-  data.make_pairs(folder / 'pairs', count=64)
-  lines = ''
-  for side in ('loader', 'augmented'):
-    measured = common.call_apart(
-      data.measure_side,
-      *(side, folder / 'pairs', _COUNT.value),
-      seconds=ends - time.perf_counter(),
-      environment=_CPU,
-    )
-    lines += f'{side}: {measured}\n'
-  return lines
+  """Returns the output of `scripts/benchmarks/data.py` for the loader."""
+  del folder
+  return common.run_process(
+    *(sys.executable, '-m', 'scripts.benchmarks.data', '--rounds=1'),
+    *('--sides=loader,augmented', f'--images={_COUNT.value}'),
+    seconds=seconds,
+    environment=_CPU,
+  )
 
 
 def check_exactness(folder: Path, seconds: float) -> str:

@@ -38,13 +38,12 @@ _DTYPE = flags.DEFINE_enum(
 
 
 def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
-  """Returns random images with round masks."""
+  """Returns random images and masks."""
   rng = np.random.default_rng(0)
-  y, x = np.mgrid[:size, :size] / size - 0.5
-  disc = ((x**2 + y**2 < 0.1) * 255).astype(np.uint8)
+  pixels = rng.integers(0, 256, (batch, size, size, 4), np.uint8)
   return {
-    'image': rng.integers(0, 256, (batch, size, size, 3), np.uint8),
-    'alpha': np.tile(disc[None, ..., None], (batch, 1, 1, 1)),
+    'image': pixels[..., :3],
+    'alpha': pixels[..., 3:],
     'weight': np.ones(batch, np.float32),
   }
 
