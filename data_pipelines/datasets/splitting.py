@@ -70,6 +70,7 @@ def permute(
 
   The first ceil(count x share) of a permutation are for validation.
   """
+  # The old generator: scikit-learn's, so that the split is the Keras project's.
   order = np.random.RandomState(42).permutation(count)
   held_out = math.ceil(count * validation_share)
   return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())

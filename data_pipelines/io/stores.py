@@ -37,6 +37,7 @@ def open_store(scheme: str) -> Any:
   try:
     import fsspec
 
+    # Others write there meanwhile, and each process has its own connections.
     options = {'use_listings_cache': False, 'skip_instance_cache': True}
     if scheme == 's3':
       options['config_kwargs'] = {

@@ -28,14 +28,16 @@ class Known(NamedTuple):
 
 
 _KNOWN = {
-  'p3m-500-p': Known('P3M-500-P', 500),
-  'p3m-500-np': Known('P3M-500-NP', 500),
-  'cod10k': Known('COD10K-Test-CAM', 2026),
-  'people': Known('People-val', 568),
-  **{
-    benchmark.source: Known(benchmark.title, benchmark.count, binarize=True)
-    for benchmark in salient_sets.BENCHMARKS
-  },
+  source: Known(title, known.counts[source, split])
+  for source, split, title, known in (
+    ('p3m-500-p', 'test', 'P3M-500-P', published.P3M),
+    ('p3m-500-np', 'test', 'P3M-500-NP', published.P3M),
+    ('cod10k', 'test', 'COD10K-Test-CAM', published.COD10K),
+    ('people', 'val', 'People-val', published.PEOPLE),
+  )
+} | {
+  known.source: Known(known.title, known.count, binarize=True)
+  for known in salient_sets.BENCHMARKS
 }
 
 

@@ -62,7 +62,7 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
       with images.opened(path) as image:
         kind = _KINDS.get(image.mode[:1], 'integers')
         if kind in scales:
-          continue
+          continue  # Before anything is decoded.
         plane = masks.read_plane(images.turn_upright(image))
         low, high = ranges.find_extremes(plane.values)
     except UserError:

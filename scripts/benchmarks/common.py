@@ -181,7 +181,7 @@ def run_process(
     stderr=subprocess.PIPE,
     text=True,
     errors='replace',
-    start_new_session=True,
+    start_new_session=True,  # Ending it ends what it starts as well.
   )
   try:
     printed, words = process.communicate(timeout=seconds)
