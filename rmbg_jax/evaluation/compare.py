@@ -80,9 +80,7 @@ def compare_results(
     changed, before = second.average(weights), first.average(weights)
     return {c.key: changed[c.key] - before[c.key] for c in shared}
 
-  intervals = results_lib.compute_intervals(
-    subtract(weights) for weights in results_lib.make_weights(len(first.images))
-  )
+  intervals = results_lib.compute_intervals(subtract, len(first.images))
   rows = []
   for metric in shared:
     key = metric.key

@@ -25,18 +25,15 @@ def make_rows(results: results_lib.Results) -> list[Row]:
   rows = []
   for group, part in _split(results):
     averages = part.average()
-    intervals = results_lib.compute_intervals(
-      part.average(weights)
-      for weights in results_lib.make_weights(len(part.images))
-    )
+    count = len(part.images)
     rows.append(
       {
         'system': part.system,
         'data_set': part.data_set,
         'group': group,
-        'images': len(part.images),
+        'images': count,
         'values': {key: float(value[0]) for key, value in averages.items()},
-        'intervals': intervals,
+        'intervals': results_lib.compute_intervals(part.average, count),
       }
     )
   return rows

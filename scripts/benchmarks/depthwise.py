@@ -8,7 +8,6 @@ The layers are EfficientNet-Lite0's at 192x192. The two take turns, call by
 call. Printed are the medians of values and both gradients.
 """
 
-import functools
 from pathlib import Path
 
 import jax
@@ -30,6 +29,26 @@ _BATCH = flags.DEFINE_integer('batch', 8, 'Images at once.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
 
 
+def _make_call(convolve, x, kernel, stride):
+  @jax.jit
+  def compute_all(x, kernel):
+    y, pull = jax.vjp(
+      lambda x, kernel: convolve(
+        x,
+        kernel,
+        (stride, stride),
+        'SAME',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=x.shape[-1],
+      ),
+      x,
+      kernel,
+    )
+    return y, pull(y)
+
+  return lambda: jax.block_until_ready(compute_all(x, kernel))
+
+
 def measure(folder: Path) -> None:
   """Prints a line for each layer."""
   del folder
@@ -38,28 +57,9 @@ def measure(folder: Path) -> None:
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (_BATCH.value, side, side, channels))
     kernel = jax.random.normal(keys[1], (size, size, 1, channels))
-    options = {
-      'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'),
-      'feature_group_count': channels,
-    }
-
-    def make_call(function, x=x, kernel=kernel, stride=stride, options=options):
-      convolve = functools.partial(function, **options)
-
-      @jax.jit
-      def compute_all(x, kernel):
-        y, pull = jax.vjp(
-          lambda x, kernel: convolve(x, kernel, (stride, stride), 'SAME'),
-          x,
-          kernel,
-        )
-        return y, pull(y)
-
-      return lambda: jax.block_until_ready(compute_all(x, kernel))
-
     calls = {
-      'here': make_call(depthwise.convolve),
-      'XLA': make_call(jax.lax.conv_general_dilated),
+      'here': _make_call(depthwise.convolve, x, kernel, stride),
+      'XLA': _make_call(jax.lax.conv_general_dilated, x, kernel, stride),
     }
     (here, _), (xla, _) = common.time_in_turn(calls, _REPEATS.value).values()
     common.print_row(
