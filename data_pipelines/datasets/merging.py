@@ -91,10 +91,14 @@ def split_officially(
   left_out, kept = [], []
   for pair in pairs:
     same_name = tested.get(pair.image_path.stem, ())
-    if pair.split != 'test' and any(_is_same(pair, t) for t in same_name):
-      left_out.append(pair)
-    elif pair.split == 'test':
+    if pair.split == 'test':
       kept.append(pair)
+    elif any(
+      pair.source == other.source
+      or filecmp.cmp(pair.image_path, other.image_path, shallow=False)
+      for other in same_name
+    ):
+      left_out.append(pair)
     else:
       by_source[pair.source].append(pair)
   for same in by_source.values():
@@ -105,13 +109,6 @@ def split_officially(
     else:
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
-
-
-def _is_same(pair: records.Pair, tested: records.Pair) -> bool:
-  """Returns whether a photo is a tested one of the same name."""
-  return pair.source == tested.source or filecmp.cmp(
-    pair.image_path, tested.image_path, shallow=False
-  )
 
 
 def summarize(pairs: Sequence[records.Pair]) -> str:

@@ -101,18 +101,18 @@ def write_csv(
 
 
 def parse_json(
-  text: str | bytes, place: object, *, remedy: str, kind: type = dict
-) -> Any:  # Any value that JSON holds.
-  """Returns what a text in JSON says.
+  text: str | bytes, place: object, *, remedy: str
+) -> dict[str, Any]:
+  """Returns the object that a text in JSON describes.
 
   Raises:
     UserError: naming the place and the remedy (a sentence), if it is not JSON
-      of that kind.
+      of an object.
   """
   try:
     value = json.loads(text)
-    if not isinstance(value, kind):
-      raise ValueError(f'a {type(value).__name__} instead of a {kind.__name__}')
+    if not isinstance(value, dict):
+      raise ValueError(f'a {type(value).__name__} instead of a dict')
   except (ValueError, RecursionError) as error:
     raise errors.UserError(f'{place}: damaged ({error}). {remedy}') from error
   return value
