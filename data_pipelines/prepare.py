@@ -75,14 +75,9 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
     (pairs, photos of COD10K that --cod10k_images does not choose, problems). A
     folder's own rows are all used, wherever they are from.
   """
-  readers = {
-    name: (known.read, known.counts)
-    for name, known in published.DATA_SETS.items()
-  }
-  readers['folder'] = (writing.read_own, {})
   everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()
-  for name, (read, counts) in readers.items():
+  for name in (*published.DATA_SETS, 'folder'):
     directory = flags.FLAGS[name].value
     if not directory:
       continue
@@ -91,8 +86,10 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
         f'--output={flags.FLAGS.output} is inside {directory}, which is not '
         'to be changed. Pass another --output.'
       )
+    known = published.DATA_SETS.get(name)
+    read = known.read if known else writing.read_own
     pairs = read(directory, problems)
-    print(published.describe_counts(pairs, counts))
+    print(published.describe_counts(pairs, known.counts if known else {}))
     everything += pairs
     if name == 'cod10k':
       choice = flags.FLAGS.cod10k_images

@@ -245,7 +245,8 @@ def _fingerprint(pairs, decode):
 
 
 def _list_weights(pairs, decode):
-  return np.float32([decode.label_weights[pair.label] for pair in pairs])
+  weights = [decode.label_weights[pair.label] for pair in pairs]
+  return np.asarray(weights, np.float32)
 
 
 def _smallest_windows(pairs, size, max_enlargement):

@@ -33,8 +33,8 @@ for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
 
 # Pillow refuses a PNG with longer texts or a longer colour profile than its
 # limits (1 MiB, texts 64 MiB in all), which some editors exceed.
-PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20
-PngImagePlugin.MAX_TEXT_MEMORY = 256 * 2**20
+PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20  # ty: ignore[invalid-assignment]
+PngImagePlugin.MAX_TEXT_MEMORY = 256 * 2**20  # ty: ignore[invalid-assignment]
 
 # EXIF's orientation tag, and the turns that make pixels upright.
 _ORIENTATION = 0x0112

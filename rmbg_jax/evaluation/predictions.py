@@ -136,7 +136,7 @@ def predict_alphas(
       for start in range(0, len(pairs), batch_size)
     )
     # While one batch is in the network, the next one is read.
-    for reading, _ in itertools.pairwise(itertools.chain(batches, [None])):
+    for reading, _ in itertools.pairwise(itertools.chain(batches, [[]])):
       photos = [future.result() for future in reading]
       good = [photo for photo in photos if not isinstance(photo, Exception)]
       alphas = iter(predict([photo.seen for photo in good]) if good else ())
