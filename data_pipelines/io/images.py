@@ -31,10 +31,9 @@ for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
 
-# Pillow refuses a PNG with longer texts or a longer colour profile than its
-# limits (1 MiB, texts 64 MiB in all), which some editors exceed.
+# Pillow refuses a PNG with a longer text or colour profile than 1 MiB, which
+# some editors write. Of all texts together, 64 MiB stay the limit.
 PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20  # ty: ignore[invalid-assignment]
-PngImagePlugin.MAX_TEXT_MEMORY = 256 * 2**20  # ty: ignore[invalid-assignment]
 
 # EXIF's orientation tag, and the turns that make pixels upright.
 _ORIENTATION = 0x0112
