@@ -237,7 +237,8 @@ def _find_same_pictures(summaries: Sequence[PairSummary]) -> list[Finding]:
 def _find_same_names(summaries: Sequence[PairSummary]) -> Finding:
   by_stem = collections.defaultdict(list)
   for summary in summaries:
-    by_stem[summary.pair.name.rpartition('.')[0].lower()].append(summary)
+    name = summary.pair.name  # A list's names need no ending.
+    by_stem[(name.rpartition('.')[0] or name).lower()].append(summary)
   same = [group for group in by_stem.values() if len(group) > 1]
   items = [
     ' and '.join(f'{f.pair.name} ({f.pair.split})' for f in group)
