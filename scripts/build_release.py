@@ -7,7 +7,6 @@ python scripts/build_release.py --tag=v0.1.0 --output=dist
 `.github/workflows/release.yml` runs it for a tag. Needs `pip install build`.
 """
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -76,11 +75,10 @@ def read_changes(changelog: str, version: str) -> str:
 
 def write_checksums(folder: Path) -> None:
   """Writes `SHA256SUMS` of a folder, as `sha256sum --check` takes it."""
-  lines = []
-  for path in sorted(folder.iterdir()):
-    with path.open('rb') as file:
-      digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    lines.append(f'{digest}  {path.name}\n')
+  lines = [
+    f'{files.hash_file(path)}  {path.name}\n'
+    for path in sorted(folder.iterdir())
+  ]
   files.write_text(folder / 'SHA256SUMS', ''.join(lines))
 
 

@@ -118,6 +118,12 @@ def parse_json(
   return value
 
 
+def hash_file(path: Path, kind: str = 'sha256') -> str:
+  """Returns the hexadecimal digest of a file, of hashlib's kind."""
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, kind).hexdigest()
+
+
 def sync(path: Path) -> None:
   """Waits until the content of a file, or of a folder's files, is on the disk.
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.datasets import records
-from data_pipelines.io import images, masks, ranges
+from data_pipelines.io import files, images, masks, ranges
 from data_pipelines.io.errors import MissingFileError, UserError
 from rmbg_jax.models import layers
 
@@ -195,8 +195,7 @@ def _hash(path: Path, loaded: Any) -> dict[str, str]:
   if digest := loaded.description['architecture'].get('sha256'):
     return {'sha256': digest}  # Digest of a foreign file.
   if path.is_file():
-    with path.open('rb') as file:
-      return {'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
+    return {'sha256': files.hash_file(path)}
   # Hash the weights, not the folder's files, which hold times and paths.
   digest = hashlib.sha256()
   for network in (loaded, *loaded.partners):

@@ -10,9 +10,12 @@ import functools
 import math
 from typing import NamedTuple
 
-from rmbg_jax.models.layers import Layers, T
+from rmbg_jax.models.layers import Convolution, Layers, T
 
 EPSILON = 1e-3
+_convolution = functools.partial(
+  Convolution, same=True, use_bias=False, epsilon=EPSILON
+)
 
 
 class Stage(NamedTuple):
@@ -83,14 +86,7 @@ def compute_features(layers: Layers[T], images: T, *, variant: str) -> list[T]:
   """
   stem = layers.at_stage(1)
   x = stem.conv(
-    images,
-    'conv1',
-    _STEM_FILTERS,
-    kernel=3,
-    stride=2,
-    same=True,
-    use_bias=False,
-    epsilon=EPSILON,
+    images, 'conv1', _convolution(_STEM_FILTERS, kernel=3, stride=2)
   )
   x = stem.relu6(x, 'relu1')
   features = []
@@ -122,22 +118,18 @@ def _compute_inverted_bottleneck(
     first: Whether it is the first block, which alone changes the size or the
       number of channels.
   """
-  conv = functools.partial(
-    layers.conv, same=True, use_bias=False, epsilon=EPSILON
-  )
   shortcut = x
   channels = layers.find_shape(x)[-1] * stage.expansion
   if stage.expansion > 1:
-    x = layers.relu6(conv(x, 'conv0', channels), 'relu0')
-  x = conv(
-    x,
-    'conv1',
+    x = layers.relu6(layers.conv(x, 'conv0', _convolution(channels)), 'relu0')
+  depthwise = _convolution(
     channels,
     kernel=stage.kernel,
     stride=stage.stride if first else 1,
     depthwise=True,
   )
-  x = conv(layers.relu6(x, 'relu1'), 'conv2', stage.filters)
+  x = layers.relu6(layers.conv(x, 'conv1', depthwise), 'relu1')
+  x = layers.conv(x, 'conv2', _convolution(stage.filters))
   return x if first else layers.add(shortcut, x, 'add')
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import convolution, depthwise
-from rmbg_jax.models.layers import Network, R, Variables
+from rmbg_jax.models.layers import Convolution, Network, R, Variables
 
 Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
 _NEVER = 10**6  # Stage of parts that no training freezes.
@@ -114,42 +114,30 @@ class _FlaxLayers:
   frozen_stages: int
   stage: int = _NEVER
 
-  def conv(
-    self,
-    x: jax.Array,
-    name: str,
-    filters: int,
-    *,
-    kernel: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    same: bool = False,
-    depthwise: bool = False,
-    use_bias: bool = True,
-    epsilon: float | None = None,
-    accurate: bool = False,
-  ) -> jax.Array:
-    reach = dilation * (kernel // 2)
-    dtype = jnp.float32 if epsilon is None else self.dtype
+  def conv(self, x: jax.Array, name: str, wanted: Convolution) -> jax.Array:
+    reach = wanted.dilation * (wanted.kernel // 2)
+    dtype = jnp.float32 if wanted.epsilon is None else self.dtype
     x = nn.Conv(
-      filters,
-      (kernel, kernel),
-      strides=stride,
-      kernel_dilation=dilation,
-      padding='SAME' if same or stride == 1 else reach,
-      feature_group_count=filters if depthwise else 1,
-      use_bias=use_bias,
+      wanted.filters,
+      (wanted.kernel, wanted.kernel),
+      strides=wanted.stride,
+      kernel_dilation=wanted.dilation,
+      padding='SAME' if wanted.same or wanted.stride == 1 else reach,
+      feature_group_count=wanted.filters if wanted.depthwise else 1,
+      use_bias=wanted.use_bias,
       dtype=dtype,
       kernel_init=convolution.init_kernel,
-      conv_general_dilated_cls=_choose_algorithm(depthwise, accurate),
+      conv_general_dilated_cls=_choose_algorithm(
+        wanted.depthwise, wanted.accurate
+      ),
       name=name,
     )(x.astype(dtype))
-    if epsilon is None:
+    if wanted.epsilon is None:
       return x
     return nn.BatchNorm(
       use_running_average=not self.train or self._is_frozen,
       momentum=self.momentum,
-      epsilon=epsilon,
+      epsilon=wanted.epsilon,
       dtype=self.dtype,
       name=name.replace('conv', 'bn'),
     )(x)

@@ -109,43 +109,31 @@ class _Recorder:
   nodes: dict[str, Node]
   prefix: str = ''
 
-  def conv(
-    self,
-    x: str,
-    name: str,
-    filters: int,
-    *,
-    kernel: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    same: bool = False,
-    depthwise: bool = False,
-    use_bias: bool = True,
-    epsilon: float | None = None,
-    accurate: bool = False,
-  ) -> str:
-    del accurate
-    size = self._shrink(x, stride)
-    reach = dilation * (kernel // 2)
+  def conv(self, x: str, name: str, wanted: layers.Convolution) -> str:
+    size = self._shrink(x, wanted.stride)
+    reach = wanted.dilation * (wanted.kernel // 2)
     padding = ((reach, reach), (reach, reach))
-    if same:
-      old = self.nodes[x].shape[:2]
+    if wanted.same:
       padding = tuple(
-        _pad_same(old[axis], size[axis], stride, kernel) for axis in (0, 1)
+        _pad_same(old, new, wanted.stride, wanted.kernel)
+        for old, new in zip(self.nodes[x].shape, size, strict=False)
       )
+    norm = ''
+    if wanted.epsilon is not None:
+      norm = self.prefix + name.replace('conv', 'bn')
     return self._add(
       name,
-      'depthwise' if depthwise else 'conv',
+      'depthwise' if wanted.depthwise else 'conv',
       (x,),
-      (*size, filters),
-      kernel=kernel,
-      stride=stride,
-      dilation=dilation,
+      (*size, wanted.filters),
+      kernel=wanted.kernel,
+      stride=wanted.stride,
+      dilation=wanted.dilation,
       padding=padding,
-      same=same,
-      use_bias=use_bias,
-      norm='' if epsilon is None else self.prefix + name.replace('conv', 'bn'),
-      epsilon=epsilon or 0.0,
+      same=wanted.same,
+      use_bias=wanted.use_bias,
+      norm=norm,
+      epsilon=wanted.epsilon or 0.0,
     )
 
   def relu(self, x: str, name: str) -> str:

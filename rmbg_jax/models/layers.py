@@ -6,7 +6,14 @@ runtimes and file formats. So each network is described once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import (
+  Any,
+  ClassVar,
+  NamedTuple,
+  Protocol,
+  TypeVar,
+  runtime_checkable,
+)
 
 # Features (b, h, w, c): an array of JAX, or a name in a graph.
 T = TypeVar('T')
@@ -51,6 +58,34 @@ def unflatten(
   return tree
 
 
+class Convolution(NamedTuple):
+  """A convolution, and the batch normalisation behind it.
+
+  Attributes:
+    filters: Channels of the result.
+    kernel: Side of the kernel in pixels, odd.
+    stride: Stride in pixels.
+    dilation: Dilation in pixels.
+    same: Whether to pad as TensorFlow's 'SAME', which is uneven where there is
+      a stride; otherwise by half of the (dilated) kernel.
+    depthwise: Whether each channel is convolved alone.
+    use_bias: Whether the convolution has a bias.
+    epsilon: Epsilon of the batch normalisation; None for none, and for
+      computing in float32.
+    accurate: Whether sums should be short, to round less.
+  """
+
+  filters: int
+  kernel: int = 1
+  stride: int = 1
+  dilation: int = 1
+  same: bool = False
+  depthwise: bool = False
+  use_bias: bool = True
+  epsilon: float | None = None
+  accurate: bool = False
+
+
 @runtime_checkable
 class Layers(Protocol[T]):
   """Operations on features (b, h, w, c), in a part of a network.
@@ -59,38 +94,14 @@ class Layers(Protocol[T]):
   without variables those that an export may show.
   """
 
-  def conv(
-    self,
-    x: T,
-    name: str,
-    filters: int,
-    *,
-    kernel: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    same: bool = False,
-    depthwise: bool = False,
-    use_bias: bool = True,
-    epsilon: float | None = None,
-    accurate: bool = False,
-  ) -> T:
+  def conv(self, x: T, name: str, wanted: Convolution) -> T:
     """Convolves and normalises.
 
     Args:
       x: Features.
       name: Name of the convolution, with `conv` in it; the normalisation's has
         `bn` there.
-      filters: Channels of the result.
-      kernel: Side of the kernel in pixels, odd.
-      stride: Stride in pixels.
-      dilation: Dilation in pixels.
-      same: Whether to pad as TensorFlow's 'SAME', which is uneven where there
-        is a stride; otherwise by half of the (dilated) kernel.
-      depthwise: Whether each channel is convolved alone.
-      use_bias: Whether the convolution has a bias.
-      epsilon: Epsilon of the batch normalisation; None for none, and for
-        computing in float32.
-      accurate: Whether sums should be short, to round less.
+      wanted: What is computed.
     """
     ...
 

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from rmbg_jax.models.layers import Layers, T
+from rmbg_jax.models.layers import Convolution, Layers, T
 
 LIMIT = 7.0  # Logits are given and computed in units of it, in [-1, 1].
 MOST = 1 / (1 + math.exp(-LIMIT))  # The largest alpha that these express.
@@ -61,11 +61,12 @@ class Refiner:
     x = skips.pop()
     for number in range(len(others), 0, -1):
       skip = skips.pop()
-      x = layers.conv(x, f'side{number}_conv', self.filters[number - 1])
+      side = Convolution(self.filters[number - 1])
+      x = layers.conv(x, f'side{number}_conv', side)
       x = layers.resize(x, f'up{number}', like=skip)
       x = layers.relu(layers.add(x, skip, f'add{number}'), f'add{number}_relu')
       x = _conv(layers, x, f'up{number}_conv', self.filters[number - 1])
-    return (layers.conv(x, 'head_conv', BLOCK**2, kernel=3),)
+    return (layers.conv(x, 'head_conv', Convolution(BLOCK**2, kernel=3)),)
 
   def find_stage(self, child: str) -> int:
     """Returns 1: no part of it can be frozen alone."""
@@ -76,5 +77,5 @@ class Refiner:
 def _conv(
   layers: Layers[T], x: T, name: str, filters: int, *, stride: int = 1
 ) -> T:
-  x = layers.conv(x, name, filters, kernel=3, stride=stride)
+  x = layers.conv(x, name, Convolution(filters, kernel=3, stride=stride))
   return layers.relu(x, name.replace('conv', 'relu'))

@@ -12,9 +12,10 @@ they belong to two slightly different networks:
 
 import functools
 import re
+from collections.abc import Callable
 
 from data_pipelines.io.errors import UserError
-from rmbg_jax.models.layers import Layers, T
+from rmbg_jax.models.layers import Convolution, Layers, T
 
 EPSILON = {'keras': 1.001e-5, 'torchvision': 1e-5}
 
@@ -48,15 +49,8 @@ def compute_features(
       f'Unknown ResNet dialect {dialect!r}; choose one of {sorted(EPSILON)}.'
     )
   stem = layers.at_stage(1)
-  x = stem.conv(
-    images,
-    'conv1',
-    width,
-    kernel=7,
-    stride=2,
-    use_bias=dialect == 'keras',
-    epsilon=EPSILON[dialect],
-  )
+  first = _make_convolution(dialect)(width, kernel=7, stride=2)
+  x = stem.conv(images, 'conv1', first)
   x = stem.end_stage(stem.relu(x, 'relu1'))
   features = [x]
   x = layers.pool(x, 'pool1', kernel=3)
@@ -98,17 +92,24 @@ def _compute_bottleneck(
       stage) or the identity.
     dialect: See the module's docstring.
   """
-  conv = functools.partial(
-    layers.conv, use_bias=dialect == 'keras', epsilon=EPSILON[dialect]
-  )
+  make = _make_convolution(dialect)
   on_1x1, on_3x3 = (stride, 1) if dialect == 'keras' else (1, stride)
   shortcut = x
   if project:
-    shortcut = conv(x, 'conv0', 4 * filters, stride=stride)
-  x = layers.relu(conv(x, 'conv1', filters, stride=on_1x1), 'relu1')
-  x = conv(x, 'conv2', filters, kernel=3, stride=on_3x3)
-  x = conv(layers.relu(x, 'relu2'), 'conv3', 4 * filters)
+    shortcut = layers.conv(x, 'conv0', make(4 * filters, stride=stride))
+  x = layers.conv(x, 'conv1', make(filters, stride=on_1x1))
+  x = layers.relu(x, 'relu1')
+  x = layers.conv(x, 'conv2', make(filters, kernel=3, stride=on_3x3))
+  x = layers.relu(x, 'relu2')
+  x = layers.conv(x, 'conv3', make(4 * filters))
   return layers.relu(layers.add(shortcut, x, 'add'), 'out')
+
+
+def _make_convolution(dialect: str) -> Callable[..., Convolution]:
+  """Returns `Convolution` with what all of a dialect's have in common."""
+  return functools.partial(
+    Convolution, use_bias=dialect == 'keras', epsilon=EPSILON[dialect]
+  )
 
 
 def find_stage(child: str) -> int:

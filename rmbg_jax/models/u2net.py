@@ -9,7 +9,7 @@ channels in every stage (`configs/u2netp.py`).
 import dataclasses
 from typing import ClassVar
 
-from rmbg_jax.models.layers import Layers, T
+from rmbg_jax.models.layers import Convolution, Layers, T
 
 EPSILON = 1e-5  # PyTorch's, which the authors' weights were trained with.
 
@@ -83,11 +83,11 @@ class U2Net:
     sides = []
     for index, x in enumerate(outputs):
       name = f'side{6 - index}'
-      x = layers.conv(x, name, 1, kernel=3)
+      x = layers.conv(x, name, Convolution(1, kernel=3))
       sides.append(layers.resize(x, f'{name}/out', like=images))
     # The authors concatenate fine to coarse.
     fused = layers.concat(sides[::-1], 'fuse/concat')
-    return (*sides, layers.conv(fused, 'fuse', 1))
+    return (*sides, layers.conv(fused, 'fuse', Convolution(1)))
 
   def find_stage(self, child: str) -> int:
     """Returns the stage that a child of the encoder is, from 1."""
@@ -168,16 +168,10 @@ def _compute_block(
   accurate: bool = False,
 ) -> T:
   """A 3x3 convolution, a batch normalisation and a ReLU."""
-  x = layers.conv(
-    x,
-    'conv',
-    filters,
-    kernel=3,
-    dilation=dilation,
-    epsilon=EPSILON,
-    accurate=accurate,
+  convolution = Convolution(
+    filters, kernel=3, dilation=dilation, epsilon=EPSILON, accurate=accurate
   )
-  return layers.relu(x, 'relu')
+  return layers.relu(layers.conv(x, 'conv', convolution), 'relu')
 
 
 def rsu_dilations(height: int) -> tuple[int, ...]:

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from data_pipelines.io.errors import UserError
 from rmbg_jax.models import efficientnet, resnet
-from rmbg_jax.models.layers import Layers, T
+from rmbg_jax.models.layers import Convolution, Layers, T
 
 # Keras' default, which the Keras project uses outside of ResNet50.
 DECODER_EPSILON = 1e-3
+_convolution = functools.partial(Convolution, epsilon=DECODER_EPSILON)
 ENCODERS = ('resnet50', *efficientnet.VARIANTS)
 
 
@@ -123,16 +124,14 @@ def _compute_bridge(
   One 3x3 convolution per dilation rate, concatenated and mixed by a 1x1
   convolution (the idea of ASPP, Chen et al., arXiv:1606.00915).
   """
-  conv = functools.partial(layers.conv, epsilon=DECODER_EPSILON)
-  branches = [
-    layers.relu(
-      conv(x, f'conv_rate{rate}', filters, kernel=3, dilation=rate),
-      f'relu_rate{rate}',
-    )
-    for rate in rates
-  ]
+  branches = []
+  for rate in rates:
+    wide = _convolution(filters, kernel=3, dilation=rate)
+    branch = layers.conv(x, f'conv_rate{rate}', wide)
+    branches.append(layers.relu(branch, f'relu_rate{rate}'))
   x = layers.concat(branches, 'concat')
-  return layers.relu(conv(x, 'conv_out', filters), 'relu_out')
+  x = layers.conv(x, 'conv_out', _convolution(filters))
+  return layers.relu(x, 'relu_out')
 
 
 def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
@@ -144,10 +143,10 @@ def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
 
 def _compute_residual(layers: Layers[T], x: T, *, filters: int) -> T:
   """Two 3x3 convolutions beside a 1x1 shortcut, ReLU after the sum."""
-  conv = functools.partial(layers.conv, epsilon=DECODER_EPSILON)
-  shortcut = conv(x, 'conv0', filters)
-  x = layers.relu(conv(x, 'conv1', filters, kernel=3), 'relu1')
-  x = conv(x, 'conv2', filters, kernel=3)
+  shortcut = layers.conv(x, 'conv0', _convolution(filters))
+  convolution = _convolution(filters, kernel=3)
+  x = layers.relu(layers.conv(x, 'conv1', convolution), 'relu1')
+  x = layers.conv(x, 'conv2', convolution)
   return layers.relu(layers.add(shortcut, x, 'add'), 'out')
 
 
@@ -158,4 +157,6 @@ def _compute_head(layers: Layers[T], x: T, images: T) -> T:
   linear and the bilinear weights sum to one, so the order does not matter:
   convolving first gives the same numbers for a fraction of the work.
   """
-  return layers.resize(layers.conv(x, 'conv', 1), 'out', like=images)
+  return layers.resize(
+    layers.conv(x, 'conv', Convolution(1)), 'out', like=images
+  )

@@ -4,7 +4,6 @@ Nothing is downloaded for it, and no network is loaded.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import safetensors
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from rmbg_jax.weights import (
   cache,
   hub,
@@ -102,26 +101,16 @@ def list_checkpoints() -> list[Checkpoint]:
 
 def format_checkpoint(checkpoint: Checkpoint) -> str:
   """Returns all facts about a checkpoint, as lines of text."""
-  height, width = checkpoint.input_size
-  architecture = checkpoint.architecture
-  if checkpoint.parameters is not None:
-    architecture += f'; {checkpoint.parameters / 1e6:.1f} M parameters'
-  lines = {
-    'from': f'{checkpoint.origin}, {checkpoint.location}',
-    'file': f'{checkpoint.size / 1e6:.1f} MB, {checkpoint.checksum}',
-    'network': f'{architecture}, input {height}x{width}',
-    'trained on': format_data(checkpoint),
-    'terms': checkpoint.terms,
-    'scores': format_scores(checkpoint),
-    'a photo': format_seconds(checkpoint),
-  }
-  together = ' and '.join(release.RELEASED)
-  shipped = checkpoint.name in release.RELEASED
   title = checkpoint.name
-  if shipped:
+  if title in release.RELEASED:
+    together = ' and '.join(release.RELEASED)
     title += f' (the default, released, is {together} together)'
+  lines = {
+    'From': f'{checkpoint.origin}, {checkpoint.location}',
+    **_list_facts(checkpoint),
+  }
   return '\n'.join(
-    [title, *(f'  {key:<12}{value}' for key, value in lines.items())]
+    [title, *(f'  {key.lower():<12}{value}' for key, value in lines.items())]
   )
 
 
@@ -163,45 +152,37 @@ def format_page(checkpoints: Sequence[Checkpoint]) -> str:
   """
   parts = [f'{format_table(checkpoints)}\n']
   for one in checkpoints:
-    height, width = one.input_size
-    parts += [
-      f'**{one.name}** ({one.origin}, {one.size / 1e6:.1f} MB)\n',
-      f'- Network: {one.architecture}, input {height}x{width}',
-      f'- Scores: {format_scores(one)}',
-      f'- A photo: {format_seconds(one)}',
-      f'- Trained on: {format_data(one)}',
-      f'- Terms: {one.terms}',
-      f'- File: {one.checksum}\n',
-    ]
+    parts.append(f'**{one.name}** ({one.origin})\n')
+    parts += [f'- {key}: {value}' for key, value in _list_facts(one).items()]
+    parts[-1] += '\n'
   return '\n'.join(parts)
 
 
-def format_data(checkpoint: Checkpoint) -> str:
-  """Returns the training data with their terms, in words."""
-  sources = [
+def _list_facts(checkpoint: Checkpoint) -> dict[str, str]:
+  """Returns what can be said of a checkpoint on any machine."""
+  height, width = checkpoint.input_size
+  architecture = checkpoint.architecture
+  if checkpoint.parameters is not None:
+    architecture += f'; {checkpoint.parameters / 1e6:.1f} M parameters'
+  data = ', '.join(
     f'{name} ({terms})' for name, terms in checkpoint.training_data.items()
-  ]
-  return ', '.join(sources) or 'not stated'
-
-
-def format_scores(checkpoint: Checkpoint) -> str:
-  """Returns the scores, in words."""
-  parts = [
+  )
+  scores = '; '.join(
     f'{name}: IoU {score["iou"]:.3f}, MAE {score["mae"]:.3f}'
     for name, score in checkpoint.scores.items()
-  ]
-  return '; '.join(parts) or _say_unknown(checkpoint)
-
-
-def format_seconds(checkpoint: Checkpoint) -> str:
-  """Returns the time for a photo, in words."""
-  if checkpoint.seconds is None:
-    return _say_unknown(checkpoint)
-  return f'{checkpoint.seconds:.2g} s of the network on two cores'
-
-
-def _say_unknown(checkpoint: Checkpoint) -> str:
-  return 'not measured' if checkpoint.is_tried else 'not tried'
+  )
+  unknown = 'not measured' if checkpoint.is_tried else 'not tried'
+  time = unknown
+  if checkpoint.seconds is not None:
+    time = f'{checkpoint.seconds:.2g} s of the network on two cores'
+  return {
+    'File': f'{checkpoint.size / 1e6:.1f} MB, {checkpoint.checksum}',
+    'Network': f'{architecture}, input {height}x{width}',
+    'Trained on': data or 'not stated',
+    'Terms': checkpoint.terms,
+    'Scores': scores or unknown,
+    'A photo': time,
+  }
 
 
 def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
@@ -217,7 +198,7 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     origin=origin,
     location=str(path),
     size=path.stat().st_size,
-    checksum=f'sha256:{_hash(path)}',
+    checksum=f'sha256:{files.hash_file(path)}',
     architecture=_describe_architecture(description['architecture']),
     parameters=parameters,
     input_size=tuple(description['preprocessing']['size']),
@@ -280,8 +261,3 @@ def _describe_architecture(architecture: Mapping[str, Any]) -> str:
     f'U-Net, encoder {encoder["name"]}, bridge '
     f'{architecture["bridge"]["filters"]}, decoder {filters}'
   )
-
-
-def _hash(path: Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -59,8 +59,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
         ),
       ]
     )
+    context = ocp.Context()
+    # Each device would write a slice of each array, after compiling a program
+    # for it: a hundred programs, for some megabytes.
+    context.array.saving.use_replica_parallel = False
     self._checkpointer = ocp.training.Checkpointer(
       str((workdir / _SUBDIRECTORY).absolute()),
+      context=context,
       save_decision_policy=saving,
       preservation_policy=keeping,
       cleanup_tmp_directories=writable,

@@ -1,19 +1,18 @@
 """Takes other people's networks as they are: ONNX files that make a mask.
 
 Their operations are run by OpenVINO, or by onnxruntime where OpenVINO lacks
-one. What the file does not say (how a photo
-becomes its input, and what its output means) is known of the published files,
-by checksum, and otherwise read from a JSON file beside it.
+one. What the file does not say (how a photo becomes its input, and what its
+output means) is known of the published files, by checksum, and otherwise read
+from a JSON file beside it.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.weights import onnx_package, onnx_published, onnx_settings
@@ -113,9 +112,10 @@ def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
     settings = onnx_settings.read_settings(beside)
     _check(path, settings, beside)
     return settings
-  return onnx_published.find_known(
-    f'sha256:{sha256}'
-  ) or onnx_published.find_known(f'md5:{hash_file(path, "md5")}')
+  known = onnx_published.find_known(f'sha256:{sha256}')
+  return known or onnx_published.find_known(
+    f'md5:{files.hash_file(path, "md5")}'
+  )
 
 
 def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
@@ -261,12 +261,6 @@ def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:
 def is_mask(shape: tuple[int | None, ...]) -> bool:
   """Returns whether an output's shape is that of one mask; None is any."""
   return len(shape) in (3, 4) and all(n in (1, None) for n in shape[:-2])
-
-
-def hash_file(path: Path, kind: str) -> str:
-  """Returns the hexadecimal digest of a file, of hashlib's kind."""
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, kind).hexdigest()
 
 
 # Any: messages of protobuf.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines.io import errors, network
+from data_pipelines.io import errors, files, network
 
 PREFIX = 'hf://'
 # File of an address without one, as elsewhere on the hub.
@@ -21,7 +21,6 @@ DEFAULT_FILE = 'model.safetensors'
 SUFFIXES = ('.safetensors', '.h5', '.hdf5', '.onnx')
 
 _ADDRESS = re.compile(r'hf://([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?')
-_CHUNK = 1 << 20
 
 
 class Address(NamedTuple):
@@ -184,13 +183,12 @@ def _check_content(text: str, path: Path) -> None:
   if not re.fullmatch(r'[0-9a-f]{40}|[0-9a-f]{64}', digits):
     return  # Where there are no symbolic links, the cache keeps no checksums.
   if len(digits) == 64:
-    digest = hashlib.sha256()
+    digest = files.hash_file(stored)
   else:  # Git's, of small files.
-    digest = hashlib.sha1(f'blob {stored.stat().st_size}\0'.encode())
-  with stored.open('rb') as file:
-    while chunk := file.read(_CHUNK):
-      digest.update(chunk)
-  if digest.hexdigest() != digits:
+    content = stored.read_bytes()
+    header = f'blob {len(content)}\0'.encode()
+    digest = hashlib.sha1(header + content).hexdigest()
+  if digest != digits:
     raise errors.UserError(
       f'{text}: the copy {stored} does not have the checksum {digits} that the '
       'hub states. Delete it and try again.'

@@ -35,7 +35,7 @@ _DEFAULT_SIZE = (512, 512)  # The original's, where the file does not say.
 _DEFAULT_MOMENTUM = 0.99  # Keras'.
 
 
-def read_model(path: Path) -> matching.ForeignModel:
+def read_model(path: Path) -> matching.StoredModel:
   """Reads a file that holds the whole original network, at any widths.
 
   Raises:
@@ -105,7 +105,7 @@ def read_model(path: Path) -> matching.ForeignModel:
     )
   except ValueError as error:
     raise errors.UserError(f'{path}: {error}') from error
-  return matching.ForeignModel(
+  return matching.StoredModel(
     architecture, preprocessing, tensors, names, description
   )
 

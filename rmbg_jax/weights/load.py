@@ -8,11 +8,10 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
 from rmbg_jax.models import graph, layers
@@ -163,7 +162,7 @@ def load_model(
   if path.suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.
 
-    return _load_foreign(keras_h5.read_model(path), source=path, dtype=dtype)
+    return _assemble(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
     return _load_onnx(path, dtype)
   raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
@@ -233,8 +232,7 @@ def load_variables(
       'config.model.freeze_norm=True.'
     )
   flat = layers.flatten(loaded.variables)
-  shapes = _list_shapes(model.network)
-  return matching.assign(shapes, flat, _name_alike(shapes), source=str(path))
+  return matching.assign(_list_shapes(model.network), flat, source=str(path))
 
 
 def _split_step(path: Path) -> tuple[Path, str]:
@@ -277,29 +275,26 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
 
 def _load_release(path: Path, dtype: str) -> LoadedModel:
   tensors, description = release.read_release(path)
-  network = models.create_network(description['architecture'])
-  shapes = _list_shapes(network)
-  return LoadedModel(
-    network=network,
-    variables=matching.assign(
-      shapes, tensors, _name_alike(shapes), source=str(path)
-    ),
+  stored = matching.StoredModel(
+    architecture=description['architecture'],
     preprocessing=Preprocessing.from_dict(description['preprocessing']),
+    tensors=tensors,
+    names=None,
     description=description,
-    dtype=dtype,
   )
+  return _assemble(stored, source=path, dtype=dtype)
 
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
   foreign_onnx.check_size(path)
-  sha256 = foreign_onnx.hash_file(path, 'sha256')
+  sha256 = files.hash_file(path)
   settings = foreign_onnx.find_settings(path, sha256)
   if settings is None:
     try:
-      foreign = u2net_onnx.read_model(path)
+      stored = u2net_onnx.read_model(path)
     except u2net_onnx.OtherNetworkError as error:
       raise foreign_onnx.explain_missing(path, str(error)) from error
-    return _load_foreign(foreign, source=path, dtype=dtype)
+    return _assemble(stored, source=path, dtype=dtype)
   return LoadedModel(
     network=foreign_onnx.OnnxNetwork(
       path=path, output=settings.output, sigmoid=settings.sigmoid
@@ -310,17 +305,17 @@ def _load_onnx(path: Path, dtype: str) -> LoadedModel:
   )
 
 
-def _load_foreign(
-  foreign: matching.ForeignModel, *, source: Path, dtype: str
+def _assemble(
+  stored: matching.StoredModel, *, source: Path, dtype: str
 ) -> LoadedModel:
-  network = models.create_network(foreign.architecture)
+  network = models.create_network(stored.architecture)
   return LoadedModel(
     network=network,
     variables=matching.assign(
-      _list_shapes(network), foreign.tensors, foreign.names, source=str(source)
+      _list_shapes(network), stored.tensors, stored.names, source=str(source)
     ),
-    preprocessing=foreign.preprocessing,
-    description={**foreign.description, 'architecture': foreign.architecture},
+    preprocessing=stored.preprocessing,
+    description={**stored.description, 'architecture': stored.architecture},
     dtype=dtype,
   )
 
@@ -328,7 +323,3 @@ def _load_foreign(
 def _list_shapes(network: layers.Network) -> dict[str, tuple[int, ...]]:
   """Returns the shapes of the network's variables by their flat keys."""
   return graph.Graph(network, size=_ANY_SIZE).list_shapes()
-
-
-def _name_alike(shapes: Iterable[str]) -> dict[str, str]:
-  return {key: key for key in shapes}

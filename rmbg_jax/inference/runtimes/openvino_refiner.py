@@ -1,6 +1,7 @@
 """Computes a refiner's windows with OpenVINO, on a CPU."""
 
 import threading
+from concurrent import futures
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -38,6 +39,8 @@ class OpenVinoRefiner:
         (_build_network(loaded, side), precision),
       )
     ]
+    # A photo's windows are spread over the cores.
+    self._pool = futures.ThreadPoolExecutor(threads, 'refiner')
     self._local = threading.local()
 
   def __call__(
@@ -46,25 +49,35 @@ class OpenVinoRefiner:
     units: Float[np.ndarray, 'n h w'],
   ) -> Float[np.ndarray, 'n h w']:
     """Returns refined logits, in units of `refiner.LIMIT`."""
+    starts = range(0, len(units), _BATCH)
+    changes = self._pool.map(
+      lambda start: self._infer(
+        colours[start : start + _BATCH], units[start : start + _BATCH]
+      ),
+      starts,
+    )
+    return np.clip(np.concatenate([units[:0], *changes]) + units, -1, 1)
+
+  def _infer(
+    self,
+    colours: UInt8[np.ndarray, 'n h w 3'],
+    units: Float[np.ndarray, 'n h w'],
+  ) -> Float[np.ndarray, 'n h w']:
+    """Returns the changes of up to a batch of windows."""
     # A request is for one thread at a time.
     if not hasattr(self._local, 'requests'):
       self._local.requests = [
         compiled.create_infer_request() for compiled in self._compiled
       ]
     first, second = self._local.requests
-    results = np.empty_like(units)
-    for start in range(0, len(units), _BATCH):
-      part = slice(start, start + _BATCH)
-      batch = [colours[part], units[part]]
-      count = len(batch[0])
-      if count < _BATCH:
-        missing = ((0, _BATCH - count), (0, 0), (0, 0))
-        batch = [np.pad(one, (*missing, (0, 0))[: one.ndim]) for one in batch]
-      blocks = first.infer(batch, share_inputs=True)[0]
-      changes = second.infer([blocks], share_inputs=True)[0]
-      results[part] = changes[:count]
-    results += units
-    return np.clip(results, -1, 1, out=results)
+    count = len(units)
+    if count < _BATCH:
+      missing = ((0, _BATCH - count), (0, 0), (0, 0))
+      colours = np.pad(colours, (*missing, (0, 0)))
+      units = np.pad(units, missing)
+    blocks = first.infer([colours, units], share_inputs=True)[0]
+    # A copy: the request's own memory is used again.
+    return second.infer([blocks], share_inputs=True)[0][:count].copy()
 
 
 def _build_input(side: int) -> ov.Model:
