@@ -4,7 +4,6 @@ Every function takes a `Place`: a `Path`, or a `Url` of an object store. The
 packages that talk to stores are imported when a `Url` is first used.
 """
 
-import collections
 import contextlib
 import dataclasses
 import datetime
@@ -259,9 +258,7 @@ class Found:
   def __init__(self, files: Iterator[File]):
     """Begins with a listing as `list_files` yields it."""
     self._files = files
-    self._window: collections.deque[str] = collections.deque()
-    # The window, and what may be asked for again.
-    self._kept: dict[str, File] = {}
+    self._kept: dict[str, File] = {}  # What may be asked for again.
     self._low = ''
     self._last: str | None = ''
 
@@ -284,12 +281,9 @@ class Found:
       file = next(self._files, None)
       self._last = file.name if file else None
       if file:
-        self._window.append(file.name)
         self._kept[file.name] = file
     if low > self._low:
       self._low = low
-      while self._window and self._window[0] < low:
-        self._window.popleft()
       self._kept = {
         kept: file
         for kept, file in self._kept.items()
