@@ -33,11 +33,7 @@ def check(
 ) -> tuple[dict[str, Any], list[inspection.Finding]]:
   """Reads all files of a data set in the folder layout.
 
-  Args:
-    directory: Folder of the data set.
-    allow_empty: Whether masks may be empty.
-    validation_share: Share of the pairs, in (0, 1), in a set without splits, as
-      in training.
+  A set without splits is split as training splits it.
 
   Returns:
     (a JSON-compatible report, the findings in it).
@@ -46,26 +42,18 @@ def check(
     FileNotFoundError, ValueError: if there is no data set.
   """
   problems: list[str] = []
-  pairs = _with_splits(
-    folder.read_folder(directory, problems), validation_share
-  )
+  pairs = folder.read_folder(directory, problems)
+  if not any(pair.split for pair in pairs):
+    pairs = splitting.assign_splits(pairs, validation_share=validation_share)
   results = parallel.map_in_order(inspection.inspect_pair, pairs)
   summaries = list(tqdm.tqdm(results, total=len(pairs), unit='pair'))
   findings = inspection.find_problems(summaries, allow_empty=allow_empty)
   if problems:
-    orphans = inspection.Finding(
-      kind='file without partner, or wrong row',
-      wrong=True,
-      items=problems,
-      summaries=[],
-    )
-    findings.insert(0, orphans)
+    kind = 'file without partner, or wrong row'
+    findings.insert(0, inspection.Finding(kind, True, problems))
   if unused := _find_unused(directory, pairs):
-    findings.append(
-      inspection.Finding(
-        kind='file that no row names', wrong=False, items=unused, summaries=[]
-      )
-    )
+    kind = 'file that no row names'
+    findings.append(inspection.Finding(kind, False, unused))
   report = {
     'directory': str(directory),
     'pairs': len(pairs),
@@ -147,14 +135,6 @@ def _open_for_sheet(path: Path) -> Image.Image:
     return Image.new('RGB', (_CELL, _CELL), 'red')
 
 
-def _with_splits(
-  pairs: list[records.Pair], validation_share: float
-) -> list[records.Pair]:
-  if any(pair.split for pair in pairs):
-    return pairs
-  return splitting.assign_splits(pairs, validation_share=validation_share)
-
-
 def _find_unused(directory: Path, pairs: Sequence[records.Pair]) -> list[str]:
   """Returns images beside those of a Dataset.csv that it does not name."""
   if not any(e.name.lower() == 'dataset.csv' for e in directory.iterdir()):
@@ -191,15 +171,11 @@ def main(argv: list[str]) -> None:
     raise SystemExit(1)
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   cli.define_path('json', '', 'File for the whole report.')
   cli.define_path('sheet', '', 'PNG file for pictures of suspicious pairs.')
   flags.DEFINE_bool('allow_empty_masks', False, 'Empty masks are meant so.')
   flags.DEFINE_float(
     'validation_share', 0.2, 'config.data.validation_share of the training.'
   )
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__, takes_arguments=True)

@@ -37,22 +37,16 @@ class _PathParser(flags.ArgumentParser):
     storage.check_path(argument, self._urls)
     return expand_home(argument)
 
-  def flag_type(self) -> str:
-    return 'path'
-
 
 class _PathListParser(flags.ListParser):
   """Takes paths with commas between, as `_PathParser` does one."""
 
   def __init__(self, urls: Sequence[str]):
     super().__init__()
-    self._urls = urls
+    self._each = _PathParser(urls)
 
   def parse(self, argument: str | list[str]) -> list[str]:
-    paths = super().parse(argument)
-    for path in paths:
-      storage.check_path(path, self._urls)
-    return [expand_home(path) for path in paths]
+    return [self._each.parse(path) for path in super().parse(argument)]
 
 
 def expand_home(path: str) -> str:
@@ -78,7 +72,6 @@ def define_path(
   short: str = '',
   required: bool = False,
   urls: Sequence[str] = (),
-  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """Defines a flag that takes a path.
 
@@ -86,10 +79,9 @@ def define_path(
     name: Name of the flag.
     default: Its value where it is not passed.
     description: Text for --help.
-    short: A shorter name that means the same, '' for none.
+    short: Another name for it, '' for none.
     required: Whether it must be passed.
     urls: Kinds of URLs that it takes as well, such as 's3'.
-    flag_values: Where it is defined; see `run`.
   """
   holder = flags.DEFINE(
     _PathParser(urls),
@@ -97,7 +89,6 @@ def define_path(
     default,
     description,
     required=required,
-    flag_values=flag_values,
   )
   if short:
     flags.DEFINE_alias(short, name)
@@ -110,7 +101,6 @@ def define_paths(
   description: str,
   *,
   urls: Sequence[str] = (),
-  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """Defines a flag that takes paths with commas between; see `define_path`."""
   return flags.DEFINE(
@@ -119,7 +109,6 @@ def define_paths(
     default,
     description,
     serializer=flags.ListSerializer(','),
-    flag_values=flag_values,
   )
 
 
@@ -153,7 +142,6 @@ def run(
   takes_arguments: bool = False,
   required: Sequence[str] = (),
   parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
-  own_flags: flags.FlagValues | None = None,
 ) -> None:
   """Parses the flags and calls `main`; `reporting` prints its errors.
 
@@ -164,17 +152,8 @@ def run(
       the program's name; else they are refused.
     required: Names of the flags that must be passed.
     parse: Sets the flags from a command line and returns what is left of it.
-    own_flags: Flags that are defined apart, as other commands have some of
-      these names: both can be imported.
   """
   open_streams()
-  if own_flags is not None:
-    for name in set(own_flags) & set(flags.FLAGS):  # An imported command's.
-      delattr(flags.FLAGS, name)
-    flags.FLAGS.append_flag_values(own_flags)
-    own_flags.mark_as_parsed()
-    for name in own_flags:
-      flags.FLAGS.register_key_flag_for_module(sys.argv[0], own_flags[name])
   if module != '__main__':
     # absl's --help shows the started file's docstring and flags. For an
     # installed command, that file only imports the module.
@@ -186,8 +165,12 @@ def run(
   print_any_name()
 
   def parse_flags(argv):
-    with _exit_code_of_help(argv):
+    try:
       return parse(argv)
+    except SystemExit:
+      if set(_HELP).intersection(argv):
+        raise SystemExit(0) from None  # absl's 1 is for what went wrong.
+      raise
 
   def run_main(argv):
     try:
@@ -261,14 +244,3 @@ def _describe(error: Exception) -> str:
   if error.filename is None:
     return reason
   return f'{os.fsdecode(error.filename)}: {reason}'
-
-
-@contextlib.contextmanager
-def _exit_code_of_help(argv: Sequence[str]) -> Iterator[None]:
-  """Ends with 0 after --help: absl's 1 is for what went wrong."""
-  try:
-    yield
-  except SystemExit:
-    if set(_HELP).intersection(argv):
-      raise SystemExit(0) from None
-    raise

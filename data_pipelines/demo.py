@@ -25,15 +25,11 @@ def main() -> None:
   print(f'{words.count(flags.FLAGS.count, "pair")} in {flags.FLAGS.output}')
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   cli.define_path(
     'output', None, 'Folder to write to.', short='out', required=True
   )
   flags.DEFINE_integer('count', 600, 'Number of pairs.', lower_bound=1)
   flags.DEFINE_integer('size', 128, 'Height and width, pixels.', lower_bound=16)
   flags.DEFINE_integer('seed', 42, 'Another seed draws other pictures.')
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__)

@@ -15,14 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines import cli
-from data_pipelines.datasets import (
-  cod10k,
-  directories,
-  merging,
-  p3m,
-  people,
-  records,
-)
+from data_pipelines.datasets import merging, published, records
 from data_pipelines.io import errors
 from data_pipelines.tools import writing
 
@@ -82,15 +75,10 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
     (pairs, photos of COD10K that --cod10k_images does not choose, problems). A
     folder's own rows are all used, wherever they are from.
   """
-  readers = (
-    (flags.FLAGS.p3m, p3m.read_p3m, p3m.PUBLISHED),
-    (flags.FLAGS.cod10k, cod10k.read_cod10k, cod10k.PUBLISHED),
-    (flags.FLAGS.people, people.read_people, people.PUBLISHED),
-    (flags.FLAGS.folder, writing.read_own, {}),
-  )
   everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()
-  for directory, read, published in readers:
+  for name in (*published.DATA_SETS, 'folder'):
+    directory = flags.FLAGS[name].value
     if not directory:
       continue
     if out.is_relative_to(Path(directory).resolve()):
@@ -98,10 +86,12 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
         f'--output={flags.FLAGS.output} is inside {directory}, which is not '
         'to be changed. Pass another --output.'
       )
+    known = published.DATA_SETS.get(name)
+    read = known.read if known else writing.read_own
     pairs = read(directory, problems)
-    print('\n'.join(directories.describe_counts(pairs, published)))
+    print(published.describe_counts(pairs, known.counts if known else {}))
     everything += pairs
-    if read is cod10k.read_cod10k:
+    if name == 'cod10k':
       choice = flags.FLAGS.cod10k_images
       unwanted = {
         pair.image_path
@@ -116,7 +106,7 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
   return everything, unwanted, problems
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   for name, title in (
     ('p3m', 'P3M-10k'),
     ('cod10k', 'COD10K-v3'),
@@ -157,8 +147,4 @@ def _define_flags() -> None:
   flags.DEFINE_list(
     'invert', [], 'Sources whose masks are white for the background.'
   )
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__)

@@ -26,7 +26,7 @@ def main() -> None:
     print(f'{split}: {words.count(count, "pair")}')
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   flags.DEFINE_enum(
     'name', None, list(tfds_sets_lib.READERS), 'Data set.', required=True
   )
@@ -36,8 +36,4 @@ def _define_flags() -> None:
   cli.define_path(
     'output', None, 'TFDS data_dir to write to.', short='out', required=True
   )
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__)

@@ -13,7 +13,7 @@ is a release that asks for the chosen one by itself; elsewhere, pass it as
 from pathlib import Path
 
 import tqdm
-from absl import flags
+from absl import app, flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files
@@ -22,6 +22,8 @@ from data_pipelines.io import errors, files
 def main() -> None:
   """Measures and chooses, prints the table and writes the release."""
   values = flags.FLAGS
+  if not values.data:
+    raise app.UsageError('--data is missing. Pass photos with masks.')
   output = Path(values.output) if values.output else None
   try:
     from rmbg_jax.evaluation import benchmarks, calibration
@@ -75,7 +77,6 @@ def run() -> None:
     'split', [], 'Rows to measure on, such as val; default: all but train.'
   )
   cli.define_path('output', '', 'The .safetensors release to write.')
-  flags.mark_flag_as_required('data')
   cli.run(main, __name__)
 
 

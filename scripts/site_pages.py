@@ -19,9 +19,7 @@ _LOCAL = re.compile(r'(\]\()(?!https?://|docs/|#)([^)]+\))')
 # Modules for users; docs/design.md has the rest.
 REFERENCE = {
   'Cutting out': ['rmbg_jax.inference.remover.BackgroundRemover'],
-  'What is done to alpha': [
-    'rmbg_jax.inference.refinement.Refinement',
-  ],
+  'What is done to alpha': ['rmbg_jax.inference.refinement.Refinement'],
   'On a Ray cluster': ['rmbg_jax.batch.ray.cluster.cut_out'],
   'Checkpoints': [
     'rmbg_jax.weights.load.load_model',

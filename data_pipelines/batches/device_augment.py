@@ -5,6 +5,7 @@ enlarges; larger, the picture becomes a small part of another photo, whose own
 foreground has been painted over. So every foreground meets every background.
 """
 
+import dataclasses
 import functools
 import operator
 
@@ -18,6 +19,7 @@ from data_pipelines.io import errors
 _DRAWS = 24  # Random numbers per pair; not all of them are used.
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceAugment(transforms.Augment):
   """Changes pairs in device memory; what all loaders change, as `Augment` says.
 
@@ -29,25 +31,20 @@ class DeviceAugment(transforms.Augment):
       photo.
   """
 
-  def __init__(
-    self,
-    *,
-    max_scale: float = 1.0,
-    max_enlargement: float = 0.0,
-    jpeg: float = 0.0,
-    **shared: float,
-  ):
-    super().__init__(**shared)
-    self.max_scale = max_scale
-    self.max_enlargement = max_enlargement
-    if max_scale < 1:
+  max_scale: float = 1.0
+  max_enlargement: float = 0.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.max_scale < 1:
       raise errors.UserError(
-        f'config.data.device.max_scale={max_scale} is below 1.'
+        f'config.data.device.max_scale={self.max_scale} is below 1.'
       )
-    if jpeg:
+    if self.jpeg:
       raise errors.UserError(
-        f"config.data.augment.jpeg (={jpeg}) needs config.data.loader='grain': "
-        'a device cannot compress pictures. Set it to 0.'
+        f'config.data.augment.jpeg (={self.jpeg}) needs '
+        "config.data.loader='grain': a device cannot compress pictures. Set it "
+        'to 0.'
       )
 
   def __call__(

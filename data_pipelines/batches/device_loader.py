@@ -34,7 +34,6 @@ from data_pipelines.io import (
   masks,
   parallel,
   plain_images,
-  png_text,
   ranges,
   tiff,
 )
@@ -97,12 +96,11 @@ class DeviceIterator:
     self._next = 0
     self._order = (-1, np.empty(0, np.int32))
     on_all = NamedSharding(mesh, PartitionSpec())
-    weights = [decode.label_weights[pair.label] for pair in pairs]
     self._data = jax.device_put(
       (
         load_pixels(pairs, decode=decode, cache_dir=cache_dir),
         _smallest_windows(pairs, max(decode.size), augment.max_enlargement),
-        np.asarray(weights, np.float32),
+        _list_weights(pairs, decode),
       ),
       on_all,
     )
@@ -162,9 +160,7 @@ class EvalBatches:
   ):
     """Decodes the pairs; see `load_pixels` for the arguments."""
     self._pixels = load_pixels(pairs, decode=decode, cache_dir=cache_dir)
-    self._weights = np.asarray(
-      [decode.label_weights[pair.label] for pair in pairs], np.float32
-    )
+    self._weights = _list_weights(pairs, decode)
     self._batch_size = batch_size
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -233,7 +229,7 @@ def _fingerprint(pairs, decode):
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
   digest.update(f'{cv2.__version__} {PIL.__version__}'.encode())
   for module in (
-    *(images, masks, plain_images, png_text, ranges, tiff),
+    *(images, masks, plain_images, ranges, tiff),
     *(decoding, effects, transforms),
   ):
     digest.update(inspect.getsource(module).encode())
@@ -246,6 +242,11 @@ def _fingerprint(pairs, decode):
       facts = f'{path} {status.st_size} {status.st_mtime_ns}'
       digest.update(os.fsencode(facts))  # Names may be of any bytes.
   return digest.hexdigest()[:16]
+
+
+def _list_weights(pairs, decode):
+  weights = [decode.label_weights[pair.label] for pair in pairs]
+  return np.asarray(weights, np.float32)
 
 
 def _smallest_windows(pairs, size, max_enlargement):

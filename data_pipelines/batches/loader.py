@@ -69,7 +69,7 @@ def make_train_iterator(
     pairs: All pairs, of all processes.
     decode: Reads a pair.
     augment: Changes it at random.
-    batch_size: Number of images in the global batch; a process gets its share.
+    batch_size: Images in the global batch; a process gets its share.
     seed: Seed of order and augmentation.
     read_options: Threads, and batches read ahead.
     sharding: This process's part.
@@ -81,7 +81,7 @@ def make_train_iterator(
   Raises:
     UserError: if there are fewer pairs than one batch needs.
   """
-  steps = count_steps(pairs, batch_size=batch_size)
+  steps = len(pairs) // batch_size
   if not steps:
     raise errors.UserError(
       f'{len(pairs)} training images are fewer than one batch: lower '
@@ -114,8 +114,3 @@ def make_eval_batches(
   dataset = sharding.take(grain.MapDataset.source(padded).map(decode.map))
   dataset = dataset.batch(batch_size // sharding.count)
   return dataset.to_iter_dataset(read_options)
-
-
-def count_steps(pairs: Sequence[records.Pair], *, batch_size: int) -> int:
-  """Returns the number of training steps in an epoch."""
-  return len(pairs) // batch_size

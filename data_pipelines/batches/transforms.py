@@ -6,6 +6,7 @@ travels to the device (the training step normalises them there), and `weight`,
 a float32 number that says how much the pair counts in the loss.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +30,7 @@ _WHOLE = effects.View()
 _CROP_DETAIL = 0.75
 
 
+@dataclasses.dataclass(frozen=True)
 class Decode:
   """Reads a pair's files at a fixed size.
 
@@ -38,16 +40,10 @@ class Decode:
     label_weights: The weight of each kind of label (`records.LABELS`).
   """
 
-  def __init__(
-    self,
-    size: tuple[int, int],
-    *,
-    allow_empty: bool,
-    label_weights: Mapping[str, float],
-  ):
-    self.size = size
-    self.allow_empty = allow_empty
-    self.label_weights = dict(label_weights)
+  size: tuple[int, int]
+  _: dataclasses.KW_ONLY
+  allow_empty: bool
+  label_weights: Mapping[str, float]
 
   def map(self, element: records.Pair | object) -> Element:
     """Returns the decoded pair; raises ValueError naming a bad file.
@@ -86,6 +82,7 @@ class Decode:
     }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
   """Changes pairs at random.
 
@@ -109,30 +106,21 @@ class Augment:
     background: Probability of another photo's background.
   """
 
-  def __init__(
-    self,
-    *,
-    flip: float = 0.0,
-    min_scale: float = 1.0,
-    rotate: float = 0.0,
-    color: float = 0.0,
-    blur: float = 0.0,
-    noise: float = 0.0,
-    jpeg: float = 0.0,
-    background: float = 0.0,
-  ):
-    self.flip = flip
-    self.min_scale = min_scale
-    self.rotate = rotate
-    self.color = color
-    self.blur = blur
-    self.noise = noise
-    self.jpeg = jpeg
-    self.background = background
+  flip: float = 0.0
+  min_scale: float = 1.0
+  rotate: float = 0.0
+  color: float = 0.0
+  blur: float = 0.0
+  noise: float = 0.0
+  jpeg: float = 0.0
+  background: float = 0.0
+
+  def __post_init__(self):
     for name in ('flip', 'color', 'blur', 'noise', 'jpeg', 'background'):
-      _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, '[0, 1]')
-    _check('min_scale', min_scale, 0 < min_scale <= 1, '(0, 1]')
-    _check('rotate', rotate, 0 <= rotate <= 45, '[0, 45]')
+      value = getattr(self, name)
+      _check(name, value, 0 <= value <= 1, '[0, 1]')
+    _check('min_scale', self.min_scale, 0 < self.min_scale <= 1, '(0, 1]')
+    _check('rotate', self.rotate, 0 <= self.rotate <= 45, '[0, 45]')
 
   # Every number is drawn whether it is used or not: switching one augmentation
   # off leaves the others as they were.
@@ -177,6 +165,7 @@ class Augment:
     return image
 
 
+@dataclasses.dataclass(frozen=True)
 class RandomDecode:
   """Reads a pair and changes it at random; image and alpha move together.
 
@@ -186,12 +175,9 @@ class RandomDecode:
     pairs: Pairs to draw other photos from, for their backgrounds.
   """
 
-  def __init__(
-    self, decode: Decode, augment: Augment, pairs: Sequence[records.Pair]
-  ):
-    self.decode = decode
-    self.augment = augment
-    self.pairs = pairs
+  decode: Decode
+  augment: Augment
+  pairs: Sequence[records.Pair]
 
   def random_map(self, pair: records.Pair, rng: np.random.Generator) -> Element:
     """Returns the changed pair; raises ValueError as `Decode.map`."""
@@ -201,14 +187,11 @@ class RandomDecode:
     other = self.pairs[int(rng.integers(len(self.pairs)))]
     # A photo without foreground would become another, unrelated photo.
     if replace and alpha.any():
+      behind = self.decode.read(other)
       image = effects.replace_background(
-        image, alpha, self._read_background(other)
+        image, alpha, effects.fill_foreground(behind['image'], behind['alpha'])
       )
     return {**element, 'image': self.augment.change_photo(image, rng)}
-
-  def _read_background(self, pair: records.Pair) -> effects.Photo:
-    element = self.decode.read(pair)
-    return effects.fill_foreground(element['image'], element['alpha'])
 
 
 def _check(name: str, value: float, valid: bool, span: str) -> None:

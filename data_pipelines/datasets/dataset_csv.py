@@ -19,7 +19,6 @@ from data_pipelines.io.errors import UserError
 
 NAME = 'Dataset.csv'
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
-OPTIONAL_COLUMNS = ('Source', 'Label', 'Split')
 # Says what a folder must hold to be a data set.
 EXPECTED = (
   f'Expected a {NAME} with the columns {", ".join(COLUMNS)}, or the folders '
@@ -31,22 +30,19 @@ _SAVE_AS = 'Save it as CSV with commas, in UTF-8.'
 
 def write(path: Path, pairs: Sequence[Pair]) -> None:
   """Writes `Dataset.csv` with paths relative to it, atomically."""
-  header = COLUMNS + OPTIONAL_COLUMNS
   rows = (
-    (
-      pair.name,
-      pair.category,
-      pair.image_path.relative_to(path.parent).as_posix(),
-      pair.mask_path.relative_to(path.parent).as_posix(),
-      pair.source,
-      pair.label,
-      pair.split,
-    )
+    {
+      'Image Name': pair.name,
+      'Category': pair.category,
+      'Image Path': pair.image_path.relative_to(path.parent).as_posix(),
+      'Mask Path': pair.mask_path.relative_to(path.parent).as_posix(),
+      'Source': pair.source,
+      'Label': pair.label,
+      'Split': pair.split,
+    }
     for pair in pairs
   )
-  files.write_csv(
-    path, header, (dict(zip(header, row, strict=True)) for row in rows)
-  )
+  files.write_csv(path, (*COLUMNS, 'Source', 'Label', 'Split'), rows)
 
 
 def read(path: Path) -> tuple[list[Pair[Path]], list[str]]:
@@ -110,13 +106,13 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str | None, Any]]]:
   return rows
 
 
-def _is_foreign(text: str) -> bool:
+def is_foreign(text: str) -> bool:
   """Returns whether a name has bytes that are not UTF-8."""
   return any('\udc80' <= character <= '\udcff' for character in text)
 
 
 def _describe_missing(written: str, file: Path) -> str:
-  if _is_foreign(written):
+  if is_foreign(written):
     return f'{file} does not exist; its name is not UTF-8. {_SAVE_AS}'
   if PureWindowsPath(written).drive or PurePosixPath(written).is_absolute():
     return (
@@ -138,10 +134,10 @@ def _parse_row(path: Path, row: dict[str | None, Any]) -> Pair:
         f'{column} goes over several lines; remove the quote (") that opens it'
       )
   # A file may be named in another encoding; the rest is what people wrote.
-  file_is_foreign = _is_foreign(row['Image Path'] or '')
+  fileis_foreign = is_foreign(row['Image Path'] or '')
   for column in ('Image Name', 'Category', 'Source'):
     text = row.get(column) or ''
-    if _is_foreign(text) and not (column == 'Image Name' and file_is_foreign):
+    if is_foreign(text) and not (column == 'Image Name' and fileis_foreign):
       raise UserError(f'{column} {text!a} is not UTF-8. {_SAVE_AS}')
   for column in ('Image Name', 'Image Path', 'Mask Path'):
     if not row[column]:

@@ -12,10 +12,7 @@ from data_pipelines.io.errors import UserError
 
 
 def read_pair(
-  pair: Pair,
-  *,
-  allow_empty: bool,
-  reduce_to: tuple[int, int] | None = None,
+  pair: Pair, *, allow_empty: bool, reduce_to: tuple[int, int] | None = None
 ) -> tuple[Image.Image, Image.Image]:
   """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
 
@@ -36,12 +33,8 @@ def read_pair(
   else:
     photo, size = images.open_reduced(pair.image_path, size=reduce_to)
   mask = images.open_image(pair.mask_path)
-  if size != (mask.height, mask.width):
-    raise UserError(
-      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
-      f'{pair.mask_path.name} {mask.width}x{mask.height}. Repair or remove '
-      'the pair.'
-    )
+  if problem := compare_sizes(pair, size, (mask.height, mask.width)):
+    raise UserError(f'{problem}. Repair or remove the pair.')
   mask = convert_mask(mask, pair)
   if not allow_empty and mask.getextrema()[1] == 0:
     raise UserError(
@@ -51,6 +44,18 @@ def read_pair(
     )
   with images.named(pair.image_path):
     return images.to_rgb(photo), mask
+
+
+def compare_sizes(
+  pair: Pair, photo: tuple[int, int], mask: tuple[int, int]
+) -> str:
+  """Returns how a pair's (height, width) differ, '' if they do not."""
+  if photo == mask:
+    return ''
+  return (
+    f'{pair.image_path} is {photo[1]}x{photo[0]} pixels, its mask '
+    f'{pair.mask_path.name} {mask[1]}x{mask[0]}'
+  )
 
 
 def convert_mask(
@@ -95,21 +100,13 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     ValueError: naming up to ten files and what is wrong with each.
   """
   with futures.ThreadPoolExecutor() as pool:
-    problems = [
-      problem for problem in pool.map(_find_problem, pairs) if problem
-    ]
+    problems = list(filter(None, pool.map(_find_problem, pairs)))
   folder.report(problems, remedy='Repair or remove these pairs')
 
 
-def _find_problem(pair: Pair) -> str | None:
+def _find_problem(pair: Pair) -> str:
   try:
-    image_size = images.read_size(pair.image_path)
-    mask_size = images.read_size(pair.mask_path)
+    sizes = images.read_size(pair.image_path), images.read_size(pair.mask_path)
   except (OSError, ValueError) as error:
     return str(error)
-  if image_size != mask_size:
-    return (
-      f'{pair.image_path} is {image_size[1]}x{image_size[0]} pixels, its mask '
-      f'{pair.mask_path.name} {mask_size[1]}x{mask_size[0]}'
-    )
-  return None
+  return compare_sizes(pair, *sizes)

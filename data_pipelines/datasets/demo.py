@@ -24,19 +24,12 @@ Picture = Float[np.ndarray, 'h w 3']
 def make_demo(
   directory: Path, *, count: int, size: tuple[int, int], seed: int
 ) -> None:
-  """Writes a demo data set in the folder layout; a complete one is kept.
+  """Writes pictures of (height, width) in the folder layout.
 
-  Of another count or size it is refused, not drawn anew: whether the folder
-  holds anything else is not known.
-
-  The CSV is written last, so an interrupted call leaves no data set behind
-  that looks complete.
-
-  Args:
-    directory: Made if missing.
-    count: Number of pairs.
-    size: (height, width) of every picture in pixels.
-    seed: Picture k of a seed is the same whatever the count.
+  A complete set is kept; of another count or size it is refused, not drawn
+  anew: whether the folder holds anything else is not known. The CSV is written
+  last, so an interrupted call leaves no set behind that looks complete. Picture
+  k of a seed is the same whatever the count.
 
   Raises:
     UserError: if the folder holds another data set, or it cannot be written.
@@ -88,11 +81,7 @@ def _check_kept(directory: Path, count: int, size: tuple[int, int]) -> None:
 def draw_pair(
   rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, 'h w 3'], UInt8[np.ndarray, 'h w'], str]:
-  """Draws one picture.
-
-  Args:
-    rng: The only source of chance.
-    size: (height, width) in pixels.
+  """Draws one picture of (height, width).
 
   Returns:
     (RGB photo, exact alpha, kind of figure), arrays in [0, 255].

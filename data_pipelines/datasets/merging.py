@@ -6,7 +6,7 @@ import filecmp
 import math
 from collections.abc import Iterable, Sequence
 
-from data_pipelines.datasets import cod10k, records, splitting
+from data_pipelines.datasets import published, records, splitting
 from data_pipelines.io import suffixes
 
 COD10K_CHOICES = ('cam', 'cam+background', 'all')
@@ -18,7 +18,7 @@ def choose_cod10k(pair: records.Pair, choice: str) -> bool:
   """Returns whether a pair belongs to one of `COD10K_CHOICES`."""
   if pair.source != 'cod10k-noncam' or choice == 'all':
     return True
-  return choice == 'cam+background' and pair.category == cod10k.BACKGROUND
+  return choice == 'cam+background' and pair.category == published.BACKGROUND
 
 
 def name_pairs(
@@ -26,12 +26,9 @@ def name_pairs(
 ) -> list[records.Pair]:
   """Returns pairs named CATEGORY_STEM.jpg (or .png), sorted by name.
 
-  Where that is not unique, as of photos that are in two splits, the source and
-  the split are added, and then a number.
-
-  Args:
-    pairs: Pairs of all data sets.
-    prefixed: Whether names get the category, or else the source, in front.
+  Without a category, names begin with the source; with neither if `prefixed` is
+  False. Where that is not unique, as of photos that are in two splits, the
+  source and the split are added, and then a number.
   """
   stems = {}
   for pair in pairs:
@@ -62,12 +59,9 @@ def split_originally(
 ) -> tuple[list[records.Pair], list[records.Pair]]:
   """Splits at random what the Keras project trains on: 25,599 pairs.
 
-  That is everything but P3M-500-P, test sets and empty masks included.
-
-  Args:
-    pairs: Everything that was published, sorted by name: who is held out must
-      not depend on what is chosen of them later.
-    share: Share of the pairs, in (0, 1), for validation.
+  That is everything but P3M-500-P, test sets and empty masks included. Pass all
+  that was published, sorted by name: who is held out must not depend on what is
+  chosen of them later. `share`, in (0, 1), is for validation.
 
   Returns:
     (training and validation pairs, pairs left out).
@@ -80,12 +74,10 @@ def split_originally(
 def split_officially(
   pairs: Sequence[records.Pair], share: float
 ) -> tuple[list[records.Pair], list[records.Pair]]:
-  """Keeps the published splits; validates where a source has no list for it.
+  """Keeps the published splits of pairs that are sorted by name.
 
-  Args:
-    pairs: Sorted by name.
-    share: Share of the training pairs, in (0, 1), for validation in sources
-      without validation pairs.
+  Sources without validation pairs give a share, in (0, 1), of their training
+  pairs for it.
 
   Returns:
     (pairs, training pairs left out because the same photo is tested: one of
@@ -99,10 +91,14 @@ def split_officially(
   left_out, kept = [], []
   for pair in pairs:
     same_name = tested.get(pair.image_path.stem, ())
-    if pair.split != 'test' and any(_is_same(pair, t) for t in same_name):
-      left_out.append(pair)
-    elif pair.split == 'test':
+    if pair.split == 'test':
       kept.append(pair)
+    elif any(
+      pair.source == other.source
+      or filecmp.cmp(pair.image_path, other.image_path, shallow=False)
+      for other in same_name
+    ):
+      left_out.append(pair)
     else:
       by_source[pair.source].append(pair)
   for same in by_source.values():
@@ -113,13 +109,6 @@ def split_officially(
     else:
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
-
-
-def _is_same(pair: records.Pair, tested: records.Pair) -> bool:
-  """Returns whether a photo is a tested one of the same name."""
-  return pair.source == tested.source or filecmp.cmp(
-    pair.image_path, tested.image_path, shallow=False
-  )
 
 
 def summarize(pairs: Sequence[records.Pair]) -> str:

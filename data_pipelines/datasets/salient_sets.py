@@ -14,20 +14,14 @@ PASCAL-S/{Image,GT}                  SOD/{im,gt}
 import dataclasses
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors, images, suffixes
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Benchmark:
-  """A published set.
-
-  Attributes:
-    source: Name of the source, as in `records.Pair`.
-    title: Its name in papers.
-    count: The number of pairs that was published.
-  """
+class Benchmark(NamedTuple):
+  """A published set: its source, its name in papers, its number of pairs."""
 
   source: str
   title: str
@@ -35,12 +29,12 @@ class Benchmark:
 
 
 BENCHMARKS = (
-  Benchmark(source='ecssd', title='ECSSD', count=1000),
-  Benchmark(source='pascals', title='PASCAL-S', count=850),
-  Benchmark(source='sod', title='SOD', count=300),
-  Benchmark(source='duts-te', title='DUTS-TE', count=5019),
-  Benchmark(source='dut-omron', title='DUT-OMRON', count=5168),
-  Benchmark(source='hku-is', title='HKU-IS', count=4447),
+  Benchmark('ecssd', 'ECSSD', 1000),
+  Benchmark('pascals', 'PASCAL-S', 850),
+  Benchmark('sod', 'SOD', 300),
+  Benchmark('duts-te', 'DUTS-TE', 5019),
+  Benchmark('dut-omron', 'DUT-OMRON', 5168),
+  Benchmark('hku-is', 'HKU-IS', 4447),
 )
 
 # Letters and digits alone, in lower case.
@@ -66,15 +60,15 @@ def find_benchmark(directory: str | os.PathLike) -> Benchmark | None:
 def read_saliency(
   directory: str | os.PathLike, problems: list[str] | None = None
 ) -> list[records.Pair]:
-  """Reads a benchmark's pairs, sorted by name.
+  """Reads the pairs of a folder with the name of a set of `BENCHMARKS`.
 
   Args:
-    directory: A folder with the name of a set of `BENCHMARKS`.
+    directory: The folder.
     problems: Given, it collects what is wrong with single files, which are
       left out; otherwise that is an error.
 
   Returns:
-    Pairs labelled 'gt' of the set's source, all of split 'test'.
+    Pairs of split 'test', sorted by name.
 
   Raises:
     MissingFileError: if there is no such folder.

@@ -7,26 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.datasets import (
-  cod10k,
   decoding,
   demo,
   folder,
   merging,
-  p3m,
-  people,
+  published,
   records,
   splitting,
 )
 from data_pipelines.io import errors
 
-_READERS = {
-  'folder': folder.read_folder,
-  'p3m': p3m.read_p3m,
-  'cod10k': cod10k.read_cod10k,
-  'people': people.read_people,
-}
-_STORED = ('tfds/p3m', 'tfds/cod10k', 'tfds/people', 'tfds/combined')
-SOURCES = ('demo', *_READERS, *_STORED)
+_STORED = *(f'tfds/{name}' for name in published.DATA_SETS), 'tfds/combined'
+SOURCES = ('demo', 'folder', *published.DATA_SETS, *_STORED)
 
 
 def load_pairs(
@@ -78,7 +70,8 @@ def load_pairs(
     demo.make_demo(
       Path(directory), count=demo_count, size=(demo_size, demo_size), seed=42
     )
-  pairs = _READERS.get(name, folder.read_folder)(directory)
+  known = published.DATA_SETS.get(name)
+  pairs = known.read(directory) if known else folder.read_folder(directory)
   if name == 'cod10k':
     pairs = [pair for pair in pairs if merging.choose_cod10k(pair, 'cam')]
   pairs = [pair for pair in pairs if pair.split != 'test']

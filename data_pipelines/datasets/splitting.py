@@ -20,12 +20,11 @@ def split_pairs(
   scikit-learn's `train_test_split` and seed 42 (see `permute`).
 
   Args:
-    pairs: Sorted by name.
-    validation_share: Share of the pairs, in (0, 1); not used if there are
-      validation pairs.
+    pairs: Sorted by name, as the results are.
+    validation_share: Share of the pairs, in (0, 1).
 
   Returns:
-    (training pairs, validation pairs), both sorted by name.
+    (training pairs, validation pairs).
 
   Raises:
     ValueError: if either would be empty.
@@ -71,6 +70,7 @@ def permute(
 
   The first ceil(count x share) of a permutation are for validation.
   """
+  # The old generator: scikit-learn's, so that the split is the Keras project's.
   order = np.random.RandomState(42).permutation(count)
   held_out = math.ceil(count * validation_share)
   return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())

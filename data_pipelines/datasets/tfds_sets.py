@@ -4,6 +4,7 @@ Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
 the folder layout.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,19 +14,16 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data_pipelines.datasets import (
-  cod10k,
+  dataset_csv,
   decoding,
   folder,
-  p3m,
-  people,
+  published,
   records,
 )
 from data_pipelines.io import errors, files, images
 
 READERS = {
-  'p3m': p3m.read_p3m,
-  'cod10k': cod10k.read_cod10k,
-  'people': people.read_people,
+  **{name: known.read for name, known in published.DATA_SETS.items()},
   'combined': folder.read_folder,
 }
 
@@ -36,12 +34,10 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
   """Photos and masks; each data set and their combination is a config."""
 
   VERSION = tfds.core.Version('1.1.0')
-  RELEASE_NOTES = {
-    '1.1.0': 'The rows of a combined set keep their own splits.',
-  }
+  RELEASE_NOTES = {'1.1.0': 'The rows of a combined set keep their own splits.'}
   BUILDER_CONFIGS = [
     tfds.core.BuilderConfig(name=name, description=f'{name}, as published')
-    for name in ('p3m', 'cod10k', 'people')
+    for name in published.DATA_SETS
   ] + [
     tfds.core.BuilderConfig(
       name='combined', description='the folder layout, as prepare.py makes it'
@@ -70,7 +66,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
     pairs = READERS[self.builder_config.name](dl_manager.manual_dir)
     decoding.check_pairs(pairs)
     folder.report(
-      [str(p.image_path) for p in pairs if not _is_utf_8(p.name)],
+      [str(p.image_path) for p in pairs if dataset_csv.is_foreign(p.name)],
       remedy='TFDS sets take UTF-8 alone; rename these files',
     )
     splits: dict[str, list[records.Pair]] = {}
@@ -95,6 +91,7 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
       )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class StoredPairs(Sequence):
   """Pairs of a TFDS split, whose files are read when they are asked for.
 
@@ -105,17 +102,10 @@ class StoredPairs(Sequence):
     indices: Numbers of the records that belong to it, in order.
   """
 
-  def __init__(
-    self,
-    records: Sequence,
-    texts: Sequence[Mapping[str, str]],
-    stamp: str,
-    indices: Sequence[int],
-  ):
-    self.records = records
-    self.texts = texts
-    self.stamp = stamp
-    self.indices = indices
+  records: Sequence
+  texts: Sequence[Mapping[str, str]]
+  stamp: str
+  indices: Sequence[int]
 
   def __len__(self) -> int:
     """Returns the number of pairs."""
@@ -139,9 +129,8 @@ class StoredPairs(Sequence):
 
   def take(self, indices: Sequence[int]) -> 'StoredPairs':
     """Returns the pairs at these places."""
-    return StoredPairs(
-      self.records, self.texts, self.stamp, [self.indices[i] for i in indices]
-    )
+    chosen = [self.indices[i] for i in indices]
+    return dataclasses.replace(self, indices=chosen)
 
 
 def name_split(pair: records.Pair, name: str) -> str:
@@ -161,12 +150,7 @@ def name_split(pair: records.Pair, name: str) -> str:
 def build(
   name: str, directory: str | os.PathLike, *, out: str | os.PathLike
 ) -> dict[str, int]:
-  """Writes a data set as a TFDS one; a complete one is kept.
-
-  Args:
-    name: Name of the data set, one of `READERS`.
-    directory: See `RmbgPairs.MANUAL_DOWNLOAD_INSTRUCTIONS`.
-    out: TFDS' `data_dir`.
+  """Writes a set of `READERS` into TFDS' `data_dir`; a complete one is kept.
 
   Returns:
     The number of pairs by split.
@@ -217,14 +201,6 @@ def load(
         range(len(index[split])),
       )
   return stored
-
-
-def _is_utf_8(name: str) -> bool:
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
 
 
 def _index_path(builder: RmbgPairs) -> Path:

@@ -85,12 +85,9 @@ def write_csv(
   header: Sequence[str],
   rows: Iterable[Mapping[str, object]],
 ) -> None:
-  """Writes a table, atomically; names of any bytes are kept.
+  """Writes a table, atomically; missing values are left empty.
 
-  Args:
-    path: Path of the file.
-    header: Names of the columns.
-    rows: Values by column; missing ones are left empty.
+  Names of files, which may be of any bytes, are kept.
   """
   with (
     write_atomically(path) as partial,
@@ -104,23 +101,18 @@ def write_csv(
 
 
 def parse_json(
-  text: str | bytes, place: object, *, remedy: str, kind: type = dict
-) -> Any:  # Any value that JSON holds.
-  """Returns what a text in JSON says.
-
-  Args:
-    text: The text.
-    place: Names it in the error.
-    remedy: Sentence that says what to do if it is damaged.
-    kind: Type that it must be of.
+  text: str | bytes, place: object, *, remedy: str
+) -> dict[str, Any]:
+  """Returns the object that a text in JSON describes.
 
   Raises:
-    UserError: if it is not JSON of that type.
+    UserError: naming the place and the remedy (a sentence), if it is not JSON
+      of an object.
   """
   try:
     value = json.loads(text)
-    if not isinstance(value, kind):
-      raise ValueError(f'a {type(value).__name__} instead of a {kind.__name__}')
+    if not isinstance(value, dict):
+      raise ValueError(f'a {type(value).__name__} instead of a dict')
   except (ValueError, RecursionError) as error:
     raise errors.UserError(f'{place}: damaged ({error}). {remedy}') from error
   return value
@@ -153,14 +145,10 @@ def sync(path: Path) -> None:
 def check_folder(path: Path, flag: str) -> None:
   """Checks that a folder for results can be written to; leaves nothing there.
 
-  Called before anything is computed for it.
-
-  Args:
-    path: Path of the folder, which need not be there yet.
-    flag: Name of its flag, for the error.
+  Called before anything is computed for it; it need not be there yet.
 
   Raises:
-    UserError: if it cannot be written to.
+    UserError: naming its flag, if it cannot be written to.
   """
   made = [folder for folder in (path, *path.parents) if not folder.exists()]
   try:

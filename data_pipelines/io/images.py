@@ -1,6 +1,7 @@
 """Reads photographs and masks: the border where PIL becomes arrays."""
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import math
@@ -10,12 +11,9 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
-from PIL import (
-  Image,
-  UnidentifiedImageError,
-)
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from data_pipelines.io import png_text, ranges, suffixes, tiff
+from data_pipelines.io import ranges, suffixes, tiff
 from data_pipelines.io.errors import (
   MissingFileError,
   UserError,
@@ -32,6 +30,10 @@ with contextlib.suppress(ImportError):  # An extra.
 for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
+
+# Pillow refuses a PNG with a longer text or colour profile than 1 MiB, which
+# some editors write. Of all texts together, 64 MiB stay the limit.
+PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20  # ty: ignore[invalid-assignment]
 
 # EXIF's orientation tag, and the turns that make pixels upright.
 _ORIENTATION = 0x0112
@@ -54,6 +56,7 @@ _KEPT = 0.95
 _HEIC_BRANDS = (b'hei', b'hev', b'mif1', b'msf1')
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Encoded:
   """An image file's content that is kept elsewhere, read when it is needed.
 
@@ -63,10 +66,10 @@ class Encoded:
     read_bytes: Returns the content.
   """
 
-  def __init__(self, name: str, *, stamp: str, read_bytes: Callable[[], bytes]):
-    self.name = name
-    self.stamp = stamp
-    self.read_bytes = read_bytes
+  name: str
+  _: dataclasses.KW_ONLY
+  stamp: str
+  read_bytes: Callable[[], bytes]
 
   def __str__(self) -> str:
     return self.name
@@ -86,13 +89,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def open_image(source: Source) -> Image.Image:
-  """Opens and fully decodes an image, upright as its EXIF tag says.
-
-  Args:
-    source: A path, or the content of an image file.
-
-  Returns:
-    The image in the mode it is stored in, its EXIF orientation applied.
+  """Returns an image in its stored mode, decoded, upright as EXIF says.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -109,11 +106,8 @@ def open_reduced(
   """Opens an image to shrink, upright; decodes it smaller where that is cheap.
 
   A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, which averages blocks of
-  pixels, as long as 95 % of the size that is asked for are left.
-
-  Args:
-    source: Image as `open_image` takes it.
-    size: (height, width) that it will be resized to.
+  pixels, as long as 95 % of the (height, width) that it will be resized to are
+  left.
 
   Returns:
     (the image, its own (height, width) before the reduction).
@@ -200,9 +194,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
   return image if image.mode == 'RGB' else image.convert('RGB')
 
 
-def split_opacity(
-  image: Image.Image,
-) -> tuple[Image.Image, Image.Image | None]:
+def split_opacity(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
   """Returns an image's colours, and its opacity (8-bit grey) if it has any."""
   if not image.has_transparency_data:
     return image, None
@@ -227,13 +219,12 @@ def opened(source: Source) -> Iterator[Image.Image]:
   """
   with named(source):
     content = source.read_bytes() if isinstance(source, Encoded) else source
-    content, profile = png_text.shorten(content)
-    with Image.open(
-      io.BytesIO(content) if isinstance(content, bytes) else content,
-      formats=[name for name in _FORMATS if name in Image.OPEN],
-    ) as image:
-      if profile:
-        image.info['icc_profile'] = profile
+    if isinstance(content, bytes):
+      content = io.BytesIO(content)
+    elif Path(content).is_fifo() or Path(content).is_char_device():
+      raise UserError('it is a pipe or a device; save what it gives to a file')
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    with Image.open(content, formats=formats) as image:
       if not isinstance(image.info.get('xmp', b''), bytes | str):
         del image.info['xmp']  # A TIFF turns itself, and would fail at it.
       if image.format == 'TIFF':
@@ -351,25 +342,16 @@ def find_softness(step: float) -> float:
 
 
 def resize_image(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
-  """Stretches to (height, width), bilinear and without aliasing.
-
-  Args:
-    image: Any but a palette image.
-    size: (height, width) of the result.
-  """
+  """Stretches any but a palette image to (height, width), without aliasing."""
   height, width = size
   return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
-  """Stretches to the size of a network's input, without aliasing.
+  """Stretches 8-bit grey or RGB to a network's (height, width).
 
-  What training computes with OpenCV (`effects.apply_view`) has the same pixels,
-  which prediction does not need.
-
-  Args:
-    image: 8-bit grey or RGB.
-    size: (height, width) of the result.
+  What training computes with OpenCV, which prediction does not need, has the
+  same pixels (`effects.apply_view`).
   """
   blocks = find_blocks(image.size, size=size)
   pixels = np.asarray(image.reduce(blocks) if max(blocks) > 1 else image)

@@ -76,28 +76,23 @@ def read_plane(image: Image.Image) -> Plane:
   if opacity is not None:
     _check_transparency(np.asarray(image.convert('RGB')), np.asarray(opacity))
     return Plane(np.asarray(opacity), 'transparency')
-  if image.mode == 'P' and not _is_grey(image.getpalette('RGB') or []):
-    return _read_classes(image)
+  if image.mode == 'P':
+    palette = np.reshape(image.getpalette('RGB') or [], (-1, 3))
+    if (palette != palette[:, :1]).any():  # Else it is grey.
+      return _read_classes(np.asarray(image), palette)
   return _read_colours(image.convert('RGB'))
 
 
-def _is_grey(palette: list[int]) -> bool:
-  colours = np.asarray(palette).reshape(-1, 3)
-  return bool((colours == colours[:, :1]).all())
-
-
-def _read_classes(image: Image.Image) -> Plane:
+def _read_classes(values: np.ndarray, palette: np.ndarray) -> Plane:
   """Reads a coloured palette: black, and one class besides."""
-  palette = np.asarray(image.getpalette('RGB')).reshape(-1, 3)
-  used = np.unique(np.asarray(image)).tolist()
+  used = np.unique(values).tolist()
   classes = [index for index in used if palette[index].any()]
   if len(classes) > 1:
     raise UserError(
       f'it has the classes {used} in a coloured palette, not a black '
       'background and one foreground'
     )
-  values = np.isin(np.asarray(image), classes).astype(np.uint8) * 255
-  return Plane(values, 'one colour')
+  return Plane(np.isin(values, classes).astype(np.uint8) * 255, 'one colour')
 
 
 def _read_colours(image: Image.Image) -> Plane:

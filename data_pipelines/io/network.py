@@ -12,9 +12,6 @@ def find_silence(url: str) -> str:
 
   Proxies are those of the environment. What is answered does not matter: the
   library that asks in earnest will say it.
-
-  Args:
-    url: Such as 'https://s3.amazonaws.com'.
   """
   # They bring HTTP, e-mail and TLS, which most commands do not need.
   import urllib.error

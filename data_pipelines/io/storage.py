@@ -4,7 +4,6 @@ Every function takes a `Place`: a `Path`, or a `Url` of an object store. The
 packages that talk to stores are imported when a `Url` is first used.
 """
 
-import collections
 import contextlib
 import dataclasses
 import datetime
@@ -29,8 +28,7 @@ _MARKS = ('ETag', 'md5Hash', 'etag')
 class Url:
   """An address on an object store; `/` joins as it does for paths.
 
-  Attributes:
-    text: It, such as 's3://bucket/photos', without a slash at its end.
+  Its text is such as 's3://bucket/photos', without a slash at its end.
   """
 
   text: str
@@ -61,6 +59,11 @@ class Url:
   def scheme(self) -> str:
     """The kind of store, such as 's3'."""
     return self.text.partition('://')[0]
+
+  @property
+  def path(self) -> str:
+    """Bucket and name."""
+    return self.text.partition('://')[2]
 
 
 class State(NamedTuple):
@@ -100,11 +103,7 @@ def is_url(text: str) -> bool:
 
 
 def check_path(text: str, schemes: Collection[str] = ()) -> None:
-  """Checks that a text is a path, or a URL of one of some kinds.
-
-  Args:
-    text: It.
-    schemes: Kinds of URLs, such as 's3'.
+  """Checks that a text is a path, or a URL of some kinds, such as 's3'.
 
   Raises:
     UserError: naming the kinds.
@@ -154,8 +153,8 @@ def read(place: Place) -> bytes:
     return place.read_bytes()
   # Without it, s3fs first asks for the size: another request.
   options = {'max_concurrency': 1} if place.scheme == 's3' else {}
-  with _naming(place):
-    return stores.open_store(place.scheme).cat_file(_strip(place), **options)
+  with stores.naming(place.text):
+    return stores.open_store(place.scheme).cat_file(place.path, **options)
 
 
 def write(place: Place, content: bytes) -> None:
@@ -169,26 +168,18 @@ def write(place: Place, content: bytes) -> None:
     with files.write_atomically(place) as partial:
       partial.write_bytes(content)
     return
-  with _naming(place):  # Stores show an object when all of it has come.
-    stores.open_store(place.scheme).pipe_file(_strip(place), content)
+  with stores.naming(place.text):
+    # Stores show an object when all of it has come.
+    stores.open_store(place.scheme).pipe_file(place.path, content)
 
 
 def exists(place: Place) -> bool:
-  """Returns whether the file exists: one request. For many, see `Found`.
+  """Returns whether there is something: one request. For many, see `Found`.
 
   Raises:
     UserError: if a store does not say.
   """
-  if isinstance(place, Path):
-    # Unlike `Path.exists`, it answers for names that are too long as well.
-    return os.path.exists(place)  # noqa: PTH110
-  with _naming(place):
-    try:
-      return (
-        stores.open_store(place.scheme).info(_strip(place))['type'] == 'file'
-      )
-    except FileNotFoundError:
-      return False
+  return find_state(place) is not None
 
 
 def find_state(place: Place) -> State | None:
@@ -200,15 +191,17 @@ def find_state(place: Place) -> State | None:
   if isinstance(place, Path):
     try:
       found = place.stat()
-    except (OSError, ValueError):  # As `exists`.
+    except (OSError, ValueError):  # Such as of names that are too long.
       return None
     size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
     return State(size, found.st_mtime, f'{size}-{found.st_mtime_ns}')
-  with _naming(place):
+  with stores.naming(place.text):
     try:
-      return _make_state(stores.open_store(place.scheme).info(_strip(place)))
+      found = stores.open_store(place.scheme).info(place.path)
     except FileNotFoundError:
       return None
+  # A store finds a folder where names go on behind this one.
+  return _make_state(found) if found['type'] == 'file' else None
 
 
 def list_names(root: Place) -> Iterator[str]:
@@ -232,10 +225,10 @@ def list_files(root: Place) -> Iterator[File]:
     yield from _list_folder(root)
     return
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
-  with _naming(root):
-    files = list_store(stores.open_store(root.scheme), _strip(root))
+  with stores.naming(root.text):
+    files = list_store(stores.open_store(root.scheme), root.path)
   while True:
-    with _naming(root):
+    with stores.naming(root.text):
       file = next(files, None)
     if file is None:
       return
@@ -251,8 +244,8 @@ def remove(root: Place) -> None:
   if isinstance(root, Path):
     shutil.rmtree(root, ignore_errors=True)
     return
-  with _naming(root), contextlib.suppress(FileNotFoundError):
-    stores.open_store(root.scheme).rm(_strip(root), recursive=True)
+  with stores.naming(root.text), contextlib.suppress(FileNotFoundError):
+    stores.open_store(root.scheme).rm(root.path, recursive=True)
 
 
 class Found:
@@ -265,9 +258,7 @@ class Found:
   def __init__(self, files: Iterator[File]):
     """Begins with a listing as `list_files` yields it."""
     self._files = files
-    self._window: collections.deque[str] = collections.deque()
-    # The window, and what may be asked for again.
-    self._kept: dict[str, File] = {}
+    self._kept: dict[str, File] = {}  # What may be asked for again.
     self._low = ''
     self._last: str | None = ''
 
@@ -290,12 +281,9 @@ class Found:
       file = next(self._files, None)
       self._last = file.name if file else None
       if file:
-        self._window.append(file.name)
         self._kept[file.name] = file
     if low > self._low:
       self._low = low
-      while self._window and self._window[0] < low:
-        self._window.popleft()
       self._kept = {
         kept: file
         for kept, file in self._kept.items()
@@ -368,12 +356,3 @@ def _make_state(entry: Mapping[str, Any]) -> State:
     time = time.timestamp()
   mark = next((entry[name] for name in _MARKS if entry.get(name)), time)
   return State(size, time, f'{size}-{mark}'.replace('"', ''))
-
-
-def _strip(url: Url) -> str:
-  """Returns bucket and name."""
-  return url.text.partition('://')[2]
-
-
-def _naming(url: Url) -> contextlib.AbstractContextManager[None]:
-  return stores.naming(url.text, url.scheme)

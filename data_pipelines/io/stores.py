@@ -37,6 +37,7 @@ def open_store(scheme: str) -> Any:
   try:
     import fsspec
 
+    # Others write there meanwhile, and each process has its own connections.
     options = {'use_listings_cache': False, 'skip_instance_cache': True}
     if scheme == 's3':
       options['config_kwargs'] = {
@@ -66,30 +67,26 @@ def _find_endpoint(store: Any, scheme: str) -> str:
 
 
 @contextlib.contextmanager
-def naming(url: str, scheme: str) -> Iterator[None]:
+def naming(url: str) -> Iterator[None]:
   """Has a store's errors name the URL and what to check.
-
-  Args:
-    url: The URL.
-    scheme: Its kind of store.
 
   Raises:
     MissingFileError: if there is no such file, or bucket.
     UserError: whatever else is wrong.
   """
+  remedy = _REMEDIES[url.partition('://')[0]]
   try:
     yield
   except errors.UserError:
     raise
   except FileNotFoundError as error:
     raise errors.MissingFileError(
-      f'{url}: no such file or bucket. {_REMEDIES[scheme]}.'
+      f'{url}: no such file or bucket. {remedy}.'
     ) from error
   # Each store has exceptions of its own, for which there is no common class.
   except Exception as error:
     raise errors.UserError(
-      f'{url}: {_describe(error)}. {_REMEDIES[scheme]}. The same command '
-      'goes on.'
+      f'{url}: {_describe(error)}. {remedy}. The same command goes on.'
     ) from error
 
 

@@ -13,9 +13,7 @@ SAMPLES, PLANES = 277, 284
 EXTRA_SAMPLES, SAMPLE_FORMAT = 338, 339
 
 
-def read_tags(
-  image: Image.Image,
-) -> Mapping[int, Any]:  # TIFF has many types.
+def read_tags(image: Image.Image) -> Mapping[int, Any]:  # TIFF has many types.
   """Returns the tags of an opened TIFF."""
   return image.tag_v2  # ty: ignore[missing-attribute] A TIFF has them.
 

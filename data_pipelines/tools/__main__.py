@@ -22,16 +22,16 @@ from data_pipelines.tools import folder_tools
 
 def main(argv: list[str]) -> None:
   """Runs the tool that the command line names."""
-  tools = ('rename', 'resize', 'create_csv', 'plot')
-  if len(argv) != 2 or argv[1] not in tools:
-    raise app.UsageError(f'Pass one tool: {", ".join(tools)}')
-  given = flags.FLAGS
   needed = {
     'rename': ('category',),
     'resize': ('size', 'output'),
+    'create_csv': (),
     'plot': ('output',),
   }
-  for name in needed.get(argv[1], ()):
+  if len(argv) != 2 or argv[1] not in needed:
+    raise app.UsageError(f'Pass one tool: {", ".join(needed)}')
+  given = flags.FLAGS
+  for name in needed[argv[1]]:
     if not given[name].value:
       raise app.UsageError(f'{argv[1]} needs --{name}.')
   directory, out = Path(given.data), Path(given.output)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
   print(f'{argv[1]}: {words.count(count, "pair")}')
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   cli.define_path(
     'data', None, 'Folder of the data set.', short='dir', required=True
   )
@@ -54,8 +54,4 @@ def _define_flags() -> None:
   flags.DEFINE_string('size', '', 'Longest side, or HEIGHTxWIDTH.')
   cli.define_path('output', '', 'Folder, or PNG file, to write.', short='out')
   flags.DEFINE_integer('count', 12, 'Pairs to plot.', lower_bound=1)
-
-
-if __name__ == '__main__':
-  _define_flags()
   cli.run(main, __name__, takes_arguments=True)

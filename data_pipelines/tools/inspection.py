@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt64
@@ -51,8 +53,7 @@ class PairSummary:
   signature: tuple[int, int] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
   """Something that several pairs have in common.
 
   Attributes:
@@ -65,7 +66,7 @@ class Finding:
   kind: str
   wrong: bool
   items: list[str]
-  summaries: list[PairSummary]
+  summaries: Sequence[PairSummary] = ()
 
 
 def inspect_pair(pair: records.Pair) -> PairSummary:
@@ -79,12 +80,9 @@ def inspect_pair(pair: records.Pair) -> PairSummary:
     stored = images.open_image(pair.mask_path)
   except UserError as error:
     return PairSummary(pair=pair, trouble=str(error), kind='unreadable')
-  if size != (stored.height, stored.width):
-    reason = (
-      f'{pair.image_path} is {size[1]}x{size[0]} pixels, its mask '
-      f'{stored.width}x{stored.height}'
-    )
-    return PairSummary(pair=pair, trouble=reason, kind='size mismatch')
+  stored_size = stored.height, stored.width
+  if problem := decoding.compare_sizes(pair, size, stored_size):
+    return PairSummary(pair=pair, trouble=problem, kind='size mismatch')
   try:
     values = np.asarray(decoding.convert_mask(stored, pair))
   except UserError as error:
@@ -125,25 +123,20 @@ def find_problems(
 ) -> list[Finding]:
   """Returns the findings in the pairs, the worst first."""
   good = [f for f in summaries if not f.trouble]
-  findings = [
-    Finding(
-      kind=kind,
-      wrong=True,
-      items=[f.trouble for f in summaries if f.kind == kind],
-      summaries=[f for f in summaries if f.kind == kind],
-    )
-    for kind in TROUBLES
-  ]
+  findings = []
+  for kind in TROUBLES:
+    bad = [f for f in summaries if f.kind == kind]
+    findings.append(Finding(kind, True, [f.trouble for f in bad], bad))
   for source, group in _group_by_source(good):
     findings += _find_ranges(source, group)
   findings += _find_same_pictures(good)
   findings.append(_find_same_names(summaries))
+  turned = [f for f in good if f.rotated]
+  photos = [str(f.pair.image_path) for f in turned]
   findings += [
     _list('empty mask', [f for f in good if not f.largest], not allow_empty),
-    _list('full mask', [f for f in good if f.coverage > 0.995], False),
-    _list(
-      'rotated by EXIF (read upright)', [f for f in good if f.rotated], False
-    ),
+    _list('full mask', [f for f in good if f.coverage > 0.995]),
+    Finding('rotated by EXIF (read upright)', False, photos, turned),
   ]
   found = [finding for finding in findings if finding.items]
   return sorted(found, key=lambda finding: not finding.wrong)
@@ -170,9 +163,7 @@ def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
 
   def add(kind, found, problem, *, wrong=True):
     items = [f'{source or "all"}: {problem}']
-    findings.append(
-      Finding(kind=kind, wrong=wrong, items=items, summaries=found)
-    )
+    findings.append(Finding(kind, wrong, items, found))
 
   full = [f for f in group if f.largest]
   dim = [f for f in full if f.largest < 128]
@@ -184,7 +175,7 @@ def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
       f'{max(f.largest for f in full)}',
     )
   elif dim:
-    findings.append(_list('mask below 128 of 255', dim, False))
+    findings.append(_list('mask below 128 of 255', dim))
   most = len(group) / 2
   third = [f for f in group if f.shades == 1 and f.grey > 0.002]
   if len(third) > most:
@@ -215,57 +206,53 @@ def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
     )
   if len({f.stored for f in full}) > 1:
     few = [f for f in group if f.stored == '0-1']
-    findings.append(_list('mask of 0 and 1 among others', few, False))
+    findings.append(_list('mask of 0 and 1 among others', few))
   return findings
 
 
 def _find_same_pictures(summaries: Sequence[PairSummary]) -> list[Finding]:
   textured = [f for f in summaries if f.signature is not None]
   signatures = np.array([f.signature for f in textured], np.uint64)
-  within, across = [], []
-  for first, second in find_duplicates(signatures.reshape(-1, 2)):
-    one, two = textured[first], textured[second]
-    same_split = one.pair.split == two.pair.split
-    (within if same_split else across).append((one, two))
-  return [
-    Finding(
-      kind=f'same picture {where}',
-      wrong=where != 'within a split',
-      items=[
-        f'{one.pair.image_path} ({one.pair.split}) and '
-        f'{two.pair.image_path} ({two.pair.split})'
-        for one, two in couples
-      ],
-      summaries=[summary for couple in couples for summary in couple],
-    )
-    for where, couples in (
-      ('across splits', across),
-      ('within a split', within),
-    )
+  couples = [
+    (textured[first], textured[second])
+    for first, second in find_duplicates(signatures.reshape(-1, 2))
   ]
+  findings = []
+  for where, wrong in (('across splits', True), ('within a split', False)):
+    chosen = [
+      (one, two)
+      for one, two in couples
+      if (one.pair.split != two.pair.split) == wrong
+    ]
+    items = [
+      ' and '.join(f'{f.pair.image_path} ({f.pair.split})' for f in couple)
+      for couple in chosen
+    ]
+    findings.append(
+      Finding(f'same picture {where}', wrong, items, list(chain(*chosen)))
+    )
+  return findings
 
 
 def _find_same_names(summaries: Sequence[PairSummary]) -> Finding:
   by_stem = collections.defaultdict(list)
   for summary in summaries:
-    by_stem[summary.pair.name.rpartition('.')[0].lower()].append(summary)
+    name = summary.pair.name  # A list's names need no ending.
+    by_stem[(name.rpartition('.')[0] or name).lower()].append(summary)
   same = [group for group in by_stem.values() if len(group) > 1]
-  return Finding(
-    kind='same name but for its case or extension',
-    wrong=False,
-    items=[
-      ' and '.join(f'{f.pair.name} ({f.pair.split})' for f in group)
-      for group in same
-    ],
-    summaries=[summary for group in same for summary in group],
-  )
+  items = [
+    ' and '.join(f'{f.pair.name} ({f.pair.split})' for f in group)
+    for group in same
+  ]
+  kind = 'same name but for its case or extension'
+  return Finding(kind, False, items, list(chain(*same)))
 
 
-def _list(kind: str, summaries: list[PairSummary], wrong: bool) -> Finding:
+def _list(
+  kind: str, summaries: list[PairSummary], wrong: bool = False
+) -> Finding:
   items = [str(f.pair.mask_path) for f in summaries]
-  if 'mask' not in kind:
-    items = [str(f.pair.image_path) for f in summaries]
-  return Finding(kind=kind, wrong=wrong, items=items, summaries=summaries)
+  return Finding(kind, wrong, items, summaries)
 
 
 def _group_by_source(
@@ -291,7 +278,7 @@ def _name_range(plane: masks.Plane) -> str:
 def _compute_signature(grey: Image.Image) -> tuple[int, int] | None:
   """Returns where brightness rises, to the right and down, in an 8x8 grid."""
   if np.asarray(grey).std() < 2:
-    return None
+    return None  # Noise alone would decide, and all such photos be alike.
   halves = []
   for size, axis in (((8, 9), 1), ((9, 8), 0)):
     cells = np.asarray(images.resize_image(grey, size=size), int)

@@ -21,16 +21,8 @@ NONCAM = 'cod10k-noncam'
 Resize = Callable[[tuple[int, int]], tuple[int, int]]
 
 
-def parse_size(text: str) -> Resize:
-  """Returns a function from a photo's (height, width) to the new one.
-
-  Args:
-    text: '' to keep sizes, '640' for the longest side at most, '512x512' for
-      exactly (height)x(width).
-
-  Raises:
-    UserError: for anything else.
-  """
+def _parse_size(text: str) -> Resize:
+  """Returns a function from a photo's (height, width) to the new one."""
   sides = text.lower().split('x') if text else []
   if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
     raise errors.UserError(
@@ -50,7 +42,7 @@ def parse_size(text: str) -> Resize:
   return shrink
 
 
-def prepare_pair(
+def _prepare_pair(
   pair: records.Pair,
   *,
   out: Path,
@@ -58,22 +50,7 @@ def prepare_pair(
   allow_empty: bool,
   invert: bool,
 ) -> records.Pair:
-  """Writes a pair's photo and mask, if they are not there yet.
-
-  Args:
-    pair: Pair with the name that it is to have.
-    out: Folder with `Images/` and `Masks/`.
-    resize: See `parse_size`.
-    allow_empty: Whether its mask may be empty.
-    invert: Whether its mask is 255 for the background.
-
-  Returns:
-    The pair with the written files.
-
-  Raises:
-    ValueError, FileNotFoundError: if the pair cannot be used.
-    OSError: if it cannot be written.
-  """
+  """Writes a pair's files, if they are not there yet; returns the new pair."""
   result = dataclasses.replace(
     pair,
     image_path=out / 'Images' / pair.name,
@@ -92,13 +69,11 @@ def prepare_pair(
       raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
   mask = _resize_mask(mask, pair, size)
   with files.write_atomically(result.image_path) as partial:
-    is_jpeg = result.image_path.suffix == '.jpg'
-    if is_jpeg and size == own and _is_plain_jpeg(pair.image_path):
+    form = 'jpeg' if result.image_path.suffix == '.jpg' else 'png'
+    if form == 'jpeg' and size == own and _is_plain_jpeg(pair.image_path):
       shutil.copyfile(pair.image_path, partial)
-    elif is_jpeg:
-      images.resize_image(photo, size=size).save(partial, 'jpeg', quality=95)
     else:
-      images.resize_image(photo, size=size).save(partial, 'png')
+      images.resize_image(photo, size=size).save(partial, form, quality=95)
   with files.write_atomically(result.mask_path) as partial:
     mask.save(partial, 'png')
   return result
@@ -129,9 +104,10 @@ def prepare(
   """Writes the data set; `Dataset.csv` comes last.
 
   Args:
-    pairs: Pairs with their names and splits.
+    pairs: Pairs with the names and splits that they are to have.
     out: The new data set's folder.
-    size: See `parse_size`.
+    size: '' to keep sizes, '640' for the longest side at most, '512x512' for
+      exactly (height)x(width).
     allow_empty: Whether any mask may be empty; COD10K's NonCAM masks may.
     invert: The sources whose masks are 255 for the background.
 
@@ -139,15 +115,16 @@ def prepare(
     (the written pairs, (name, reason) of what could not be used).
 
   Raises:
-    UserError: if the folder is not for this data set, or nothing is usable.
+    UserError: if the folder is not for this data set, the size is no size, or
+      nothing is usable.
     OSError: if it cannot be written, as when the disk is full.
   """
-  resize = parse_size(size)
+  resize = _parse_size(size)
   _check_options(out, {'size': size, 'invert': sorted(invert)})
 
   def attempt(pair):
     try:
-      return prepare_pair(
+      return _prepare_pair(
         pair,
         out=out,
         resize=resize,
@@ -195,14 +172,14 @@ def _check_options(out: Path, options: dict) -> None:
 
 def _is_done(pair: records.Pair, result: records.Pair) -> bool:
   try:
-    written = min(path.stat().st_mtime_ns for path in _files_of(result))
+    written = min(_find_times(result))
   except FileNotFoundError:
     return False
-  return max(path.stat().st_mtime_ns for path in _files_of(pair)) <= written
+  return max(_find_times(pair)) <= written
 
 
-def _files_of(pair: records.Pair) -> tuple[Path, Path]:
-  return pair.image_path, pair.mask_path
+def _find_times(pair: records.Pair) -> list[int]:
+  return [x.stat().st_mtime_ns for x in (pair.image_path, pair.mask_path)]
 
 
 def _is_plain_jpeg(path: Path) -> bool:
@@ -221,6 +198,5 @@ def read_own(directory: str, problems: list[str]) -> list[records.Pair]:
 
 def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
   """Writes a table of what was left out: names and reasons."""
-  header = 'Image Name', 'Reason'
-  rows = (dict(zip(header, row, strict=True)) for row in rejected)
-  files.write_csv(path, header, rows)
+  rows = ({'Image Name': name, 'Reason': reason} for name, reason in rejected)
+  files.write_csv(path, ('Image Name', 'Reason'), rows)

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.datasets import (
-  cod10k,
   dataset_csv,
   folder,
-  p3m,
-  people,
+  published,
   records,
   salient_sets,
 )
@@ -30,14 +28,16 @@ class Known(NamedTuple):
 
 
 _KNOWN = {
-  'p3m-500-p': Known('P3M-500-P', p3m.PUBLISHED['p3m-500-p', 'test']),
-  'p3m-500-np': Known('P3M-500-NP', p3m.PUBLISHED['p3m-500-np', 'test']),
-  'cod10k': Known('COD10K-Test-CAM', cod10k.PUBLISHED['cod10k', 'test']),
-  'people': Known('People-val', people.PUBLISHED['people', 'val']),
-  **{
-    benchmark.source: Known(benchmark.title, benchmark.count, binarize=True)
-    for benchmark in salient_sets.BENCHMARKS
-  },
+  source: Known(title, known.counts[source, split])
+  for source, split, title, known in (
+    ('p3m-500-p', 'test', 'P3M-500-P', published.P3M),
+    ('p3m-500-np', 'test', 'P3M-500-NP', published.P3M),
+    ('cod10k', 'test', 'COD10K-Test-CAM', published.COD10K),
+    ('people', 'val', 'People-val', published.PEOPLE),
+  )
+} | {
+  known.source: Known(known.title, known.count, binarize=True)
+  for known in salient_sets.BENCHMARKS
 }
 
 
@@ -133,11 +133,7 @@ def find_trained_on(
   """Returns the sources of a set that a network was trained on.
 
   Held-out rows do not count: those of a source that has training rows of its
-  own in the same set.
-
-  Args:
-    data_set: The set.
-    training_data: The sources that a checkpoint's description names.
+  own in the same set. `training_data` is what a checkpoint's description names.
   """
   return sorted(
     {
@@ -155,23 +151,13 @@ def _read(
   """Returns a folder's pairs, and whether it has a published layout."""
   if directory.name.upper().startswith('P3M-500-'):
     source = directory.name.lower()
-    pairs = p3m.read_p3m(directory.resolve().parents[1], problems)
+    pairs = published.P3M.read(directory.resolve().parents[1], problems)
     return [pair for pair in pairs if pair.source == source], True
-  # Each set is recognised by something that no other has.
-  for mark, read in (
-    ('P3M-500-*/mask', p3m.read_p3m),
-    ('Test/GT_Object', cod10k.read_cod10k),
-    ('segmentation/val.txt', people.read_people),
-  ):
-    if _contains(directory, mark):
-      return read(directory, problems), True
+  for known in published.DATA_SETS.values():
+    marks = ('*/' * depth + known.mark for depth in range(_DEPTH + 1))
+    if any(any(directory.glob(mark)) for mark in marks):
+      return known.read(directory, problems), True
   names = {entry.name.lower() for entry in directory.iterdir()}
   if salient_sets.find_benchmark(directory) and 'dataset.csv' not in names:
     return salient_sets.read_saliency(directory, problems), True
   return folder.read_folder(directory, problems), False
-
-
-def _contains(directory: Path, mark: str) -> bool:
-  return any(
-    any(directory.glob('*/' * depth + mark)) for depth in range(_DEPTH + 1)
-  )

@@ -7,7 +7,7 @@ MAE, the groups' mean.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,9 +49,7 @@ def measure(
 ) -> Table:
   """Returns the figures of each category, soft mattes apart, and temperature.
 
-  Args:
-    remover: The network.
-    pairs: Photos with their truths; those without foreground say nothing.
+  Photos without foreground say nothing.
 
   Raises:
     UserError: if a photo or a mask cannot be read.
@@ -60,14 +58,16 @@ def measure(
   for pair in pairs:
     photo = photos.read_photo(pair.image_path)
     truth = np.asarray(
-      decoding.convert_mask(images.open_image(pair.mask_path), pair),
-      np.float32,
+      decoding.convert_mask(images.open_image(pair.mask_path), pair), np.float32
     )
     truth /= 255
     if truth.max() <= 0.5:
       continue
     group = 'soft mattes' if pair.label == 'alpha' else pair.category or 'all'
-    for temperature, alpha in _predict(remover, photo):
+    logits = remover.predict_logits(remover.resize([photo.seen]))[0]
+    for temperature in TEMPERATURES:
+      probs = remover_lib.compute_probs(logits, temperature)
+      alpha = remover.refine(probs, photo)
       values[group, temperature].append(_score(alpha, truth))
   table = collections.defaultdict(dict)
   for (group, temperature), scores in values.items():
@@ -104,15 +104,6 @@ def format_table(table: Table, chosen: float) -> str:
         f'{one.s:.4f} | {one.unsure:.2%} |'
       )
   return '\n'.join(lines)
-
-
-def _predict(
-  remover: remover_lib.BackgroundRemover, photo: photos.Photo
-) -> Iterator[tuple[float, np.ndarray]]:
-  logits = remover.predict_logits(remover.resize([photo.seen]))[0]
-  for temperature in TEMPERATURES:
-    probs = remover_lib.compute_probs(logits, temperature)
-    yield temperature, remover.refine(probs, photo)
 
 
 def _score(alpha: np.ndarray, truth: np.ndarray) -> Sequence[float]:

@@ -65,9 +65,7 @@ def compare_results(
 ) -> list[dict[str, Any]]:
   """Returns, for each metric, both averages and their difference.
 
-  Args:
-    first: Results of one system.
-    second: Results of the other, on the same images in the same order.
+  Both are of the same images in the same order.
 
   Returns:
     Rows with `key`, `first`, `second`, `difference` (second minus first), the
@@ -82,9 +80,7 @@ def compare_results(
     changed, before = second.average(weights), first.average(weights)
     return {c.key: changed[c.key] - before[c.key] for c in shared}
 
-  intervals = results_lib.compute_intervals(
-    subtract(weights) for weights in results_lib.make_weights(len(first.images))
-  )
+  intervals = results_lib.compute_intervals(subtract, len(first.images))
   rows = []
   for metric in shared:
     key = metric.key
@@ -141,17 +137,17 @@ def _align(
   first: results_lib.Results, second: results_lib.Results
 ) -> tuple[results_lib.Results, results_lib.Results]:
   """Returns both results on their common images, in the same order."""
-  aligned = []
-  names = [[image['name'] for image in r.images] for r in (first, second)]
-  common = sorted(set(names[0]) & set(names[1]))
+  places = [
+    {image['name']: index for index, image in enumerate(part.images)}
+    for part in (first, second)
+  ]
+  common = sorted(places[0].keys() & places[1].keys())
   if not common:
     raise errors.UserError(
       f'--compare: no image of {first.data_set} has both results.'
     )
-  for part, there in zip((first, second), names, strict=True):
-    places = {name: index for index, name in enumerate(there)}
-    aligned.append(part.take(np.array([places[name] for name in common])))
-  return aligned[0], aligned[1]
+  orders = [np.array([there[name] for name in common]) for there in places]
+  return first.take(orders[0]), second.take(orders[1])
 
 
 def _render(rows: list[dict[str, Any]], systems: tuple[str, str]) -> str:
@@ -181,9 +177,11 @@ def _write_changes(
 ) -> str:
   """Writes the differences per image; returns the table of the largest."""
   first, second = pair
-  shared = [c for c in metrics.METRICS if c.key in first.values]
-  shared = [c for c in shared if c.key in second.values]
-  changes = {c.key: second.values[c.key] - first.values[c.key] for c in shared}
+  changes = {
+    metric.key: second.values[metric.key] - first.values[metric.key]
+    for metric in first.metrics
+    if metric.key in second.values
+  }
   rows = (
     {
       'name': image['name'],
@@ -192,17 +190,17 @@ def _write_changes(
     for index, image in enumerate(first.images)
   )
   files.write_csv(directory / 'differences.csv', ['name', *changes], rows)
-  key = metrics.find_rank_key({metric.key for metric in shared})
+  key = metrics.find_rank_key(set(changes))
   change = changes[key]
   largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
-  captions = [
-    f'{key} {first.values[key][i]:.4f} to {second.values[key][i]:.4f}'
-    for i in largest
-  ]
   gallery.save_comparison(
     [
-      (first.images[i], second.images[i], caption)
-      for i, caption in zip(largest, captions, strict=True)
+      (
+        first.images[i],
+        second.images[i],
+        f'{key} {first.values[key][i]:.4f} to {second.values[key][i]:.4f}',
+      )
+      for i in largest
     ],
     directory / 'changed_most.html',
     systems=systems,

@@ -16,11 +16,9 @@ _THRESHOLDS = np.arange(255, -1, -1) / 255
 
 
 def save_curves(results: Sequence[results_lib.Results], path: Path) -> None:
-  """Draws precision-recall, F and E over the threshold, of stretched masks.
+  """Writes a PNG of precision-recall, F and E, of stretched masks.
 
-  Args:
-    results: Results of several systems on one data set, with curves.
-    path: Path of the PNG.
+  The results are those of several systems on one data set.
   """
   figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout='constrained')
   for part in results:

@@ -22,12 +22,8 @@ _HEADER = (0, 0, _SIDE, 16)  # Part of a cell that a line of text takes.
 _BEHIND = (0, 177, 64)  # Cut-outs lie on green.
 
 
-def shrink(alpha: Float[np.ndarray, 'h w'] | Image.Image) -> bytes:
-  """Returns a mask as the content of a small PNG file.
-
-  Args:
-    alpha: Alpha in [0, 1], or a grey image.
-  """
+def _shrink(alpha: Float[np.ndarray, 'h w'] | Image.Image) -> bytes:
+  """Returns alpha in [0, 1], or a grey image, as a small PNG file's content."""
   if isinstance(alpha, np.ndarray):
     alpha = Image.fromarray(np.rint(alpha * 255).astype(np.uint8))
   small = alpha.convert('L')
@@ -37,29 +33,18 @@ def shrink(alpha: Float[np.ndarray, 'h w'] | Image.Image) -> bytes:
   return buffer.getvalue()
 
 
-def save_differences(
+def _save_differences(
   photos: Mapping[str, tuple[str, str]],
   masks: Mapping[str, Mapping[str, bytes]],
   path: Path,
   *,
   count: int,
-) -> list[str]:
+) -> None:
   """Writes the photos on which systems differ most, the first one above.
 
   The difference is the largest alpha minus the smallest, averaged over the
-  photo. Photos that a system has no mask of are left out.
-
-  Args:
-    photos: Paths of photo and truth ('' for none) by name.
-    masks: By system, masks from `shrink` by the photos' names.
-    path: Path of the JPEG file.
-    count: Photos to show, at most.
-
-  Returns:
-    The names of the shown photos.
-
-  Raises:
-    UserError: if no photo has a mask of each system.
+  photo. Photos that a system has no mask of are left out; '' stands for no
+  truth.
   """
   common = [n for n in photos if all(n in own for own in masks.values())]
   if not common:
@@ -89,7 +74,6 @@ def save_differences(
   sheet = sheets.make_sheet(rows, cell=_SIDE, columns=1)
   with files.write_atomically(path) as partial:
     sheet.save(partial, 'jpeg', quality=90)
-  return shown
 
 
 def save_for_results(
@@ -98,11 +82,6 @@ def save_for_results(
   """Writes the picture for several systems' results on one data set.
 
   Where no photo has results of all, nothing is written.
-
-  Args:
-    results: Results with images, one of each system.
-    path: Path of the JPEG file.
-    count: Photos to show, at most.
   """
   masks: dict[str, dict[str, bytes]] = {}
   photos: dict[str, tuple[str, str]] = {}
@@ -112,10 +91,10 @@ def save_for_results(
     for image in part.images:
       found = gallery.read_prediction(image['prediction'], scales)
       if found is not None:
-        own[image['name']] = shrink(found)
+        own[image['name']] = _shrink(found)
         photos[image['name']] = image['photo'], image['truth']
   if any(all(name in own for own in masks.values()) for name in photos):
-    save_differences(photos, masks, path, count=count)
+    _save_differences(photos, masks, path, count=count)
 
 
 def compare_checkpoints(
@@ -150,11 +129,11 @@ def compare_checkpoints(
     own = masks[name] = {}
     for photo in tqdm.tqdm(photos, desc=name, unit='photo'):
       try:
-        own[str(photo)] = shrink(remover.alpha(photo))
+        own[str(photo)] = _shrink(remover.alpha(photo))
       except (OSError, ValueError) as error:
         failed[str(error)] = None
   shown = {str(photo): (str(photo), '') for photo in photos}
-  save_differences(shown, masks, path, count=count)
+  _save_differences(shown, masks, path, count=count)
   return list(failed)
 
 

@@ -23,15 +23,11 @@ _STYLE = (
 def save_gallery(
   results: results_lib.Results, path: Path, *, count: int
 ) -> None:
-  """Writes the worst, median and best images of a system.
-
-  Args:
-    results: Results with images.
-    path: Path of the HTML file.
-    count: Images of each kind, at most.
-  """
+  """Writes HTML of the worst, median and best images, `count` of each."""
   key = metrics.find_rank_key(set(results.values))
-  order = _order(results, key)
+  (metric,) = (one for one in results.metrics if one.key == key)
+  values = results.values[key] * (1 if metric.higher_is_better else -1)
+  order = np.argsort(values, kind='stable').tolist()  # Worst first.
   scales = find_scales(results.images)
   middle = max(0, (len(order) - count) // 2)
   sections = {
@@ -39,16 +35,15 @@ def save_gallery(
     'Median': order[middle : middle + count],
     'Best': order[::-1][:count],
   }
-  parts = []
-  for title, chosen in sections.items():
-    rows = [_make_row(results, index, key, scales) for index in chosen]
-    parts.append(
-      _make_table(
-        f'{title} by {key}',
-        ('', 'photo', 'truth', 'prediction', 'difference'),
-        rows,
-      )
+  header = ('', 'photo', 'truth', 'prediction', 'difference')
+  parts = [
+    _make_table(
+      f'{title} by {key}',
+      header,
+      [_make_row(results, index, key, scales) for index in chosen],
     )
+    for title, chosen in sections.items()
+  ]
   title = f'{results.system} on {results.data_set}'
   note = 'Difference: red is too much, blue is missing.'
   files.write_text(path, _make_page(title, note, parts))
@@ -60,12 +55,9 @@ def save_comparison(
   *,
   systems: tuple[str, str],
 ) -> None:
-  """Writes images with two systems' predictions side by side.
+  """Writes HTML of images with two systems' predictions side by side.
 
-  Args:
-    pairs: The same image as both results describe it, and a caption.
-    path: Path of the HTML file.
-    systems: Their names.
+  Each is the same image as both results describe it, and a caption.
   """
   rows = []
   scales = [find_scales([pair[system] for pair in pairs]) for system in (0, 1)]
@@ -78,15 +70,6 @@ def save_comparison(
   table = _make_table('Changed most', ('', 'photo', 'truth', *systems), rows)
   title = f'{systems[0]} and {systems[1]}'
   files.write_text(path, _make_page(title, '', [table]))
-
-
-def _order(results: results_lib.Results, key: str) -> list[int]:
-  """Returns the images' indices, worst first."""
-  metric = next(metric for metric in metrics.METRICS if metric.key == key)
-  values = results.values[key]
-  return np.argsort(
-    values if metric.higher_is_better else -values, kind='stable'
-  ).tolist()
 
 
 def _make_row(

@@ -34,15 +34,10 @@ def compute_matting(
   truth: Float[np.ndarray, 'h w'],
   unknown: Bool[np.ndarray, 'h w'],
 ) -> dict[str, float]:
-  """Returns an image's errors over the whole image and the unknown band.
+  """Returns the errors of alpha in [0, 1], whose keys name region and unit.
 
-  Args:
-    alpha: The prediction, in [0, 1].
-    truth: True alpha in [0, 1].
-    unknown: The band. Where it is empty, means over it are NaN.
-
-  Returns:
-    The errors; the keys name region and unit.
+  Regions are the whole image and the unknown band. Where that is empty, means
+  over it are NaN.
   """
   difference = alpha - truth
   maps = {
@@ -53,10 +48,7 @@ def compute_matting(
     'connectivity': compute_connectivity_errors(alpha, truth),
   }
   values = {}
-  for region, where in (
-    ('whole', np.ones_like(unknown)),
-    ('unknown', unknown),
-  ):
+  for region, where in (('whole', np.ones_like(unknown)), ('unknown', unknown)):
     count = np.count_nonzero(where)
     for name, errors in maps.items():
       total = float(errors[where].sum())

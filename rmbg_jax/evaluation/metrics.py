@@ -1,6 +1,6 @@
 """The metrics and their tables; a key states variant, region and unit."""
 
-import dataclasses
+from typing import NamedTuple
 
 GROUPS = ('saliency', 'matting')
 TABLES = {
@@ -21,8 +21,7 @@ TABLES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Metric:
+class Metric(NamedTuple):
   """A metric of a table.
 
   Attributes:
@@ -41,57 +40,49 @@ class Metric:
   curve: str = ''
 
 
-def _list_saliency(table: str) -> list[Metric]:
-  titles = {
-    'mae': 'MAE',
-    'max_f': 'max F',
-    'mean_f': 'mean F',
-    'adaptive_f': 'adp F',
-    'weighted_f': 'wF',
-    's': 'S',
-    'max_e': 'max E',
-    'mean_e': 'mean E',
-    'adaptive_e': 'adp E',
-    'iou': 'IoU',
-    'dice': 'Dice',
-    'boundary_iou': 'BIoU',
-  }
-  return [
+_SALIENCY = {
+  'mae': 'MAE',
+  'max_f': 'max F',
+  'mean_f': 'mean F',
+  'adaptive_f': 'adp F',
+  'weighted_f': 'wF',
+  's': 'S',
+  'max_e': 'max E',
+  'mean_e': 'mean E',
+  'adaptive_e': 'adp E',
+  'iou': 'IoU',
+  'dice': 'Dice',
+  'boundary_iou': 'BIoU',
+}
+_MATTING = {
+  'sad_{}_thousands': 'SAD/1000 {}',
+  'mse_{}': 'MSE {}',
+  'mad_{}': 'MAD {}',
+  'gradient_{}_thousands': 'Grad/1000 {}',
+  'connectivity_{}_thousands': 'Conn/1000 {}',
+}
+METRICS = (
+  *(
     Metric(
-      key=f'{name}_{table}',
-      title=title,
-      table=table,
+      f'{name}_{table}',
+      title,
+      table,
       higher_is_better=name != 'mae',
       curve=f'{name[-1]}_{table}' if name.startswith('max_') else '',
     )
-    for name, title in titles.items()
-  ]
-
-
-def _list_matting() -> list[Metric]:
-  titles = {
-    'sad_{}_thousands': 'SAD/1000 {}',
-    'mse_{}': 'MSE {}',
-    'mad_{}': 'MAD {}',
-    'gradient_{}_thousands': 'Grad/1000 {}',
-    'connectivity_{}_thousands': 'Conn/1000 {}',
-  }
-  return [
+    for table in ('stretched', 'raw')
+    for name, title in _SALIENCY.items()
+  ),
+  *(
     Metric(
-      key=key.format(region),
-      title=title.format(region),
-      table='matting',
+      key.format(region),
+      title.format(region),
+      'matting',
       higher_is_better=False,
     )
     for region in ('whole', 'unknown')
-    for key, title in titles.items()
-  ]
-
-
-METRICS = (
-  *_list_saliency('stretched'),
-  *_list_saliency('raw'),
-  *_list_matting(),
+    for key, title in _MATTING.items()
+  ),
 )
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -54,33 +55,32 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
   Raises:
     UserError: if it is unclear; a file is named.
   """
-  extremes: dict[str, list[Any]] = {}
+  seen = collections.defaultdict(list)
   scales: dict[str, int] = {}
   for path in paths:
     try:
       with images.opened(path) as image:
         kind = _KINDS.get(image.mode[:1], 'integers')
         if kind in scales:
-          continue
+          continue  # Before anything is decoded.
         plane = masks.read_plane(images.turn_upright(image))
         low, high = ranges.find_extremes(plane.values)
     except UserError:
       continue  # Scoring reports it.
     if plane.stored != kind:
       continue  # Its range is known.
-    found = extremes.setdefault(kind, [0, 0.0, 0.0, path])
-    if high > found[2]:
-      found[3] = path
-    found[:3] = found[0] + 1, min(low, found[1]), max(high, found[2])
-    if found[0] == _ENOUGH or high > _TELLING[kind]:
-      scales[kind] = _find_scale(kind, *found[1:])
-  for kind, found in extremes.items():
+    seen[kind].append((low, high, path))
+    if len(seen[kind]) == _ENOUGH or high > _TELLING[kind]:
+      scales[kind] = _find_scale(kind, seen[kind])
+  for kind, found in seen.items():
     if kind not in scales:
-      scales[kind] = _find_scale(kind, *found[1:])
+      scales[kind] = _find_scale(kind, found)
   return scales
 
 
-def _find_scale(kind: str, low: float, high: float, path: Path) -> int:
+def _find_scale(kind: str, seen: list[tuple[float, float, Path]]) -> int:
+  low = min(low for low, _, _ in seen)
+  _, high, path = max(seen, key=lambda extremes: extremes[1])
   with images.named(path):
     return ranges.find_scale(low, high, floats=kind == 'floats')
 
@@ -119,29 +119,27 @@ def predict_alphas(
 ) -> Iterator[np.ndarray | Exception]:
   """Yields alpha (h, w) in [0, 1] of each photo at its own size, in order.
 
-  It is the alpha that `predict` writes: where a photo is transparent, 0.
-
-  A photo that cannot be read costs no other: its exception is yielded.
+  It is the alpha that `predict` writes: where a photo is transparent, 0. A
+  photo that cannot be read costs no other: its exception is yielded.
 
   Args:
     predict: `BackgroundRemover.alphas`.
-    pairs: Pairs with the photos; the next ones are read ahead.
+    pairs: Pairs with the photos.
     batch_size: Number of photos that are passed together.
   """
-  starts = range(0, len(pairs), batch_size)
-  batches = [pairs[start : start + batch_size] for start in starts]
   with futures.ThreadPoolExecutor(batch_size) as pool:
-
-    def read(batch):
-      return [pool.submit(_open_photo, pair.image_path) for pair in batch]
-
-    reading = read(batches[0]) if batches else []
-    for index in range(len(batches)):
+    batches = (
+      [
+        pool.submit(_open_photo, pair.image_path)
+        for pair in pairs[start : start + batch_size]
+      ]
+      for start in range(0, len(pairs), batch_size)
+    )
+    # While one batch is in the network, the next one is read.
+    for reading, _ in itertools.pairwise(itertools.chain(batches, [[]])):
       photos = [future.result() for future in reading]
-      reading = read(batches[index + 1]) if index + 1 < len(batches) else []
       good = [photo for photo in photos if not isinstance(photo, Exception)]
-      alphas = predict([photo.seen for photo in good]) if good else ()
-      alphas = iter(alphas)
+      alphas = iter(predict([photo.seen for photo in good]) if good else ())
       for photo in photos:
         if isinstance(photo, Exception):
           yield photo
@@ -169,27 +167,18 @@ def describe_checkpoint(
 ) -> dict[str, Any]:
   """Returns the facts about a checkpoint that a table states.
 
-  Args:
-    path: Path or name that `load_model` takes.
-    loaded: Network that `load_model` returned.
-
-  Returns:
-    Its path, its hash (of the file, or of the weights if it is a folder), its
-    input size, and what its description has of configuration and step.
-    `training_data` is None where the checkpoint does not name it.
+  Those are its path, its hash (of the file, or of the weights if it is a
+  folder), its input size, and what its description has of configuration and
+  step. `training_data` is None where the checkpoint does not name it.
   """
   description = loaded.description
-  details = {
+  return {
     'checkpoint': path,
     **_hash(Path(path), loaded),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
     'training_data': description.get('training_data'),
+    **{k: description[k] for k in ('step', 'config') if k in description},
   }
-  if 'step' in description:
-    details['step'] = description['step']
-  if 'config' in description:
-    details['config'] = description['config']
-  return details
 
 
 def _open_photo(path: Path) -> Any:

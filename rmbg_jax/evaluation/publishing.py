@@ -58,9 +58,8 @@ def save_report(
   Args:
     results: Results of all systems on all data sets.
     data_sets: Data sets of the results.
-    about: Run's description, from `describe_run`.
-    systems: Descriptions of the systems by name; `notes` is a list of
-      sentences.
+    about: As `describe_run` returns it.
+    systems: Their descriptions; `notes` is a list of sentences.
     output: The folder.
     gallery_count: Worst, median and best images to show; 0 for no gallery.
 
@@ -68,37 +67,11 @@ def save_report(
     The report for a terminal: the same without intervals.
   """
   rows = [row for part in results for row in tables.make_rows(part)]
-  texts = []
-  for intervals in (True, False):
-    lines = _write_header(about, systems)
-    for data_set in data_sets:
-      own = [r for r in results if r.data_set == data_set.name]
-      lines += ['', *_describe_data_set(data_set, own)]
-      for table, explanation in metrics.TABLES.items():
-        rendered = tables.render(
-          [row for row in rows if row['data_set'] == data_set.name],
-          table=table,
-          intervals=intervals,
-        )
-        if rendered:
-          lines += [
-            '',
-            f'### {table.capitalize()}',
-            '',
-            explanation,
-            '',
-            rendered,
-          ]
-    empty = tables.make_empty_rows(results)
-    if empty:
-      lines += [
-        '',
-        '## Empty truths: counted apart, in no average above',
-        '',
-        tables.render_cells(tables.EMPTY_HEADER, empty),
-      ]
-    texts.append('\n'.join(lines) + '\n')
-  files.write_text(output / 'table.md', texts[0])
+  text, shown = (
+    _render(results, data_sets, rows, about, systems, intervals=intervals)
+    for intervals in (True, False)
+  )
+  files.write_text(output / 'table.md', text)
   tables.save_csv(rows, output / 'table.csv')
   tables.save_json(
     {
@@ -110,10 +83,6 @@ def save_report(
     },
     output / 'results.json',
   )
-  for data_set in data_sets:
-    drawn = [r for r in results if r.data_set == data_set.name and r.curves]
-    if drawn:
-      curves.save_curves(drawn, output / f'curves_{data_set.name}.png')
   for part in results:
     if gallery_count and part.images:
       gallery.save_gallery(
@@ -122,14 +91,36 @@ def save_report(
         count=gallery_count,
       )
   for data_set in data_sets:
-    own = [r for r in results if r.data_set == data_set.name]
+    own = [part for part in results if part.data_set == data_set.name]
+    if drawn := [part for part in own if part.curves]:
+      curves.save_curves(drawn, output / f'curves_{data_set.name}.png')
     if gallery_count and len(own) > 1:
-      differences.save_for_results(
-        own,
-        output / f'most_different_{data_set.name}.jpg',
-        count=gallery_count,
-      )
-  return texts[1]
+      path = output / f'most_different_{data_set.name}.jpg'
+      differences.save_for_results(own, path, count=gallery_count)
+  return shown
+
+
+def _render(
+  results: Sequence[results_lib.Results],
+  data_sets: Sequence[benchmarks.DataSet],
+  rows: Sequence[tables.Row],
+  about: JsonObject,
+  systems: Mapping[str, JsonObject],
+  *,
+  intervals: bool,
+) -> str:
+  parts = ['\n'.join(_write_header(about, systems))]
+  for data_set in data_sets:
+    own = [part for part in results if part.data_set == data_set.name]
+    parts.append('\n'.join(_describe_data_set(data_set, own)))
+    own_rows = [row for row in rows if row['data_set'] == data_set.name]
+    for table, explanation in metrics.TABLES.items():
+      rendered = tables.render(own_rows, table=table, intervals=intervals)
+      if rendered:
+        parts += [f'### {table.capitalize()}', explanation, rendered]
+  if empty := tables.render_empty(results):
+    parts += ['## Empty truths: counted apart, in no average above', empty]
+  return '\n\n'.join(parts) + '\n'
 
 
 def _key(part: results_lib.Results) -> str:

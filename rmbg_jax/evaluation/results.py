@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,19 +88,22 @@ class Results:
     return averages
 
 
-def make_weights(count: int, *, seed: int = 0) -> Iterator[np.ndarray]:
+def make_weights(count: int) -> Iterator[np.ndarray]:
   """Yields the bootstrap's resamples of `count` images as weights (r, n)."""
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   shares = np.full(count, 1 / count)
   for _ in range(RESAMPLES // _CHUNK):
     yield rng.multinomial(count, shares, size=_CHUNK).astype(float)
 
 
 def compute_intervals(
-  averages: Iterable[dict[str, np.ndarray]],
+  average: Callable[[np.ndarray], dict[str, np.ndarray]], count: int
 ) -> dict[str, tuple[float, float]]:
-  """Returns 95 % percentile intervals from the resamples' averages."""
-  chunks = list(averages)
+  """Returns 95 % percentile intervals of averages over `count` images.
+
+  `average` is as `Results.average`.
+  """
+  chunks = [average(weights) for weights in make_weights(count)]
   intervals = {}
   for key in chunks[0]:
     values = np.concatenate([chunk[key] for chunk in chunks])

@@ -84,10 +84,6 @@ def score_all(
 
   Only a few jobs wait at a time, so that memory does not grow with their
   number.
-
-  Args:
-    jobs: Taken from as scores are done.
-    pool: Processes that score; see `open_pool`.
   """
   pending: collections.deque = collections.deque()
   for job in jobs:

@@ -25,26 +25,23 @@ def make_rows(results: results_lib.Results) -> list[Row]:
   rows = []
   for group, part in _split(results):
     averages = part.average()
-    intervals = results_lib.compute_intervals(
-      part.average(weights)
-      for weights in results_lib.make_weights(len(part.images))
-    )
+    count = len(part.images)
     rows.append(
       {
         'system': part.system,
         'data_set': part.data_set,
         'group': group,
-        'images': len(part.images),
+        'images': count,
         'values': {key: float(value[0]) for key, value in averages.items()},
-        'intervals': intervals,
+        'intervals': results_lib.compute_intervals(part.average, count),
       }
     )
   return rows
 
 
-def make_empty_rows(results: Sequence[results_lib.Results]) -> list[list[str]]:
-  """Returns the cells of the table of images with an empty truth."""
-  return [
+def render_empty(results: Sequence[results_lib.Results]) -> str:
+  """Returns the table of images with an empty truth, '' if there are none."""
+  cells = [
     [
       part.data_set,
       part.system,
@@ -57,18 +54,14 @@ def make_empty_rows(results: Sequence[results_lib.Results]) -> list[list[str]]:
     for part in results
     if part.empty
   ]
-
-
-EMPTY_HEADER = ('data set', 'system', 'images', 'MAE', 'share taken for object')
+  header = 'data set', 'system', 'images', 'MAE', 'share taken for object'
+  return render_cells(header, cells) if cells else ''
 
 
 def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
   """Returns a table of `metrics.TABLES` as Markdown, '' if there is none.
 
-  Args:
-    rows: Rows of one data set; each group has its systems side by side.
-    table: Its name.
-    intervals: Whether to put them behind the values.
+  The rows are of one data set; each group has its systems side by side.
   """
   shown = [
     metric

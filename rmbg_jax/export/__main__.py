@@ -16,31 +16,6 @@ from absl import flags
 from data_pipelines import cli
 from data_pipelines.io import files
 
-# `predict` has some of these names as well; see `cli.run`.
-_OWN = flags.FlagValues()
-_CHECKPOINT = cli.define_path(
-  'checkpoint',
-  'small',
-  'What `load_model` loads, one network.',
-  urls=('hf',),
-  flag_values=_OWN,
-)
-_OUTPUT = cli.define_path(
-  'output',
-  None,
-  'The file to write.',
-  required=True,
-  flag_values=_OWN,
-)
-_DTYPE = flags.DEFINE_enum(
-  'dtype',
-  None,
-  ['float16', 'float32'],
-  'Of the parameters in a .safetensors (float16 by default); the other formats '
-  'hold float32.',
-  flag_values=_OWN,
-)
-
 
 def main() -> None:
   """Writes the file."""
@@ -48,17 +23,30 @@ def main() -> None:
   from rmbg_jax.weights import load
 
   runtime.start()
-  output = Path(_OUTPUT.value)
-  export.check_request(output, dtype=_DTYPE.value)
+  values = flags.FLAGS
+  output = Path(values.output)
+  export.check_request(output, dtype=values.dtype)
   files.check_folder(output.parent, 'output')
-  loaded = load.load_model(_CHECKPOINT.value)
-  export.save_export(output, loaded, dtype=_DTYPE.value)
+  loaded = load.load_model(values.checkpoint)
+  export.save_export(output, loaded, dtype=values.dtype)
   print(f'{output}: {output.stat().st_size / 1e6:.1f} MB')
 
 
 def run() -> None:
   """Runs the command; `rmbg-export` is this."""
-  cli.run(main, __name__, own_flags=_OWN)
+  # Here, since `predict` has some of these names as well.
+  cli.define_path(
+    'checkpoint', 'small', 'What `load_model` loads, one network.', urls=('hf',)
+  )
+  cli.define_path('output', None, 'The file to write.', required=True)
+  flags.DEFINE_enum(
+    'dtype',
+    None,
+    ['float16', 'float32'],
+    'Of the parameters in a .safetensors (float16 by default); the other '
+    'formats hold float32.',
+  )
+  cli.run(main, __name__)
 
 
 if __name__ == '__main__':

@@ -10,10 +10,7 @@ def describe(
 ) -> dict[str, Any]:
   """Returns the JSON-compatible description of an exported network.
 
-  Args:
-    loaded: The network.
-    takes: The input that the file wants, in words.
-    gives: Its output.
+  In words, it says which input the file takes, and which output it gives.
   """
   return release.describe(
     loaded.description,

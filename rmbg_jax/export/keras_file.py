@@ -198,14 +198,9 @@ class _Model:
     name = _encoder_name(node.name)
     if node.op in ('conv', 'depthwise'):
       return self._add_conv(node, sources)
-    if node.op == 'relu6':
-      return self._add('ReLU', sources, name=name, max_value=6.0)
-    if node.op == 'relu':
-      return self._add('Activation', sources, name=name, activation='relu')
-    if node.op == 'add':
-      return self._add('Add', sources, name=name)
-    if node.op == 'concat':
-      return self._add('Concatenate', sources, axis=-1)
+    if node.op in _SIMPLE:
+      kind, config = _SIMPLE[node.op]
+      return self._add(kind, sources, name=name, **config)
     if node.op == 'pool':
       # Zeros do as well as nothing: what is pooled is not negative.
       pad = self._add_padding(sources, name, node.padding)
@@ -277,6 +272,13 @@ class _Model:
     return [self._variables[key] for key in wanted if key in self._variables]
 
 
+# Layers by operation, where nothing depends on the node.
+_SIMPLE = {
+  'add': ('Add', {}),
+  'concat': ('Concatenate', {'axis': -1}),
+  'relu': ('Activation', {'activation': 'relu'}),
+  'relu6': ('ReLU', {'max_value': 6.0}),
+}
 # Keras' default names of layers.
 _BASE_NAMES = {
   'Activation': 'activation',

@@ -24,52 +24,36 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
 
 from scripts.benchmarks import common
 
-CASES = ('engines', 'names')
 PAGE = 1000  # Names, as S3 gives them.
 SETTLED = 0.1  # Share of the photos that are not timed.
 
-
-def start(
-  source: str | Path,
-  output: Path,
-  *flags: str,
-  environment: Mapping[str, str] | None = None,
-) -> subprocess.Popen:
-  """Starts the command; its messages are in OUTPUT.log."""
-  with output.with_suffix('.log').open('w') as log:
-    return subprocess.Popen(
-      [
-        *(sys.executable, '-m', 'rmbg_jax.predict'),
-        *(f'--input={source}', f'--output={output}', *flags),
-      ],
-      cwd=common.ROOT,
-      env={**os.environ, **(environment or {})},
-      stdout=log,
-      stderr=subprocess.STDOUT,
-    )
+_CASES = flags.DEFINE_list('cases', ['engines'], 'Of engines, names.')
+_COUNT = flags.DEFINE_integer(
+  'count', 500, 'Of photos or names.', lower_bound=20
+)
 
 
-def give_up(output: Path) -> SystemExit:
-  """Returns the last words of a command that failed."""
-  return SystemExit(output.with_suffix('.log').read_text()[-2000:])
+def make_command(source: str | Path, output: Path, *flags: str) -> list[str]:
+  """Returns the command that does the photos of a place."""
+  command = [sys.executable, '-m', 'rmbg_jax.predict', f'--input={source}']
+  return [*command, f'--output={output}', *flags]
 
 
-def measure_engines(folder: Path, count: int) -> None:
+def measure_engines(folder: Path) -> None:
   """Prints both engines' starts and speeds."""
-  common.make_photos(folder / 'photos', count, (1500, 1000))
+  photos = folder / 'photos'
+  common.make_photos(photos, _COUNT.value, (1500, 1000))
   speeds = {}
   for engine in ('local', 'ray'):
     output = folder / engine
     began = time.time()
-    if start(folder / 'photos', output, f'--engine={engine}').wait():
-      raise give_up(output)
+    common.run_process(*make_command(photos, output, f'--engine={engine}'))
     ended = time.time()
     times = sorted(path.stat().st_mtime for path in output.glob('cutout/*'))
     settled = int(SETTLED * len(times))
@@ -105,14 +89,12 @@ class _Names(http.server.BaseHTTPRequestHandler):
         for index in range(begin, end)
       )
       more = str(end < self.count).lower()
-      body, kind = (
-        (
-          f'<ListBucketResult><IsTruncated>{more}</IsTruncated>'
-          f'<NextContinuationToken>{end}</NextContinuationToken>{names}'
-          '</ListBucketResult>'
-        ).encode(),
-        'application/xml',
+      page = (
+        f'<ListBucketResult><IsTruncated>{more}</IsTruncated>'
+        f'<NextContinuationToken>{end}</NextContinuationToken>{names}'
+        '</ListBucketResult>'
       )
+      body, kind = page.encode(), 'application/xml'
     self.send_response(200)
     self.send_header('Content-Type', kind)
     self.send_header('Content-Length', str(len(body)))
@@ -132,10 +114,11 @@ def count_listed(output: Path) -> int:
   )
 
 
-def measure_names(folder: Path, count: int) -> None:
+def measure_names(folder: Path) -> None:
   """Prints time and memory that many names take."""
   from PIL import Image
 
+  count = _COUNT.value
   file = io.BytesIO()
   Image.new('RGB', (60, 40), 'grey').save(file, 'jpeg')
   _Names.count, _Names.photo = count, file.getvalue()
@@ -143,25 +126,29 @@ def measure_names(folder: Path, count: int) -> None:
   # Says nothing of connections that end with the command.
   server.handle_error = lambda *_: None
   threading.Thread(target=server.serve_forever, daemon=True).start()
-  output = folder / 'names'
+  output, log = folder / 'names', folder / 'names.log'
+  store = {
+    'AWS_ENDPOINT_URL': f'http://127.0.0.1:{server.server_port}',
+    'AWS_ACCESS_KEY_ID': 'none',
+    'AWS_SECRET_ACCESS_KEY': 'none',
+    'AWS_DEFAULT_REGION': 'us-east-1',
+  }
+  options = 's3://bucket/photos', output, '--engine=ray', '--save=mask'
   began = time.time()
-  process = start(
-    's3://bucket/photos',
-    output,
-    *('--engine=ray', '--save=mask'),
-    environment={
-      'AWS_ENDPOINT_URL': f'http://127.0.0.1:{server.server_port}',
-      'AWS_ACCESS_KEY_ID': 'none',
-      'AWS_SECRET_ACCESS_KEY': 'none',
-      'AWS_DEFAULT_REGION': 'us-east-1',
-    },
-  )
+  with log.open('w') as messages:
+    process = subprocess.Popen(
+      make_command(*options),
+      cwd=common.ROOT,
+      env={**os.environ, **store},
+      stdout=messages,
+      stderr=subprocess.STDOUT,
+    )
   first = last = None
   seen = -1
   while not (first and last):
     time.sleep(0.2)
     if process.poll() is not None:
-      raise give_up(output)
+      raise SystemExit(log.read_text()[-2000:])
     if not first and any(output.glob('mask/*.png')):
       first = time.time() - began
     parts = len(list(output.glob('report/manifest-*/[0-9]*.parquet')))
@@ -185,13 +172,10 @@ def measure(folder: Path) -> None:
   """Runs the chosen cases."""
   # Ignored in the background of a shell, and then by the command as well.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  if 'engines' in flags.FLAGS.cases:
-    measure_engines(folder, flags.FLAGS.count)
-  if 'names' in flags.FLAGS.cases:
-    measure_names(folder, flags.FLAGS.count)
+  cases = {'engines': measure_engines, 'names': measure_names}
+  for measure_case in common.choose(_CASES, cases).values():
+    measure_case(folder)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_list('cases', ['engines'], f'Of {", ".join(CASES)}.')
-  flags.DEFINE_integer('count', 500, 'Of photos or names.', lower_bound=20)
   common.run(measure)

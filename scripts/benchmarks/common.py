@@ -1,4 +1,4 @@
-"""Helps the benchmarks: the machine, timing, processes, photos, networks.
+"""Runs benchmarks: the machine, timing, processes, photos, networks.
 
 It imports little, because what a benchmark measures may be an import.
 """
@@ -6,29 +6,35 @@ It imports little, because what a benchmark measures may be an import.
 import importlib.util
 import json
 import os
-import re
+import resource
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from absl import flags
+
 from data_pipelines import cli
-from data_pipelines.io import parallel
+from data_pipelines.io import errors, parallel
 
 T = TypeVar('T')
 ROOT = Path(__file__).resolve().parents[2]
 # Before anything imports TensorFlow: its start-up messages are of no interest.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-# Cuts out the first COUNT photos of a folder, with alpha matting on request:
-# INPUT OUTPUT COUNT [matting].
-REMBG = """
+_CALL = """
+import importlib, json, sys
+module, name, arguments = json.loads(sys.argv[1])
+function = getattr(importlib.import_module(module), name)
+print(json.dumps(function(*arguments)))
+"""
+# INPUT OUTPUT COUNT [matting]: cuts out the first photos of a folder.
+_REMBG = """
 import pathlib, sys
 from PIL import Image
 from rembg import new_session, remove
@@ -40,20 +46,15 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir())[:int(sys.argv[3])]:
   cutout = remove(Image.open(path), session=session, **options)
   cutout.save(out / f'{path.stem}.png')
 """
-_CALL = """
-import importlib, json, sys
-module, name, arguments = json.loads(sys.argv[1])
-function = getattr(importlib.import_module(module), name)
-print(json.dumps(function(*arguments)))
-"""
 
 
 class Seconds(NamedTuple):
-  """Time of a process.
+  """Time of a call.
 
   Attributes:
     clock: Seconds by the clock.
-    processor: Seconds of one core, which say more on a busy machine.
+    processor: Seconds of one core, of this process and of those that it waited
+      for: they say more on a busy machine.
   """
 
   clock: float
@@ -61,23 +62,33 @@ class Seconds(NamedTuple):
 
 
 def run(measure: Callable[[Path], None]) -> None:
-  """Runs a benchmark as a command: it gets an empty folder."""
+  """Runs a benchmark as a command: prints the machine, passes a new folder."""
 
   def main():
-    begin()
+    sets = ' '.join(parallel.list_instruction_sets())
+    print(f'{name_machine()} ({sets})', flush=True)
     with tempfile.TemporaryDirectory() as name:
       measure(Path(name))
 
   cli.run(main, '__main__')
 
 
-def begin() -> None:
-  """Prints the machine that the figures after it belong to."""
-  sets = ' '.join(parallel.list_instruction_sets())
-  print(
-    f'{parallel.name_processor()} ({sets}), {parallel.count_cores()} cores',
-    flush=True,
-  )
+def name_machine() -> str:
+  """Returns the machine that figures belong to."""
+  return f'{parallel.name_processor()}, {parallel.count_cores()} cores'
+
+
+def choose(flag: flags.FlagHolder, functions: Mapping[str, T]) -> dict[str, T]:
+  """Returns the functions that a flag names.
+
+  Raises:
+    UserError: if it names another.
+  """
+  if unknown := [name for name in flag.value if name not in functions]:
+    raise errors.UserError(
+      f'--{flag.name}={",".join(unknown)}: choose from {", ".join(functions)}.'
+    )
+  return {name: functions[name] for name in flag.value}
 
 
 def print_head(*names: str) -> None:
@@ -91,11 +102,16 @@ def print_row(*cells: object) -> None:
   print(f'| {" | ".join(map(str, cells))} |', flush=True)
 
 
-def time_call(function: Callable[[], object]) -> float:
-  """Returns the seconds of a call, by the clock."""
-  began = time.perf_counter()
+def time_call(function: Callable[[], object]) -> Seconds:
+  """Returns the seconds of a call."""
+  clock, busy = time.perf_counter(), _count_busy()
   function()
-  return time.perf_counter() - began
+  return Seconds(time.perf_counter() - clock, _count_busy() - busy)
+
+
+def _count_busy() -> float:
+  children = os.times()[2:4]  # Of those that have ended.
+  return time.process_time() + sum(children)
 
 
 def repeat_in_turn(
@@ -114,7 +130,7 @@ def repeat_in_turn(
 
 def time_in_turn(
   functions: Mapping[str, Callable[[], object]], repeats: int
-) -> dict[str, float]:
+) -> dict[str, Seconds]:
   """Returns each function's median seconds, after a call that is not timed."""
   for function in functions.values():
     function()  # Compiles.
@@ -122,31 +138,69 @@ def time_in_turn(
     name: lambda function=function: time_call(function)
     for name, function in functions.items()
   }
-  seconds = repeat_in_turn(timed, repeats)
-  return {name: statistics.median(values) for name, values in seconds.items()}
+  return {
+    name: Seconds(*map(statistics.median, zip(*values, strict=True)))
+    for name, values in repeat_in_turn(timed, repeats).items()
+  }
 
 
-def time_process(
-  command: list[str], environment: Mapping[str, str] | None = None
-) -> Seconds:
-  """Runs a command and returns its seconds.
+def compare(
+  title: str, functions: Mapping[str, Callable[[], object]], repeats: int
+) -> None:
+  """Prints `time_in_turn`, and the ratio of each to the last of them."""
+  seconds = time_in_turn(functions, repeats)
+  print_head(title, 's', 's of processor', 'ratio')
+  *_, base = seconds.values()
+  for name, (clock, processor) in seconds.items():
+    print_row(
+      name, f'{clock:.3f}', f'{processor:.3f}', f'{clock / base.clock:.2f}'
+    )
+
+
+def run_process(
+  *command: str | Path,
+  environment: Mapping[str, str] | None = None,
+  seconds: float | None = None,
+) -> str:
+  """Returns what a command prints.
+
+  Args:
+    *command: Program and arguments.
+    environment: Added to this process's.
+    seconds: It is ended after so many, with the processes that it started.
 
   Raises:
-    SystemExit: with its last words, if it fails.
+    SystemExit: with what it printed and its last words, if it fails or is
+      ended.
   """
-  began, before = time.perf_counter(), os.times()
-  done = subprocess.run(
-    command,
+  process = subprocess.Popen(
+    list(map(str, command)),
     cwd=ROOT,
     env={**os.environ, **(environment or {})},
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    errors='replace',
+    start_new_session=True,  # Ending it ends what it starts as well.
   )
-  after = os.times()
-  if done.returncode:
-    raise SystemExit(done.stderr.decode(errors='replace')[-2000:])
-  # Times of children that have ended.
-  used = sum(after[2:4]) - sum(before[2:4])
-  return Seconds(time.perf_counter() - began, used)
+  try:
+    printed, words = process.communicate(timeout=seconds)
+  except BaseException as error:
+    os.killpg(process.pid, signal.SIGKILL)
+    printed, _ = process.communicate()
+    if isinstance(error, subprocess.TimeoutExpired):
+      raise SystemExit(f'{printed}stopped after {seconds:.0f} s') from None
+    raise
+  if process.returncode:
+    raise SystemExit(f'{printed}{words[-2000:]}')
+  return printed
+
+
+def run_rembg(
+  python: str, photos: Path, output: Path, count: int, *options: str
+) -> None:
+  """Cuts out photos with U2-Net-p by rembg, with its 'matting' on request."""
+  run_process(python, '-c', _REMBG, photos, output, str(count), *options)
 
 
 def find_rembg() -> str:
@@ -155,43 +209,6 @@ def find_rembg() -> str:
     return sys.executable
   print('rembg is not installed: it is left out.')
   return ''
-
-
-def run_python(
-  *arguments: str,
-  environment: Mapping[str, str] | None = None,
-  seconds: float | None = None,
-) -> subprocess.CompletedProcess:
-  """Runs Python in a process of its own.
-
-  Args:
-    *arguments: Arguments of Python.
-    environment: Added to this process's.
-    seconds: It is ended after so many, with the processes that it started.
-
-  Raises:
-    TimeoutExpired: if it was ended, with what it had printed.
-  """
-  process = subprocess.Popen(
-    [sys.executable, *arguments],
-    cwd=ROOT,
-    env={**os.environ, **(environment or {})},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    start_new_session=True,
-  )
-  try:
-    printed, errors = process.communicate(timeout=seconds)
-  except BaseException as error:
-    os.killpg(process.pid, signal.SIGKILL)
-    printed, errors = process.communicate()
-    if isinstance(error, subprocess.TimeoutExpired):
-      error.stdout, error.stderr = printed, errors
-    raise
-  return subprocess.CompletedProcess(
-    process.args, process.returncode, printed, errors
-  )
 
 
 def call_apart(
@@ -205,94 +222,103 @@ def call_apart(
   Args:
     function: Function of a module of this package.
     *arguments: Its arguments; paths become strings.
-    environment: As for `run_python`.
-    seconds: As for `run_python`.
+    environment: As for `run_process`.
+    seconds: As for `run_process`.
 
   Returns:
     Its result, which JSON must have.
-
-  Raises:
-    SystemExit: with the last words of the process, if it fails.
   """
   module = function.__globals__['__spec__'].name  # Not '__main__'.
   call = json.dumps([module, function.__name__, arguments], default=str)
-  process = run_python(
-    '-c', _CALL, call, environment=environment, seconds=seconds
+  printed = run_process(
+    *(sys.executable, '-c', _CALL, call),
+    environment=environment,
+    seconds=seconds,
   )
-  if process.returncode:
-    raise SystemExit(process.stderr[-2000:])
-  return json.loads(process.stdout.splitlines()[-1])
+  return json.loads(printed.splitlines()[-1])
 
 
-def start_server(checkpoint: str) -> tuple[subprocess.Popen, str]:
-  """Returns the page's process and its address, once it answers."""
-  server = subprocess.Popen(
-    [sys.executable, '-m', 'rmbg_jax.app', f'--checkpoint={checkpoint}'],
-    cwd=ROOT,
-    env={**os.environ, 'GRADIO_ANALYTICS_ENABLED': 'False'},
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  for line in server.stdout:
-    if found := re.search(r'http://\S+', line):
-      return server, found.group()
-  raise SystemExit('The page did not start.')
+def read_peak_mb() -> float:
+  """Returns the peak memory of this process."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def make_predict(
-  checkpoint: str, photo: Path, kinds: tuple[str, ...]
+  checkpoint: str | Path, photos: Path, kinds: tuple[str, ...]
 ) -> Callable[[], Path]:
-  """Returns a function that does a photo as `predict` does, in this process.
+  """Returns a function that does photos as `predict` does, in this process.
 
-  It returns the path of the cut-out, one of `kinds`.
+  It returns the folder of the results, which are of `kinds`.
   """
+  import threading
+
   from rmbg_jax import BackgroundRemover
   from rmbg_jax.batch import listing, pipeline
   from rmbg_jax.inference import rendering
 
   remover = BackgroundRemover.from_checkpoint(checkpoint)
-  jobs = listing.list_jobs(str(photo))
+  jobs = listing.list_jobs(str(photos))
   task = pipeline.Task(
-    output=photo.parent / 'out',
+    output=photos.parent / 'out',
     kinds=kinds,
     style=rendering.Style(),
     overwrite=True,
   )
 
+  def add_entry(entry):
+    if entry.error:
+      raise SystemExit(f'{entry.photo}: {entry.error}')
+
   def predict():
-    pipeline.run(
-      remover, jobs, task, add_entry=lambda _: None, stop=threading.Event()
-    )
-    return task.output / f'cutout/{photo.stem}.png'
+    stop = threading.Event()
+    pipeline.run(remover, jobs, task, add_entry=add_entry, stop=stop)
+    return task.output
 
   return predict
 
 
-def draw_photo(path: Path, size: tuple[int, int] = (1500, 1000)) -> None:
-  """Writes a JPEG of (width, height) with figures before a background."""
-  import numpy as np
-  from PIL import Image
+def make_training(
+  config: Any, folder: str
+) -> tuple[Any, Callable[..., tuple], tuple]:
+  """Returns what a training of drawn pictures begins with.
 
-  from data_pipelines.datasets import demo
+  Args:
+    config: The configuration; its data is replaced.
+    folder: Path of a new folder for the pictures.
 
-  pixels, _, _ = demo.draw_pair(np.random.default_rng(10), size[::-1])
-  Image.fromarray(pixels).save(path, quality=90)
+  Returns:
+    (the components, a step, its arguments: state, batch and learning rate).
+  """
+  from rmbg_jax.training import setup, state
+
+  with config.unlocked():
+    config.data.update({'name': 'demo', 'dir': folder, 'loader': 'grain'})
+    config.data.update({'threads': 1, 'buffer': 1})
+    config.data.demo.count = 2 * config.data.batch_size
+    config.model.encoder.weights = ''
+  config.model.remat, config.optimizer.accumulation = False, 1
+  components = setup.make_components(config)
+  mesh = state.make_mesh()
+  arguments = (
+    setup.create_train_state(config, components, mesh, resumed=False),
+    state.put_batch(next(components.data.train_batches), mesh),
+    state.put_scalar(1e-6, mesh),
+  )
+  return components, setup.make_train_step(config, components), arguments
 
 
 def make_photos(folder: Path, count: int, size: tuple[int, int]) -> None:
-  """Writes JPEGs of (width, height) with some structure in them."""
-  import numpy as np
-  from PIL import Image
+  """Writes JPEGs of (width, height): the project's example photos in turn."""
+  from PIL import Image, ImageOps
 
-  folder.mkdir()
-  rng = np.random.default_rng(0)
+  folder.mkdir(parents=True)
+  sources = sorted((ROOT / 'docs/images/photos').glob('*.jpg'))
   for index in range(count):
-    coarse = rng.integers(0, 256, (12, 18, 3), np.uint8)
-    photo = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    noisy = np.asarray(photo) + rng.normal(0, 6, (size[1], size[0], 1))
-    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(
-      folder / f'{index:05}.jpg', quality=90
-    )
+    with Image.open(sources[index % len(sources)]) as photo:
+      photo = ImageOps.fit(photo.convert('RGB'), size)
+    if index // len(sources) % 2:
+      photo = ImageOps.mirror(photo)
+    photo.save(folder / f'{index:05}.jpg', quality=90)
 
 
 def make_keras_model(path: Path):

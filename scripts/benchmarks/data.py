@@ -13,7 +13,6 @@ image after the other, and with parallel calls, which it does not use.
 
 import functools
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from absl import flags
 from PIL import Image
 
 from configs import default
-from data_pipelines.batches import transforms
+from data_pipelines.batches import loader, transforms
 from data_pipelines.datasets import folder, records
 from data_pipelines.io import parallel
 from scripts.benchmarks import common
@@ -32,15 +31,16 @@ from scripts.benchmarks import common
 SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
 SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
 
+_SIDES = flags.DEFINE_list('sides', list(SIDES), 'What to measure.')
 _IMAGES = flags.DEFINE_integer('images', 320, 'Per timing.')
 _FILES = flags.DEFINE_integer('files', 64, 'Photos to make.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timings of each side.')
 
 
 def make_pairs(root: Path, count: int) -> None:
-  """Writes JPEGs of 1000x1000 pixels with structure, and a soft mask each."""
-  (root / 'Masks').mkdir(parents=True)
+  """Writes JPEGs of 1000x1000 pixels, and a soft mask each."""
   common.make_photos(root / 'Images', count, (1000, 1000))
+  (root / 'Masks').mkdir()
   y, x = np.mgrid[-500:500, -500:500]
   inside = 300 + 40 * np.sin(np.arctan2(y, x) * 30)
   alpha = np.clip((inside - np.hypot(y, x)) / 12 + 0.5, 0, 1)
@@ -49,10 +49,10 @@ def make_pairs(root: Path, count: int) -> None:
     mask.save(root / f'Masks/{photo.stem}.png')
 
 
-def make_decode(size: tuple[int, int] = SIZE) -> transforms.Decode:
+def make_decode() -> transforms.Decode:
   """Returns the function that both the loader and the bare side call."""
   return transforms.Decode(
-    size, allow_empty=True, label_weights=dict.fromkeys(records.LABELS, 1.0)
+    SIZE, allow_empty=True, label_weights=dict.fromkeys(records.LABELS, 1.0)
   )
 
 
@@ -65,11 +65,7 @@ def _decode_all(pairs: list[records.Pair]) -> float:
 
 
 def measure_bare(pairs: list[records.Pair], images: int) -> tuple[float, float]:
-  """Measures one process per core without any pipeline.
-
-  Returns:
-    (images/s, milliseconds of CPU time per image), as `measure_iterator`.
-  """
+  """Returns `measure_iterator` of a process per core, without any pipeline."""
   cores = parallel.count_cores()
   work = (pairs * -(-images // len(pairs)))[:images]
   shares = [work[index::cores] for index in range(cores)]
@@ -84,8 +80,6 @@ def make_batches(
   pairs: Sequence[records.Pair], batch: int, augment: transforms.Augment
 ) -> Iterator[transforms.Element]:
   """Returns the training loader at its default threads and buffer."""
-  from data_pipelines.batches import loader
-
   return loader.make_train_iterator(
     pairs,
     decode=make_decode(),
@@ -100,15 +94,19 @@ def make_batches(
 def measure_iterator(
   batches: Iterator[object], batch: int, images: int
 ) -> tuple[float, float]:
-  """Measures this process after the buffer has been emptied once."""
-  for _ in range(6):
-    next(batches)
-  began, busy = time.perf_counter(), time.process_time()
-  for _ in range(images // batch):
-    next(batches)
-  count = images // batch * batch
-  busy = time.process_time() - busy
-  return count / (time.perf_counter() - began), busy / count * 1000
+  """Returns images/s and milliseconds of CPU time per image.
+
+  The buffer is emptied first.
+  """
+
+  def take(count):
+    for _ in range(count):
+      next(batches)
+
+  take(6)
+  steps = images // batch
+  clock, busy = common.time_call(lambda: take(steps))
+  return steps * batch / clock, busy / (steps * batch) * 1000
 
 
 def make_original(
@@ -145,37 +143,38 @@ def make_original(
   return iter(dataset.batch(BATCH).prefetch(2))
 
 
-def measure(side: str, root: str, images: int) -> dict[str, float]:
+def measure_side(side: str, root: str, images: int) -> dict[str, float]:
   """Measures one side in this process."""
   pairs = folder.read_folder(Path(root))
   # Grain's shuffling takes 1.6 ms an element of 16, and .03 ms of 1,000.
   pairs *= -(-1000 // len(pairs))
   off = transforms.Augment(flip=0.0, min_scale=1.0)
   on = transforms.Augment(**default.get_config().data.augment)
+  batch = BATCH
+  if side == 'memory':
+    batch, images = MEMORY_BATCH, 10 * MEMORY_BATCH
   if side == 'bare':
-    measured = measure_bare(pairs, images)
-  elif side in ('loader', 'augmented'):
-    batches = make_batches(pairs, BATCH, on if side == 'augmented' else off)
-    measured = measure_iterator(batches, BATCH, images)
-  elif side == 'memory':
-    batches = make_batches(pairs, MEMORY_BATCH, on)
-    measured = measure_iterator(batches, MEMORY_BATCH, 10 * MEMORY_BATCH)
+    speed, busy = measure_bare(pairs, images)
   else:
-    batches = make_original(pairs, side == 'original_parallel')
-    measured = measure_iterator(batches, BATCH, images)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  return {'speed': measured[0], 'cpu_ms': measured[1], 'peak_mb': peak}
+    batches = (
+      make_original(pairs, side == 'original_parallel')
+      if side.startswith('original')
+      else make_batches(pairs, batch, off if side == 'loader' else on)
+    )
+    speed, busy = measure_iterator(batches, batch, images)
+  return {'speed': speed, 'cpu_ms': busy, 'peak_mb': common.read_peak_mb()}
 
 
-def compare(root: Path) -> None:
+def measure(root: Path) -> None:
   """Prints throughput of all sides, their ratios, and the loader's memory."""
   make_pairs(root, _FILES.value)
 
   def run(side):
-    return common.call_apart(measure, side, root, _IMAGES.value)
+    return common.call_apart(measure_side, side, root, _IMAGES.value)
 
   results = common.repeat_in_turn(
-    {side: functools.partial(run, side) for side in SIDES}, _ROUNDS.value
+    {side: functools.partial(run, side) for side in _SIDES.value},
+    _ROUNDS.value,
   )
   common.print_head('', 'images/s', 'ms of CPU an image', 'of each run')
   speeds = {}
@@ -190,7 +189,8 @@ def compare(root: Path) -> None:
     ('loader', 'original'),
     ('loader', 'original_parallel'),
   ):
-    print(f'{side} / {other}: {speeds[side] / speeds[other]:.2f}')
+    if {side, other} <= speeds.keys():
+      print(f'{side} / {other}: {speeds[side] / speeds[other]:.2f}')
   print(
     f'peak memory, batch {MEMORY_BATCH}, augmented: '
     f'{run("memory")["peak_mb"]:.0f} MB'
@@ -198,4 +198,4 @@ def compare(root: Path) -> None:
 
 
 if __name__ == '__main__':
-  common.run(compare)
+  common.run(measure)

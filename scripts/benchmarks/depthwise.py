@@ -5,7 +5,7 @@ python -m scripts.benchmarks.depthwise --batch=8
 ```
 
 The layers are EfficientNet-Lite0's at 192x192. The two take turns, call by
-call. Printed are the medians of values and both gradients, in milliseconds.
+call. Printed are the medians of values and both gradients.
 """
 
 from pathlib import Path
@@ -29,8 +29,24 @@ _BATCH = flags.DEFINE_integer('batch', 8, 'Images at once.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed calls of each.')
 
 
-def _convolve_here(x, kernel, *, window_strides, padding, **options):
-  return depthwise.convolve(x, kernel, window_strides, padding, **options)
+def _make_call(convolve, x, kernel, stride):
+  @jax.jit
+  def compute_all(x, kernel):
+    y, pull = jax.vjp(
+      lambda x, kernel: convolve(
+        x,
+        kernel,
+        (stride, stride),
+        'SAME',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=x.shape[-1],
+      ),
+      x,
+      kernel,
+    )
+    return y, pull(y)
+
+  return lambda: jax.block_until_ready(compute_all(x, kernel))
 
 
 def measure(folder: Path) -> None:
@@ -41,29 +57,11 @@ def measure(folder: Path) -> None:
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (_BATCH.value, side, side, channels))
     kernel = jax.random.normal(keys[1], (size, size, 1, channels))
-
-    def make_call(convolve, x=x, kernel=kernel, stride=stride):
-      def compute_all(x, kernel):
-        y, pull = jax.vjp(
-          lambda x, kernel: convolve(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding='SAME',
-            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-            feature_group_count=x.shape[-1],
-          ),
-          x,
-          kernel,
-        )
-        return y, pull(y)
-
-      compute = jax.jit(compute_all)
-      return lambda: jax.block_until_ready(compute(x, kernel))
-
-    sides = {'here': _convolve_here, 'XLA': jax.lax.conv_general_dilated}
-    calls = {name: make_call(convolve) for name, convolve in sides.items()}
-    here, xla = common.time_in_turn(calls, _REPEATS.value).values()
+    calls = {
+      'here': _make_call(depthwise.convolve, x, kernel, stride),
+      'XLA': _make_call(jax.lax.conv_general_dilated, x, kernel, stride),
+    }
+    (here, _), (xla, _) = common.time_in_turn(calls, _REPEATS.value).values()
     common.print_row(
       f'{side}x{side}x{channels}, {size}x{size}, {stride}',
       f'{1000 * here:.1f} ms',

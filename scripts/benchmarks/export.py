@@ -7,7 +7,6 @@ python -m scripts.benchmarks.export --checkpoints=released,lite
 One photo at a time, all runtimes in turn, medians. Needs requirements-dev.txt.
 """
 
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from data_pipelines import cli
+from data_pipelines.io import errors
 from scripts.benchmarks import common
 
 _CHECKPOINTS = cli.define_paths(
@@ -26,17 +26,17 @@ _CHECKPOINTS = cli.define_paths(
 )
 _REPEATS = flags.DEFINE_integer('repeats', 9, 'Timed calls of each.')
 
-Predict = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]  # From photos to alpha.
 
 
 def make_onnx_call(path: Path) -> Predict:
-  """Returns a function from photos to alpha, in onnxruntime."""
+  """Returns an ONNX file's function in onnxruntime."""
   session = common.open_onnx(path)
   return lambda photos: session.run(['alpha'], {'photos': photos})[0]
 
 
 def make_openvino_call(path: Path) -> Predict:
-  """Returns a function from photos to alpha, in OpenVINO on the CPU."""
+  """Returns an ONNX file's function in OpenVINO on the CPU."""
   import openvino
 
   # By itself, it computes in bfloat16 where the processor can.
@@ -46,18 +46,20 @@ def make_openvino_call(path: Path) -> Predict:
 
 
 def make_stablehlo_call(path: Path) -> Predict:
-  """Returns a function from photos to alpha, in JAX."""
+  """Returns a StableHLO file's function in JAX."""
   import jax
   import jax.export
 
+  from rmbg_jax.export import stablehlo
+
   with zipfile.ZipFile(path) as file:
-    program = jax.export.deserialize(file.read('program'))
+    program = jax.export.deserialize(bytearray(file.read(stablehlo.PROGRAM)))
   predict = jax.jit(program.call)
   return lambda photos: np.asarray(predict(photos))
 
 
 def make_keras_call(path: Path) -> Predict:
-  """Returns a function from photos to alpha, in Keras 3 with TensorFlow."""
+  """Returns a Keras file's function in Keras 3 with TensorFlow."""
   import keras
 
   model = keras.models.load_model(path, compile=False)
@@ -79,26 +81,23 @@ CALLS = {
 }
 
 
-def measure(checkpoint: str, folder: Path) -> None:
+def measure_network(checkpoint: str, folder: Path) -> None:
   """Prints a table of one network."""
-  from data_pipelines.io import errors
   from rmbg_jax import BackgroundRemover, export, load_model
 
+  folder.mkdir()
+  path = checkpoint
   if checkpoint == 'original':
-    checkpoint = folder / 'original.h5'
-    common.make_keras_model(checkpoint)
-  loaded = load_model(checkpoint)
+    path = folder / 'original.h5'
+    common.make_keras_model(path)
+  loaded = load_model(path)
   remover = BackgroundRemover(loaded, scales=(1.0,))
-  height, width = loaded.preprocessing.size
-  photos = np.random.default_rng(0).integers(
-    0, 256, (1, height, width, 3), np.uint8
-  )
+  size = loaded.preprocessing.size
+  photos = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
   expected = remover.predict(photos)
-  own = folder / f'network{export.RELEASE}'
-  export.save_export(own, loaded)
-  calls = {'this project': lambda: remover.predict(photos)}
-  rows = {'this project': (export.RELEASE, own, '')}
-  for runner, (suffix, make_call) in CALLS.items():
+  calls, files = {}, {}
+  own = export.RELEASE, lambda path: remover.predict
+  for runner, (suffix, make_call) in {'this project': own, **CALLS}.items():
     path = folder / f'network{suffix}'
     try:
       export.save_export(path, loaded)
@@ -106,30 +105,30 @@ def measure(checkpoint: str, folder: Path) -> None:
       print(error)
       continue
     predict = make_call(path)
-    difference = f'{np.abs(predict(photos) - expected).max():.0e}'
-    # Where alpha is the same everywhere, agreement says nothing.
-    rows[runner] = (suffix, path, difference if np.ptp(expected) > 0.1 else '')
     calls[runner] = lambda predict=predict: predict(photos)
+    files[runner] = path
   seconds = common.time_in_turn(calls, _REPEATS.value)
-  print(f'\n{Path(checkpoint).stem}, {height}x{width}\n')
-  print('| file | MB | run by | s/photo | largest difference of alpha |')
-  print('|---|---|---|---|---|')
-  for runner, (suffix, path, difference) in rows.items():
-    size = path.stat().st_size / 1e6
-    print(
-      f'| `{suffix}` | {size:.1f} | {runner} | {seconds[runner]:.3f} | '
-      f'{difference} |',
-      flush=True,
+  print(f'\n{Path(checkpoint).stem}, {size[0]}x{size[1]}\n')
+  common.print_head(
+    'file', 'MB', 'run by', 's/photo', 'largest difference of alpha'
+  )
+  for runner, path in files.items():
+    difference = f'{np.abs(calls[runner]() - expected).max():.0e}'
+    common.print_row(
+      f'`{path.suffix}`',
+      f'{path.stat().st_size / 1e6:.1f}',
+      runner,
+      f'{seconds[runner].clock:.3f}',
+      # Where alpha is the same everywhere, agreement says nothing.
+      difference if np.ptp(expected) > 0.1 else '',
     )
 
 
-def main() -> None:
+def measure(folder: Path) -> None:
   """Prints the tables."""
-  common.begin()
-  for checkpoint in _CHECKPOINTS.value:
-    with tempfile.TemporaryDirectory() as name:
-      measure(checkpoint, Path(name))
+  for number, checkpoint in enumerate(_CHECKPOINTS.value):
+    measure_network(checkpoint, folder / str(number))
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure)

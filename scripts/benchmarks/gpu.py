@@ -20,7 +20,6 @@ the next one begins: a run that is stopped loses the part under way alone.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,10 +31,10 @@ import numpy as np
 from absl import flags
 
 from data_pipelines import cli
-from data_pipelines.io import files, parallel
+from data_pipelines.io import files
 from scripts.benchmarks import common
 
-_REPORT = cli.define_path('report', None, 'Markdown file to write.')
+_REPORT = cli.define_path('report', None, 'Markdown file.', required=True)
 _SECONDS = flags.DEFINE_float(
   'seconds', 470.0, 'Nothing goes on for longer than this, all parts together.'
 )
@@ -44,81 +43,55 @@ _DTYPE = flags.DEFINE_enum(
   'dtype', 'bfloat16', ['float32', 'bfloat16'], 'Of the training.'
 )
 _COUNT = flags.DEFINE_integer('count', 2048, 'Images to read, to train with.')
-_PARTS = flags.DEFINE_list('parts', None, 'Parts to measure; all if not given.')
 
 _PHOTOS = 8  # For the parts that compare masks.
 _COMPARED = ('loss', 'val_loss', 'val_mae', 'val_iou', 'grad_norm')
 _CPU = {'JAX_PLATFORMS': 'cpu'}
 
 
-def run_module(module: str, *options: str, seconds: float) -> str:
-  """Returns the output of a module, with its error if it failed."""
-  try:
-    process = common.run_python('-m', module, *options, seconds=seconds)
-  except subprocess.TimeoutExpired as error:
-    return f'{error.stdout}stopped after {seconds:.0f} s\n'
-  if process.returncode:
-    words = process.stderr.strip().splitlines()[-1:] or ['no message']
-    return f'{process.stdout}failed: {words[0][:300]}\n'
-  return process.stdout
-
-
 def measure_training(folder: Path, seconds: float) -> str:
   """Returns the output of `scripts/benchmarks/train.py` for both sides."""
   del folder
-  return run_module(
-    'scripts.benchmarks.train',
-    *('--sides=jax,torch', f'--dtype={_DTYPE.value}', '--steps=10'),
-    f'--cases={_CASE.value}',
+  return common.run_process(
+    *(sys.executable, '-m', 'scripts.benchmarks.train', '--sides=jax,torch'),
+    *(f'--dtype={_DTYPE.value}', '--steps=10', f'--cases={_CASE.value}'),
     seconds=seconds,
   )
 
 
 def measure_loader(folder: Path, seconds: float) -> str:
-  """Returns the loader's images per second, without and with augmentation."""
-  from scripts.benchmarks import data
-
-  began = time.perf_counter()
-  data.make_pairs(folder / 'pairs', count=64)
-  lines = ''
-  for side in ('loader', 'augmented'):
-    measured = common.call_apart(
-      data.measure,
-      *(side, folder / 'pairs', _COUNT.value),
-      seconds=seconds - (time.perf_counter() - began),
-      environment=_CPU,
-    )
-    lines += f'{side}: {measured}\n'
-  return lines
+  """Returns the output of `scripts/benchmarks/data.py` for the loader."""
+  del folder
+  return common.run_process(
+    *(sys.executable, '-m', 'scripts.benchmarks.data', '--rounds=1'),
+    *('--sides=loader,augmented', f'--images={_COUNT.value}'),
+    seconds=seconds,
+    environment=_CPU,
+  )
 
 
 def check_exactness(folder: Path, seconds: float) -> str:
   """Returns whether trainings repeat, and a checkpoint serves on the CPU."""
-  began = time.perf_counter()
+  ends = time.perf_counter() + seconds
   rows = []
   for run in ('first', 'second'):
-    workdir = folder / run
-    printed = run_module(
-      'rmbg_jax.main',
+    common.run_process(
+      *(sys.executable, '-m', 'rmbg_jax.main'),
       f'--config={common.ROOT / "configs/demo.py"}',
       *('--config.data.loader=device', '--config.data.augment.jpeg=0'),
       *('--config.deterministic=True', '--config.train.tensorboard=False'),
       *('--config.train.epochs=1', f'--config.data.demo.count={_COUNT.value}'),
-      *(f'--config.data.dir={folder / "demo"}', f'--workdir={workdir}'),
-      seconds=seconds - (time.perf_counter() - began),
+      *(f'--config.data.dir={folder / "demo"}', f'--workdir={folder / run}'),
+      seconds=ends - time.perf_counter(),
     )
-    try:
-      lines = (workdir / 'log.jsonl').read_text().splitlines()
-    except FileNotFoundError:
-      return printed
+    lines = (folder / run / 'log.jsonl').read_text().splitlines()
     rows.append(json.loads(lines[-1]))
   unequal = [key for key in _COMPARED if rows[0][key] != rows[1][key]]
   found = 'equal to the last digit'
   if unequal:
     found = f'different in {", ".join(unequal)}'
-  left = seconds - (time.perf_counter() - began)
   return f'{", ".join(_COMPARED)} of two trainings: {found}\n' + compare_sides(
-    'the checkpoint', predict_checkpoint, folder, left
+    'the checkpoint', predict_checkpoint, folder, ends - time.perf_counter()
   )
 
 
@@ -157,22 +130,26 @@ def compare_masks(name: str, there: dict, here: dict) -> str:
   )
 
 
-def draw_photos(size: tuple[int, int]) -> np.ndarray:
-  """Returns a batch (b, h, w, 3) of uint8 figures before backgrounds."""
+def describe_masks(
+  size: tuple[int, int], predict: Callable[[np.ndarray], np.ndarray]
+) -> dict:
+  """Returns masks, thinned out, the seconds of a call, and the device.
+
+  The photos (b, h, w, 3) are uint8 figures of a (height, width).
+  """
+  import jax
+
   from data_pipelines.datasets import demo
 
   rng = np.random.default_rng(3)
-  return np.stack([demo.draw_pair(rng, size)[0] for _ in range(_PHOTOS)])
-
-
-def describe_masks(predict: Callable[[], np.ndarray]) -> dict:
-  """Returns masks, thinned out, the seconds of a call, and the device."""
-  import jax
-
-  masks = predict()  # Compiles.
-  seconds = min(common.time_call(predict) for _ in range(5))
+  photos = np.stack([demo.draw_pair(rng, size)[0] for _ in range(_PHOTOS)])
+  masks = np.asarray(predict(photos))  # Compiles.
+  seconds = min(
+    common.time_call(lambda: np.asarray(predict(photos))).clock
+    for _ in range(5)
+  )
   return {
-    'masks': np.asarray(masks)[:, ::4, ::4].round(7).tolist(),
+    'masks': masks[:, ::4, ::4].round(7).tolist(),
     'seconds': seconds,
     'device': jax.devices()[0].device_kind,
   }
@@ -184,8 +161,7 @@ def predict_checkpoint(folder: str) -> dict:
 
   loaded = load_model(Path(folder) / 'first')
   remover = BackgroundRemover(loaded, batch_size=_PHOTOS)
-  photos = draw_photos(loaded.preprocessing.size)
-  return describe_masks(lambda: remover.predict(photos))
+  return describe_masks(loaded.preprocessing.size, remover.predict)
 
 
 def predict_exported(folder: str) -> dict:
@@ -201,9 +177,8 @@ def predict_exported(folder: str) -> dict:
     stablehlo.save_stablehlo(path, loaded)
   with zipfile.ZipFile(path) as file:
     program = file.read(stablehlo.PROGRAM)
-  photos = draw_photos(loaded.preprocessing.size)
   call = export.deserialize(bytearray(program)).call
-  return describe_masks(lambda: np.asarray(call(photos)))
+  return describe_masks(loaded.preprocessing.size, call)
 
 
 def list_algorithms() -> dict:
@@ -245,19 +220,22 @@ PARTS = {
   'algorithms': check_algorithms,
   'loader': measure_loader,
 }
+_PARTS = flags.DEFINE_list('parts', list(PARTS), 'Parts to measure.')
 
 
-def measure(report: Path, parts: list[str], seconds: float) -> None:
+def write_report(
+  report: Path, parts: dict[str, Callable[[Path, float], str]], seconds: float
+) -> None:
   """Writes the report anew after each part."""
-  began = time.perf_counter()
-  machine = f'{parallel.name_processor()}, {parallel.count_cores()} cores'
-  text = f'# {time.strftime("%Y-%m-%d")}, {machine}\n'
+  ends = time.perf_counter() + seconds
+  text = f'# {time.strftime("%Y-%m-%d")}, {common.name_machine()}\n'
   with tempfile.TemporaryDirectory() as folder:
-    for name in parts:
-      left = seconds - (time.perf_counter() - began)
+    for name, measure_part in parts.items():
       start = time.perf_counter()
+      found = 'no time left'
       try:
-        found = PARTS[name](Path(folder), left) if left > 0 else 'no time left'
+        if start < ends:
+          found = measure_part(Path(folder), ends - start)
       # A part that fails is no reason to lose the others.
       except (Exception, SystemExit) as error:  # noqa: BLE001
         found = f'failed: {error}'
@@ -268,16 +246,12 @@ def measure(report: Path, parts: list[str], seconds: float) -> None:
       files.write_text(report, text)
 
 
-def main() -> None:
+def measure(folder: Path) -> None:
   """Writes the report."""
-  common.begin()
-  if _REPORT.value is None:
-    sys.exit('Pass --report=FILE.md, where to write what is measured.')
-  parts = _PARTS.value or list(PARTS)
-  if unknown := [name for name in parts if name not in PARTS]:
-    sys.exit(f'--parts={",".join(unknown)}: choose from {", ".join(PARTS)}.')
-  measure(Path(_REPORT.value), parts, _SECONDS.value)
+  del folder
+  parts = common.choose(_PARTS, PARTS)
+  write_report(Path(_REPORT.value), parts, _SECONDS.value)
 
 
 if __name__ == '__main__':
-  cli.run(main, __name__)
+  common.run(measure)

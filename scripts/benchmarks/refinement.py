@@ -14,11 +14,12 @@ refinement (bootstrap over photos).
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tqdm
 from absl import flags
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_pipelines import cli
 from data_pipelines.datasets import decoding, folder, records
@@ -36,7 +37,9 @@ _COLUMNS = {
   'gradient_unknown_thousands': 'gradient at edges / 1000',
 }
 
-_DATA = cli.define_path('data', None, 'Folder of photos with true alpha.')
+_DATA = cli.define_path(
+  'data', None, 'Folder of photos with true alpha.', required=True
+)
 _REFINERS = cli.define_paths('refiners', ['refiner'], 'One, or one per fold.')
 _CHECKPOINT = flags.DEFINE_string('checkpoint', 'released', 'The network.')
 _SIZES = flags.DEFINE_list('sizes', ['640', '0'], 'Longest sides; 0: as it is.')
@@ -45,70 +48,66 @@ _METHODS = flags.DEFINE_list(
 )
 
 
-def measure(pairs: Sequence[records.Pair], size: int) -> None:
+def measure_size(pairs: Sequence[records.Pair], size: int) -> None:
   """Prints the table of a size."""
   network = remover.BackgroundRemover.from_checkpoint(_CHECKPOINT.value)
-  refiners = _REFINERS.value
   ways = {
-    (method, path): network.with_refinement(
-      refinement.Refinement(method=method, refiner=path)
-    )
+    method: [
+      network.with_refinement(
+        refinement.Refinement(method=method, refiner=path)
+      )
+      for path in _REFINERS.value[: None if method == 'learned' else 1]
+    ]
     for method in _METHODS.value
-    for path in (refiners if method == 'learned' else refiners[:1])
   }
-  rows = {method: [] for method in _METHODS.value}
-  seconds = dict.fromkeys(_METHODS.value, 0.0)
+  rows = {method: [] for method in ways}
+  seconds = dict.fromkeys(ways, 0.0)
   for number, pair in enumerate(tqdm.tqdm(pairs)):
     photo, mask = decoding.read_pair(pair, allow_empty=True)
     if size:
-      scale = size / max(photo.size)
-      sides = tuple(round(side * scale) for side in photo.size)
       photo, mask = (
-        one.resize(sides, Image.Resampling.LANCZOS) for one in (photo, mask)
+        ImageOps.contain(image, (size, size), Image.Resampling.LANCZOS)
+        for image in (photo, mask)
       )
     truth = np.asarray(mask, np.float32) / 255
     band = matting.make_unknown_band(truth, radius=_RADIUS)
     seen = photos.read_photo(photo)
     probs = network.predict(network.resize([photo]))[0]
-    for method in _METHODS.value:
-      path = refiners[number % len(refiners) if method == 'learned' else 0]
-      way = ways[method, path]
+    for method, folds in ways.items():
       began = time.process_time()
-      alpha = way.refine(probs, seen)
+      alpha = folds[number % len(folds)].refine(probs, seen)
       seconds[method] += time.process_time() - began
       found = matting.compute_matting(alpha, truth, band)
       rows[method].append([found[key] for key in _COLUMNS])
-  _print(rows, seconds, size, len(pairs))
-
-
-def _print(rows, seconds, size: int, count: int) -> None:
   side = f'longest side {size}' if size else 'as they are'
-  print(f'\n{count} photos, {side}\n')
+  print(f'\n{len(pairs)} photos, {side}\n')
   common.print_head('', *_COLUMNS.values(), 's of processor')
   base = np.asarray(rows['none'])
-  weights = np.concatenate(list(results.make_weights(count)))
+  weights = np.concatenate(list(results.make_weights(len(pairs))))
   for method, values in rows.items():
     table = np.asarray(values)
     cells = []
-    for column in range(table.shape[1]):
-      mean, before = table[:, column].mean(), base[:, column].mean()
+    for mean, before, drawn in zip(
+      table.mean(0),
+      base.mean(0),
+      (weights @ table / (weights @ base) - 1).T,
+      strict=True,
+    ):
       cell = f'{mean:.4f}' if mean < 1 else f'{mean:.2f}'
       if method != 'none':
-        drawn = (weights @ table[:, column]) / (weights @ base[:, column]) - 1
         low, high = np.percentile(drawn, (2.5, 97.5))
         cell += f' ({mean / before - 1:+.0%}, {low:+.0%} to {high:+.0%})'
       cells.append(cell)
-    common.print_row(method, *cells, f'{seconds[method] / count:.2f}')
+    common.print_row(method, *cells, f'{seconds[method] / len(pairs):.2f}')
 
 
-def main() -> None:
+def measure(place: Path) -> None:
   """Prints a table per size."""
-  common.begin()
+  del place
   pairs = folder.read_folder(_DATA.value)
   for size in map(int, _SIZES.value):
-    measure(pairs, size)
+    measure_size(pairs, size)
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('data')
-  cli.run(main, __name__)
+  common.run(measure)

@@ -9,23 +9,25 @@ page: from the upload of a JPEG to the downloaded mask and cut-out, through
 call: the same photo to `/api/remove` of that server, cut-out back.
 predict: from its file to the files of mask and cut-out, in this process.
 
-All are warm and take turns. Then the photos a second that 8 clients get by
-calls; with `--rembg` (the command of an installed rembg), those of its server
-with U2-Net-p too. Needs `pip install -e '.[app]'`.
+All are warm and take turns; seconds of the processor leave out the server's.
+Then the photos a second that 8 clients get by calls; with `--rembg` (the
+command of an installed rembg), those of its server with U2-Net-p too. Needs
+`pip install -e '.[app]'`.
 """
 
 import contextlib
 import functools
 import shlex
-import signal
 import socket
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 
+import httpx
 from absl import flags
 
 from data_pipelines import cli
@@ -43,15 +45,38 @@ _REMBG = flags.DEFINE_string('rembg', '', 'Such as /path/to/bin/rembg.')
 _ROUNDS = 3
 
 
-def post(url: str, content: bytes, fields: Mapping[str, str]) -> bytes:
-  """Returns the answer to a photo, with more fields of the form."""
-  import httpx
-
-  answer = httpx.post(
-    url, files={'file': ('a.jpg', content)}, data=fields, timeout=300
+@contextlib.contextmanager
+def serving(*command: str) -> Iterator[str]:
+  """Runs a server, which gets a port; returns its address, once it answers."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  url = f'http://127.0.0.1:{port}'
+  server = subprocess.Popen(
+    [part.format(port=port) for part in command],
+    cwd=common.ROOT,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
   )
-  answer.raise_for_status()
-  return answer.content
+  try:
+    while server.poll() is None:
+      with contextlib.suppress(httpx.TransportError):
+        httpx.get(url, timeout=60)
+        break
+      time.sleep(0.5)
+    else:
+      raise SystemExit(f'It did not start: {" ".join(command)}')
+    yield url
+  finally:
+    server.terminate()
+    server.wait()
+
+
+def post(url: str, photo: Path, **fields: str) -> bytes:
+  """Returns the answer to a photo, with more fields of the form."""
+  file = ('a.jpg', photo.read_bytes())
+  answer = httpx.post(url, files={'file': file}, data=fields, timeout=300)
+  return answer.raise_for_status().content
 
 
 def measure_calls(url: str, photo: Path) -> None:
@@ -71,83 +96,52 @@ def measure_calls(url: str, photo: Path) -> None:
   def ask_page():
     photos = [gradio_client.handle_file(photo)]
     cutouts, _, _ = client.predict(photos, api_name='/remove_background')
-    return Path(cutouts[0]).read_bytes()
-
-  def call():
-    return post(f'{url}api/remove', photo.read_bytes(), {})
+    return Path(cutouts[0])
 
   predict = common.make_predict(_CHECKPOINT.value, photo, ('mask', 'cutout'))
-  if {ask_page(), call()} != {predict().read_bytes()}:
+  call = functools.partial(post, f'{url}/api/remove', photo)
+  made = predict() / f'cutout/{photo.stem}.png'
+  if not ask_page().read_bytes() == call() == made.read_bytes():
     raise SystemExit('The page, the call and predict disagree.')
-  seconds = common.time_in_turn(
-    {'page': ask_page, 'call': call, 'predict': predict}, _REPEATS.value
+  common.compare(
+    f'{_SIZE.value}, {_CHECKPOINT.value}',
+    {'page': ask_page, 'call': call, 'predict': predict},
+    _REPEATS.value,
   )
   client.close()
-  plain = seconds['predict']
-  for side, value in seconds.items():
-    print(
-      f'{_SIZE.value}, {_CHECKPOINT.value}, {side}: {value:.3f} s, ratio '
-      f'{value / plain:.2f}',
-      flush=True,
-    )
-
-
-def measure_rate(ask: Callable[[], bytes]) -> float:
-  """Returns the photos per second that several clients get, warm."""
-  ask()
-  count = 2 * _CLIENTS.value
-  with futures.ThreadPoolExecutor(_CLIENTS.value) as pool:
-    return count / common.time_call(
-      lambda: list(pool.map(lambda _: ask(), range(count)))
-    )
-
-
-@contextlib.contextmanager
-def running(server: subprocess.Popen) -> Iterator[None]:
-  """Stops a server at the end of the block."""
-  try:
-    yield
-  finally:
-    server.send_signal(signal.SIGTERM)
-    server.wait()
-
-
-def start_rembg(command: str) -> tuple[subprocess.Popen, str]:
-  """Returns rembg's server and the address to ask, once it answers."""
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  server = subprocess.Popen(
-    [*shlex.split(command), 's', '--host', '127.0.0.1', '--port', str(port)],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
-  while server.poll() is None:
-    with socket.socket() as probe:
-      if not probe.connect_ex(('127.0.0.1', port)):
-        return server, f'http://127.0.0.1:{port}/api/remove'
-    time.sleep(0.5)
-  raise SystemExit('rembg did not start.')
 
 
 def measure(folder: Path) -> None:
   """Prints the figures."""
+  common.make_photos(
+    folder / 'photos', 1, tuple(map(int, _SIZE.value.split('x')))
+  )
+  photo = folder / 'photos/00000.jpg'
   with contextlib.ExitStack() as stack:
-    photo = folder / 'a.jpg'
-    width, height = map(int, _SIZE.value.split('x'))
-    common.draw_photo(photo, (width, height))
-    own, url = common.start_server(_CHECKPOINT.value)
-    stack.enter_context(running(own))
+    url = stack.enter_context(
+      serving(
+        *(sys.executable, '-m', 'rmbg_jax.app', '--port={port}'),
+        f'--checkpoint={_CHECKPOINT.value}',
+      )
+    )
     measure_calls(url, photo)
-    ask = functools.partial(post, content=photo.read_bytes())
-    asks = {
-      'this server': functools.partial(ask, f'{url}api/remove', fields={})
-    }
+    asks = {'this server': functools.partial(post, f'{url}/api/remove', photo)}
     if _REMBG.value:
-      rembg, address = start_rembg(_REMBG.value)
-      stack.enter_context(running(rembg))
-      fields = {'model': 'u2netp'}
-      asks['rembg s'] = functools.partial(ask, address, fields=fields)
+      command = *shlex.split(_REMBG.value), 's', '--host', '127.0.0.1'
+      url = stack.enter_context(serving(*command, '--port', '{port}'))
+      asks['rembg s'] = functools.partial(
+        post, f'{url}/api/remove', photo, model='u2netp'
+      )
+    pool = stack.enter_context(futures.ThreadPoolExecutor(_CLIENTS.value))
+
+    def measure_rate(ask):
+      ask()
+      count = 2 * _CLIENTS.value
+      calls = common.time_call(
+        lambda: list(pool.map(lambda _: ask(), range(count)))
+      )
+      return count / calls.clock
+
     rates = common.repeat_in_turn(
       {name: functools.partial(measure_rate, asks[name]) for name in asks},
       _ROUNDS,

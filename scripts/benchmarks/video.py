@@ -67,37 +67,37 @@ def make_programs(folder: Path) -> dict[str, Callable[[int], object]]:
     clips[count] = folder / f'clip{count}.mp4'
     raw[count] = make_clip(clips[count], count)
 
-  def run(command, content=None):
-    subprocess.run(
-      command, cwd=common.ROOT, input=content, check=True, capture_output=True
-    )
-
-  def run_own(count, *options):
-    run(
-      [sys.executable, '-m', 'rmbg_jax.predict', '--overwrite', '--save=cutout']
-      + [f'--input={clips[count]}', f'--output={folder / "own"}', *options]
-      + [f'--checkpoint={_CHECKPOINT.value}']
+  def run_own(*options):
+    return lambda count: common.run_process(
+      *(sys.executable, '-m', 'rmbg_jax.predict', '--overwrite'),
+      *(f'--input={clips[count]}', f'--output={folder / "own"}'),
+      *('--save=cutout', f'--checkpoint={_CHECKPOINT.value}', *options),
     )
 
   def run_rembg(count):
     width, height = map(str, _SIZE)
     command = [*shlex.split(_REMBG.value), 'b', '-m', 'u2netp', width, height]
-    run([*command, '-o', str(folder / 'rembg-%03u.png')], raw[count])
+    # Not as text: its input are raw frames.
+    subprocess.run(
+      [*command, '-o', str(folder / 'rembg-%03u.png')],
+      input=raw[count],
+      check=True,
+      capture_output=True,
+    )
 
   def run_other(count):
-    command = [*shlex.split(_OTHER.value), '-m', 'u2netp', '-tv']
-    run([*command, '-i', str(clips[count]), '-o', str(folder / 'o.mov')])
+    common.run_process(
+      *(*shlex.split(_OTHER.value), '-m', 'u2netp', '-tv'),
+      *('-i', clips[count], '-o', folder / 'o.mov'),
+    )
 
+  plain = '--noestimate_foreground'
   programs = {
-    'predict, ProRes': run_own,
-    'predict, ProRes, colours as they are': lambda count: run_own(
-      count, '--noestimate_foreground'
-    ),
-    'predict, VP9': lambda count: run_own(count, '--clip_format=vp9'),
-    'predict, PNG': lambda count: run_own(count, '--clip_format=png'),
-    'predict, PNG, colours as they are': lambda count: run_own(
-      count, '--noestimate_foreground', '--clip_format=png'
-    ),
+    'predict, ProRes': run_own(),
+    'predict, ProRes, colours as they are': run_own(plain),
+    'predict, VP9': run_own('--clip_format=vp9'),
+    'predict, PNG': run_own('--clip_format=png'),
+    'predict, PNG, colours as they are': run_own(plain, '--clip_format=png'),
   }
   if _REMBG.value:
     programs['rembg b, PNG'] = run_rembg
@@ -108,21 +108,21 @@ def make_programs(folder: Path) -> dict[str, Callable[[int], object]]:
 
 def measure(folder: Path) -> None:
   """Prints frames per second."""
-  programs = make_programs(folder)
-  for program in programs.values():
+
+  def make_timed(program):
     program(_START_FRAMES)  # Compiles, and fills caches.
 
-  def time_program(program):
-    start, whole = (
-      common.time_call(functools.partial(program, count))
-      for count in (_START_FRAMES, _FRAMES.value)
-    )
-    return whole - start
+    def time_frames():
+      start, whole = (
+        common.time_call(functools.partial(program, count)).clock
+        for count in (_START_FRAMES, _FRAMES.value)
+      )
+      return whole - start
 
-  timed = {
-    name: functools.partial(time_program, program)
-    for name, program in programs.items()
-  }
+    return time_frames
+
+  programs = make_programs(folder)
+  timed = {name: make_timed(program) for name, program in programs.items()}
   for name, seconds in common.repeat_in_turn(timed, _ROUNDS.value).items():
     rate = (_FRAMES.value - _START_FRAMES) / statistics.median(seconds)
     print(f'{name}: {rate:.2f} frames/s')

@@ -117,22 +117,35 @@ def test_nobody_needs_the_standard_streams(closed, tmp_path):
   assert (tmp_path / 'kept').read_text() == ''
 
 
-def test_urls_are_taken_where_they_are_meant(monkeypatch, tmp_path):
-  monkeypatch.chdir(tmp_path)
-  values = flags.FlagValues()
-  cli.define_path('only', None, '', flag_values=values)
-  cli.define_path('some', None, '', urls=('s3', 'hf'), flag_values=values)
-  cli.define_paths('more', [], '', urls=('hf',), flag_values=values)
+def test_urls_are_taken_where_they_are_meant():
+  code = (
+    'from absl import flags\n'
+    'from data_pipelines import cli\n'
+    'cli.define_path("only", None, "")\n'
+    'cli.define_path("some", None, "", urls=("s3", "hf"))\n'
+    'cli.define_paths("more", [], "", urls=("hf",))\n'
+    'cli.run(lambda: print(flags.FLAGS.flag_values_dict()), "__main__")\n'
+  )
+
+  def run(*arguments):
+    done = subprocess.run(
+      [sys.executable, '-c', code, *arguments],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+    )
+    return done.stdout + done.stderr
+
   for flag, refused in (
     ('only=gs://b/x', 'Pass a path'),
     ('only=file:///x', 'Pass a path'),
     ('some=gs://b/x', 'Pass a path, or s3://, or hf://'),
     ('more=a,az://b/x', 'az://b/x: a URL of this kind'),
   ):
-    with pytest.raises(flags.Error, match=refused):
-      values(['program', f'--{flag}'])
-  values(['program', '--some=s3://b/x', '--more=hf://a/b,c', '--only=a:/b'])
-  assert (values.some, values.more) == ('s3://b/x', ['hf://a/b', 'c'])
+    assert refused in run(f'--{flag}')
+  taken = run('--some=s3://b/x', '--more=hf://a/b,c', '--only=a:/b')
+  for value in ("'s3://b/x'", "['hf://a/b', 'c']", "'a:/b'"):
+    assert value in taken
 
 
 @pytest.mark.parametrize('flag', ['workdir', 'config.data.dir'])
@@ -155,19 +168,19 @@ def test_trainings_are_on_disks(flag, tmp_path):
 
 def test_all_commands_can_be_imported_at_once():
   code = (
-    'import rmbg_jax.predict, rmbg_jax.evaluate, rmbg_jax.main, rmbg_jax.app\n'
+    'import rmbg_jax.evaluate, rmbg_jax.main, rmbg_jax.app, rmbg_jax.predict\n'
     'import rmbg_jax.export.__main__\n'
-    'rmbg_jax.evaluate.run()\n'
+    'rmbg_jax.predict.run()\n'
   )
   done = subprocess.run(
-    [sys.executable, '-c', code, '--compare=a', '--output=b'],
+    [sys.executable, '-c', code, '--input=a', '--output=b'],
     cwd=ROOT,
     capture_output=True,
     text=True,
     timeout=120,
   )
   assert 'Traceback' not in done.stderr
-  assert '--compare' in done.stderr
+  assert 'a: no such file' in done.stderr
 
 
 def test_a_reader_that_has_enough_is_no_failure_to_report(tmp_path):

@@ -46,6 +46,16 @@ def _check(root, allow_empty=False):
   return report, {finding.kind: finding for finding in findings}
 
 
+def test_names_without_endings_are_not_the_same(tmp_path):
+  pairs = [
+    dataclasses.replace(pair, name=Path(pair.name).stem)
+    for pair in _make(tmp_path)
+  ]
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
+  report, findings = _check(tmp_path)
+  assert report['fit'] and not findings
+
+
 def test_a_good_set_is_fit(tmp_path):
   _make(tmp_path)
   report, findings = _check(tmp_path)

@@ -16,11 +16,9 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import (
-  cod10k,
   folder,
   merging,
-  p3m,
-  people,
+  published,
   records,
   sources,
 )
@@ -32,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def published(tmp_path):
+def trees(tmp_path):
   published_sets.make_p3m(tmp_path / 'in/p3m')
   published_sets.make_cod10k(tmp_path / 'in/cod')
   published_sets.make_people(tmp_path / 'in/people')
@@ -61,11 +59,11 @@ def _run(out, *flags, limit=None):
   return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def _sources(published):
+def _sources(trees):
   return [
-    f'--p3m={published / "p3m"}',
-    f'--cod10k={published / "cod"}',
-    f'--people={published / "people"}',
+    f'--p3m={trees / "p3m"}',
+    f'--cod10k={trees / "cod"}',
+    f'--people={trees / "people"}',
   ]
 
 
@@ -104,12 +102,12 @@ def _prepare(root, out, *, size='', allow_empty=False, invert=()):
   return written, rejected, problems
 
 
-def test_the_combined_set(published, tmp_path):
-  before, out = _digest(published), tmp_path / 'out'
-  first = _run(out, *_sources(published))
+def test_the_combined_set(trees, tmp_path):
+  before, out = _digest(trees), tmp_path / 'out'
+  first = _run(out, *_sources(trees))
   assert first.returncode == 0, first.stderr
   assert 'people train: 5 pairs, but 5,110 were published' in first.stdout
-  assert _digest(published) == before
+  assert _digest(trees) == before
   pairs = folder.read_folder(out)
   # 10 of P3M, 8 camouflaged of COD10K, 7 people; the summary's last line.
   assert len(pairs) == 25
@@ -125,22 +123,22 @@ def test_the_combined_set(published, tmp_path):
       assert set(np.unique(mask)) == {0, 255}
   # Again: nothing is written anew.
   stamps = _stamps(out)
-  second = _run(out, *_sources(published))
+  second = _run(out, *_sources(trees))
   assert second.returncode == 0
   assert _stamps(out) == stamps
   # A changed original is.
-  changed = next((published / 'people/images').iterdir())
+  changed = next((trees / 'people/images').iterdir())
   Image.new('RGB', (30, 34), 'red').save(changed)
-  _run(out, *_sources(published))
+  _run(out, *_sources(trees))
   anew = {path for path, stamp in _stamps(out).items() if stamps[path] != stamp}
   assert {path.stem for path in anew} == {f'human_{changed.stem}'}
 
 
-def test_original_split_is_that_of_all_that_the_original_used(published):
+def test_original_split_is_that_of_all_that_the_original_used(trees):
   everything = [
-    *p3m.read_p3m(published / 'p3m'),
-    *cod10k.read_cod10k(published / 'cod'),
-    *people.read_people(published / 'people'),
+    *published.P3M.read(trees / 'p3m'),
+    *published.COD10K.read(trees / 'cod'),
+    *published.PEOPLE.read(trees / 'people'),
   ]
   split, left_out = merging.split_originally(
     merging.name_pairs(everything), 0.2
@@ -157,15 +155,16 @@ def test_original_split_is_that_of_all_that_the_original_used(published):
     assert len(chosen) == count
     for pair in chosen:
       assert pair.split == ('val' if pair.name in held_out else 'train')
-  counts = (p3m.PUBLISHED, cod10k.PUBLISHED, people.PUBLISHED)
-  total = sum(sum(published.values()) for published in counts)
-  assert total - p3m.PUBLISHED['p3m-500-p', 'test'] == 25599
+  total = sum(
+    sum(known.counts.values()) for known in published.DATA_SETS.values()
+  )
+  assert total - published.P3M.counts['p3m-500-p', 'test'] == 25599
 
 
-def test_all_that_was_written_is_trained_on(published, tmp_path):
+def test_all_that_was_written_is_trained_on(trees, tmp_path):
   out = tmp_path / 'out'
   options = ('--cod10k_images=all', '--split=original')
-  done = _run(out, *_sources(published), *options)
+  done = _run(out, *_sources(trees), *options)
   assert done.returncode == 0, done.stderr
   # 31 but for the rounding of a fifth: 7 for validation.
   assert done.stdout.splitlines()[-2].split() == ['all', '24', '7', '0']
@@ -188,14 +187,14 @@ def _load(directory):
   )
 
 
-def test_official_split_trains_on_nothing_that_is_tested(published):
+def test_official_split_trains_on_nothing_that_is_tested(trees):
   """COD10K has two photos under one name in Train and in Test."""
   for kind, suffix in (('Image', 'jpg'), ('GT_Object', 'png')):
     name = f'COD10K-CAM-1-Aquatic-1-BatFish-{{}}.{suffix}'
-    tested = published / 'cod/Test' / kind / name.format(1008)
-    trained = published / 'cod/Train' / kind / name.format(1008)
+    tested = trees / 'cod/Test' / kind / name.format(1008)
+    trained = trees / 'cod/Train' / kind / name.format(1008)
     trained.write_bytes(tested.read_bytes())
-  pairs = merging.name_pairs(cod10k.read_cod10k(published / 'cod'))
+  pairs = merging.name_pairs(published.COD10K.read(trees / 'cod'))
   assert len({pair.name for pair in pairs}) == len(pairs) == 17
   split, left_out = merging.split_officially(pairs, 0.3)
   assert [pair.name for pair in left_out] == [
@@ -423,14 +422,14 @@ def test_a_full_disk_stops_with_a_remedy(tmp_path):
   assert len(folder.read_folder(tmp_path / 'out')) == 3
 
 
-def test_wrong_folders_are_refused(published, tmp_path):
+def test_wrong_folders_are_refused(trees, tmp_path):
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine/diary.txt').touch()
   for arguments, message in (
     ((tmp_path / 'out',), 'Pass at least one of --p3m'),
-    ((tmp_path / 'mine', *_sources(published)), 'not of this command'),
-    ((published / 'p3m/out', *_sources(published)), 'not to be changed'),
-    ((tmp_path / 'out', f'--people={published / "p3m"}'), 'Expected'),
+    ((tmp_path / 'mine', *_sources(trees)), 'not of this command'),
+    ((trees / 'p3m/out', *_sources(trees)), 'not to be changed'),
+    ((tmp_path / 'out', f'--people={trees / "p3m"}'), 'Expected'),
   ):
     result = _run(*arguments)
     assert result.returncode == 1

@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from data_pipelines.datasets import cod10k, p3m, people, records
+from data_pipelines.datasets import published, records
 from tests.support import published_sets
 
 READERS = {
-  'p3m': (published_sets.make_p3m, p3m.read_p3m),
-  'cod10k': (published_sets.make_cod10k, cod10k.read_cod10k),
-  'people': (published_sets.make_people, people.read_people),
+  'p3m': (published_sets.make_p3m, published.P3M.read),
+  'cod10k': (published_sets.make_cod10k, published.COD10K.read),
+  'people': (published_sets.make_people, published.PEOPLE.read),
 }
 
 
@@ -23,21 +23,21 @@ def _count(pairs):
 
 def test_p3m(tmp_path):
   published_sets.make_p3m(tmp_path)
-  pairs = p3m.read_p3m(tmp_path)
+  pairs = published.P3M.read(tmp_path)
   assert _count(pairs) == {
     ('p3m-10k', 'train', 'human'): 6,
     ('p3m-500-p', 'test', 'human'): 2,
     ('p3m-500-np', 'test', 'human'): 2,
   }
   assert {pair.label for pair in pairs} == {'alpha'}
-  assert sum(p3m.PUBLISHED.values()) == 10421
+  assert sum(published.P3M.counts.values()) == 10421
   private = [pair for pair in pairs if pair.source == 'p3m-500-np']
   assert private[0].image_path.parent.name == 'original_image'
 
 
 def test_cod10k(tmp_path):
   published_sets.make_cod10k(tmp_path)
-  pairs = cod10k.read_cod10k(tmp_path)
+  pairs = published.COD10K.read(tmp_path)
   assert _count(pairs) == {
     ('cod10k', 'train', 'aquatic'): 4,
     ('cod10k', 'test', 'aquatic'): 4,
@@ -46,12 +46,12 @@ def test_cod10k(tmp_path):
     ('cod10k-noncam', 'train', 'flying'): 2,
     ('cod10k-noncam', 'test', 'flying'): 2,
   }
-  assert sum(cod10k.PUBLISHED.values()) == 10000
+  assert sum(published.COD10K.counts.values()) == 10000
   stray = tmp_path / 'Test/Image/COD10K-Camel-1.jpg'
   stray.touch()
   (tmp_path / 'Test/GT_Object/COD10K-Camel-1.png').touch()
   with pytest.raises(ValueError, match=r'Camel-1\.jpg: the name is not'):
-    cod10k.read_cod10k(tmp_path)
+    published.COD10K.read(tmp_path)
 
 
 def test_lists_of_people_have_a_name_a_line(tmp_path):
@@ -64,28 +64,28 @@ def test_lists_of_people_have_a_name_a_line(tmp_path):
     first = next((tmp_path / place).iterdir())
     for name in names:
       (tmp_path / place / f'{name}{suffix}').write_bytes(first.read_bytes())
-  pairs = people.read_people(tmp_path)
+  pairs = published.PEOPLE.read(tmp_path)
   validation = [p.image_path.stem for p in pairs if p.split == 'val']
   assert set(names) < set(validation) and len(validation) == 5
 
 
 def test_people(tmp_path):
   published_sets.make_people(tmp_path)
-  pairs = people.read_people(tmp_path)
+  pairs = published.PEOPLE.read(tmp_path)
   assert _count(pairs) == {
     ('people', 'train', 'human'): 5,
     ('people', 'val', 'human'): 2,
   }
-  assert sum(people.PUBLISHED.values()) == 5678
+  assert sum(published.PEOPLE.counts.values()) == 5678
   (tmp_path / 'segmentation/val.txt').write_text('ache-adult-depression-5006\n')
   with pytest.raises(ValueError, match=r'5005\.jpg is in 0 of the lists'):
-    people.read_people(tmp_path)
+    published.PEOPLE.read(tmp_path)
   (tmp_path / 'segmentation/val.txt').write_text('ache\n')
   with pytest.raises(ValueError, match=r'ache, named in val\.txt, is no pair'):
-    people.read_people(tmp_path)
+    published.PEOPLE.read(tmp_path)
   (tmp_path / 'segmentation/val.txt').unlink()
   with pytest.raises(ValueError, match=r'val\.txt is missing. Expected'):
-    people.read_people(tmp_path)
+    published.PEOPLE.read(tmp_path)
 
 
 @pytest.mark.parametrize('name', READERS)
@@ -123,10 +123,10 @@ def test_orphans_are_errors_or_collected(name, tmp_path):
 
 def test_a_part_is_enough_but_half_a_part_is_not(tmp_path):
   published_sets.make_p3m(tmp_path / 'a', train=0)
-  assert {p.source for p in p3m.read_p3m(tmp_path)} == {
+  assert {p.source for p in published.P3M.read(tmp_path)} == {
     'p3m-500-p',
     'p3m-500-np',
   }
   (tmp_path / 'a/train/mask').mkdir(parents=True)
   with pytest.raises(ValueError, match='blurred_image is missing. Expected'):
-    p3m.read_p3m(tmp_path)
+    published.P3M.read(tmp_path)

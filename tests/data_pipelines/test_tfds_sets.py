@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.datasets import (
-  cod10k,
   merging,
-  p3m,
-  people,
+  published,
   sources,
   splitting,
 )
@@ -109,9 +107,9 @@ print('equal without', 'tensorflow' in sys.modules)
 def _combine(root):
   """A list of all photos; its own splits take in what was not published so."""
   pairs = [
-    *cod10k.read_cod10k(root / 'cod'),
-    *p3m.read_p3m(root / 'p3m'),
-    *people.read_people(root / 'people'),
+    *published.COD10K.read(root / 'cod'),
+    *published.P3M.read(root / 'p3m'),
+    *published.PEOPLE.read(root / 'people'),
   ]
   (root / 'all').mkdir()
   written, _ = writing.prepare(
