@@ -41,13 +41,14 @@ def run(
   jobs = listing.take_shard(jobs, request.shard)
   jobs = list(record.find_missing(jobs, task, request.read_record()))
   todo = [job for job in jobs if not job.error and job.kinds]
-  work = session.Session(request)
+  remover = None
   if todo:
     # One photo must not go through the network with three empty ones.
     alone = len(todo) == 1 and not todo[0].is_clip
-    work.load(batch_size=1 if alone else request.batch_size)
+    remover = request.load(batch_size=1 if alone else request.batch_size)
   else:  # Nothing to do, but a wrong flag is named.
     load.check_exists(request.checkpoint)
+  work = session.Session(request, remover)
   with work, tqdm.tqdm(total=len(jobs), unit='file') as progress:
     work.do(jobs, show=lambda _: progress.update())
   outcome = work.outcome
@@ -103,9 +104,8 @@ def watch(folder: Path, request: session.Request) -> bool:
     said = ''.join(f': {text}' for text in (entry.remark, entry.error) if text)
     print(f'{entry.status.capitalize()}: {entry.photo}{said}', flush=True)
 
-  work = session.Session(request)
-  work.load(batch_size=request.batch_size)
-  with work:
+  remover = request.load(batch_size=request.batch_size)
+  with session.Session(request, remover) as work:
     print(f'Watching {folder} (Ctrl-C ends it)', flush=True)
     watching.watch(
       folder,

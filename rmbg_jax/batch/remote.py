@@ -42,20 +42,17 @@ def run(
   counts = stored.Counts()
   jobs = _list_jobs(source, request, counts)
   if cluster_lib and cluster is not None:
-    outcome = session.Outcome()
-    outcome.merge(
-      cluster_lib.run(
-        jobs,
-        task,
-        loaded,
-        request.options,
-        batch_size=request.batch_size,
-        cluster=cluster_lib.Cluster(**cluster),
-      )
+    outcome = cluster_lib.run(
+      jobs,
+      task,
+      loaded,
+      request.options,
+      batch_size=request.batch_size,
+      cluster=cluster_lib.Cluster(**cluster),
     )
   else:
-    work = session.Session(request)
-    work.load(batch_size=request.batch_size)
+    remover = request.load(batch_size=request.batch_size)
+    work = session.Session(request, remover)
     with work, tqdm.tqdm(unit='file') as progress:
       work.do(jobs, show=lambda _: progress.update())
     outcome = work.outcome

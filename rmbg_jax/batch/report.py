@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io import errors, files, storage
+from rmbg_jax.batch import listing
 
 # Below an output: a report in parts, which are written once and never changed.
 FOLDER = 'report'
@@ -54,27 +55,35 @@ class Entry:
   runtime: str = ''
 
 
-@dataclasses.dataclass(kw_only=True)
+def pass_over(job: listing.Job, error: str) -> Entry:
+  """Returns the outcome of a photo that needs no work, or has an error."""
+  return Entry(
+    photo=str(job.photo),
+    status='failed' if error else 'skipped',
+    error=error,
+    remark=job.remark,
+  )
+
+
 class Tally:
-  """Counts of the outcomes of many photos.
+  """The outcome of a run: numbers of photos, and how it ended.
 
   Attributes:
     counts: Numbers of photos by status.
     remarks: Numbers of photos by remark.
     runtimes: Numbers of photos by what computed them.
     failures: The first of those that failed.
+    interrupted: Whether it was ended by SIGINT.
+    trouble: Why it was ended, or its report is not whole; '' if neither.
   """
 
-  counts: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  remarks: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  runtimes: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  failures: list[Entry] = dataclasses.field(default_factory=list)
+  def __init__(self):
+    self.counts: collections.Counter[str] = collections.Counter()
+    self.remarks: collections.Counter[str] = collections.Counter()
+    self.runtimes: collections.Counter[str] = collections.Counter()
+    self.failures: list[Entry] = []
+    self.interrupted = False
+    self.trouble = ''
 
   def add(self, entry: Entry) -> None:
     """Counts a photo's outcome."""

@@ -104,12 +104,7 @@ class Lister:
       if job.kinds and not wrong:
         yield job
         continue
-      entry = report.Entry(
-        photo=str(job.photo),
-        status='failed' if wrong else 'skipped',
-        error=wrong,
-        remark=job.remark,
-      )
+      entry = report.pass_over(job, wrong)
       self._tally.add(entry)
       skipped.add(entry)
 
