@@ -38,7 +38,7 @@ def run(
     jobs = _list_frames(source) if are_frames else listing.list_jobs(source)
   task.check_output()
   task.check_photos([job.photo for job in jobs])
-  jobs = listing.take_shard(jobs, request.shard)
+  jobs = jobs[listing.parse_shard(request.shard)]
   jobs = list(record.find_missing(jobs, task, request.read_record()))
   todo = [job for job in jobs if not job.error and job.kinds]
   remover = None
@@ -90,8 +90,8 @@ def watch(folder: Path, request: session.Request) -> bool:
       jobs = listing.list_jobs(str(folder))
     except FileNotFoundError:
       return []  # Nothing yet, or removed while it is listed.
-    jobs = listing.take_shard(jobs, request.shard)
-    jobs = [job for job in jobs if not job.error]
+    shard = listing.parse_shard(request.shard)
+    jobs = [job for job in jobs[shard] if not job.error]
     found = record.find_missing(jobs, task, made)
     return [job for job in found if job.kinds]
 

@@ -32,7 +32,7 @@ def run(
   """
   task = request.task
   cluster_lib = None if cluster is None else _import_cluster()
-  listing.parse_shard(request.shard)
+  shard = listing.parse_shard(request.shard)
   if storage.is_url(source):
     stored.check_places(source, task)
   loaded = load.load_model(request.checkpoint)
@@ -40,7 +40,7 @@ def run(
     task, stored.describe(loaded.compute_digest(), request.options, task.style)
   )
   counts = stored.Counts()
-  jobs = _list_jobs(source, request, counts)
+  jobs = _list_jobs(source, request, shard, counts)
   if cluster_lib and cluster is not None:
     outcome = cluster_lib.run(
       jobs,
@@ -78,7 +78,7 @@ def _import_cluster() -> ModuleType:
 
 
 def _list_jobs(
-  source: str, request: session.Request, counts: stored.Counts
+  source: str, request: session.Request, shard: slice, counts: stored.Counts
 ) -> Iterator[listing.Job]:
   """Yields photos, by URL or by path, with the missing kinds of each."""
   task = request.task
@@ -95,7 +95,8 @@ def _list_jobs(
     ) - len(photos_alone)
     counts.photos = len(photos_alone)
     jobs = iter(sorted(photos_alone, key=stored.listing_order))
-  shard, number = listing.parse_shard(request.shard)
   yield from stored.find_missing(
-    itertools.islice(jobs, shard, None, number), task, request.read_record()
+    itertools.islice(jobs, shard.start, None, shard.step),
+    task,
+    request.read_record(),
   )

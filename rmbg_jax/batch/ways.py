@@ -14,6 +14,7 @@ from data_pipelines.io import errors, files, storage
 from rmbg_jax.batch import places
 
 if TYPE_CHECKING:
+  from data_pipelines.io import images
   from rmbg_jax.batch import session
   from rmbg_jax.inference import rendering
 
@@ -37,7 +38,7 @@ class Settings:
   """
 
   kinds: tuple[str, ...] | None
-  style: Mapping[str, Any]  # Any: each of its own type, as in the next.
+  style: dict[str, Any]  # Any: each of its own type, as in the next.
   task: Mapping[str, Any]
   checkpoint: str
   make_options: Callable[[], dict[str, Any]]
@@ -98,11 +99,9 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
-  from rmbg_jax.batch import single
-
   style = _make_style(settings, kinds)
   request = _make_request(settings, Path(), style, kinds)
-  content, _ = single.compute(sys.stdin.buffer.read, request)
+  content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
   sys.stdout.buffer.write(content)
   return False
 
@@ -110,13 +109,8 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
 def _predict_file(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo into one file."""
   (source,), output = where.sources, Path(where.output)
-  wrong = {
-    'watch': settings.watch,
-    'frames': settings.frames,
-    'shard': settings.shard,
-  }
-  for name, value in wrong.items():
-    if value:
+  for name in ('watch', 'frames', 'shard'):
+    if getattr(settings, name):
       raise errors.UserError(
         f'--{name} is for folders. Pass them as --input and --output.'
       )
@@ -131,18 +125,36 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
       f'--save={",".join(kinds)}: one file is of one kind. Pass one, such as '
       '--save=cutout, or --output=FOLDER.'
     )
-  from rmbg_jax.batch import single
-
   form = places.FORMATS[output.suffix.lower()]
-  style = _make_style(settings, kinds, form=form)
+  style = _make_style(settings, kinds, format=form)
   if form != places.FORMATS[style.suffix(kinds[0])]:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
     )
   files.check_folder(output.parent, 'output')
   request = _make_request(settings, output.parent, style, kinds)
-  single.write(source, output, request)
+  content, notes = _cut_out_one(source, request)
+  storage.write(output, content)
+  print(output)
+  for note in notes:
+    print(f'{source}: {note}.')
   return False
+
+
+def _cut_out_one(
+  source: 'images.Source', request: 'session.Request'
+) -> tuple[bytes, tuple[str, ...]]:
+  """Returns the file of a photo's one result, and notes on the photo."""
+  from rmbg_jax.inference import photos
+
+  # Before the network, which takes longer to load than a photo to be refused.
+  photo = photos.read_photo(source, max_pixels=request.task.max_pixels)
+  remover = request.load(batch_size=1)
+  probs = remover.predict(remover.resize([photo.seen]))[0]
+  alpha = remover.refine(probs, photo)
+  (kind,) = request.task.kinds
+  content = request.task.style.render(photo, alpha, (kind,))[kind]
+  return content, photo.notes
 
 
 def _predict_files(where: places.Places, settings: Settings) -> bool:
@@ -165,12 +177,8 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
   if on_cluster and isinstance(output, Path):
     output = output.absolute()
   if by_url or on_cluster:
-    wrong = {
-      'watch': settings.watch and 'watched',
-      'frames': settings.frames and 'read as frames',
-    }
-    for name, what in wrong.items():
-      if what:
+    for name, what in (('watch', 'watched'), ('frames', 'read as frames')):
+      if getattr(settings, name):
         raise errors.UserError(
           f'--{name}: what is on an object store, or done on a cluster, cannot '
           f'be {what}. Pass paths, without --engine.'
@@ -196,16 +204,14 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
 
 
 def _make_style(
-  settings: Settings, kinds: tuple[str, ...], *, form: str | None = None
+  settings: Settings, kinds: tuple[str, ...], **changes: str
 ) -> 'rendering.Style':
   from PIL import Image
 
   from rmbg_jax.inference import rendering
 
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  style = rendering.Style(**settings.style)
-  if form:
-    style = dataclasses.replace(style, format=form)
+  style = rendering.Style(**settings.style | changes)
   style.check_kinds(kinds)
   # Its picture was read under Pillow's own limit. Photos are held against
   # --max_pixels instead, which may be more, with a message that names it.
