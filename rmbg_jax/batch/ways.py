@@ -16,7 +16,10 @@ from rmbg_jax.batch import places
 if TYPE_CHECKING:
   from data_pipelines.io import images
   from rmbg_jax.batch import session
-  from rmbg_jax.inference import rendering
+
+
+# What to save of folders.
+_KINDS = ('mask', 'cutout')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +102,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
-  style = _make_style(settings, kinds)
-  request = _make_request(settings, Path(), style, kinds)
+  request = _make_request(settings, Path(), kinds)
   content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
   sys.stdout.buffer.write(content)
   return False
@@ -126,13 +128,12 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
       '--save=cutout, or --output=FOLDER.'
     )
   form = places.FORMATS[output.suffix.lower()]
-  style = _make_style(settings, kinds, format=form)
-  if form != places.FORMATS[style.suffix(kinds[0])]:
+  request = _make_request(settings, output.parent, kinds, format=form)
+  if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
     )
   files.check_folder(output.parent, 'output')
-  request = _make_request(settings, output.parent, style, kinds)
   content, notes = _cut_out_one(source, request)
   storage.write(output, content)
   print(output)
@@ -189,9 +190,7 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
     )
   if not by_url:
     places.check_apart(source, Path(where.output))
-  kinds = settings.kinds or ('mask', 'cutout')
-  style = _make_style(settings, kinds)
-  request = _make_request(settings, output, style, kinds)
+  request = _make_request(settings, output, settings.kinds or _KINDS)
   if by_url or on_cluster:
     from rmbg_jax.batch import remote
 
@@ -203,30 +202,23 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
   return local.run(where.sources, request, are_frames=settings.frames)
 
 
-def _make_style(
-  settings: Settings, kinds: tuple[str, ...], **changes: str
-) -> 'rendering.Style':
+def _make_request(
+  settings: Settings,
+  output: storage.Place,
+  kinds: tuple[str, ...],
+  **style_changes: str,
+) -> 'session.Request':
   from PIL import Image
 
+  from rmbg_jax.batch import pipeline, session
   from rmbg_jax.inference import rendering
 
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  style = rendering.Style(**settings.style | changes)
+  style = rendering.Style(**settings.style | style_changes)
   style.check_kinds(kinds)
   # Its picture was read under Pillow's own limit. Photos are held against
   # --max_pixels instead, which may be more, with a message that names it.
   Image.MAX_IMAGE_PIXELS = None
-  return style
-
-
-def _make_request(
-  settings: Settings,
-  output: storage.Place,
-  style: 'rendering.Style',
-  kinds: tuple[str, ...],
-) -> 'session.Request':
-  from rmbg_jax.batch import pipeline, session
-
   options = settings.make_options()
   return session.Request(
     task=pipeline.Task(
