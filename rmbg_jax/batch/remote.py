@@ -36,9 +36,7 @@ def run(
   if storage.is_url(source):
     stored.check_places(source, task)
   loaded = load.load_model(request.checkpoint)
-  stored.begin(
-    task, stored.describe(loaded.compute_digest(), request.options, task.style)
-  )
+  stored.begin(task, loaded.compute_digest(), request.options)
   counts = stored.Counts()
   jobs = _list_jobs(source, request, shard, counts)
   if cluster_lib and cluster is not None:

@@ -45,9 +45,7 @@ class Request:
 
   def read_record(self) -> record.Record:
     """Returns the record of earlier results, empty with `overwrite`."""
-    if self.task.overwrite:
-      return record.Record()
-    return record.Record.read(self.task.output)
+    return record.Record(None if self.task.overwrite else self.task.output)
 
 
 class Session:
