@@ -381,7 +381,7 @@ def _write(
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
   # The entry says which photo.
   text = describe(error).removeprefix(f'{job.photo}: ')
-  return report.Entry(photo=str(job.photo), status='failed', error=text)
+  return report.pass_over(job, text)
 
 
 def describe(error: BaseException) -> str:

@@ -56,12 +56,12 @@ class Entry:
 
 
 def pass_over(job: listing.Job, error: str) -> Entry:
-  """Returns the outcome of a photo that needs no work, or has an error."""
+  """Returns the outcome of a photo that has an error, or needs no work."""
   return Entry(
     photo=str(job.photo),
     status='failed' if error else 'skipped',
     error=error,
-    remark=job.remark,
+    remark='' if error else job.remark,
   )
 
 
