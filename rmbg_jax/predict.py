@@ -10,6 +10,7 @@ URLs of object stores, and `--engine=ray` does it on a cluster.
 """
 
 import functools
+import re
 import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -277,35 +278,30 @@ def _parse_actors(text: str) -> tuple[int, int] | None:
   """
   if not text:
     return None
-  fewest, _, most = text.partition(':')
-  most = most or fewest
-  if not (fewest.isdecimal() and most.isdecimal()) or not (
-    0 < int(fewest) <= int(most)
-  ):
+  found = re.fullmatch(r'(\d+):?(\d*)', text)
+  fewest, most = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
+  if not 0 < fewest <= most:
     raise errors.UserError(
       f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
     )
-  return int(fewest), int(most)
+  return fewest, most
 
 
 def _make_options() -> dict[str, Any]:
   """Returns the remover's options in the flags, checked, without JAX."""
   from rmbg_jax.inference import refinement
 
-  text = ','.join(_SCALES.value or ())
-  most = choices.MAX_SCALE
-  wrong = errors.UserError(
-    f'--scales={text}: pass numbers above 0 and at most {most}, such as '
-    '0.75,1,1.25.'
-  )
-  scales = None
+  scales, most = None, choices.MAX_SCALE
   if _SCALES.value is not None:
     try:
-      scales = tuple(float(scale) for scale in _SCALES.value)
-    except ValueError as error:
-      raise wrong from error
+      scales = tuple(map(float, _SCALES.value))
+    except ValueError:
+      scales = ()
     if not scales or not all(0 < scale <= most for scale in scales):
-      raise wrong
+      raise errors.UserError(
+        f'--scales={",".join(_SCALES.value)}: pass numbers above 0 and at most '
+        f'{most}, such as 0.75,1,1.25.'
+      )
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
@@ -332,11 +328,19 @@ def _make_do_clips(options: dict[str, Any]) -> 'session.DoClips':
       f'--frame_rate={_FRAME_RATE.value}: pass frames per second, such as 25 '
       'or 30000/1001.'
     ) from error
+
+  def find_key():
+    from rmbg_jax.weights import load
+
+    # A checkpoint's name says nothing of its weights.
+    network = load.load_model(_CHECKPOINT.value).compute_digest()
+    return repr((network, options))
+
   return functools.partial(
-    cut_out.run_with,
-    options=cut_out.Options(steadiness=_TEMPORAL.value, frame_rate=frame_rate),
-    checkpoint=_CHECKPOINT.value,
-    remover_options=options,
+    cut_out.run,
+    options=cut_out.Options(
+      steadiness=_TEMPORAL.value, frame_rate=frame_rate, find_key=find_key
+    ),
   )
 
 

@@ -206,7 +206,7 @@ def _make_request(
   settings: Settings,
   output: storage.Place,
   kinds: tuple[str, ...],
-  **style_changes: str,
+  **style_changes: Any,  # As in `Settings.style`.
 ) -> 'session.Request':
   from PIL import Image
 

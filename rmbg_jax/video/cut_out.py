@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,6 @@ from data_pipelines.io import errors, files, parallel, storage
 from rmbg_jax.batch import clip_names, listing, pipeline, report
 from rmbg_jax.inference.predictor import Predictor
 from rmbg_jax.video import clips, encoding, temporal
-from rmbg_jax.weights import load
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
 # Memory that frames may take that wait for the network, and that wait to be
@@ -38,13 +37,13 @@ class Options:
   Attributes:
     steadiness: Steadiness of masks over time, 0 to 1; see `temporal.Steadier`.
     frame_rate: Frames per second of folders of frames.
-    key: Text for what else results depend on, such as the checkpoint; parts of
-      another key are not used.
+    find_key: Returns a text for what else results depend on, such as the
+      network; parts of another one are not used.
   """
 
   steadiness: float = 0.0
   frame_rate: Fraction = Fraction(25)
-  key: str = ''
+  find_key: Callable[[], str] = str
 
   def __post_init__(self):
     if not 0 <= self.steadiness <= 1:
@@ -74,10 +73,11 @@ def run(
     add_entry: Called, in this thread, with the result of each clip.
     stop: Once set, the part at work is given up; those before are kept.
   """
+  key = options.find_key()
   for job in jobs:
     if stop.is_set():
       return
-    work = _Work(remover, job, task, options, stop)
+    work = _Work(remover, job, task, options, key, stop)
     try:
       entry = work.run()
     except Exception as error:  # Any error concerns this clip only.
@@ -91,37 +91,6 @@ def run(
       add_entry(entry)
 
 
-def run_with(
-  remover: Predictor,
-  jobs: Sequence[listing.Job],
-  task: pipeline.Task,
-  *,
-  options: Options,
-  checkpoint: str,
-  remover_options: Mapping[str, Any],  # Each of its own type.
-  add_entry: pipeline.AddEntry,
-  stop: threading.Event,
-) -> None:
-  """Does clips as `run`, with a key for the network and its options.
-
-  Args:
-    remover: As of `run`, like the others that are not here.
-    jobs: The clips.
-    task: Work to do on them.
-    options: Options without a key.
-    checkpoint: Path or name that the remover was loaded from.
-    remover_options: Options that it was loaded with.
-    add_entry: Called with the result of each clip.
-    stop: Set to give up.
-  """
-  # A checkpoint's name says nothing of its weights.
-  network = load.load_model(checkpoint).compute_digest()
-  options = dataclasses.replace(
-    options, key=repr((network, dict(remover_options)))
-  )
-  run(remover, jobs, task, options, add_entry=add_entry, stop=stop)
-
-
 class _Work:
   """A clip that is being done."""
 
@@ -131,29 +100,35 @@ class _Work:
     job: listing.Job,
     task: pipeline.Task,
     options: Options,
+    key: str,
     stop: threading.Event,
   ):
     self._remover = remover
     self._job = job
     self._task = task
     self._options = options
+    self._key = key
     self._stop = stop
     # All frames of a clip have one size, and videos formats of their own.
     self._style = dataclasses.replace(task.style, format='png', trim=False)
     self._missing = task.missing(job)
-    self._stamp = ''
     self._folder = task.output / _FOLDER / job.result
     self._steadier = temporal.Steadier(options.steadiness)
-    self._key = ''
     self._size = remover.batch_size
 
   def run(self) -> report.Entry | None:
     """Returns what became of it; None if it was stopped."""
     began = time.perf_counter()
-    job, options = self._job, self._options
+    job, options, form = self._job, self._options, self._task.clip_format
     names, made = self._task.name_results(job), {}
     state = job.find_state()  # Before it is read.
-    self._stamp = state.stamp if state else ''
+    stamp = state.stamp if state else ''
+    self._key = repr(
+      (
+        *(stamp, sorted(self._missing), self._style, form, self._key),
+        *(options.steadiness, options.frame_rate, self._remover.batch_size),
+      )
+    )
     with clips.opened(
       job.photo,
       max_pixels=self._task.max_pixels,
@@ -161,7 +136,7 @@ class _Work:
     ) as clip:
       # Before the first frame: what cannot be is known then.
       sounds = {
-        kind: encoding.plan_sound(kind, self._task.clip_format, job.photo)
+        kind: encoding.plan_sound(kind, form, job.photo)
         for kind in self._missing
       }
       states = self._restore()
@@ -173,17 +148,14 @@ class _Work:
         parts = [
           encoding.Part(
             path=self._find_part(index, kind),
-            times=[(start, length) for start, length in state['times']],
+            times=state['times'],
             time_base=clip.time_base,
           )
           for index, state in enumerate(states)
         ]
-        encoding.join(
-          *(kind, self._task.clip_format, parts, job.photo),
-          *(sounds[kind][0], path),
-        )
+        encoding.join(kind, form, parts, job.photo, sounds[kind][0], path)
         result = storage.find_state(path)
-        made[names[kind]] = (result.size if result else 0, self._stamp)
+        made[names[kind]] = (result.size if result else 0, stamp)
     self.clear()
     count = sum(len(state['times']) for state in states)
     said = [note for _, notes in sounds.values() for note in notes]
@@ -216,7 +188,6 @@ class _Work:
   def _restore(self) -> list[dict[str, Any]]:
     """Returns the states of the parts that are done; removes others."""
     states = []
-    self._key = self._make_key()
     for index in itertools.count():
       try:
         state = json.loads(self._find_state(index, '.json').read_text())
@@ -232,15 +203,6 @@ class _Work:
       with np.load(self._find_state(len(states) - 1, '.npz')) as arrays:
         self._steadier.last = arrays['probs'], arrays['guide']
     return states
-
-  def _make_key(self) -> str:
-    kinds = sorted(self._missing)
-    return repr(
-      (
-        *(self._stamp, kinds, self._style, self._task.clip_format),
-        *(self._options, self._remover.batch_size),
-      )
-    )
 
   def _find_state(self, index: int, suffix: str) -> Path:
     return self._folder / f'{index:05}{suffix}'

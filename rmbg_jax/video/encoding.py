@@ -92,7 +92,7 @@ class Part:
   """
 
   path: Path
-  times: Sequence[tuple[int, int]]
+  times: Sequence[Sequence[int]]
   time_base: Fraction
 
 
