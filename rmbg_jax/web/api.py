@@ -21,9 +21,9 @@ from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 
 _MEDIA_TYPES = {
-  'png': 'image/png',
-  'webp': 'image/webp',
-  'jpeg': 'image/jpeg',
+  '.png': 'image/png',
+  '.webp': 'image/webp',
+  '.jpg': 'image/jpeg',
 }
 
 
@@ -87,7 +87,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     '/api/remove',
     summary='Cuts out a photo',
     response_class=responses.Response,
-    responses=openapi.describe_answers('image/png', 'image/webp', 'image/jpeg'),
+    responses=openapi.describe_answers(*_MEDIA_TYPES.values()),
     openapi_extra=openapi.describe_body(
       Options, {'file': True, 'background_file': False}, required='file'
     ),
@@ -146,9 +146,8 @@ def _remove(
     kind = options.kind or 'cutout'
     if background and kind == 'cutout':
       kind = 'composite'
-    form = options.format.replace('jpg', 'jpeg')
     style = rendering.Style(
-      format=form,
+      format=options.format.replace('jpg', 'jpeg'),
       quality=options.quality,
       background=background,
       estimate_foreground=options.estimate_foreground,
@@ -179,9 +178,8 @@ def _remove(
       'notes': photo.notes,
     }
     return responses.JSONResponse({'data': data})
-  suffix = style.suffix(kind)
-  form = {'.png': 'png', '.webp': 'webp', '.jpg': 'jpeg'}[suffix]
-  return responses.Response(content, media_type=_MEDIA_TYPES[form])
+  media_type = _MEDIA_TYPES[style.suffix(kind)]
+  return responses.Response(content, media_type=media_type)
 
 
 def _remove_bg(
@@ -198,7 +196,7 @@ def _remove_bg(
     if (file := fields.get('bg_image_file')) not in (None, ''):
       content = read_content(file, 'bg_image_file', service.limits)
       picture = service.read(content, 'bg_image_file')
-    result = removebg.cut_out(
+    return removebg.cut_out(
       photo,
       options,
       picture,
@@ -207,12 +205,8 @@ def _remove_bg(
         checkpoint=service.checkpoints[0],
         refined=refinement.Refinement(),
       ),
+      as_json=as_json,
     )
-  if as_json:
-    return responses.JSONResponse({'data': result.to_json()})
-  return responses.Response(
-    result.content, media_type=result.media_type, headers=result.headers
-  )
 
 
 def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
