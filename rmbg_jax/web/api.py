@@ -160,7 +160,7 @@ def _remove(
     )
     alpha = service.find_alpha(
       photo,
-      checkpoint=options.checkpoint or service.checkpoints[0],
+      checkpoint=options.checkpoint,
       refined=refinement.Refinement(
         method=options.refine,
         threshold=options.threshold,
@@ -200,11 +200,7 @@ def _remove_bg(
       photo,
       options,
       picture,
-      find_alpha=lambda photo: service.find_alpha(
-        photo,
-        checkpoint=service.checkpoints[0],
-        refined=refinement.Refinement(),
-      ),
+      find_alpha=service.find_alpha,
       as_json=as_json,
     )
 
