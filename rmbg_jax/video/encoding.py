@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,13 +41,12 @@ class _Codec:
   sound: str
 
 
-_MP4_SOUNDS = ('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac')
 _H264 = _Codec(
   name='libx264',
   container='mp4',
   pixels=('yuv420p', 'yuv444p'),
   options={'crf': '16', 'preset': 'veryfast', 'bf': '0'},
-  sounds=_MP4_SOUNDS,
+  sounds=('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'),
   sound='aac',
 )
 _PRORES = _Codec(
@@ -141,13 +140,13 @@ class VideoWriter(contextlib.AbstractContextManager):
     self._codec = codec
     self._clip = clip
     self._path = path
-    self._open: _Open | None = None
+    self._container: Any = None  # Until the first frame.
 
   def __exit__(self, *exc_info):
-    if self._open:
-      with self._open.container:
+    if self._container:
+      with self._container:
         if exc_info[0] is None:
-          self._open.encode(None)
+          self._encode(None)
 
   def prepare(self, pixels: np.ndarray) -> 'av.VideoFrame':
     """Returns what `add` takes of a picture; for any thread.
@@ -157,11 +156,9 @@ class VideoWriter(contextlib.AbstractContextManager):
     """
     import av
 
-    form = {2: 'gray', 3: 'rgb24'}[pixels.ndim]
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-      form = 'rgba'
-    if form == 'gray':  # As RGB, black and white stay.
-      pixels, form = np.repeat(pixels[..., None], 3, axis=2), 'rgb24'
+    if pixels.ndim == 2:  # As RGB, black and white stay.
+      pixels = np.repeat(pixels[..., None], 3, axis=2)
+    form = 'rgba' if pixels.shape[2] == 4 else 'rgb24'
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
     colour = self._clip.colour
     return frame.reformat(
@@ -179,37 +176,39 @@ class VideoWriter(contextlib.AbstractContextManager):
       start: Time it is shown at, in units of the clip's time base.
     """
     del index
-    if self._open is None:
-      self._open = self._begin((prepared.height, prepared.width), start)
-    prepared.pts = start - self._open.first
+    if self._container is None:
+      self._begin((prepared.height, prepared.width))
+      self._first = start
+    prepared.pts = start - self._first
     prepared.time_base = self._clip.time_base
-    self._open.encode(prepared)
+    self._encode(prepared)
 
-  def _begin(self, shape: tuple[int, int], start: int) -> '_Open':
+  def _begin(self, shape: tuple[int, int]) -> None:
+    """Opens the file, and sets what all parts and the whole share."""
     import av
 
-    container = av.open(
-      clips.find_address(self._path), 'w', format=self._codec.container
+    codec, clip = self._codec, self._clip
+    self._container = av.open(
+      clips.find_address(self._path), 'w', format=codec.container
     )
-    stream = container.add_stream(
-      self._codec.name,
-      rate=self._clip.rate.limit_denominator(100_000),
-      options=self._codec.options,
+    self._stream: Any = self._container.add_stream(
+      codec.name,
+      rate=clip.rate.limit_denominator(100_000),
+      options=codec.options,
     )
-    _describe(stream, self._codec, self._clip, shape)
-    return _Open(container, cast('av.VideoStream', stream), start)
+    stream, context = self._stream, self._stream.codec_context
+    stream.height, stream.width = shape
+    stream.pix_fmt = _find_pixels(codec, shape)
+    context.time_base = stream.time_base = clip.time_base
+    context.sample_aspect_ratio = clip.aspect
+    context.color_range = _find_range(codec, clip.colour)
+    context.colorspace = clip.colour.matrix
+    context.color_primaries = clip.colour.primaries
+    context.color_trc = clip.colour.transfer
 
-
-class _Open(NamedTuple):
-  """A file that is written, and when its first frame is."""
-
-  container: 'av.container.OutputContainer'
-  stream: 'av.VideoStream'
-  first: int
-
-  def encode(self, frame: 'av.VideoFrame | None') -> None:
-    for packet in self.stream.encode(frame):
-      self.container.mux(packet)
+  def _encode(self, frame: 'av.VideoFrame | None') -> None:
+    for packet in self._stream.encode(frame):
+      self._container.mux(packet)
 
 
 def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
@@ -218,22 +217,7 @@ def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
 
 def _find_range(codec: _Codec, colour: appearance.Colour) -> int:
   # ProRes has no full range.
-  full = colour.full_range and codec is not _PRORES
-  return 2 if full else 1
-
-
-def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
-  """Sets the options that all parts and the whole share."""
-  height, width = shape
-  stream.width, stream.height = width, height
-  stream.pix_fmt = _find_pixels(codec, shape)
-  context = stream.codec_context
-  context.time_base = stream.time_base = clip.time_base
-  context.sample_aspect_ratio = clip.aspect
-  context.color_range = _find_range(codec, clip.colour)
-  context.colorspace = clip.colour.matrix
-  context.color_primaries = clip.colour.primaries
-  context.color_trc = clip.colour.transfer
+  return 2 if colour.full_range and codec is not _PRORES else 1
 
 
 def plan_sound(

@@ -26,12 +26,14 @@ class Track:
 
   Attributes:
     index: Number among the file's tracks of sound.
+    own_channels: Number of its channels.
     encoder: FFmpeg's name of the encoder; '' to copy packets.
     rate: Samples per second of the encoded sound.
     layout: Names of the channels of the encoded sound.
   """
 
   index: int
+  own_channels: int
   encoder: str = ''
   rate: int = _RATE
   layout: str = _LAST_RESORT
@@ -50,6 +52,8 @@ def plan(
     sounds: Codecs that it takes as they are.
     encoder: What encodes others.
   """
+  import av
+
   tracks, notes = [], []
   with clips.open_file(path) as source:
     count = len(source.streams.audio)
@@ -67,10 +71,10 @@ def plan(
       notes.append(f'{which} is left out: it cannot be read')
       continue
     tracks.append(found)
-    own = _find_layout(path, index)
-    if found.encoder and own and own.nb_channels > _count_channels(found):
+    kept = av.AudioLayout(found.layout).nb_channels
+    if found.encoder and found.own_channels > kept:
       notes.append(
-        f'{which} is in {found.layout}, not in {own.nb_channels} channels'
+        f'{which} is in {found.layout}, not in {found.own_channels} channels'
       )
   return tracks, notes
 
@@ -113,11 +117,17 @@ def _list_ways(
     name, rate = context.codec.canonical_name, context.rate
     own, count = context.layout.name, context.layout.nb_channels
   if name in sounds:
-    yield Track(index=index)
+    yield Track(index=index, own_channels=count)
   if rate not in (av.codec.Codec(encoder, 'w').audio_rates or [rate]):
     rate = _RATE
   for layout in dict.fromkeys((own, _LAYOUTS.get(count, own), _LAST_RESORT)):
-    yield Track(index=index, encoder=encoder, rate=rate, layout=layout)
+    yield Track(
+      index=index,
+      own_channels=count,
+      encoder=encoder,
+      rate=rate,
+      layout=layout,
+    )
 
 
 def _works(path: Path, track: Track, container: str) -> bool:
@@ -135,18 +145,6 @@ def _works(path: Path, track: Track, container: str) -> bool:
   except (av.error.FFmpegError, ValueError):
     return False
   return True
-
-
-def _find_layout(path: Path, index: int) -> 'av.AudioLayout | None':
-  with clips.open_file(path) as source:
-    context = source.streams.audio[index].codec_context
-    return context.layout if context else None
-
-
-def _count_channels(track: Track) -> int:
-  import av
-
-  return av.AudioLayout(track.layout).nb_channels
 
 
 def _read_packets(source, stream) -> Iterator['av.Packet']:
