@@ -12,6 +12,7 @@ URLs of object stores, and `--engine=ray` does it on a cluster.
 import functools
 import re
 import sys
+import warnings
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -246,27 +247,54 @@ def _make_settings() -> ways.Settings:
   by_default = flags.FLAGS[_SAVE.name].using_default_value
   return ways.Settings(
     kinds=None if by_default else tuple(_SAVE.value),
-    style={
-      'format': _FORMAT.value,
-      'quality': _QUALITY.value,
-      'background': _BACKGROUND.value,
-      'estimate_foreground': _FOREGROUND.value,
-      'trim': _TRIM.value,
-      'trimap_width': _TRIMAP_WIDTH.value,
-    },
-    task={
-      'overwrite': _OVERWRITE.value,
-      'max_pixels': _MAX_PIXELS.value,
-      'clip_format': _CLIP_FORMAT.value,
-    },
-    checkpoint=_CHECKPOINT.value,
-    make_options=_make_options,
-    make_do_clips=_make_do_clips,
-    batch_size=_BATCH_SIZE.value,
+    format=_FORMAT.value,
+    has_background=bool(_BACKGROUND.value),
+    overwrite=_OVERWRITE.value,
     shard=_SHARD.value,
     watch=_WATCH.value,
     frames=_FRAMES.value,
     cluster=cluster,
+    make_request=_make_request,
+  )
+
+
+def _make_request(
+  output: storage.Place, kinds: tuple[str, ...], form: str
+) -> 'session.Request':
+  """Returns what the flags ask for, checked."""
+  from PIL import Image
+
+  from rmbg_jax.batch import pipeline, session
+  from rmbg_jax.inference import rendering
+
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  style = rendering.Style(
+    format=form,
+    quality=_QUALITY.value,
+    background=_BACKGROUND.value,
+    estimate_foreground=_FOREGROUND.value,
+    trim=_TRIM.value,
+    trimap_width=_TRIMAP_WIDTH.value,
+  )
+  style.check_kinds(kinds)
+  # Its picture was read under Pillow's own limit. Photos are held against
+  # --max_pixels instead, which may be more, with a message that names it.
+  Image.MAX_IMAGE_PIXELS = None
+  options = _make_options()
+  return session.Request(
+    task=pipeline.Task(
+      output=output,
+      kinds=kinds,
+      style=style,
+      overwrite=_OVERWRITE.value,
+      max_pixels=_MAX_PIXELS.value,
+      clip_format=_CLIP_FORMAT.value,
+    ),
+    checkpoint=_CHECKPOINT.value,
+    options=options,
+    batch_size=_BATCH_SIZE.value,
+    shard=_SHARD.value,
+    do_clips=_make_do_clips(options),
   )
 
 

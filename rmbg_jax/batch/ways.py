@@ -5,7 +5,6 @@ NumPy and Pillow are imported once the settings are known to fit each other.
 
 import dataclasses
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,29 +27,27 @@ class Settings:
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
-    style: Attributes of `rendering.Style`, for folders.
-    task: Attributes of `pipeline.Task` but for places, kinds and style.
-    checkpoint: Path or name that `load_model` takes.
-    make_options: Returns options of `BackgroundRemover.from_checkpoint`.
-    make_do_clips: Returns what does clips, from these options.
-    batch_size: Photos that go through the network together.
+    format: Format of the files, one of `choices.FORMATS`.
+    has_background: Whether there is a background for composites.
+    overwrite: Whether results that are there are made again.
     shard: 'i/n' for every n-th photo from the i-th on; '' for all.
     watch: Whether to go on with files that appear in the folder.
     frames: Whether the input is a folder of numbered frames.
     cluster: Attributes of `cluster.Cluster`; None for this process.
+    make_request: Makes the `session.Request` of an output, kinds and a format.
   """
 
   kinds: tuple[str, ...] | None
-  style: dict[str, Any]  # Any: each of its own type, as in the next.
-  task: Mapping[str, Any]
-  checkpoint: str
-  make_options: Callable[[], dict[str, Any]]
-  make_do_clips: Callable[[dict[str, Any]], 'session.DoClips']
-  batch_size: int
+  format: str
+  has_background: bool
+  overwrite: bool
   shard: str
   watch: bool
   frames: bool
-  cluster: Mapping[str, Any] | None
+  cluster: Mapping[str, Any] | None  # Any: each of its own type.
+  make_request: Callable[
+    [storage.Place, tuple[str, ...], str], 'session.Request'
+  ]
 
 
 def predict(where: places.Places, settings: Settings) -> bool:
@@ -70,7 +67,7 @@ def predict(where: places.Places, settings: Settings) -> bool:
   except KeyboardInterrupt as error:  # While the network is loaded.
     from rmbg_jax.batch import summary
 
-    said = summary.describe_stop(overwrite=settings.task['overwrite'])
+    said = summary.describe_stop(overwrite=settings.overwrite)
     print(said, file=sys.stderr)  # Standard output may be for a photo.
     raise SystemExit(summary.INTERRUPTED) from error
 
@@ -80,15 +77,13 @@ def find_suffix(settings: Settings) -> str:
   from rmbg_jax.inference import rendering
 
   kind = next(iter(_choose_one(settings)), 'cutout')
-  return (
-    f'-{kind}{rendering.Style(format=settings.style["format"]).suffix(kind)}'
-  )
+  return f'-{kind}{rendering.Style(format=settings.format).suffix(kind)}'
 
 
 def _choose_one(settings: Settings) -> tuple[str, ...]:
   if settings.kinds is not None:
     return settings.kinds
-  return ('composite',) if settings.style['background'] else ('cutout',)
+  return ('composite',) if settings.has_background else ('cutout',)
 
 
 def _predict_standard(where: places.Places, settings: Settings) -> bool:
@@ -102,7 +97,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
-  request = _make_request(settings, Path(), kinds)
+  request = settings.make_request(Path(), kinds, settings.format)
   content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
   sys.stdout.buffer.write(content)
   return False
@@ -120,7 +115,7 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       '--engine=ray is for many photos. Leave it out, or pass folders.'
     )
-  places.check_file(source, output, overwrite=settings.task['overwrite'])
+  places.check_file(source, output, overwrite=settings.overwrite)
   kinds = _choose_one(settings)
   if len(kinds) != 1:
     raise errors.UserError(
@@ -128,7 +123,7 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
       '--save=cutout, or --output=FOLDER.'
     )
   form = places.FORMATS[output.suffix.lower()]
-  request = _make_request(settings, output.parent, kinds, format=form)
+  request = settings.make_request(output.parent, kinds, form)
   if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
@@ -190,7 +185,8 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
     )
   if not by_url:
     places.check_apart(source, Path(where.output))
-  request = _make_request(settings, output, settings.kinds or _KINDS)
+  kinds = settings.kinds or _KINDS
+  request = settings.make_request(output, kinds, settings.format)
   if by_url or on_cluster:
     from rmbg_jax.batch import remote
 
@@ -200,33 +196,3 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
   if settings.watch:
     return local.watch(Path(source), request)
   return local.run(where.sources, request, are_frames=settings.frames)
-
-
-def _make_request(
-  settings: Settings,
-  output: storage.Place,
-  kinds: tuple[str, ...],
-  **style_changes: Any,  # As in `Settings.style`.
-) -> 'session.Request':
-  from PIL import Image
-
-  from rmbg_jax.batch import pipeline, session
-  from rmbg_jax.inference import rendering
-
-  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  style = rendering.Style(**settings.style | style_changes)
-  style.check_kinds(kinds)
-  # Its picture was read under Pillow's own limit. Photos are held against
-  # --max_pixels instead, which may be more, with a message that names it.
-  Image.MAX_IMAGE_PIXELS = None
-  options = settings.make_options()
-  return session.Request(
-    task=pipeline.Task(
-      output=output, kinds=kinds, style=style, **settings.task
-    ),
-    checkpoint=settings.checkpoint,
-    options=options,
-    batch_size=settings.batch_size,
-    shard=settings.shard,
-    do_clips=settings.make_do_clips(options),
-  )
