@@ -120,9 +120,6 @@ def list_files(sources: Sequence[str]) -> list[Job]:
   """Returns photos that are named one by one, as `list_jobs` does.
 
   Results mirror the folders below the one that all photos are in.
-
-  Args:
-    sources: Paths, as a shell makes them of a pattern.
   """
   found = [Path(source) for source in sources]
   root = os.path.commonpath([path.absolute().parent for path in found])

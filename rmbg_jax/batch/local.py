@@ -20,12 +20,9 @@ from rmbg_jax.weights import load
 def run(
   sources: Sequence[str], request: session.Request, *, are_frames: bool
 ) -> bool:
-  """Does all photos and clips; returns whether any failed.
+  """Does all photos and clips of `places.Places`; returns whether any failed.
 
-  Args:
-    sources: Inputs as `places.Places` has them.
-    request: What to make.
-    are_frames: Whether the source is a folder of numbered frames, one clip.
+  With `are_frames`, the source is a folder of numbered frames, one clip.
 
   Raises:
     SystemExit: if it was interrupted.

@@ -147,7 +147,7 @@ def run(
   A full disk is everybody's: no other photo is begun then.
 
   Args:
-    remover: A `BackgroundRemover`; its batch size is used.
+    remover: Its batch size is used.
     jobs: The photos, taken as their turn comes.
     task: Work to do on them.
     add_entry: Called, in this thread, with the result of each photo.
@@ -339,11 +339,7 @@ def _read(
 def _write(
   job: listing.Job, task: Task, remover, read: _Read, probs: np.ndarray
 ) -> tuple[report.Entry, bool]:
-  """Writes what is missing, each kind for itself.
-
-  Returns:
-    (what became of the photo, whether the disk is full).
-  """
+  """Writes what is missing; returns (outcome, whether the disk is full)."""
   began = time.perf_counter()
   alpha = remover.refine(probs, read.photo)
   missing, names, made = task.missing(job), task.name_results(job), {}

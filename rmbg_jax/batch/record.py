@@ -78,12 +78,9 @@ class Record:
 def find_missing(
   jobs: Iterable[listing.Job], task: pipeline.Task, record: Record
 ) -> Iterator[listing.Job]:
-  """Yields jobs on a disk with the kinds that are still to be made.
+  """Yields jobs on a disk as `check` returns them.
 
-  Args:
-    jobs: The jobs.
-    task: Work to do on them.
-    record: What was made before; with `overwrite`, what was made in this run.
+  With `overwrite`, the record is of what was made in this run.
   """
 
   def find(name):

@@ -19,12 +19,9 @@ def run(
   *,
   cluster: Mapping[str, Any] | None = None,  # Any: see `Cluster`.
 ) -> bool:
-  """Does all photos; returns whether any failed.
+  """Does all photos of a path or a URL; returns whether any failed.
 
-  Args:
-    source: Input, a path or a URL.
-    request: What to make.
-    cluster: Attributes of `cluster.Cluster`; None for this process.
+  With attributes of `cluster.Cluster`, on a cluster, else in this process.
 
   Raises:
     SystemExit: if it was interrupted.

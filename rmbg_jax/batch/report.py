@@ -204,11 +204,7 @@ def write_part(output: storage.Place, name: str, lines: Iterable[str]) -> None:
 
 
 def list_parts(output: storage.Place) -> list[str]:
-  """Returns the names of the parts in an output's `report/`, sorted by run.
-
-  Raises:
-    UserError: if a store cannot be listed.
-  """
+  """Returns the names of an output's parts, sorted by run."""
   return [
     name
     for name in storage.list_names(output / FOLDER)
@@ -217,13 +213,10 @@ def list_parts(output: storage.Place) -> list[str]:
 
 
 def join_parts(output: storage.Place) -> Iterator[str]:
-  """Yields one line for each photo of a report in parts, its latest.
+  """Yields one line for each photo of an output's `report/`, its latest.
 
   Of a photo that was skipped, that is what the run that did it wrote, with the
   status 'skipped', as in a report of one file.
-
-  Args:
-    output: Place that has `report/`.
 
   Raises:
     MissingFileError: if there is no such report.
@@ -258,24 +251,14 @@ def join_parts(output: storage.Place) -> Iterator[str]:
 def _to_text(line: Any) -> str:
   """Returns one line, even for names with odd bytes or ends of lines."""
   text = json.dumps(line, ensure_ascii=False)
-  try:
-    text.encode()
-  except UnicodeEncodeError:  # A name that is not UTF-8.
-    text = json.dumps(line)
-  if len(text.splitlines()) > 1:  # For readers that take U+2028 for an end.
-    text = json.dumps(line)
-  return text + '\n'
+  # Names may not be UTF-8, or have what readers take for an end (U+2028).
+  return (text if text.isprintable() else json.dumps(line)) + '\n'
 
 
 def _read_lines(
   path: Path,
 ) -> tuple[list[Any], dict[str, dict[str, Any]], bool]:
-  """Reads a report.
-
-  Returns:
-    (what is no line of a photo, the lines by photo, whether the last line has
-    an end).
-  """
+  """Returns (lines of others, lines by photo, whether the last has an end)."""
   others, lines = [], {}
   content = path.read_bytes() if path.exists() else b''
   for text in content.split(b'\n'):

@@ -69,15 +69,10 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
 def find_missing(
   jobs: Iterable[listing.Job], task: pipeline.Task, made: record.Record
 ) -> Iterator[listing.Job]:
-  """Yields the jobs with the kinds that are still to be made.
+  """Yields jobs as `record.check` returns them.
 
-  The output is listed beside the photos, page by page: no request for each.
-
-  Args:
-    jobs: Jobs with results in the order of `list_jobs`, or sorted by
-      `listing_order`.
-    task: Work done on them.
-    made: What was made before.
+  The output is listed beside the photos, page by page: no request for each. So
+  jobs must come as from `list_jobs`, or be sorted by `listing_order`.
 
   Raises:
     UserError: if the output cannot be listed.
@@ -127,16 +122,12 @@ def check_places(source: str, task: pipeline.Task) -> None:
 def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
   """Notes at the output what its results are made with, or compares it.
 
-  It is the first that is written, so it shows whether anything can be.
-
-  Args:
-    task: Work to do; with `overwrite`, all results are made again.
-    network: The network's digest.
-    options: Options of the remover.
+  That is the network, by its digest, the remover's options and the style. It is
+  the first that is written, so it shows whether anything can be.
 
   Raises:
-    UserError: if the results there were made with something else, naming it,
-      or if nothing can be written.
+    UserError: if the results there were made with something else, and are not
+      made again; or if nothing can be written.
   """
   values = {'network': network, **options, **dataclasses.asdict(task.style)}
   del values['format']  # Results of two formats have two names.

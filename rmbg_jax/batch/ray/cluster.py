@@ -57,10 +57,8 @@ def run(
   """Does photos on a cluster.
 
   Args:
-    jobs: Photos with their missing kinds (`stored.find_missing`), taken as
-      needed, in a thread.
-    task: Work to do on them; its output is a URL, or on a disk that all
-      machines have.
+    jobs: Photos with their missing kinds, taken as needed, in a thread.
+    task: Its output is a URL, or on a disk that all machines have.
     loaded: The network, which need not be on the other machines.
     options: Options of the remover.
     batch_size: Photos in the network together.
