@@ -65,13 +65,7 @@ def run(
 ) -> None:
   """Does clips, one after the other, as `pipeline.run` does photos.
 
-  Args:
-    remover: A `BackgroundRemover`; its batch size is used.
-    jobs: The clips.
-    task: Work to do on them.
-    options: See there.
-    add_entry: Called, in this thread, with the result of each clip.
-    stop: Once set, the part at work is given up; those before are kept.
+  Once `stop` is set, the part at work is given up; those before are kept.
   """
   key = options.find_key()
   for job in jobs:

@@ -100,11 +100,7 @@ def make_writer(
 ) -> 'FramesWriter | VideoWriter':
   """Returns what writes one part of one kind, over what may be there.
 
-  Args:
-    kind: Kind of result.
-    form: Format of cut-out clips, one of `FORMATS`.
-    clip: Clip that it is made of.
-    path: Path of the part, a file or a folder of frames.
+  The format is one of `choices.CLIP_FORMATS`, the path a file's or a folder's.
   """
   if form == 'png':
     return FramesWriter(path)
@@ -112,7 +108,7 @@ def make_writer(
 
 
 class FramesWriter(contextlib.AbstractContextManager):
-  """Writes a part as a folder of PNG files; see `VideoWriter`."""
+  """Writes a part as a folder of PNG files, as `VideoWriter` does a video."""
 
   def __init__(self, path: Path):
     self._path = path
@@ -123,7 +119,7 @@ class FramesWriter(contextlib.AbstractContextManager):
     pass
 
   def prepare(self, pixels: np.ndarray) -> bytes:
-    """Returns a picture as `add` takes it; for any thread."""
+    """Returns a picture as `add` takes it."""
     return png.encode(pixels)
 
   def add(self, prepared: bytes, *, index: int, start: int) -> None:
@@ -133,7 +129,7 @@ class FramesWriter(contextlib.AbstractContextManager):
 
 
 class VideoWriter(contextlib.AbstractContextManager):
-  """Writes a part as a video, frame by frame."""
+  """Writes a part as a video, frame by frame; `prepare` is for any thread."""
 
   def __init__(self, codec: _Codec, clip: clips.Clip, path: Path):
     """Opens nothing yet: the first frame says the size."""
@@ -149,11 +145,7 @@ class VideoWriter(contextlib.AbstractContextManager):
           self._encode(None)
 
   def prepare(self, pixels: np.ndarray) -> 'av.VideoFrame':
-    """Returns what `add` takes of a picture; for any thread.
-
-    Args:
-      pixels: Picture in uint8: grey, RGB or RGBA.
-    """
+    """Returns what `add` takes of a uint8 grey, RGB or RGBA picture."""
     import av
 
     if pixels.ndim == 2:  # As RGB, black and white stay.
@@ -168,12 +160,9 @@ class VideoWriter(contextlib.AbstractContextManager):
     )
 
   def add(self, prepared: 'av.VideoFrame', *, index: int, start: int) -> None:
-    """Adds a picture; one after the other.
+    """Adds a picture of `prepare`; one after the other.
 
-    Args:
-      prepared: Picture that `prepare` returned.
-      index: Number of the frame in the whole clip, from 0.
-      start: Time it is shown at, in units of the clip's time base.
+    It is shown from `start` on, in units of the clip's time base.
     """
     del index
     if self._container is None:
@@ -243,15 +232,9 @@ def join(
   tracks: Sequence[sound.Track],
   path: Path,
 ) -> None:
-  """Writes the result: all parts, and the sound of the clip.
+  """Writes the result of a kind: all parts, and tracks of the clip's sound.
 
-  Args:
-    kind: Kind of result.
-    form: Format of cut-out clips, one of `FORMATS`.
-    parts: Parts in order.
-    clip: The clip that has the sound.
-    tracks: What is taken over of it, as `plan_sound` says.
-    path: Path of the result.
+  The format is one of `choices.CLIP_FORMATS`, tracks are those of `plan_sound`.
   """
   if form == 'png':
     _join_folders([part.path for part in parts], path)

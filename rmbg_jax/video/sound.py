@@ -44,7 +44,7 @@ def plan(
 ) -> tuple[list[Track], list[str]]:
   """Returns the tracks that can be taken over, and notes on all others.
 
-  Its first packets are tried on each, so that nothing fails at the end.
+  The first packets are tried on each, so that nothing fails at the end.
 
   Args:
     path: The clip.
@@ -86,13 +86,8 @@ def read(
 ) -> Iterator[tuple[float, 'av.Packet']]:
   """Returns an iterator of (seconds, packet), and adds the track's stream.
 
-  Where a damaged part begins that cannot be read, the sound is over, or goes on
-  behind it.
-
-  Args:
-    source: The clip, opened for this track alone.
-    track: The track.
-    output: What it is written to, before its first packet.
+  The source is opened for this track alone, the output has no packet yet. At
+  a damaged part that cannot be read, the sound is over, or goes on behind it.
   """
   stream = source.streams.audio[track.index]
   if not track.encoder:

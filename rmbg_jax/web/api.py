@@ -60,9 +60,7 @@ class Options(pydantic.BaseModel):
 def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   """Returns the application with all routes but the page's.
 
-  Args:
-    service: Service that does the work.
-    queue: Requests that may wait; another is answered by 429.
+  So many requests may wait as the queue has room; another is answered by 429.
   """
   api = fastapi.FastAPI(
     title='RMBG-U2NET for JAX',

@@ -24,7 +24,7 @@ def make_application(
 
   Args:
     service: Service that does the work.
-    keys: A request must have one of these keys; empty to ask for none.
+    keys: A request must have one of these; empty to ask for none.
     queue: Number of requests that may wait; further ones are refused.
     folder: Folder for bodies that wait.
     root_path: Path below which a proxy shows it, '' for none.

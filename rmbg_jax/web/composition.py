@@ -167,13 +167,9 @@ def make_background(
   size: tuple[int, int],
   profile: bytes | None,
 ) -> Image.Image | None:
-  """Returns the picture cut to a size, or the colour; None for neither.
+  """Returns the picture cut to a size, or the RGBA colour; None for neither.
 
-  Args:
-    colour: RGBA, sRGB.
-    picture: Photo of the background.
-    size: (width, height) of the result.
-    profile: ICC profile of the result, None for sRGB.
+  The colour is sRGB, the result has the ICC profile, None for sRGB.
   """
   if picture is not None:
     return ImageOps.fit(picture.convert_colours(profile), size).convert('RGBA')

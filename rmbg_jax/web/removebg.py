@@ -119,7 +119,7 @@ def cut_out(
     as_json: Whether the client wants JSON.
 
   Raises:
-    problems.ProblemError: if an option is wrong, or there is no foreground.
+    ProblemError: if an option is wrong, or there is no foreground.
   """
   colour = _parse_colour(options.bg_color)
   margins = _parse_margins(options.crop_margin)

@@ -96,15 +96,14 @@ class Service:
     """Loads the first checkpoint and compiles its network.
 
     Args:
-      checkpoints: Checkpoints on offer, as `load_model` takes them; all but the
-        first are loaded when first asked for.
+      checkpoints: As `load_model` takes them; all but the first are loaded when
+        first asked for.
       limits: Limits on a request.
       folder: Folder for results, with a new folder for each request.
       options: Options of `BackgroundRemover`, such as the runtime.
 
     Raises:
-      MissingFileError: if there is nothing at the first one's path.
-      UserError: if it is not a checkpoint, or damaged.
+      UserError: if there is no first checkpoint, or it is damaged.
     """
     self.checkpoints = tuple(checkpoints)
     self.limits = limits
@@ -128,10 +127,7 @@ class Service:
   ) -> Answer:
     """Cuts out photos; one's trouble does not touch the others.
 
-    Args:
-      uploads: The photos' files.
-      options: Options for all of them.
-      report_progress: Called, in this thread, as photos are done.
+    `report_progress` is called, in this thread, as photos are done.
 
     Raises:
       UserError: if the request as a whole cannot be done, and why.
@@ -314,11 +310,7 @@ class Service:
 
 
 def name_uploads(names: Sequence[str]) -> list[str]:
-  """Returns file names that are safe to write and differ from each other.
-
-  Args:
-    names: Whatever the uploads were called.
-  """
+  """Returns names of uploads that are safe to write, and all different."""
   taken, safe = set(), []
   for name in names:
     # No separators, no control characters, nothing hidden.
