@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,22 @@ class Report:
   def __init__(self, path: Path):
     """Reads what earlier runs left at the path."""
     self._path = path
-    self._others, self._lines, is_whole = _read_lines(path)
+    self._others: list[Any] = []
+    self._lines: dict[str, dict[str, Any]] = {}
+    content = path.read_bytes() if path.exists() else b''
+    for text in content.split(b'\n'):
+      try:
+        line = json.loads(text)
+      except ValueError:  # Cut off by a kill, perhaps within a character.
+        continue
+      if isinstance(line, dict) and isinstance(line.get('photo'), str):
+        self._lines[line['photo']] = line
+      else:
+        self._others.append(line)
     path.parent.mkdir(parents=True, exist_ok=True)
     self._file = path.open('a', encoding='utf-8')
-    if not is_whole:  # Or the next line would go on where a kill cut one off.
-      self._file.write('\n')
+    if content and not content.endswith(b'\n'):
+      self._file.write('\n')  # Or the next line would go on with the cut one.
 
   def find_runtime(self, photo: str) -> str:
     """Returns what computed a photo in an earlier run, '' if unknown."""
@@ -175,7 +186,8 @@ class PartedReport:
   def close(self) -> None:
     """Writes the lines that wait."""
     if self._lines:
-      write_part(self._output, f'{self._name}-{self._parts:06}', self._lines)
+      name = f'{self._name}-{self._parts:06}.jsonl'
+      storage.write(self._output / FOLDER / name, ''.join(self._lines).encode())
       self._parts += 1
     self._lines, self._written = [], time.monotonic()
 
@@ -195,12 +207,6 @@ def digest(text: str) -> bytes:
 def to_line(entry: Entry) -> str:
   """Returns an entry as one line of JSON, with its end."""
   return _to_text(dataclasses.asdict(entry))
-
-
-def write_part(output: storage.Place, name: str, lines: Iterable[str]) -> None:
-  """Writes a part of an output's report; see `PartedReport`."""
-  place = output / FOLDER / f'{name}.jsonl'
-  storage.write(place, ''.join(lines).encode())
 
 
 def list_parts(output: storage.Place) -> list[str]:
@@ -253,21 +259,3 @@ def _to_text(line: Any) -> str:
   text = json.dumps(line, ensure_ascii=False)
   # Names may not be UTF-8, or have what readers take for an end (U+2028).
   return (text if text.isprintable() else json.dumps(line)) + '\n'
-
-
-def _read_lines(
-  path: Path,
-) -> tuple[list[Any], dict[str, dict[str, Any]], bool]:
-  """Returns (lines of others, lines by photo, whether the last has an end)."""
-  others, lines = [], {}
-  content = path.read_bytes() if path.exists() else b''
-  for text in content.split(b'\n'):
-    try:
-      line = json.loads(text)
-    except ValueError:  # Cut off by a kill, perhaps within a character.
-      continue
-    if isinstance(line, dict) and isinstance(line.get('photo'), str):
-      lines[line['photo']] = line
-    else:
-      others.append(line)
-  return others, lines, not content or content.endswith(b'\n')

@@ -35,12 +35,10 @@ _SLOPE_WEIGHT = 4.0  # Of the squared error of slopes.
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
-  """Trains the refiner that a configuration describes.
+  """Trains the refiner of a configuration, such as `configs/refiner.py`.
 
-  Args:
-    config: Configuration with the keys of `configs/refiner.py`.
-    workdir: Folder for compositions and checkpoints. A training found there
-      goes on where it stopped.
+  The folder gets compositions and checkpoints; a training found there goes on
+  where it stopped.
 
   Raises:
     UserError: if data is missing or wrong, or the working directory holds a

@@ -91,7 +91,12 @@ def run(
             tally.add(entry)
             parts.add(entry)
       except ray.exceptions.RayError as error:
-        raise _give_up(error) from error
+        text = str(error).strip() or type(error).__name__
+        raise errors.UserError(
+          f'The cluster gave up: {text.splitlines()[-1]}. All machines need '
+          'this project, the packages of its extras, and what the flags name '
+          'by path. The same command goes on.'
+        ) from error
     return lister.finish(tally)
 
 
@@ -241,12 +246,3 @@ def _choose_pool(
     enable_true_multi_threading=True,
   )
   return pool, {'num_cpus': cpus, 'num_gpus': gpus}
-
-
-def _give_up(error: Exception) -> errors.UserError:
-  lines = [line for line in str(error).splitlines() if line.strip()]
-  return errors.UserError(
-    f'The cluster gave up: {lines[-1] if lines else type(error).__name__}. All '
-    'machines need this project, the packages of its extras, and what the '
-    'flags name by path. The same command goes on.'
-  )
