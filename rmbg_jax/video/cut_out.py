@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from fractions import Fraction
 from pathlib import Path
@@ -71,7 +72,9 @@ def run(
   for job in jobs:
     if stop.is_set():
       return
-    work = _Work(remover, job, task, options, key, stop)
+    work = _Work(
+      remover=remover, job=job, task=task, options=options, key=key, stop=stop
+    )
     try:
       entry = work.run()
     except Exception as error:  # Any error concerns this clip only.
@@ -85,47 +88,42 @@ def run(
       add_entry(entry)
 
 
+@dataclasses.dataclass(kw_only=True)
 class _Work:
   """A clip that is being done."""
 
-  def __init__(
-    self,
-    remover: Predictor,
-    job: listing.Job,
-    task: pipeline.Task,
-    options: Options,
-    key: str,
-    stop: threading.Event,
-  ):
-    self._remover = remover
-    self._job = job
-    self._task = task
-    self._options = options
-    self._key = key
-    self._stop = stop
+  remover: Predictor
+  job: listing.Job
+  task: pipeline.Task
+  options: Options
+  key: str
+  stop: threading.Event
+
+  def __post_init__(self):
+    task = self.task
     # All frames of a clip have one size, and videos formats of their own.
     self._style = dataclasses.replace(task.style, format='png', trim=False)
-    self._missing = task.missing(job)
-    self._folder = task.output / _FOLDER / job.result
-    self._steadier = temporal.Steadier(options.steadiness)
-    self._size = remover.batch_size
+    self._missing = task.missing(self.job)
+    self._folder = task.output / _FOLDER / self.job.result
+    self._steadier = temporal.Steadier(self.options.steadiness)
+    self._size = self.remover.batch_size
 
   def run(self) -> report.Entry | None:
     """Returns what became of it; None if it was stopped."""
     began = time.perf_counter()
-    job, options, form = self._job, self._options, self._task.clip_format
-    names, made = self._task.name_results(job), {}
+    job, options, form = self.job, self.options, self.task.clip_format
+    names, made = self.task.name_results(job), {}
     state = job.find_state()  # Before it is read.
     stamp = state.stamp if state else ''
-    self._key = repr(
+    self.key = repr(
       (
-        *(stamp, sorted(self._missing), self._style, form, self._key),
-        *(options.steadiness, options.frame_rate, self._remover.batch_size),
+        *(stamp, sorted(self._missing), self._style, form, self.key),
+        *(options.steadiness, options.frame_rate, self.remover.batch_size),
       )
     )
     with clips.opened(
       job.photo,
-      max_pixels=self._task.max_pixels,
+      max_pixels=self.task.max_pixels,
       frame_rate=options.frame_rate,
     ) as clip:
       # Before the first frame: what cannot be is known then.
@@ -154,7 +152,7 @@ class _Work:
     count = sum(len(state['times']) for state in states)
     said = [note for _, notes in sounds.values() for note in notes]
     notes = (*clip.notes, *dict.fromkeys(said))
-    if self._task.style.trim:
+    if self.task.style.trim:
       notes = (*notes, 'not trimmed: all frames of a clip have one size')
     return report.Entry(
       photo=str(job.photo),
@@ -167,14 +165,14 @@ class _Work:
       frames=count,
       made=made,
       remark=job.remark,
-      runtime=self._remover.runtime,
+      runtime=self.remover.runtime,
     )
 
   def clear(self) -> None:
     """Removes all parts."""
     shutil.rmtree(self._folder, ignore_errors=True)
     for parent in self._folder.parents:  # Remove the empty ones.
-      if parent == self._task.output:
+      if parent == self.task.output:
         break
       with contextlib.suppress(OSError):
         parent.rmdir()
@@ -187,13 +185,13 @@ class _Work:
         state = json.loads(self._find_state(index, '.json').read_text())
       except (OSError, ValueError):
         break
-      if state['key'] != self._key:
+      if state['key'] != self.key:
         break
       states.append(state)
     if not states:
       shutil.rmtree(self._folder, ignore_errors=True)
       self._folder.mkdir(parents=True)
-    elif self._options.steadiness:
+    elif self.options.steadiness:
       with np.load(self._find_state(len(states) - 1, '.npz')) as arrays:
         self._steadier.last = arrays['probs'], arrays['guide']
     return states
@@ -202,14 +200,14 @@ class _Work:
     return self._folder / f'{index:05}{suffix}'
 
   def _find_part(self, index: int, kind: str) -> Path:
-    suffix = clip_names.suffix(kind, self._task.clip_format)
+    suffix = clip_names.suffix(kind, self.task.clip_format)
     return self._folder / f'{index:05}.{kind}{suffix}'
 
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""
     # Large frames go through the network in smaller batches, to save memory.
     room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
-    self._size = max(1, min(self._remover.batch_size, room // 2))
+    self._size = max(1, min(self.remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
     threads = parallel.count_cores()
     with (
@@ -220,15 +218,21 @@ class _Work:
         total=clip.count,
         initial=done,
         unit='frame',
-        desc=self._job.photo.name,
+        desc=self.job.photo.name,
         leave=False,
       ) as progress,
     ):
       # Decode finished frames again: seeking is not exact in all formats.
       for _ in itertools.islice(frames, done):
-        if self._stop.is_set():
+        if self.stop.is_set():
           return None
-      batches = _Batches(self._remover, frames, self._size, reader)
+
+      def read():
+        batch = list(itertools.islice(frames, self._size))
+        seen = [frame.photo.seen for frame in batch]
+        return batch, self.remover.resize(seen) if batch else None
+
+      batches = _Batches(read, reader)
       while not batches.are_over():
         index = len(states)
         state = self._do_part(clip, batches, index, done, pool, progress)
@@ -251,17 +255,12 @@ class _Work:
   ) -> dict[str, Any] | None:
     """Writes a part; returns its state, or None if it was stopped."""
     part_size = -(-_PART // self._size) * self._size
-    times, total = [], 0.0
+    times, total, form = [], 0.0, self.task.clip_format
     pending: deque = deque()
     with contextlib.ExitStack() as stack:
       writers = {
         kind: stack.enter_context(
-          encoding.make_writer(
-            kind,
-            self._task.clip_format,
-            clip,
-            self._find_part(index, kind),
-          )
+          encoding.make_writer(kind, form, clip, self._find_part(index, kind))
         )
         for kind in self._missing
       }
@@ -280,10 +279,10 @@ class _Work:
           progress.update()
 
       while len(times) + len(pending) < part_size and not batches.are_over():
-        if self._stop.is_set():
+        if self.stop.is_set():
           return None
         frames, resized = batches.take()
-        probs = self._remover.predict(resized)
+        probs = self.remover.predict(resized)
         for frame, one, seen in zip(frames, probs, resized, strict=True):
           steadied = self._steadier.steady(one, seen)
           drawn = pool.submit(self._draw, frame, steadied, writers)
@@ -291,13 +290,13 @@ class _Work:
         # No more than two batches wait to be written.
         write(2 * self._size)
       write(0)
-    return {'key': self._key, 'times': times, 'sum': total}
+    return {'key': self.key, 'times': times, 'sum': total}
 
   def _draw(
     self, frame: clips.Frame, probs: np.ndarray, writers
   ) -> tuple[dict[str, Any], float]:
     """Returns what the writers take, by kind, and the mean alpha."""
-    alpha = self._remover.refine(probs, frame.photo)
+    alpha = self.remover.refine(probs, frame.photo)
     colours = self._style.find_colours(frame.photo, alpha, tuple(writers))
     pictures = {
       kind: writer.prepare(self._style.draw(kind, frame.photo, alpha, colours))
@@ -307,37 +306,23 @@ class _Work:
 
 
 class _Batches:
-  """Reads and resizes the next batch while the network is at work."""
+  """Reads the next batch while the network is at work.
+
+  A batch has frames, and what the network sees of them.
+  """
 
   def __init__(
-    self,
-    remover: Predictor,
-    frames: Iterator[clips.Frame],
-    size: int,
-    reader: futures.Executor,
+    self, read: Callable[[], tuple[list, Any]], reader: futures.Executor
   ):
-    self._remover = remover
-    self._frames = frames
-    self._size = size
-    self._reader = reader
-    self._next = reader.submit(self._read)
+    self._submit = functools.partial(reader.submit, read)
+    self._next = self._submit()
 
   def are_over(self) -> bool:
-    """Returns whether there are no more frames; waits until that is known.
-
-    Raises:
-      UserError: if the clip is damaged there.
-    """
+    """Returns whether there are no more frames; waits until that is known."""
     return not self._next.result()[0]
 
   def take(self) -> tuple[list[clips.Frame], np.ndarray]:
-    """Returns frames, a batch at most, and what the network sees of them."""
+    """Returns the next batch."""
     batch = self._next.result()
-    self._next = self._reader.submit(self._read)
+    self._next = self._submit()
     return batch
-
-  def _read(self):
-    frames = list(itertools.islice(self._frames, self._size))
-    if not frames:
-      return [], None
-    return frames, self._remover.resize([frame.photo.seen for frame in frames])
