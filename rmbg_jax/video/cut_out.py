@@ -138,14 +138,12 @@ class _Work:
         return None
       for kind, path in self._missing.items():
         parts = [
-          encoding.Part(
-            path=self._find_part(index, kind),
-            times=state['times'],
-            time_base=clip.time_base,
-          )
+          (self._find_part(index, kind), state['times'])
           for index, state in enumerate(states)
         ]
-        encoding.join(kind, form, parts, job.photo, sounds[kind][0], path)
+        encoding.join(
+          kind, form, parts, clip.time_base, job.photo, sounds[kind][0], path
+        )
         result = storage.find_state(path)
         made[names[kind]] = (result.size if result else 0, stamp)
     self.clear()

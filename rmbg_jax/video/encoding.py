@@ -80,19 +80,9 @@ def _choose(kind: str, form: str) -> _Codec:
   return {'prores': _PRORES, 'vp9': _VP9}[form]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
-  """A part that is written.
-
-  Attributes:
-    path: A file or a folder of frames.
-    times: (start, duration) of each frame, in units of the time base.
-    time_base: Unit of the clip's times, in seconds.
-  """
-
-  path: Path
-  times: Sequence[Sequence[int]]
-  time_base: Fraction
+# A part that is written, a file or a folder of frames, and (start, duration) of
+# each frame, in units of the clip's time base.
+Part = tuple[Path, Sequence[Sequence[int]]]
 
 
 def make_writer(
@@ -228,6 +218,7 @@ def join(
   kind: str,
   form: str,
   parts: Sequence[Part],
+  time_base: Fraction,
   clip: Path,
   tracks: Sequence[sound.Track],
   path: Path,
@@ -237,19 +228,18 @@ def join(
   The format is one of `choices.CLIP_FORMATS`, tracks are those of `plan_sound`.
   """
   if form == 'png':
-    _join_folders([part.path for part in parts], path)
+    _join_folders([part for part, _ in parts], path)
     return
   import av
 
   codec = _choose(kind, form)
   with contextlib.ExitStack() as stack:
     partial = stack.enter_context(files.write_atomically(path))
-    first = stack.enter_context(clips.open_file(parts[0].path))
+    first = stack.enter_context(clips.open_file(parts[0][0]))
     options = {}
     if codec.container != 'webm':
       # When the pictures begin is said in these units.
-      base = parts[0].time_base
-      options['movie_timescale'] = str(min(base.denominator, 90_000))
+      options['movie_timescale'] = str(min(time_base.denominator, 90_000))
     output = stack.enter_context(
       av.open(
         clips.find_address(partial),
@@ -262,8 +252,8 @@ def join(
     pictures = output.add_stream_from_template(template)
     if template.sample_aspect_ratio:  # Kept by the container, not the codec.
       pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
-    pictures.time_base = parts[0].time_base
-    flows = [_read_parts(parts, pictures)]
+    pictures.time_base = time_base
+    flows = [_read_parts(parts, time_base, pictures)]
     for track in tracks:  # Each stream is read separately.
       source = stack.enter_context(clips.open_file(clip))
       flows.append(sound.read(source, track, output))
@@ -272,19 +262,21 @@ def join(
       output.mux(packet)
 
 
-def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
+def _read_parts(
+  parts: Sequence[Part], time_base: Fraction, pictures
+) -> Iterator[tuple]:
   """Yields (seconds, packet) of the pictures, at the clip's own times."""
-  for part in parts:
-    with clips.open_file(part.path) as container:
+  for part, times in parts:
+    with clips.open_file(part) as container:
       stream = container.streams.video[0]
       packets = (packet for packet in container.demux(stream) if packet.size)
-      for packet, (start, duration) in zip(packets, part.times, strict=True):
+      for packet, (start, duration) in zip(packets, times, strict=True):
         packet.stream = pictures
-        packet.time_base = part.time_base
+        packet.time_base = time_base
         packet.pts = packet.dts = start
         if duration:
           packet.duration = duration
-        yield float(start * part.time_base), packet
+        yield float(start * time_base), packet
 
 
 def _join_folders(parts: Sequence[Path], path: Path) -> None:
