@@ -56,13 +56,11 @@ def run(
   if left and outcome.interrupted:
     print(summary.describe_stop(overwrite=task.overwrite))
     raise SystemExit(summary.INTERRUPTED)
-  if left:
+  if left or outcome.trouble:
+    also = f' with {summary.count_jobs(left, jobs)} left' if left else ''
     print(
-      f'Stopped with {summary.count_jobs(left, jobs)} left: '
-      f'{outcome.trouble}. Free space; the same command goes on.'
+      f'Stopped{also}: {outcome.trouble}. Free space; the same command goes on.'
     )
-  elif outcome.trouble:
-    print(f'Stopped: {outcome.trouble}. Free space; the same command goes on.')
   return bool(outcome.counts['failed'] or outcome.trouble)
 
 

@@ -107,17 +107,15 @@ class Task(Generic[storage.PlaceT]):
             'Pass another --output.'
           )
 
-  def _suffix(self, kind: str, job: listing.Job) -> str:
-    if job.is_clip:
-      return clip_names.suffix(kind, self.clip_format)
-    return self.style.suffix(kind)
-
   def name_results(self, job: listing.Job) -> dict[str, str]:
     """Returns the names of a photo's results, relative to the output."""
-    return {
-      kind: f'{kind}/{job.result.as_posix()}{self._suffix(kind, job)}'
-      for kind in self.kinds
-    }
+    names = {}
+    for kind in self.kinds:
+      suffix = self.style.suffix(kind)
+      if job.is_clip:
+        suffix = clip_names.suffix(kind, self.clip_format)
+      names[kind] = f'{kind}/{job.result.as_posix()}{suffix}'
+    return names
 
   def missing(self, job: listing.Job) -> dict[str, storage.PlaceT]:
     """Returns the files that are still to be written, by kind."""
@@ -306,19 +304,9 @@ class _Read:
   photo: photos.Photo
   stamp: str  # State of the photo's file before it was read.
   resized: np.ndarray  # (1, h, w, 3), of the network's input size.
+  waiting_bytes: int  # What it takes in memory, about,
+  writing_bytes: int  # and what making its results takes besides.
   seconds: float
-
-  @property
-  def waiting_bytes(self) -> int:
-    """Bytes that it takes in memory, about."""
-    is_deep = self.photo.deep is not None
-    each = _DEEP_WAITING_BYTES if is_deep else _WAITING_BYTES
-    return each * self.photo.rgb.width * self.photo.rgb.height
-
-  @property
-  def writing_bytes(self) -> int:
-    """Bytes that making its results takes besides, about."""
-    return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
 def _read(
@@ -327,11 +315,14 @@ def _read(
   began = time.perf_counter()
   state = job.find_state()
   photo = photos.read_photo(source, max_pixels=task.max_pixels)
-  resized = remover.resize([photo.seen])
+  pixels = photo.rgb.width * photo.rgb.height
+  each = _WAITING_BYTES if photo.deep is None else _DEEP_WAITING_BYTES
   return _Read(
     photo=photo,
     stamp=state.stamp if state else '',
-    resized=resized,
+    resized=remover.resize([photo.seen]),
+    waiting_bytes=each * pixels,
+    writing_bytes=_WRITING_BYTES * pixels,
     seconds=time.perf_counter() - began,
   )
 

@@ -31,7 +31,7 @@ def run(
   cluster_lib = None if cluster is None else _import_cluster()
   shard = listing.parse_shard(request.shard)
   if storage.is_url(source):
-    stored.check_places(source, task)
+    stored.check_source(source, task)
   loaded = load.load_model(request.checkpoint)
   stored.begin(task, loaded.compute_digest(), request.options)
   counts = stored.Counts()

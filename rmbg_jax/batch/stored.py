@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.io import errors, storage, suffixes
+from data_pipelines.io import errors, files, storage, suffixes
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import choices
-from rmbg_jax.batch import listing, pipeline, record, report
+from rmbg_jax.batch import listing, pipeline, places, record, report
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
@@ -98,20 +98,15 @@ def listing_order(job: listing.Job) -> str:
   return f'{job.result.as_posix()}.'
 
 
-def check_places(source: str, task: pipeline.Task) -> None:
-  """Checks that no result will be among the photos.
+def check_source(source: str, task: pipeline.Task) -> None:
+  """Checks that the photos are not among the results.
 
   Raises:
-    UserError: naming the two, if one place is inside of the other.
+    UserError: naming both places.
   """
   root, output = storage.parse(source), task.output
-  if _is_below(output, root):
-    raise errors.UserError(
-      f'--output={output} is inside --input={source}: the next run would take '
-      'the results for photos. Pass a folder beside it.'
-    )
   for kind in (*choices.KINDS, report.FOLDER):
-    if _is_below(root, output / kind):
+    if places.is_below(root, output / kind):
       raise errors.UserError(
         f'--input={source} is in {output / kind}, where --output={output} has '
         'its results: they would be taken for photos, or replace them. Pass '
@@ -134,11 +129,9 @@ def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
   made_with = {name: str(value) for name, value in values.items()}
   place = task.output / report.FOLDER / _MADE_WITH
   try:
-    before = json.loads(storage.read(place))
+    before = files.parse_json(storage.read(place), place, remedy='Remove it.')
   except FileNotFoundError:
     before = None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise errors.UserError(f'{place}: no JSON ({error}). Remove it.') from error
   if before not in (None, made_with) and not task.overwrite:
     changed = [
       f'{name} was {before.get(name)}, is {made_with.get(name)}'
@@ -151,12 +144,6 @@ def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
       'make all of them anew, or another --output.'
     )
   storage.write(place, json.dumps(made_with, indent=2).encode())
-
-
-def _is_below(place: storage.Place, parent: storage.Place) -> bool:
-  if isinstance(place, Path) and isinstance(parent, Path):
-    return place.resolve().is_relative_to(parent.resolve())
-  return f'{place}/'.startswith(f'{parent}/')
 
 
 def _choose_photos(
@@ -183,7 +170,7 @@ def _drop_suffix(name: str) -> str:
 
 
 def _name_results(
-  files: Iterator[storage.File],
+  photos: Iterator[storage.File],
 ) -> Iterator[tuple[storage.File, str]]:
   """Yields (photo, its result's name) of files sorted by name.
 
@@ -203,7 +190,7 @@ def _name_results(
       del gone[stem], there[stem]
     return file, file.name if keeps_ending else stem
 
-  for file in files:
+  for file in photos:
     name = file.name
     while waiting and name >= f'{waiting[0][1]}/':  # Behind all of `stem.`
       yield take()

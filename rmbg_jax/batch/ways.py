@@ -183,8 +183,7 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       f'--input={source}: --watch takes a folder of photos and clips.'
     )
-  if not by_url:
-    places.check_apart(source, Path(where.output))
+  places.check_apart(source, output)
   kinds = settings.kinds or _KINDS
   request = settings.make_request(output, kinds, settings.format)
   if by_url or on_cluster:
