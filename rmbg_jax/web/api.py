@@ -91,7 +91,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     ),
   )
   async def remove(request: fastapi.Request):
-    return await door.work(_remove, request, _wants_json(request))
+    return await door.work(_remove, request)
 
   @api.post(
     '/v1.0/removebg',
@@ -99,12 +99,11 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     response_class=responses.Response,
     responses=openapi.describe_answers(*removebg.MEDIA_TYPES.values()),
     openapi_extra=openapi.describe_body(
-      removebg.Options,
-      {'image_file': True, 'bg_image_file': False},
+      removebg.Options, {'image_file': True, 'bg_image_file': False}
     ),
   )
   async def remove_bg(request: fastapi.Request):
-    return await door.work(_remove_bg, request, _wants_json(request))
+    return await door.work(_remove_bg, request)
 
   for kind in (problems.ProblemError, exceptions.HTTPException, Exception):
     api.add_exception_handler(kind, _answer_error)
@@ -144,13 +143,11 @@ def _remove(
     kind = options.kind or 'cutout'
     if background and kind == 'cutout':
       kind = 'composite'
+    looks = {'quality', 'estimate_foreground', 'trim', 'trimap_width'}
     style = rendering.Style(
       format=options.format.replace('jpg', 'jpeg'),
-      quality=options.quality,
       background=background,
-      estimate_foreground=options.estimate_foreground,
-      trim=options.trim,
-      trimap_width=options.trimap_width,
+      **options.model_dump(include=looks),
     )
     style.check_kinds((kind,))
     photo = service.read(
@@ -161,9 +158,9 @@ def _remove(
       checkpoint=options.checkpoint,
       refined=refinement.Refinement(
         method=options.refine,
-        threshold=options.threshold,
-        keep_largest=options.keep_largest,
-        fill_holes=options.fill_holes,
+        **options.model_dump(
+          include={'threshold', 'keep_largest', 'fill_holes'}
+        ),
       ),
     )
     content = style.render(photo, alpha, (kind,))[kind]
@@ -231,11 +228,6 @@ def _find_name(value: Any) -> str:
   """Returns the name that a client gives a photo."""
   name = getattr(value, 'filename', None) or 'The photo'
   return service_lib.name_uploads([name])[0]
-
-
-def _wants_json(request: fastapi.Request) -> bool:
-  accepted = request.headers.get('accept', '')
-  return 'application/json' in accepted and 'image/' not in accepted
 
 
 def _too_large(size: int, limits: options_lib.Limits) -> problems.ProblemError:
