@@ -16,6 +16,11 @@ HAS_AV = importlib.util.find_spec('av') is not None
 _CUTOUTS = {'prores': '.mov', 'vp9': '.webm', 'png': '.frames'}
 
 
+def list_endings() -> frozenset[str]:
+  """Returns the endings of what is done in a folder; clips need PyAV."""
+  return suffixes.PHOTO | suffixes.CLIP if HAS_AV else suffixes.PHOTO
+
+
 def is_clip(path: Path) -> bool:
   """Returns whether a file is a moving picture, by name or first bytes."""
   suffix = path.suffix.lower()

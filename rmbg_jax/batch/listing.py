@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Generic
 
-from data_pipelines.io import errors, files, storage, suffixes
+from data_pipelines.io import errors, files, storage
 from rmbg_jax.batch import clip_names
 
 # A Mac puts such a file beside each one on disks of other systems.
@@ -59,11 +59,10 @@ class Job(Generic[storage.PlaceT]):
     """
     if self.state is not None:
       return self.state
-    if not (self.is_clip and isinstance(self.photo, Path)):
-      return storage.find_state(self.photo)
-    if not self.photo.is_dir():
-      return storage.find_state(self.photo)
-    frames = clip_names.find_frames(self.photo)
+    photo = self.photo
+    if not (self.is_clip and isinstance(photo, Path) and photo.is_dir()):
+      return storage.find_state(photo)
+    frames = clip_names.find_frames(photo)
     states = [storage.find_state(frame) or _GONE for frame in frames]
     text = repr([frame.name for frame in frames] + states)
     return storage.State(
@@ -106,12 +105,9 @@ def list_jobs(source: str) -> list[Job]:
   else:
     raise errors.MissingFileError(f'--input={source}: no such file or folder.')
   if not found and not unreachable:
-    endings = suffixes.PHOTO
-    if clip_names.HAS_AV:
-      endings |= suffixes.CLIP
     raise errors.MissingFileError(
       f'--input={source}: no photos in it (looked for files ending in '
-      f'{", ".join(sorted(endings))}).'
+      f'{", ".join(sorted(clip_names.list_endings()))}).'
     )
   return _make_jobs(root, found, unreachable)
 
@@ -147,12 +143,7 @@ def _make_jobs(
 
 
 def count_others(source: str) -> collections.Counter[str]:
-  """Returns how many files of a folder are no photos, by their ending.
-
-  It is empty if the source is no folder: its files were named one by one.
-  """
-  if not Path(source).is_dir():
-    return collections.Counter()
+  """Returns how many files of a folder are no photos, by their ending."""
   return collections.Counter(
     path.suffix.lower() or 'no ending'
     for path, error in _walk_files(Path(source))
@@ -265,8 +256,9 @@ def _walk_files(folder: Path) -> Iterator[tuple[Path, str]]:
   for parent, folders, names in os.walk(folder, onerror=closed.append):
     for path in (Path(parent, name) for name in folders):
       # A file in the tree is found there, by its own name.
-      real = Path(os.path.realpath(path))
-      if path.is_symlink() and not real.is_relative_to(root):
+      if path.is_symlink() and not (
+        Path(os.path.realpath(path)).is_relative_to(root)
+      ):
         yield (
           path,
           'a link to a folder is not followed, so its photos are not done. '
@@ -303,11 +295,7 @@ def _find_fault(path: Path) -> str:
 
 
 def _is_photo_name(path: Path) -> bool:
-  suffix = path.suffix.lower()
-  # Without PyAV, a folder's clips are counted with what is left out.
-  return suffix in suffixes.PHOTO or (
-    clip_names.HAS_AV and suffix in suffixes.CLIP
-  )
+  return path.suffix.lower() in clip_names.list_endings()
 
 
 def _match_pattern(pattern: str) -> list[Path]:
