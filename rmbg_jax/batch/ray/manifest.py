@@ -80,14 +80,11 @@ class Lister:
   def _list(self) -> None:
     skipped = report.PartedReport(self._output, f'{self._run_name}-before')
     try:
-      self._write_manifest(self._choose(skipped))
+      with contextlib.closing(skipped):
+        self._write_manifest(self._choose(skipped))
     except Exception as error:  # The main thread's to raise.
       self._error = error
     finally:
-      try:
-        skipped.close()
-      except (errors.UserError, OSError) as error:
-        self._error = self._error or error
       self._first.set()
 
   def _choose(self, skipped: report.PartedReport) -> Iterator[listing.Job]:
@@ -105,7 +102,6 @@ class Lister:
 
   def _write_manifest(self, jobs: Iterator[listing.Job]) -> None:
     tasks, written, parts = [], 0, 0
-    error = None
     try:
       while True:
         size = written // _TASKS_AT_FIRST
@@ -118,11 +114,8 @@ class Lister:
         if len(tasks) >= min(_LARGEST_PART, 2**parts):
           self._write_part(parts, tasks, is_last=False)
           tasks, parts = [], parts + 1
-    except Exception as raised:  # The listed photos are still done.
-      error = raised
-    self._write_part(parts, tasks, is_last=True)
-    if error:
-      raise error
+    finally:  # Where listing fails, too: the listed photos are still done.
+      self._write_part(parts, tasks, is_last=True)
 
   def _write_part(
     self, number: int, tasks: Sequence[Sequence[listing.Job]], *, is_last: bool
