@@ -88,15 +88,15 @@ def settle(
   return Places(sources=sources, output=output, is_file=True)
 
 
-def check_file(photo: str, output: Path, *, overwrite: bool) -> None:
+def check_file(photo: str, output: storage.Place, *, overwrite: bool) -> None:
   """Checks that a file may be written, before anything is computed for it.
 
   Raises:
     UserError: if it is there, or is the photo itself.
   """
-  if not output.exists():
+  if not storage.exists(output):
     return
-  if output.samefile(photo):
+  if isinstance(output, Path) and output.samefile(photo):
     raise errors.UserError(
       f'--output={output} is the photo itself. Pass another name.'
     )

@@ -105,7 +105,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
 
 def _predict_file(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo into one file."""
-  (source,), output = where.sources, Path(where.output)
+  (source,), output = where.sources, storage.parse(where.output)
   for name in ('watch', 'frames', 'shard'):
     if getattr(settings, name):
       raise errors.UserError(
@@ -128,7 +128,8 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
     )
-  files.check_folder(output.parent, 'output')
+  if isinstance(output, Path):
+    files.check_folder(output.parent, 'output')
   content, notes = _cut_out_one(source, request)
   storage.write(output, content)
   print(output)
