@@ -177,7 +177,7 @@ def name_results(relative: Sequence[Path]) -> list[Path]:
     path if set(path.stem) == {'.'} else path.with_suffix('')
     for path in relative
   ]
-  while True:
+  while True:  # A longer name may meet another's that was alone before.
     taken = collections.Counter(_fold(result) for result in results)
     longer = [
       path if taken[_fold(result)] > 1 else result

@@ -50,6 +50,7 @@ def run(
     work.do(jobs, show=lambda _: progress.update())
   outcome = work.outcome
   summary.print_counts(outcome, summary.count_jobs(len(jobs), jobs), task)
+  # What is named one by one has been named as a photo.
   if not are_frames and len(sources) == 1:
     summary.print_others(listing.count_others(source))
   left = len(jobs) - outcome.counts.total()

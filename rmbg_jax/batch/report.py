@@ -141,6 +141,7 @@ class Report:
     if entry.status == 'skipped' and before.get('status') != 'failed':
       # The findings of the run that made the result stay true.
       line = {**line, **before, 'status': 'skipped', 'remark': entry.remark}
+    # Kinds that were left alone now were made by earlier runs.
     line['made'] = {**before.get('made', {}), **entry.made}
     self._lines[entry.photo] = line
     self._file.write(_to_text(line))

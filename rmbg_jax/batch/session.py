@@ -131,6 +131,7 @@ class Session:
     photos_to_do = choose_photos()
     if isinstance(jobs, Sequence):  # Then it is known at once what is done.
       photos_to_do = list(photos_to_do)
+    # In this order: choosing photos finds the clips.
     for do, todo in (
       (pipeline.run, photos_to_do),
       (self._request.do_clips, clips_to_do),

@@ -85,6 +85,7 @@ def run(
         run_name=name,
       )
       try:
+        # Lines are short, so all of them may pass through this process.
         for row in dataset.iter_rows():
           for line in row['line']:
             entry = report.Entry(**json.loads(line))
@@ -161,6 +162,7 @@ def _read_manifest(output: storage.Place, run_name: str) -> ray.data.Dataset:
   context.enable_progress_bars = sys.stderr.isatty()
   # A row, which is a task, is a block: actors get one at a time.
   context.target_max_block_size = 1
+  # One task yields all rows: they are done while it waits for more.
   return ray.data.from_items([run_name]).map_batches(
     lambda _: manifest.follow(output, run_name),
     num_cpus=0,
