@@ -55,15 +55,11 @@ def encode(
 def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
   if form == 'png':
     return png.encode(np.asarray(image), **options)
+  if form == 'webp' and max(image.size) > 16_383:
+    raise problems.wrong('format', 'webp', 'it has at most 16383 pixels a side')
   file = io.BytesIO()
-  if form == 'webp':
-    if max(image.size) > 16_383:
-      raise problems.wrong(
-        'format', 'webp', 'it has at most 16383 pixels a side'
-      )
-    image.save(file, 'webp', quality=_QUALITY, **options)
-  else:
-    image.save(file, 'jpeg', quality=_QUALITY, **options)
+  form = form.replace('jpg', 'jpeg')
+  image.save(file, form, quality=_QUALITY, **options)
   return file.getvalue()
 
 
