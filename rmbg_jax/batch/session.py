@@ -56,13 +56,13 @@ class Session:
     stop: Set once no other job is to be begun.
   """
 
-  def __init__(self, request: Request, remover: Any):
-    """Takes a `Predictor`, None where nothing is to be done."""
+  def __init__(self, request: Request, remover: Predictor | None):
+    """Takes the network, None where nothing is to be done."""
     self.outcome = report.Tally()
     self.stop = threading.Event()
     self._request = request
     self._task = request.task
-    self._remover = remover
+    self._remover: Any = remover
 
   def __enter__(self) -> 'Session':
     self._previous = signal.signal(signal.SIGINT, self._interrupt)

@@ -310,7 +310,9 @@ class _Batches:
   """
 
   def __init__(
-    self, read: Callable[[], tuple[list, Any]], reader: futures.Executor
+    self,
+    read: Callable[[], tuple[list[clips.Frame], np.ndarray]],
+    reader: futures.Executor,
   ):
     self._submit = functools.partial(reader.submit, read)
     self._next = self._submit()
