@@ -23,16 +23,10 @@ _KINDS = ('mask', 'cutout')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """The flags of a prediction: what to make of photos, and how.
+  """The flags of a prediction that decide on its way.
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
-    format: Format of the files, one of `choices.FORMATS`.
-    has_background: Whether there is a background for composites.
-    overwrite: Whether results that are there are made again.
-    shard: 'i/n' for every n-th photo from the i-th on; '' for all.
-    watch: Whether to go on with files that appear in the folder.
-    frames: Whether the input is a folder of numbered frames.
     cluster: Attributes of `cluster.Cluster`; None for this process.
     make_request: Makes the `session.Request` of an output, kinds and a format.
   """

@@ -111,12 +111,7 @@ def cut_out(
 ) -> responses.Response:
   """Returns the answer with a photo that is cut out by the options.
 
-  Args:
-    photo: The photo.
-    options: Options of the request.
-    picture: Background picture, None for none.
-    find_alpha: Computes a photo's alpha (h, w) in [0, 1].
-    as_json: Whether the client wants JSON.
+  `find_alpha` computes a photo's alpha (h, w) in [0, 1].
 
   Raises:
     ProblemError: if an option is wrong, or there is no foreground.

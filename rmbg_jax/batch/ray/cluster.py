@@ -56,13 +56,8 @@ def run(
 ) -> report.Tally:
   """Does photos on a cluster.
 
-  Args:
-    jobs: Photos with their missing kinds, taken as needed, in a thread.
-    task: Its output is a URL, or on a disk that all machines have.
-    loaded: The network, which need not be on the other machines.
-    options: Options of the remover.
-    batch_size: Photos in the network together.
-    cluster: Cluster to run on.
+  They have their missing kinds and are taken as needed, in a thread. The output
+  is a URL, or on a disk that all machines have; the network is on this one.
 
   Raises:
     UserError: if the photos cannot be listed, or the cluster gives up.
