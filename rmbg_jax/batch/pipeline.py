@@ -140,17 +140,11 @@ def run(
   stop: threading.Event,
   runs_at_once: int = 1,
 ) -> None:
-  """Does photos; one that fails stops no other.
+  """Does photos, taken as their turn comes; one that fails stops no other.
 
-  A full disk is everybody's: no other photo is begun then.
-
-  Args:
-    remover: Its batch size is used.
-    jobs: The photos, taken as their turn comes.
-    task: Work to do on them.
-    add_entry: Called, in this thread, with the result of each photo.
-    stop: Once set, no other photo is begun; those begun are finished.
-    runs_at_once: Number of runs in this process that share the memory.
+  No other is begun once `stop` is set, or the disk is full, which concerns all;
+  those begun are finished. `add_entry` is called in this thread. The memory is
+  shared by so many runs at once in this process.
   """
   threads = parallel.count_cores()
   # Who writes to a store mostly waits for it.
