@@ -96,7 +96,13 @@ def list_jobs(source: str) -> list[Job]:
         f'--input={source}: no photos in it. Write a path on each line.'
       )
   elif path.is_dir():
-    root, (found, unreachable) = path, _list_folder(path)
+    root, found = path, []
+    for place, error in _walk_files(path):
+      if error:
+        result = place.relative_to(path)
+        unreachable.append(Job(photo=place, result=result, error=error))
+      elif _is_photo_name(place):
+        found.append(place)
   elif path.is_file():
     root, found = path.parent, [path]
   elif glob.has_magic(source):
@@ -132,7 +138,7 @@ def _make_jobs(
     for path in folders
   ]
   # By its real path: a photo may be named in several ways.
-  once = {resolve_folder(path): path for path in reversed(found)}
+  once = {_resolve_folder(path): path for path in reversed(found)}
   found = sorted(path for path in once.values() if path not in folders)
   results = name_results([_place(path, root) for path in found])
   jobs = [
@@ -208,7 +214,7 @@ def _fold(path: Path) -> str:
   return unicodedata.normalize('NFC', path.as_posix()).casefold()
 
 
-def resolve_folder(path: Path) -> Path:
+def _resolve_folder(path: Path) -> Path:
   """Returns the path as it is without `..` and without links to folders.
 
   A link to a file stays one: it has a name of its own.
@@ -226,23 +232,11 @@ def _place(path: Path, root: Path) -> Path:
   """
   if path.is_relative_to(root) and '..' not in path.relative_to(root).parts:
     return path.relative_to(root)
-  whole, real_root = resolve_folder(path), Path(os.path.realpath(root))
+  whole, real_root = _resolve_folder(path), Path(os.path.realpath(root))
   if whole.is_relative_to(real_root):
     return whole.relative_to(real_root)
   drive = whole.drive.strip('\\/').replace(':', '')  # On Windows.
   return Path(drive, *whole.parts[1:])
-
-
-def _list_folder(folder: Path) -> tuple[list[Path], list[Job]]:
-  """Returns the photos of a tree, and the places that cannot be reached."""
-  found, unreachable = [], []
-  for path, error in _walk_files(folder):
-    if error:
-      result = path.relative_to(folder)
-      unreachable.append(Job(photo=path, result=result, error=error))
-    elif _is_photo_name(path):
-      found.append(path)
-  return found, unreachable
 
 
 def _walk_files(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -37,7 +37,13 @@ class Record:
       UserError: if a store cannot be read.
     """
     results, states = array.array('Q'), array.array('Q')
-    for made in _read_made(output) if output else ():
+    for line in _read_lines(output) if output else ():
+      if b'"made": {"' not in line:
+        continue
+      try:
+        made = json.loads(line)['made']
+      except ValueError:  # Cut off by a kill.
+        continue
       for name, (size, stamp) in made.items():
         results.append(_encode(name, size))
         states.append(_encode(name, size, stamp))
@@ -129,17 +135,6 @@ def _encode(*values: str | int) -> int:
   """Returns 64 bits: of ten million, two meet once in a million records."""
   text = '\0'.join(map(str, values)).encode(errors='surrogatepass')
   return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), 'big')
-
-
-def _read_made(output: storage.Place) -> Iterator[dict[str, tuple[int, str]]]:
-  """Yields the results that each line of the reports lists."""
-  for line in _read_lines(output):
-    if b'"made": {"' not in line:
-      continue
-    try:
-      yield json.loads(line)['made']
-    except ValueError:  # Cut off by a kill.
-      continue
 
 
 def _read_lines(output: storage.Place) -> Iterator[bytes]:
