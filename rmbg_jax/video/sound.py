@@ -58,14 +58,8 @@ def plan(
   with clips.open_file(path) as source:
     count = len(source.streams.audio)
   for index in range(count):
-    found = next(
-      (
-        track
-        for track in _list_ways(path, index, sounds, encoder)
-        if _works(path, track, container)
-      ),
-      None,
-    )
+    ways = _list_ways(path, index, sounds, encoder)
+    found = next((way for way in ways if _works(path, way, container)), None)
     which = f'track {index + 1} of its sound' if count > 1 else 'its sound'
     if found is None:
       notes.append(f'{which} is left out: it cannot be read')

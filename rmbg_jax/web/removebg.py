@@ -80,11 +80,8 @@ def choose_source(options: Options, fields: JsonObject) -> str:
         f'{name}: this server fetches no addresses',
         'Send the file itself.',
       )
-  found = [
-    name
-    for name in ('image_file', 'image_file_b64')
-    if fields.get(name) not in (None, '')
-  ]
+  names = ('image_file', 'image_file_b64')
+  found = [name for name in names if fields.get(name) not in (None, '')]
   if not found:
     raise problems.ProblemError(
       400,
@@ -163,8 +160,10 @@ def cut_out(
       'foreground_height': height,
     }
     return responses.JSONResponse({'data': data})
+  # A header may not hold whatever a client sends.
+  kind = re.sub('[^a-z]', '', options.type[: problems.SHOWN_LENGTH])
   headers = {
-    'X-Type': 'other' if options.type == 'auto' else _printable(options.type),
+    'X-Type': 'other' if options.type == 'auto' else kind or 'other',
     'X-Width': cutout.width,
     'X-Height': cutout.height,
     'X-Foreground-Top': top,
@@ -206,9 +205,7 @@ def _parse_lengths(name, text, counts) -> list[tuple[float, str]]:
 def _parse_margins(text: str) -> list[tuple[float, str]]:
   """Returns top, right, bottom and left."""
   found = _parse_lengths('crop_margin', text, (1, 2, 4))
-  if len(found) == 4:
-    return found
-  return [found[0], found[-1]] * 2
+  return found if len(found) == 4 else [found[0], found[-1]] * 2
 
 
 def _parse_roi(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -244,7 +241,3 @@ def _parse_place(options: Options):
   if any(unit != '%' or value > 100 for value, unit in found):
     raise problems.wrong('position', options.position, 'pass 0% to 100%')
   return scale, (found[0][0] / 100, found[-1][0] / 100)
-
-
-def _printable(text: str) -> str:
-  return re.sub('[^a-z]', '', text[: problems.SHOWN_LENGTH]) or 'other'
