@@ -52,7 +52,7 @@ class Session:
   """Does jobs, with a report, until SIGINT. A context.
 
   Attributes:
-    outcome: Its outcome.
+    outcome: What became of the jobs so far.
     stop: Set once no other job is to be begun.
   """
 
