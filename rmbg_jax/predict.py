@@ -10,7 +10,9 @@ URLs of object stores, and `--engine=ray` does it on a cluster.
 """
 
 import functools
+import re
 import sys
+import warnings
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -245,27 +247,54 @@ def _make_settings() -> ways.Settings:
   by_default = flags.FLAGS[_SAVE.name].using_default_value
   return ways.Settings(
     kinds=None if by_default else tuple(_SAVE.value),
-    style={
-      'format': _FORMAT.value,
-      'quality': _QUALITY.value,
-      'background': _BACKGROUND.value,
-      'estimate_foreground': _FOREGROUND.value,
-      'trim': _TRIM.value,
-      'trimap_width': _TRIMAP_WIDTH.value,
-    },
-    task={
-      'overwrite': _OVERWRITE.value,
-      'max_pixels': _MAX_PIXELS.value,
-      'clip_format': _CLIP_FORMAT.value,
-    },
-    checkpoint=_CHECKPOINT.value,
-    make_options=_make_options,
-    make_do_clips=_make_do_clips,
-    batch_size=_BATCH_SIZE.value,
+    format=_FORMAT.value,
+    has_background=bool(_BACKGROUND.value),
+    overwrite=_OVERWRITE.value,
     shard=_SHARD.value,
     watch=_WATCH.value,
     frames=_FRAMES.value,
     cluster=cluster,
+    make_request=_make_request,
+  )
+
+
+def _make_request(
+  output: storage.Place, kinds: tuple[str, ...], form: str
+) -> 'session.Request':
+  """Returns what the flags ask for, checked."""
+  from PIL import Image
+
+  from rmbg_jax.batch import pipeline, session
+  from rmbg_jax.inference import rendering
+
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  style = rendering.Style(
+    format=form,
+    quality=_QUALITY.value,
+    background=_BACKGROUND.value,
+    estimate_foreground=_FOREGROUND.value,
+    trim=_TRIM.value,
+    trimap_width=_TRIMAP_WIDTH.value,
+  )
+  style.check_kinds(kinds)
+  # Its picture was read under Pillow's own limit. Photos are held against
+  # --max_pixels instead, which may be more, with a message that names it.
+  Image.MAX_IMAGE_PIXELS = None
+  options = _make_options()
+  return session.Request(
+    task=pipeline.Task(
+      output=output,
+      kinds=kinds,
+      style=style,
+      overwrite=_OVERWRITE.value,
+      max_pixels=_MAX_PIXELS.value,
+      clip_format=_CLIP_FORMAT.value,
+    ),
+    checkpoint=_CHECKPOINT.value,
+    options=options,
+    batch_size=_BATCH_SIZE.value,
+    shard=_SHARD.value,
+    do_clips=_make_do_clips(options),
   )
 
 
@@ -277,35 +306,30 @@ def _parse_actors(text: str) -> tuple[int, int] | None:
   """
   if not text:
     return None
-  fewest, _, most = text.partition(':')
-  most = most or fewest
-  if not (fewest.isdecimal() and most.isdecimal()) or not (
-    0 < int(fewest) <= int(most)
-  ):
+  found = re.fullmatch(r'(\d+):?(\d*)', text)
+  fewest, most = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
+  if not 0 < fewest <= most:
     raise errors.UserError(
       f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
     )
-  return int(fewest), int(most)
+  return fewest, most
 
 
 def _make_options() -> dict[str, Any]:
   """Returns the remover's options in the flags, checked, without JAX."""
   from rmbg_jax.inference import refinement
 
-  text = ','.join(_SCALES.value or ())
-  most = choices.MAX_SCALE
-  wrong = errors.UserError(
-    f'--scales={text}: pass numbers above 0 and at most {most}, such as '
-    '0.75,1,1.25.'
-  )
-  scales = None
+  scales, most = None, choices.MAX_SCALE
   if _SCALES.value is not None:
     try:
-      scales = tuple(float(scale) for scale in _SCALES.value)
-    except ValueError as error:
-      raise wrong from error
+      scales = tuple(map(float, _SCALES.value))
+    except ValueError:
+      scales = ()
     if not scales or not all(0 < scale <= most for scale in scales):
-      raise wrong
+      raise errors.UserError(
+        f'--scales={",".join(_SCALES.value)}: pass numbers above 0 and at most '
+        f'{most}, such as 0.75,1,1.25.'
+      )
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
@@ -332,11 +356,19 @@ def _make_do_clips(options: dict[str, Any]) -> 'session.DoClips':
       f'--frame_rate={_FRAME_RATE.value}: pass frames per second, such as 25 '
       'or 30000/1001.'
     ) from error
+
+  def find_key():
+    from rmbg_jax.weights import load
+
+    # A checkpoint's name says nothing of its weights.
+    network = load.load_model(_CHECKPOINT.value).compute_digest()
+    return repr((network, options))
+
   return functools.partial(
-    cut_out.run_with,
-    options=cut_out.Options(steadiness=_TEMPORAL.value, frame_rate=frame_rate),
-    checkpoint=_CHECKPOINT.value,
-    remover_options=options,
+    cut_out.run,
+    options=cut_out.Options(
+      steadiness=_TEMPORAL.value, frame_rate=frame_rate, find_key=find_key
+    ),
   )
 
 

@@ -16,6 +16,11 @@ HAS_AV = importlib.util.find_spec('av') is not None
 _CUTOUTS = {'prores': '.mov', 'vp9': '.webm', 'png': '.frames'}
 
 
+def list_endings() -> frozenset[str]:
+  """Returns the endings of what is done in a folder; clips need PyAV."""
+  return suffixes.PHOTO | suffixes.CLIP if HAS_AV else suffixes.PHOTO
+
+
 def is_clip(path: Path) -> bool:
   """Returns whether a file is a moving picture, by name or first bytes."""
   suffix = path.suffix.lower()
@@ -37,11 +42,7 @@ def is_clip(path: Path) -> bool:
 
 
 def check_support() -> None:
-  """Checks that clips can be read.
-
-  Raises:
-    UserError: if PyAV is not installed.
-  """
+  """Raises a `UserError` if PyAV, which reads clips, is not installed."""
   if not HAS_AV:
     raise errors.UserError(
       f'clips need PyAV: {errors.install_command("video")}.'
@@ -75,10 +76,5 @@ def find_frames(folder: Path) -> list[Path]:
 
 
 def suffix(kind: str, form: str) -> str:
-  """Returns the ending of the names of a kind of result.
-
-  Args:
-    kind: One of `choices.KINDS`.
-    form: One of `choices.CLIP_FORMATS`.
-  """
+  """Returns how names of a kind end, in one of `choices.CLIP_FORMATS`."""
   return _CUTOUTS[form] if kind == 'cutout' or form == 'png' else '.mp4'

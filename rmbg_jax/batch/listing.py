@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import glob
 import hashlib
+import itertools
 import os
 import stat
 import unicodedata
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Generic
 
-from data_pipelines.io import errors, files, storage, suffixes
+from data_pipelines.io import errors, files, storage
 from rmbg_jax.batch import clip_names
 
 # A Mac puts such a file beside each one on disks of other systems.
@@ -58,11 +59,10 @@ class Job(Generic[storage.PlaceT]):
     """
     if self.state is not None:
       return self.state
-    if not (self.is_clip and isinstance(self.photo, Path)):
-      return storage.find_state(self.photo)
-    if not self.photo.is_dir():
-      return storage.find_state(self.photo)
-    frames = clip_names.find_frames(self.photo)
+    photo = self.photo
+    if not (self.is_clip and isinstance(photo, Path) and photo.is_dir()):
+      return storage.find_state(photo)
+    frames = clip_names.find_frames(photo)
     states = [storage.find_state(frame) or _GONE for frame in frames]
     text = repr([frame.name for frame in frames] + states)
     return storage.State(
@@ -96,20 +96,24 @@ def list_jobs(source: str) -> list[Job]:
         f'--input={source}: no photos in it. Write a path on each line.'
       )
   elif path.is_dir():
-    root, (found, unreachable) = path, _list_folder(path)
+    root, found = path, []
+    for place, error in _walk_files(path):
+      if error:
+        result = place.relative_to(path)
+        unreachable.append(Job(photo=place, result=result, error=error))
+      elif _is_photo_name(place):
+        found.append(place)
   elif path.is_file():
     root, found = path.parent, [path]
   elif glob.has_magic(source):
-    root, found = _split_pattern(source), _match_pattern(source)
+    parts = itertools.takewhile(lambda p: not glob.has_magic(p), path.parts)
+    root, found = Path(*parts), _match_pattern(source)
   else:
     raise errors.MissingFileError(f'--input={source}: no such file or folder.')
   if not found and not unreachable:
-    endings = suffixes.PHOTO
-    if clip_names.HAS_AV:
-      endings |= suffixes.CLIP
     raise errors.MissingFileError(
       f'--input={source}: no photos in it (looked for files ending in '
-      f'{", ".join(sorted(endings))}).'
+      f'{", ".join(sorted(clip_names.list_endings()))}).'
     )
   return _make_jobs(root, found, unreachable)
 
@@ -118,9 +122,6 @@ def list_files(sources: Sequence[str]) -> list[Job]:
   """Returns photos that are named one by one, as `list_jobs` does.
 
   Results mirror the folders below the one that all photos are in.
-
-  Args:
-    sources: Paths, as a shell makes them of a pattern.
   """
   found = [Path(source) for source in sources]
   root = os.path.commonpath([path.absolute().parent for path in found])
@@ -136,7 +137,9 @@ def _make_jobs(
     Job(photo=path, result=Path(), error='a folder, where a photo is expected.')
     for path in folders
   ]
-  found = _drop_repeated([path for path in found if path not in folders])
+  # By its real path: a photo may be named in several ways.
+  once = {_resolve_folder(path): path for path in reversed(found)}
+  found = sorted(path for path in once.values() if path not in folders)
   results = name_results([_place(path, root) for path in found])
   jobs = [
     Job(photo=path, result=result, is_clip=clip_names.is_clip(path))
@@ -146,45 +149,26 @@ def _make_jobs(
 
 
 def count_others(source: str) -> collections.Counter[str]:
-  """Returns how many files of a folder are no photos, by their ending.
-
-  It is empty if the source is no folder: its files were named one by one.
-  """
-  if not Path(source).is_dir():
-    return collections.Counter()
+  """Returns how many files of a folder are no photos, by their ending."""
   return collections.Counter(
     path.suffix.lower() or 'no ending'
-    for path in _walk_files(Path(source), [])
-    if not _is_photo_name(path)
+    for path, error in _walk_files(Path(source))
+    if not error and not _is_photo_name(path)
   )
 
 
-def take_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
-  """Returns this process's part of the jobs.
-
-  Args:
-    jobs: Jobs of all processes.
-    shard: 'i/n' with i from 0 to n - 1, or '' for all.
+def parse_shard(shard: str) -> slice:
+  """Returns which jobs are those of the shard 'i/n'; all for ''.
 
   Raises:
-    UserError: if it is not of that form.
-  """
-  index, count = parse_shard(shard)
-  return list(jobs[index::count])
-
-
-def parse_shard(shard: str) -> tuple[int, int]:
-  """Returns (i, n) of 'i/n', (0, 1) of ''.
-
-  Raises:
-    UserError: if it is not of that form.
+    UserError: if it is not of that form, with i from 0 to n - 1.
   """
   index, _, count = (shard or '0/1').partition('/')
   if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
     raise errors.UserError(
       f'--shard={shard}: pass i/n with i from 0 to n - 1, such as 0/4.'
     )
-  return int(index), int(count)
+  return slice(int(index), None, int(count))
 
 
 def name_results(relative: Sequence[Path]) -> list[Path]:
@@ -199,7 +183,7 @@ def name_results(relative: Sequence[Path]) -> list[Path]:
     path if set(path.stem) == {'.'} else path.with_suffix('')
     for path in relative
   ]
-  while True:
+  while True:  # A longer name may meet another's that was alone before.
     taken = collections.Counter(_fold(result) for result in results)
     longer = [
       path if taken[_fold(result)] > 1 else result
@@ -230,15 +214,7 @@ def _fold(path: Path) -> str:
   return unicodedata.normalize('NFC', path.as_posix()).casefold()
 
 
-def _drop_repeated(found: Sequence[Path]) -> list[Path]:
-  """Keeps the first of the names that each photo has, sorted."""
-  kept = {}
-  for path in found:
-    kept.setdefault(resolve_folder(path), path)
-  return sorted(kept.values())
-
-
-def resolve_folder(path: Path) -> Path:
+def _resolve_folder(path: Path) -> Path:
   """Returns the path as it is without `..` and without links to folders.
 
   A link to a file stays one: it has a name of its own.
@@ -256,101 +232,64 @@ def _place(path: Path, root: Path) -> Path:
   """
   if path.is_relative_to(root) and '..' not in path.relative_to(root).parts:
     return path.relative_to(root)
-  whole, real_root = resolve_folder(path), Path(os.path.realpath(root))
+  whole, real_root = _resolve_folder(path), Path(os.path.realpath(root))
   if whole.is_relative_to(real_root):
     return whole.relative_to(real_root)
   drive = whole.drive.strip('\\/').replace(':', '')  # On Windows.
   return Path(drive, *whole.parts[1:])
 
 
-def _list_folder(folder: Path) -> tuple[list[Path], list[Job]]:
-  """Returns the photos of a tree, and the places that cannot be reached."""
-  found, unreachable = [], []
-  for path in _walk_files(folder, unreachable):
-    if _is_photo_name(path):
-      found.append(path)
-  return found, [
-    Job(photo=path, result=path.relative_to(folder), error=error)
-    for path, error in unreachable
-  ]
+def _walk_files(folder: Path) -> Iterator[tuple[Path, str]]:
+  """Yields the files of a tree with '', and what may be photos with its fault.
 
-
-def _walk_files(
-  folder: Path, unreachable: list[tuple[Path, str]]
-) -> Iterator[Path]:
-  """Yields the files of a tree.
-
-  Args:
-    folder: The tree.
-    unreachable: Gets what may be photos, or hold some, and why not.
+  Folders that cannot be read come last.
   """
-
-  def add_closed(error: OSError):
-    unreachable.append(
-      (
-        Path(error.filename),
-        f'the folder cannot be read ({error.strerror}), so its photos are not '
-        'done. Allow reading it (chmod u+rx), or leave it out.',
-      )
-    )
-
   root = os.path.realpath(folder)
+  closed: list[OSError] = []
   # rglob and glob would leave out silently what they may not read.
-  for parent, folders, names in os.walk(folder, onerror=add_closed):
+  for parent, folders, names in os.walk(folder, onerror=closed.append):
     for path in (Path(parent, name) for name in folders):
       # A file in the tree is found there, by its own name.
-      if path.is_symlink() and not _is_below(path, root):
-        unreachable.append(
-          (
-            path,
-            'a link to a folder is not followed, so its photos are not done. '
-            'Pass it as --input of its own, or remove it.',
-          )
+      if path.is_symlink() and not (
+        Path(os.path.realpath(path)).is_relative_to(root)
+      ):
+        yield (
+          path,
+          'a link to a folder is not followed, so its photos are not done. '
+          'Pass it as --input of its own, or remove it.',
         )
     for path in (Path(parent, name) for name in names):
       if path.name.startswith(METADATA_PREFIX):
         continue
-      kind = _find_kind(path)
-      if kind == 'file':
-        yield path
-      elif _is_photo_name(path) or (kind == _DEAD and not path.suffix):
-        unreachable.append((path, f'{kind}. Mend or remove it.'))
+      fault = _find_fault(path)
+      if not fault:
+        yield path, ''
+      elif _is_photo_name(path) or (fault == _DEAD and not path.suffix):
+        yield path, f'{fault}. Mend or remove it.'
+  for error in closed:
+    yield (
+      Path(error.filename),
+      f'the folder cannot be read ({error.strerror}), so its photos are not '
+      'done. Allow reading it (chmod u+rx), or leave it out.',
+    )
 
 
 _DEAD = 'a link that leads nowhere'
 
 
-def _is_below(path: Path, root: str) -> bool:
-  return Path(os.path.realpath(path)).is_relative_to(root)
-
-
-def _find_kind(path: Path) -> str:
-  """Returns 'file', or a description of anything else."""
+def _find_fault(path: Path) -> str:
+  """Returns why a file cannot be read, '' if it is one that may be."""
   try:
     mode = path.stat().st_mode
   except PermissionError:
-    return 'file'  # Hidden by its folder: named when its turn comes.
+    return ''  # Hidden by its folder: named when its turn comes.
   except OSError:
     return _DEAD
-  return 'file' if stat.S_ISREG(mode) else 'not a file that can be read'
+  return '' if stat.S_ISREG(mode) else 'not a file that can be read'
 
 
 def _is_photo_name(path: Path) -> bool:
-  suffix = path.suffix.lower()
-  # Without PyAV, a folder's clips are counted with what is left out.
-  return suffix in suffixes.PHOTO or (
-    clip_names.HAS_AV and suffix in suffixes.CLIP
-  )
-
-
-def _split_pattern(pattern: str) -> Path:
-  """Returns the folder that a pattern begins with, up to its first magic."""
-  parts = []
-  for part in Path(pattern).parts:
-    if glob.has_magic(part):
-      break
-    parts.append(part)
-  return Path(*parts)
+  return path.suffix.lower() in clip_names.list_endings()
 
 
 def _match_pattern(pattern: str) -> list[Path]:

@@ -20,12 +20,9 @@ from rmbg_jax.weights import load
 def run(
   sources: Sequence[str], request: session.Request, *, are_frames: bool
 ) -> bool:
-  """Does all photos and clips; returns whether any failed.
+  """Does all photos and clips of `places.Places`; returns whether any failed.
 
-  Args:
-    sources: Inputs as `places.Places` has them.
-    request: What to make.
-    are_frames: Whether the source is a folder of numbered frames, one clip.
+  With `are_frames`, the source is a folder of numbered frames, one clip.
 
   Raises:
     SystemExit: if it was interrupted.
@@ -38,33 +35,33 @@ def run(
     jobs = _list_frames(source) if are_frames else listing.list_jobs(source)
   task.check_output()
   task.check_photos([job.photo for job in jobs])
-  jobs = listing.take_shard(jobs, request.shard)
+  jobs = jobs[listing.parse_shard(request.shard)]
   jobs = list(record.find_missing(jobs, task, request.read_record()))
   todo = [job for job in jobs if not job.error and job.kinds]
-  work = session.Session(request)
+  remover = None
   if todo:
     # One photo must not go through the network with three empty ones.
     alone = len(todo) == 1 and not todo[0].is_clip
-    work.load(batch_size=1 if alone else request.batch_size)
+    remover = request.load(batch_size=1 if alone else request.batch_size)
   else:  # Nothing to do, but a wrong flag is named.
     load.check_exists(request.checkpoint)
+  work = session.Session(request, remover)
   with work, tqdm.tqdm(total=len(jobs), unit='file') as progress:
     work.do(jobs, show=lambda _: progress.update())
   outcome = work.outcome
   summary.print_counts(outcome, summary.count_jobs(len(jobs), jobs), task)
+  # What is named one by one has been named as a photo.
   if not are_frames and len(sources) == 1:
     summary.print_others(listing.count_others(source))
   left = len(jobs) - outcome.counts.total()
   if left and outcome.interrupted:
     print(summary.describe_stop(overwrite=task.overwrite))
     raise SystemExit(summary.INTERRUPTED)
-  if left:
+  if left or outcome.trouble:
+    also = f' with {summary.count_jobs(left, jobs)} left' if left else ''
     print(
-      f'Stopped with {summary.count_jobs(left, jobs)} left: '
-      f'{outcome.trouble}. Free space; the same command goes on.'
+      f'Stopped{also}: {outcome.trouble}. Free space; the same command goes on.'
     )
-  elif outcome.trouble:
-    print(f'Stopped: {outcome.trouble}. Free space; the same command goes on.')
   return bool(outcome.counts['failed'] or outcome.trouble)
 
 
@@ -89,8 +86,8 @@ def watch(folder: Path, request: session.Request) -> bool:
       jobs = listing.list_jobs(str(folder))
     except FileNotFoundError:
       return []  # Nothing yet, or removed while it is listed.
-    jobs = listing.take_shard(jobs, request.shard)
-    jobs = [job for job in jobs if not job.error]
+    shard = listing.parse_shard(request.shard)
+    jobs = [job for job in jobs[shard] if not job.error]
     found = record.find_missing(jobs, task, made)
     return [job for job in found if job.kinds]
 
@@ -103,9 +100,8 @@ def watch(folder: Path, request: session.Request) -> bool:
     said = ''.join(f': {text}' for text in (entry.remark, entry.error) if text)
     print(f'{entry.status.capitalize()}: {entry.photo}{said}', flush=True)
 
-  work = session.Session(request)
-  work.load(batch_size=request.batch_size)
-  with work:
+  remover = request.load(batch_size=request.batch_size)
+  with session.Session(request, remover) as work:
     print(f'Watching {folder} (Ctrl-C ends it)', flush=True)
     watching.watch(
       folder,

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, Generic
@@ -107,17 +107,15 @@ class Task(Generic[storage.PlaceT]):
             'Pass another --output.'
           )
 
-  def _suffix(self, kind: str, job: listing.Job) -> str:
-    if job.is_clip:
-      return clip_names.suffix(kind, self.clip_format)
-    return self.style.suffix(kind)
-
   def name_results(self, job: listing.Job) -> dict[str, str]:
     """Returns the names of a photo's results, relative to the output."""
-    return {
-      kind: f'{kind}/{job.result.as_posix()}{self._suffix(kind, job)}'
-      for kind in self.kinds
-    }
+    names = {}
+    for kind in self.kinds:
+      suffix = self.style.suffix(kind)
+      if job.is_clip:
+        suffix = clip_names.suffix(kind, self.clip_format)
+      names[kind] = f'{kind}/{job.result.as_posix()}{suffix}'
+    return names
 
   def missing(self, job: listing.Job) -> dict[str, storage.PlaceT]:
     """Returns the files that are still to be written, by kind."""
@@ -142,17 +140,11 @@ def run(
   stop: threading.Event,
   runs_at_once: int = 1,
 ) -> None:
-  """Does photos; one that fails stops no other.
+  """Does photos, taken as their turn comes; one that fails stops no other.
 
-  A full disk is everybody's: no other photo is begun then.
-
-  Args:
-    remover: A `BackgroundRemover`; its batch size is used.
-    jobs: The photos, taken as their turn comes.
-    task: Work to do on them.
-    add_entry: Called, in this thread, with the result of each photo.
-    stop: Once set, no other photo is begun; those begun are finished.
-    runs_at_once: Number of runs in this process that share the memory.
+  No other is begun once `stop` is set, or the disk is full, which concerns all;
+  those begun are finished. `add_entry` is called in this thread. The memory is
+  shared by so many runs at once in this process.
   """
   threads = parallel.count_cores()
   # Who writes to a store mostly waits for it.
@@ -162,15 +154,14 @@ def run(
     futures.ThreadPoolExecutor(threads) as readers,
     futures.ThreadPoolExecutor(patience * threads) as writers,
   ):
-    queue = _Queue(jobs, fetchers)
     flow = _Flow(
-      remover,
-      queue,
-      task,
-      add_entry,
-      stop,
-      readers,
-      writers,
+      remover=remover,
+      queue=_fetch(jobs, fetchers),
+      task=task,
+      add_entry=add_entry,
+      stop=stop,
+      readers=readers,
+      writers=writers,
       most_bytes=_BYTES_IN_MEMORY // runs_at_once,
     )
     while flow.begin_reading():
@@ -179,59 +170,43 @@ def run(
       flow.predict(batch)
 
 
-class _Queue:
-  """The photos that wait; files on stores are fetched ahead."""
-
-  def __init__(self, jobs: Iterable[listing.Job], fetchers: futures.Executor):
-    self._jobs = iter(jobs)
-    self._fetchers = fetchers
-    self._next: collections.deque = collections.deque()
-
-  def peek(self) -> tuple[listing.Job, images.Source, int] | None:
-    """Returns the next job, where its photo is read from, and its pixels."""
-    while len(self._next) < _FETCHED and (job := next(self._jobs, None)):
-      source = job.photo
-      if isinstance(source, storage.Url):
-        content = self._fetchers.submit(storage.read, source)
-        source = images.Encoded(
-          str(source), stamp='', read_bytes=content.result
-        )
-      self._next.append((job, source))
-      if source is job.photo:
-        break  # Nothing is gained by looking ahead.
-    if not self._next:
-      return None
-    job, source = self._next[0]
-    return job, source, _count_pixels(source)
-
-  def pop(self) -> None:
-    """Takes the next job out."""
-    self._next.popleft()
+# A job, where its photo is read from, and its pixels.
+_Waiting = tuple[listing.Job, images.Source, int]
 
 
+def _fetch(
+  jobs: Iterable[listing.Job], fetchers: futures.Executor
+) -> Iterator[_Waiting]:
+  """Yields jobs in their order; files on stores are fetched ahead."""
+  fetched: collections.deque = collections.deque()
+  for job in jobs:
+    source = job.photo
+    if isinstance(source, storage.Url):
+      content = fetchers.submit(storage.read, source)
+      source = images.Encoded(str(source), stamp='', read_bytes=content.result)
+    fetched.append((job, source))
+    # Nothing is gained by looking ahead on a disk.
+    if len(fetched) == _FETCHED or source is job.photo:
+      yield _count_pixels(*fetched.popleft())
+  while fetched:
+    yield _count_pixels(*fetched.popleft())
+
+
+@dataclasses.dataclass(kw_only=True)
 class _Flow:
   """The photos on their way. Only the main thread uses it."""
 
-  def __init__(
-    self,
-    remover: Predictor,
-    queue: _Queue,
-    task: Task,
-    add_entry: AddEntry,
-    stop: threading.Event,
-    readers: futures.Executor,
-    writers: futures.Executor,
-    *,
-    most_bytes: int,
-  ):
-    self._remover = remover
-    self._queue = queue
-    self._task = task
-    self._add_entry = add_entry
-    self._stop = stop
-    self._readers = readers
-    self._writers = writers
-    self._most_bytes = most_bytes
+  remover: Predictor
+  queue: Iterator[_Waiting]
+  task: Task
+  add_entry: AddEntry
+  stop: threading.Event
+  readers: futures.Executor
+  writers: futures.Executor
+  most_bytes: int
+
+  def __post_init__(self):
+    self._next: _Waiting | None = None
     self._reading: collections.deque = collections.deque()
     self._writing: collections.deque = collections.deque()
     self._waiting_bytes = 0  # Bytes of all photos under way.
@@ -239,13 +214,12 @@ class _Flow:
 
   def begin_reading(self) -> bool:
     """Begins to read photos while there is room; False when all is done."""
-    depth = 2 * self._remover.batch_size
-    while (
-      len(self._reading) < depth
-      and not self._stop.is_set()
-      and (first := self._queue.peek())
-    ):
-      job, source, pixels = first
+    depth = 2 * self.remover.batch_size
+    while len(self._reading) < depth and not self.stop.is_set():
+      self._next = self._next or next(self.queue, None)
+      if not self._next:
+        break
+      job, source, pixels = self._next
       # Room to write the largest of them must be left.
       largest = max([pixels, *(pixels for _, pixels, _ in self._reading)])
       needed = (
@@ -253,16 +227,14 @@ class _Flow:
         + pixels * _WAITING_BYTES
         + max(self._writing_bytes, largest * _WRITING_BYTES)
       )
-      if self._waiting_bytes and needed > self._most_bytes:
+      if self._waiting_bytes and needed > self.most_bytes:
         if self._reading or not self._writing:
           break
         self._finish(limit=len(self._writing) - 1)
         continue
-      self._queue.pop()
+      self._next = None
       self._waiting_bytes += pixels * _WAITING_BYTES
-      future = self._readers.submit(
-        _read, job, source, self._task, self._remover
-      )
+      future = self.readers.submit(_read, job, source, self.task, self.remover)
       self._reading.append((job, pixels, future))
     if not self._reading:
       self._finish(limit=0)
@@ -271,11 +243,11 @@ class _Flow:
   def collect_batch(self) -> list[tuple]:
     """Waits for photos to be read, a batch of them at most."""
     batch = []
-    while self._reading and len(batch) < self._remover.batch_size:
+    while self._reading and len(batch) < self.remover.batch_size:
       job, pixels, future = self._reading.popleft()
       self._waiting_bytes -= pixels * _WAITING_BYTES
       if error := future.exception():
-        self._add_entry(_failed(job, error))
+        self.add_entry(_failed(job, error))
         continue
       read = future.result()
       self._waiting_bytes += read.waiting_bytes
@@ -286,25 +258,25 @@ class _Flow:
     """Runs the network and leaves the rest to the writers."""
     if not batch:
       return
-    probs = self._remover.predict(
+    probs = self.remover.predict(
       np.concatenate([read.resized for _, read in batch])
     )
     for one in probs:
       job, read = batch.pop(0)  # Or it would keep what is written.
       while self._writing and (
         self._waiting_bytes + self._writing_bytes + read.writing_bytes
-        > self._most_bytes
+        > self.most_bytes
       ):
         self._finish(limit=len(self._writing) - 1)
       self._writing_bytes += read.writing_bytes
-      future = self._writers.submit(
-        _write, job, self._task, self._remover, read, one
+      future = self.writers.submit(
+        _write, job, self.task, self.remover, read, one
       )
       self._writing.append(
         (job, read.waiting_bytes, read.writing_bytes, future)
       )
     # No more than two batches wait to be written.
-    self._finish(limit=2 * self._remover.batch_size)
+    self._finish(limit=2 * self.remover.batch_size)
 
   def _finish(self, *, limit: int) -> None:
     while len(self._writing) > limit:
@@ -313,12 +285,12 @@ class _Flow:
       self._waiting_bytes -= waiting_bytes
       self._writing_bytes -= writing_bytes
       if error:
-        self._add_entry(_failed(job, error))
+        self.add_entry(_failed(job, error))
         continue
       entry, is_full = future.result()
       if is_full:
-        self._stop.set()
-      self._add_entry(entry)
+        self.stop.set()
+      self.add_entry(entry)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -326,19 +298,9 @@ class _Read:
   photo: photos.Photo
   stamp: str  # State of the photo's file before it was read.
   resized: np.ndarray  # (1, h, w, 3), of the network's input size.
+  waiting_bytes: int  # What it takes in memory, about,
+  writing_bytes: int  # and what making its results takes besides.
   seconds: float
-
-  @property
-  def waiting_bytes(self) -> int:
-    """Bytes that it takes in memory, about."""
-    is_deep = self.photo.deep is not None
-    each = _DEEP_WAITING_BYTES if is_deep else _WAITING_BYTES
-    return each * self.photo.rgb.width * self.photo.rgb.height
-
-  @property
-  def writing_bytes(self) -> int:
-    """Bytes that making its results takes besides, about."""
-    return _WRITING_BYTES * self.photo.rgb.width * self.photo.rgb.height
 
 
 def _read(
@@ -347,11 +309,14 @@ def _read(
   began = time.perf_counter()
   state = job.find_state()
   photo = photos.read_photo(source, max_pixels=task.max_pixels)
-  resized = remover.resize([photo.seen])
+  pixels = photo.rgb.width * photo.rgb.height
+  each = _WAITING_BYTES if photo.deep is None else _DEEP_WAITING_BYTES
   return _Read(
     photo=photo,
     stamp=state.stamp if state else '',
-    resized=resized,
+    resized=remover.resize([photo.seen]),
+    waiting_bytes=each * pixels,
+    writing_bytes=_WRITING_BYTES * pixels,
     seconds=time.perf_counter() - began,
   )
 
@@ -359,11 +324,7 @@ def _read(
 def _write(
   job: listing.Job, task: Task, remover, read: _Read, probs: np.ndarray
 ) -> tuple[report.Entry, bool]:
-  """Writes what is missing, each kind for itself.
-
-  Returns:
-    (what became of the photo, whether the disk is full).
-  """
+  """Writes what is missing; returns (outcome, whether the disk is full)."""
   began = time.perf_counter()
   alpha = remover.refine(probs, read.photo)
   missing, names, made = task.missing(job), task.name_results(job), {}
@@ -401,7 +362,7 @@ def _write(
 def _failed(job: listing.Job, error: BaseException) -> report.Entry:
   # The entry says which photo.
   text = describe(error).removeprefix(f'{job.photo}: ')
-  return report.Entry(photo=str(job.photo), status='failed', error=text)
+  return report.pass_over(job, text)
 
 
 def describe(error: BaseException) -> str:
@@ -414,9 +375,9 @@ def describe(error: BaseException) -> str:
   return f'{type(error).__name__}: {error}'.removesuffix(': ')
 
 
-def _count_pixels(source: images.Source) -> int:
+def _count_pixels(job: listing.Job, source: images.Source) -> _Waiting:
   try:
     height, width = images.read_size(source)
   except Exception:  # Decoders raise anything. Reading it will say why.
-    return 0
-  return height * width
+    return job, source, 0
+  return job, source, height * width

@@ -88,15 +88,15 @@ def settle(
   return Places(sources=sources, output=output, is_file=True)
 
 
-def check_file(photo: str, output: Path, *, overwrite: bool) -> None:
+def check_file(photo: str, output: storage.Place, *, overwrite: bool) -> None:
   """Checks that a file may be written, before anything is computed for it.
 
   Raises:
     UserError: if it is there, or is the photo itself.
   """
-  if not output.exists():
+  if not storage.exists(output):
     return
-  if output.samefile(photo):
+  if isinstance(output, Path) and output.samefile(photo):
     raise errors.UserError(
       f'--output={output} is the photo itself. Pass another name.'
     )
@@ -107,18 +107,26 @@ def check_file(photo: str, output: Path, *, overwrite: bool) -> None:
     )
 
 
-def check_apart(source: str, output: Path) -> None:
+def check_apart(source: str, output: storage.Place) -> None:
   """Checks that the results will not be among the photos.
 
   Raises:
     UserError: naming both folders.
   """
-  folder = Path(source)
-  if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+  root = storage.parse(source)
+  is_folder = isinstance(root, storage.Url) or root.is_dir()
+  if is_folder and is_below(output, root):
     raise errors.UserError(
       f'--output={output} is inside --input={source}: the next run would take '
       'the results for photos. Pass a folder beside it.'
     )
+
+
+def is_below(place: storage.Place, parent: storage.Place) -> bool:
+  """Returns whether a place is within another, or the same."""
+  if isinstance(place, Path) and isinstance(parent, Path):
+    return place.resolve().is_relative_to(parent.resolve())
+  return f'{place}/'.startswith(f'{parent}/')
 
 
 def _is_photo(source: str) -> bool:

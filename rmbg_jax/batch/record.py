@@ -29,30 +29,28 @@ LEFT = (
 class Record:
   """The results that were made here. Takes 16 bytes for each."""
 
-  def __init__(self):
-    """Begins with none."""
-    self._results = np.zeros(0, np.uint64)
-    self._states = np.zeros(0, np.uint64)
-    self._added: set[int] = set()
-    self._latest: dict[int, int] = {}  # By result: its state that was added.
-
-  @classmethod
-  def read(cls, output: storage.Place) -> 'Record':
-    """Reads what the reports of earlier runs say, of all shards.
+  def __init__(self, output: storage.Place | None):
+    """Reads what the reports at an output say, of all shards; None for none.
 
     Raises:
       OSError: if a report on a disk cannot be read.
       UserError: if a store cannot be read.
     """
     results, states = array.array('Q'), array.array('Q')
-    for made in _read_made(output):
+    for line in _read_lines(output) if output else ():
+      if b'"made": {"' not in line:
+        continue
+      try:
+        made = json.loads(line)['made']
+      except ValueError:  # Cut off by a kill.
+        continue
       for name, (size, stamp) in made.items():
         results.append(_encode(name, size))
         states.append(_encode(name, size, stamp))
-    record = cls()
-    record._results = np.sort(np.asarray(results, np.uint64))
-    record._states = np.sort(np.asarray(states, np.uint64))
-    return record
+    self._results = np.sort(np.asarray(results, np.uint64))
+    self._states = np.sort(np.asarray(states, np.uint64))
+    self._added: set[int] = set()
+    self._latest: dict[int, int] = {}  # By result: its state that was added.
 
   def add(self, made: Mapping[str, tuple[int, str]]) -> None:
     """Adds results; see `report.Entry`."""
@@ -86,22 +84,15 @@ class Record:
 def find_missing(
   jobs: Iterable[listing.Job], task: pipeline.Task, record: Record
 ) -> Iterator[listing.Job]:
-  """Yields jobs on a disk with the kinds that are still to be made.
+  """Yields jobs on a disk as `check` returns them.
 
-  Args:
-    jobs: The jobs.
-    task: Work to do on them.
-    record: What was made before; with `overwrite`, what was made in this run.
+  With `overwrite`, the record is of what was made in this run.
   """
-  for job in jobs:
-    yield check(
-      job,
-      task,
-      record,
-      lambda name: (
-        storage.File(name) if storage.exists(task.output / name) else None
-      ),
-    )
+
+  def find(name):
+    return storage.File(name) if storage.exists(task.output / name) else None
+
+  return (check(job, task, record, find) for job in jobs)
 
 
 def check(
@@ -144,17 +135,6 @@ def _encode(*values: str | int) -> int:
   """Returns 64 bits: of ten million, two meet once in a million records."""
   text = '\0'.join(map(str, values)).encode(errors='surrogatepass')
   return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), 'big')
-
-
-def _read_made(output: storage.Place) -> Iterator[dict[str, tuple[int, str]]]:
-  """Yields the results that each line of the reports lists."""
-  for line in _read_lines(output):
-    if b'"made": {"' not in line:
-      continue
-    try:
-      yield json.loads(line)['made']
-    except ValueError:  # Cut off by a kill.
-      continue
 
 
 def _read_lines(output: storage.Place) -> Iterator[bytes]:

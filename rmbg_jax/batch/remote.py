@@ -19,12 +19,9 @@ def run(
   *,
   cluster: Mapping[str, Any] | None = None,  # Any: see `Cluster`.
 ) -> bool:
-  """Does all photos; returns whether any failed.
+  """Does all photos of a path or a URL; returns whether any failed.
 
-  Args:
-    source: Input, a path or a URL.
-    request: What to make.
-    cluster: Attributes of `cluster.Cluster`; None for this process.
+  With attributes of `cluster.Cluster`, on a cluster, else in this process.
 
   Raises:
     SystemExit: if it was interrupted.
@@ -32,30 +29,25 @@ def run(
   """
   task = request.task
   cluster_lib = None if cluster is None else _import_cluster()
-  listing.parse_shard(request.shard)
+  shard = listing.parse_shard(request.shard)
   if storage.is_url(source):
-    stored.check_places(source, task)
+    stored.check_source(source, task)
   loaded = load.load_model(request.checkpoint)
-  stored.begin(
-    task, stored.describe(loaded.compute_digest(), request.options, task.style)
-  )
+  stored.begin(task, loaded.compute_digest(), request.options)
   counts = stored.Counts()
-  jobs = _list_jobs(source, request, counts)
+  jobs = _list_jobs(source, request, shard, counts)
   if cluster_lib and cluster is not None:
-    outcome = session.Outcome()
-    outcome.merge(
-      cluster_lib.run(
-        jobs,
-        task,
-        loaded,
-        request.options,
-        batch_size=request.batch_size,
-        cluster=cluster_lib.Cluster(**cluster),
-      )
+    outcome = cluster_lib.run(
+      jobs,
+      task,
+      loaded,
+      request.options,
+      batch_size=request.batch_size,
+      cluster=cluster_lib.Cluster(**cluster),
     )
   else:
-    work = session.Session(request)
-    work.load(batch_size=request.batch_size)
+    remover = request.load(batch_size=request.batch_size)
+    work = session.Session(request, remover)
     with work, tqdm.tqdm(unit='file') as progress:
       work.do(jobs, show=lambda _: progress.update())
     outcome = work.outcome
@@ -81,7 +73,7 @@ def _import_cluster() -> ModuleType:
 
 
 def _list_jobs(
-  source: str, request: session.Request, counts: stored.Counts
+  source: str, request: session.Request, shard: slice, counts: stored.Counts
 ) -> Iterator[listing.Job]:
   """Yields photos, by URL or by path, with the missing kinds of each."""
   task = request.task
@@ -98,7 +90,8 @@ def _list_jobs(
     ) - len(photos_alone)
     counts.photos = len(photos_alone)
     jobs = iter(sorted(photos_alone, key=stored.listing_order))
-  shard, number = listing.parse_shard(request.shard)
   yield from stored.find_missing(
-    itertools.islice(jobs, shard, None, number), task, request.read_record()
+    itertools.islice(jobs, shard.start, None, shard.step),
+    task,
+    request.read_record(),
   )

@@ -6,11 +6,12 @@ import datetime
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.io import errors, files, storage
+from rmbg_jax.batch import listing
 
 # Below an output: a report in parts, which are written once and never changed.
 FOLDER = 'report'
@@ -54,27 +55,35 @@ class Entry:
   runtime: str = ''
 
 
-@dataclasses.dataclass(kw_only=True)
+def pass_over(job: listing.Job, error: str) -> Entry:
+  """Returns the outcome of a photo that has an error, or needs no work."""
+  return Entry(
+    photo=str(job.photo),
+    status='failed' if error else 'skipped',
+    error=error,
+    remark='' if error else job.remark,
+  )
+
+
 class Tally:
-  """Counts of the outcomes of many photos.
+  """The outcome of a run: numbers of photos, and how it ended.
 
   Attributes:
     counts: Numbers of photos by status.
     remarks: Numbers of photos by remark.
     runtimes: Numbers of photos by what computed them.
     failures: The first of those that failed.
+    interrupted: Whether it was ended by SIGINT.
+    trouble: Why it was ended, or its report is not whole; '' if neither.
   """
 
-  counts: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  remarks: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  runtimes: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  failures: list[Entry] = dataclasses.field(default_factory=list)
+  def __init__(self):
+    self.counts: collections.Counter[str] = collections.Counter()
+    self.remarks: collections.Counter[str] = collections.Counter()
+    self.runtimes: collections.Counter[str] = collections.Counter()
+    self.failures: list[Entry] = []
+    self.interrupted = False
+    self.trouble = ''
 
   def add(self, entry: Entry) -> None:
     """Counts a photo's outcome."""
@@ -104,11 +113,22 @@ class Report:
   def __init__(self, path: Path):
     """Reads what earlier runs left at the path."""
     self._path = path
-    self._others, self._lines, is_whole = _read_lines(path)
+    self._others: list[Any] = []
+    self._lines: dict[str, dict[str, Any]] = {}
+    content = path.read_bytes() if path.exists() else b''
+    for text in content.split(b'\n'):
+      try:
+        line = json.loads(text)
+      except ValueError:  # Cut off by a kill, perhaps within a character.
+        continue
+      if isinstance(line, dict) and isinstance(line.get('photo'), str):
+        self._lines[line['photo']] = line
+      else:
+        self._others.append(line)
     path.parent.mkdir(parents=True, exist_ok=True)
     self._file = path.open('a', encoding='utf-8')
-    if not is_whole:  # Or the next line would go on where a kill cut one off.
-      self._file.write('\n')
+    if content and not content.endswith(b'\n'):
+      self._file.write('\n')  # Or the next line would go on with the cut one.
 
   def find_runtime(self, photo: str) -> str:
     """Returns what computed a photo in an earlier run, '' if unknown."""
@@ -121,6 +141,7 @@ class Report:
     if entry.status == 'skipped' and before.get('status') != 'failed':
       # The findings of the run that made the result stay true.
       line = {**line, **before, 'status': 'skipped', 'remark': entry.remark}
+    # Kinds that were left alone now were made by earlier runs.
     line['made'] = {**before.get('made', {}), **entry.made}
     self._lines[entry.photo] = line
     self._file.write(_to_text(line))
@@ -166,7 +187,8 @@ class PartedReport:
   def close(self) -> None:
     """Writes the lines that wait."""
     if self._lines:
-      write_part(self._output, f'{self._name}-{self._parts:06}', self._lines)
+      name = f'{self._name}-{self._parts:06}.jsonl'
+      storage.write(self._output / FOLDER / name, ''.join(self._lines).encode())
       self._parts += 1
     self._lines, self._written = [], time.monotonic()
 
@@ -188,18 +210,8 @@ def to_line(entry: Entry) -> str:
   return _to_text(dataclasses.asdict(entry))
 
 
-def write_part(output: storage.Place, name: str, lines: Iterable[str]) -> None:
-  """Writes a part of an output's report; see `PartedReport`."""
-  place = output / FOLDER / f'{name}.jsonl'
-  storage.write(place, ''.join(lines).encode())
-
-
 def list_parts(output: storage.Place) -> list[str]:
-  """Returns the names of the parts in an output's `report/`, sorted by run.
-
-  Raises:
-    UserError: if a store cannot be listed.
-  """
+  """Returns the names of an output's parts, sorted by run."""
   return [
     name
     for name in storage.list_names(output / FOLDER)
@@ -208,13 +220,10 @@ def list_parts(output: storage.Place) -> list[str]:
 
 
 def join_parts(output: storage.Place) -> Iterator[str]:
-  """Yields one line for each photo of a report in parts, its latest.
+  """Yields one line for each photo of an output's `report/`, its latest.
 
   Of a photo that was skipped, that is what the run that did it wrote, with the
   status 'skipped', as in a report of one file.
-
-  Args:
-    output: Place that has `report/`.
 
   Raises:
     MissingFileError: if there is no such report.
@@ -249,33 +258,5 @@ def join_parts(output: storage.Place) -> Iterator[str]:
 def _to_text(line: Any) -> str:
   """Returns one line, even for names with odd bytes or ends of lines."""
   text = json.dumps(line, ensure_ascii=False)
-  try:
-    text.encode()
-  except UnicodeEncodeError:  # A name that is not UTF-8.
-    text = json.dumps(line)
-  if len(text.splitlines()) > 1:  # For readers that take U+2028 for an end.
-    text = json.dumps(line)
-  return text + '\n'
-
-
-def _read_lines(
-  path: Path,
-) -> tuple[list[Any], dict[str, dict[str, Any]], bool]:
-  """Reads a report.
-
-  Returns:
-    (what is no line of a photo, the lines by photo, whether the last line has
-    an end).
-  """
-  others, lines = [], {}
-  content = path.read_bytes() if path.exists() else b''
-  for text in content.split(b'\n'):
-    try:
-      line = json.loads(text)
-    except ValueError:  # Cut off by a kill, perhaps within a character.
-      continue
-    if isinstance(line, dict) and isinstance(line.get('photo'), str):
-      lines[line['photo']] = line
-    else:
-      others.append(line)
-  return others, lines, not content or content.endswith(b'\n')
+  # Names may not be UTF-8, or have what readers take for an end (U+2028).
+  return (text if text.isprintable() else json.dumps(line)) + '\n'

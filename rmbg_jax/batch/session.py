@@ -4,7 +4,7 @@ import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from data_pipelines.io import errors, storage
 from rmbg_jax.batch import listing, pipeline, record, report
@@ -12,22 +12,8 @@ from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.predictor import Predictor
 
-
-@runtime_checkable
-class DoClips(Protocol):
-  """Does clips, as `pipeline.run` does photos."""
-
-  def __call__(
-    self,
-    remover: Predictor,
-    jobs: Sequence[listing.Job],
-    task: pipeline.Task,
-    *,
-    add_entry: pipeline.AddEntry,
-    stop: threading.Event,
-  ) -> None:
-    """Calls `add_entry` with the result of each clip, until `stop` is set."""
-    ...
+# Does clips; called as `pipeline.run` is.
+DoClips = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,42 +45,24 @@ class Request:
 
   def read_record(self) -> record.Record:
     """Returns the record of earlier results, empty with `overwrite`."""
-    if self.task.overwrite:
-      return record.Record()
-    return record.Record.read(self.task.output)
-
-
-@dataclasses.dataclass(kw_only=True)
-class Outcome(report.Tally):
-  """The outcome of a run.
-
-  Attributes:
-    interrupted: Whether it was ended by SIGINT.
-    trouble: Why it was ended, or its report is not whole; '' if neither.
-  """
-
-  interrupted: bool = False
-  trouble: str = ''
+    return record.Record(None if self.task.overwrite else self.task.output)
 
 
 class Session:
   """Does jobs, with a report, until SIGINT. A context.
 
   Attributes:
-    outcome: Numbers of photos by outcome.
+    outcome: What became of the jobs so far.
     stop: Set once no other job is to be begun.
   """
 
-  def __init__(self, request: Request):
-    self.outcome = Outcome()
+  def __init__(self, request: Request, remover: Predictor | None):
+    """Takes the network, None where nothing is to be done."""
+    self.outcome = report.Tally()
     self.stop = threading.Event()
     self._request = request
     self._task = request.task
-    self._remover: Any = None  # A `Predictor`, by `load`.
-
-  def load(self, *, batch_size: int) -> None:
-    """Loads the network, before there is anything in the output."""
-    self._remover = self._request.load(batch_size=batch_size)
+    self._remover: Any = remover
 
   def __enter__(self) -> 'Session':
     self._previous = signal.signal(signal.SIGINT, self._interrupt)
@@ -113,10 +81,8 @@ class Session:
     except (errors.UserError, OSError) as error:
       outcome.trouble = str(error)
     signal.signal(signal.SIGINT, self._previous)
-    if self.stop.is_set() and not outcome.interrupted:
-      outcome.trouble = (
-        outcome.trouble or f'no space is left for {self._task.output}'
-      )
+    if self.stop.is_set() and not (outcome.interrupted or outcome.trouble):
+      outcome.trouble = f'no space is left for {self._task.output}'
 
   def _interrupt(self, *_):
     self.outcome.interrupted = True
@@ -155,16 +121,8 @@ class Session:
 
     def choose_photos():
       for job in jobs:
-        if job.error:
-          add_entry(
-            report.Entry(photo=str(job.photo), status='failed', error=job.error)
-          )
-        elif not self._task.missing(job):
-          add_entry(
-            report.Entry(
-              photo=str(job.photo), status='skipped', remark=job.remark
-            )
-          )
+        if job.error or not self._task.missing(job):
+          add_entry(report.pass_over(job, job.error))
         elif job.is_clip:
           clips_to_do.append(job)
         else:
@@ -173,6 +131,7 @@ class Session:
     photos_to_do = choose_photos()
     if isinstance(jobs, Sequence):  # Then it is known at once what is done.
       photos_to_do = list(photos_to_do)
+    # In this order: choosing photos finds the clips.
     for do, todo in (
       (pipeline.run, photos_to_do),
       (self._request.do_clips, clips_to_do),

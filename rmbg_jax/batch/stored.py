@@ -7,32 +7,27 @@ memory, however many there are.
 import collections
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.io import errors, storage, suffixes
+from data_pipelines.io import errors, files, storage, suffixes
 from data_pipelines.io.types import JsonObject
 from rmbg_jax import choices
-from rmbg_jax.batch import listing, pipeline, record, report
-from rmbg_jax.inference import rendering
+from rmbg_jax.batch import listing, pipeline, places, record, report
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
+_WRONG_NAME = (
+  'its name has parts that are empty, . or .., as no path has. Rename it.'
+)
 
 
-@dataclasses.dataclass(kw_only=True)
 class Counts:
-  """Numbers of photos and other files that a listing has found so far.
+  """Numbers of photos and, by their ending, other files found so far."""
 
-  Attributes:
-    photos: Number of photos.
-    others: Files that are no photos, by their ending.
-  """
-
-  photos: int = 0
-  others: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
+  def __init__(self):
+    self.photos = 0
+    self.others: collections.Counter[str] = collections.Counter()
 
 
 def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
@@ -60,11 +55,11 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
       'are for paths.'
     )
   for file, result in _name_results(_choose_photos(root, counts)):
-    wrong = _find_fault(file.name)
+    wrong = bool({'', '.', '..'} & set(file.name.split('/')))
     yield listing.Job(
       photo=root / file.name,
       result=Path() if wrong else Path(result),
-      error=wrong,
+      error=_WRONG_NAME if wrong else '',
       state=file.state,
     )
   if not counts.photos:
@@ -74,15 +69,10 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
 def find_missing(
   jobs: Iterable[listing.Job], task: pipeline.Task, made: record.Record
 ) -> Iterator[listing.Job]:
-  """Yields the jobs with the kinds that are still to be made.
+  """Yields jobs as `record.check` returns them.
 
-  The output is listed beside the photos, page by page: no request for each.
-
-  Args:
-    jobs: Jobs with results in the order of `list_jobs`, or sorted by
-      `listing_order`.
-    task: Work done on them.
-    made: What was made before.
+  The output is listed beside the photos, page by page: no request for each. So
+  jobs must come as from `list_jobs`, or be sorted by `listing_order`.
 
   Raises:
     UserError: if the output cannot be listed.
@@ -92,9 +82,11 @@ def find_missing(
     for kind in task.kinds
   }
   for job in jobs:
-    low = f'{_drop_photo_suffix(job.result.as_posix())}.'
+    low = job.result.as_posix()
+    if _is_photo_name(low):
+      low = _drop_suffix(low)
 
-    def find(name, low=low):
+    def find(name, low=f'{low}.'):
       kind, _, name = name.partition('/')
       return found[kind].find(name, low=low)
 
@@ -106,20 +98,15 @@ def listing_order(job: listing.Job) -> str:
   return f'{job.result.as_posix()}.'
 
 
-def check_places(source: str, task: pipeline.Task) -> None:
-  """Checks that no result will be among the photos.
+def check_source(source: str, task: pipeline.Task) -> None:
+  """Checks that the photos are not among the results.
 
   Raises:
-    UserError: naming the two, if one place is inside of the other.
+    UserError: naming both places.
   """
   root, output = storage.parse(source), task.output
-  if _is_below(output, root):
-    raise errors.UserError(
-      f'--output={output} is inside --input={source}: the next run would take '
-      'the results for photos. Pass a folder beside it.'
-    )
   for kind in (*choices.KINDS, report.FOLDER):
-    if _is_below(root, output / kind):
+    if places.is_below(root, output / kind):
       raise errors.UserError(
         f'--input={source} is in {output / kind}, where --output={output} has '
         'its results: they would be taken for photos, or replace them. Pass '
@@ -127,33 +114,28 @@ def check_places(source: str, task: pipeline.Task) -> None:
       )
 
 
-def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
-  """Notes at the output how its results are made, or compares it.
+def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
+  """Notes at the output what its results are made with, or compares it.
 
-  It is the first that is written, so it shows whether anything can be.
-
-  Args:
-    task: Work to do; with `overwrite`, all results are made again.
-    made_with: Whatever changes a result, by its name.
+  That is the network, by its digest, the remover's options and the style. It is
+  the first that is written, so it shows whether anything can be.
 
   Raises:
-    UserError: if the results there were made with something else, naming it,
-      or if nothing can be written.
+    UserError: if the results there were made with something else, and are not
+      made again; or if nothing can be written.
   """
+  values = {'network': network, **options, **dataclasses.asdict(task.style)}
+  del values['format']  # Results of two formats have two names.
+  made_with = {name: str(value) for name, value in values.items()}
   place = task.output / report.FOLDER / _MADE_WITH
   try:
-    before = json.loads(storage.read(place))
+    before = files.parse_json(storage.read(place), place, remedy='Remove it.')
   except FileNotFoundError:
     before = None
-  except ValueError as error:
-    if isinstance(error, errors.UserError):
-      raise
-    raise errors.UserError(f'{place}: no JSON ({error}). Remove it.') from error
-  if before not in (None, dict(made_with)) and not task.overwrite:
-    names = sorted({*before, *made_with})
+  if before not in (None, made_with) and not task.overwrite:
     changed = [
       f'{name} was {before.get(name)}, is {made_with.get(name)}'
-      for name in names
+      for name in sorted({*before, *made_with})
       if before.get(name) != made_with.get(name)
     ]
     raise errors.UserError(
@@ -161,31 +143,7 @@ def begin(task: pipeline.Task, made_with: Mapping[str, str]) -> None:
       f'({"; ".join(changed)}). Pass what they were made with, --overwrite to '
       'make all of them anew, or another --output.'
     )
-  storage.write(place, json.dumps(dict(made_with), indent=2).encode())
-
-
-def describe(
-  network: str, options: JsonObject, style: rendering.Style
-) -> dict[str, str]:
-  """Describes all that results depend on: network, options and style.
-
-  The format is not among it, since results of two formats have two names.
-
-  Args:
-    network: Its digest.
-    options: Options of the remover.
-    style: Look of the results.
-  """
-  looks = dataclasses.asdict(style)
-  del looks['format']
-  values = {'network': network, **options, **looks}
-  return {name: str(value) for name, value in values.items()}
-
-
-def _is_below(place: storage.Place, parent: storage.Place) -> bool:
-  if isinstance(place, Path) and isinstance(parent, Path):
-    return place.resolve().is_relative_to(parent.resolve())
-  return f'{place}/'.startswith(f'{parent}/')
+  storage.write(place, json.dumps(made_with, indent=2).encode())
 
 
 def _choose_photos(
@@ -207,25 +165,12 @@ def _is_photo_name(name: str) -> bool:
   )
 
 
-def _find_fault(name: str) -> str:
-  """Returns why a name cannot be a result's too; '' if it can."""
-  if {'', '.', '..'} & set(name.split('/')):
-    return (
-      'its name has parts that are empty, . or .., as no path has. Rename it.'
-    )
-  return ''
-
-
-def _drop_photo_suffix(name: str) -> str:
-  return (
-    str(name).removesuffix(PurePosixPath(name).suffix)
-    if (_is_photo_name(name))
-    else name
-  )
+def _drop_suffix(name: str) -> str:
+  return name.removesuffix(PurePosixPath(name).suffix)
 
 
 def _name_results(
-  files: Iterator[storage.File],
+  photos: Iterator[storage.File],
 ) -> Iterator[tuple[storage.File, str]]:
   """Yields (photo, its result's name) of files sorted by name.
 
@@ -245,11 +190,11 @@ def _name_results(
       del gone[stem], there[stem]
     return file, file.name if keeps_ending else stem
 
-  for file in files:
+  for file in photos:
     name = file.name
     while waiting and name >= f'{waiting[0][1]}/':  # Behind all of `stem.`
       yield take()
-    stem = name.removesuffix(PurePosixPath(name).suffix)
+    stem = _drop_suffix(name)
     there[stem] += 1
     waiting.append((file, stem))
   while waiting:

@@ -26,13 +26,7 @@ def count_jobs(number: int, jobs: Sequence[listing.Job]) -> str:
 
 
 def print_counts(tally: report.Tally, what: str, task: pipeline.Task) -> None:
-  """Prints how many are done, and what failed.
-
-  Args:
-    tally: Outcome.
-    what: All that was to be done, in words.
-    task: Work that was done.
-  """
+  """Prints how many of `what` are done, where they are, and what failed."""
   counts = tally.counts
   print(
     f'{counts["done"] + counts["skipped"]} of {what} done'

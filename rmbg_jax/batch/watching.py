@@ -23,11 +23,7 @@ Stamp = tuple[int, int]
 
 
 def check_support() -> None:
-  """Checks that folders can be watched.
-
-  Raises:
-    UserError: if watchfiles is not installed.
-  """
+  """Raises a `UserError` if watchfiles is not installed."""
   if importlib.util.find_spec('watchfiles') is None:
     raise errors.UserError(
       f'--watch needs watchfiles: {errors.install_command("watch")}.'

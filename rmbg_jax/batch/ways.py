@@ -5,7 +5,6 @@ NumPy and Pillow are imported once the settings are known to fit each other.
 
 import dataclasses
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,39 +13,35 @@ from data_pipelines.io import errors, files, storage
 from rmbg_jax.batch import places
 
 if TYPE_CHECKING:
+  from data_pipelines.io import images
   from rmbg_jax.batch import session
-  from rmbg_jax.inference import rendering
+
+
+# What to save of folders.
+_KINDS = ('mask', 'cutout')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """The flags of a prediction: what to make of photos, and how.
+  """The flags of a prediction that decide on its way.
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
-    style: Attributes of `rendering.Style`, for folders.
-    task: Attributes of `pipeline.Task` but for places, kinds and style.
-    checkpoint: Path or name that `load_model` takes.
-    make_options: Returns options of `BackgroundRemover.from_checkpoint`.
-    make_do_clips: Returns what does clips, from these options.
-    batch_size: Photos that go through the network together.
-    shard: 'i/n' for every n-th photo from the i-th on; '' for all.
-    watch: Whether to go on with files that appear in the folder.
-    frames: Whether the input is a folder of numbered frames.
     cluster: Attributes of `cluster.Cluster`; None for this process.
+    make_request: Makes the `session.Request` of an output, kinds and a format.
   """
 
   kinds: tuple[str, ...] | None
-  style: Mapping[str, Any]  # Any: each of its own type, as in the next.
-  task: Mapping[str, Any]
-  checkpoint: str
-  make_options: Callable[[], dict[str, Any]]
-  make_do_clips: Callable[[dict[str, Any]], 'session.DoClips']
-  batch_size: int
+  format: str
+  has_background: bool
+  overwrite: bool
   shard: str
   watch: bool
   frames: bool
-  cluster: Mapping[str, Any] | None
+  cluster: Mapping[str, Any] | None  # Any: each of its own type.
+  make_request: Callable[
+    [storage.Place, tuple[str, ...], str], 'session.Request'
+  ]
 
 
 def predict(where: places.Places, settings: Settings) -> bool:
@@ -66,7 +61,7 @@ def predict(where: places.Places, settings: Settings) -> bool:
   except KeyboardInterrupt as error:  # While the network is loaded.
     from rmbg_jax.batch import summary
 
-    said = summary.describe_stop(overwrite=settings.task['overwrite'])
+    said = summary.describe_stop(overwrite=settings.overwrite)
     print(said, file=sys.stderr)  # Standard output may be for a photo.
     raise SystemExit(summary.INTERRUPTED) from error
 
@@ -76,15 +71,13 @@ def find_suffix(settings: Settings) -> str:
   from rmbg_jax.inference import rendering
 
   kind = next(iter(_choose_one(settings)), 'cutout')
-  return (
-    f'-{kind}{rendering.Style(format=settings.style["format"]).suffix(kind)}'
-  )
+  return f'-{kind}{rendering.Style(format=settings.format).suffix(kind)}'
 
 
 def _choose_one(settings: Settings) -> tuple[str, ...]:
   if settings.kinds is not None:
     return settings.kinds
-  return ('composite',) if settings.style['background'] else ('cutout',)
+  return ('composite',) if settings.has_background else ('cutout',)
 
 
 def _predict_standard(where: places.Places, settings: Settings) -> bool:
@@ -98,25 +91,17 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
-  from rmbg_jax.batch import single
-
-  style = _make_style(settings, kinds)
-  request = _make_request(settings, Path(), style, kinds)
-  content, _ = single.compute(sys.stdin.buffer.read, request)
+  request = settings.make_request(Path(), kinds, settings.format)
+  content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
   sys.stdout.buffer.write(content)
   return False
 
 
 def _predict_file(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo into one file."""
-  (source,), output = where.sources, Path(where.output)
-  wrong = {
-    'watch': settings.watch,
-    'frames': settings.frames,
-    'shard': settings.shard,
-  }
-  for name, value in wrong.items():
-    if value:
+  (source,), output = where.sources, storage.parse(where.output)
+  for name in ('watch', 'frames', 'shard'):
+    if getattr(settings, name):
       raise errors.UserError(
         f'--{name} is for folders. Pass them as --input and --output.'
       )
@@ -124,25 +109,43 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       '--engine=ray is for many photos. Leave it out, or pass folders.'
     )
-  places.check_file(source, output, overwrite=settings.task['overwrite'])
+  places.check_file(source, output, overwrite=settings.overwrite)
   kinds = _choose_one(settings)
   if len(kinds) != 1:
     raise errors.UserError(
       f'--save={",".join(kinds)}: one file is of one kind. Pass one, such as '
       '--save=cutout, or --output=FOLDER.'
     )
-  from rmbg_jax.batch import single
-
   form = places.FORMATS[output.suffix.lower()]
-  style = _make_style(settings, kinds, form=form)
-  if form != places.FORMATS[style.suffix(kinds[0])]:
+  request = settings.make_request(output.parent, kinds, form)
+  if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'
     )
-  files.check_folder(output.parent, 'output')
-  request = _make_request(settings, output.parent, style, kinds)
-  single.write(source, output, request)
+  if isinstance(output, Path):
+    files.check_folder(output.parent, 'output')
+  content, notes = _cut_out_one(source, request)
+  storage.write(output, content)
+  print(output)
+  for note in notes:
+    print(f'{source}: {note}.')
   return False
+
+
+def _cut_out_one(
+  source: 'images.Source', request: 'session.Request'
+) -> tuple[bytes, tuple[str, ...]]:
+  """Returns the file of a photo's one result, and notes on the photo."""
+  from rmbg_jax.inference import photos
+
+  # Before the network, which takes longer to load than a photo to be refused.
+  photo = photos.read_photo(source, max_pixels=request.task.max_pixels)
+  remover = request.load(batch_size=1)
+  probs = remover.predict(remover.resize([photo.seen]))[0]
+  alpha = remover.refine(probs, photo)
+  (kind,) = request.task.kinds
+  content = request.task.style.render(photo, alpha, (kind,))[kind]
+  return content, photo.notes
 
 
 def _predict_files(where: places.Places, settings: Settings) -> bool:
@@ -165,12 +168,8 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
   if on_cluster and isinstance(output, Path):
     output = output.absolute()
   if by_url or on_cluster:
-    wrong = {
-      'watch': settings.watch and 'watched',
-      'frames': settings.frames and 'read as frames',
-    }
-    for name, what in wrong.items():
-      if what:
+    for name, what in (('watch', 'watched'), ('frames', 'read as frames')):
+      if getattr(settings, name):
         raise errors.UserError(
           f'--{name}: what is on an object store, or done on a cluster, cannot '
           f'be {what}. Pass paths, without --engine.'
@@ -179,11 +178,9 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       f'--input={source}: --watch takes a folder of photos and clips.'
     )
-  if not by_url:
-    places.check_apart(source, Path(where.output))
-  kinds = settings.kinds or ('mask', 'cutout')
-  style = _make_style(settings, kinds)
-  request = _make_request(settings, output, style, kinds)
+  places.check_apart(source, output)
+  kinds = settings.kinds or _KINDS
+  request = settings.make_request(output, kinds, settings.format)
   if by_url or on_cluster:
     from rmbg_jax.batch import remote
 
@@ -193,42 +190,3 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
   if settings.watch:
     return local.watch(Path(source), request)
   return local.run(where.sources, request, are_frames=settings.frames)
-
-
-def _make_style(
-  settings: Settings, kinds: tuple[str, ...], *, form: str | None = None
-) -> 'rendering.Style':
-  from PIL import Image
-
-  from rmbg_jax.inference import rendering
-
-  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  style = rendering.Style(**settings.style)
-  if form:
-    style = dataclasses.replace(style, format=form)
-  style.check_kinds(kinds)
-  # Its picture was read under Pillow's own limit. Photos are held against
-  # --max_pixels instead, which may be more, with a message that names it.
-  Image.MAX_IMAGE_PIXELS = None
-  return style
-
-
-def _make_request(
-  settings: Settings,
-  output: storage.Place,
-  style: 'rendering.Style',
-  kinds: tuple[str, ...],
-) -> 'session.Request':
-  from rmbg_jax.batch import pipeline, session
-
-  options = settings.make_options()
-  return session.Request(
-    task=pipeline.Task(
-      output=output, kinds=kinds, style=style, **settings.task
-    ),
-    checkpoint=settings.checkpoint,
-    options=options,
-    batch_size=settings.batch_size,
-    shard=settings.shard,
-    do_clips=settings.make_do_clips(options),
-  )

@@ -35,12 +35,10 @@ _SLOPE_WEIGHT = 4.0  # Of the squared error of slopes.
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
-  """Trains the refiner that a configuration describes.
+  """Trains the refiner of a configuration, such as `configs/refiner.py`.
 
-  Args:
-    config: Configuration with the keys of `configs/refiner.py`.
-    workdir: Folder for compositions and checkpoints. A training found there
-      goes on where it stopped.
+  The folder gets compositions and checkpoints; a training found there goes on
+  where it stopped.
 
   Raises:
     UserError: if data is missing or wrong, or the working directory holds a
@@ -127,38 +125,21 @@ def _check_settings(config: ml_collections.ConfigDict) -> None:
       raise errors.UserError(
         f'config.data.{key} is not set: pass --config.data.{key}=FOLDER.'
       )
-  for key, value, fits, wanted in (
-    (
-      'data.side',
-      data.side,
-      data.side > 0 and data.side % 32 == 0,
-      'a multiple of 32',
-    ),
-    ('data.batch_size', data.batch_size, data.batch_size > 0, '1 or more'),
-    ('data.count', data.count, data.count > 0, '1 or more'),
-    ('data.coarse', data.coarse, len(data.coarse) > 0, 'one network or more'),
-    ('data.folds', data.folds, data.folds > 1, '2 or more'),
-    (
-      'data.fold',
-      data.fold,
-      -1 <= data.fold < data.folds,
-      '-1, or below data.folds',
-    ),
-    (
-      'optimizer.steps',
-      config.optimizer.steps,
-      config.optimizer.steps > 0,
-      '1 or more',
-    ),
-    (
-      'train.save_every',
-      config.train.save_every,
-      config.train.save_every > 0,
-      '1 or more',
-    ),
+  has_side = data.side > 0 and data.side % 32 == 0
+  for room, key, fits, wanted in (
+    ('data', 'side', has_side, 'a multiple of 32'),
+    ('data', 'batch_size', data.batch_size > 0, '1 or more'),
+    ('data', 'count', data.count > 0, '1 or more'),
+    ('data', 'coarse', len(data.coarse) > 0, 'one network or more'),
+    ('data', 'folds', data.folds > 1, '2 or more'),
+    ('data', 'fold', -1 <= data.fold < data.folds, '-1, or below data.folds'),
+    ('optimizer', 'steps', config.optimizer.steps > 0, '1 or more'),
+    ('train', 'save_every', config.train.save_every > 0, '1 or more'),
   ):
     if not fits:
-      raise errors.UserError(f'config.{key}={value}: it must be {wanted}.')
+      raise errors.UserError(
+        f'config.{room}.{key}={config[room][key]}: it must be {wanted}.'
+      )
 
 
 def _read_pairs(directory: str) -> list[records.Pair]:

@@ -92,14 +92,7 @@ def find_scaler(matrix: int) -> int:
 def to_photo(
   frame: 'av.VideoFrame', colour: Colour, has_alpha: bool, turn: Turn
 ) -> photos.Photo:
-  """Returns a frame as a photo, upright, in 8 bits.
-
-  Args:
-    frame: The frame.
-    colour: Colour encoding of its clip.
-    has_alpha: Whether it has transparency.
-    turn: What makes it upright.
-  """
+  """Returns a frame as a photo, made upright, in 8 bits."""
   options = {}
   if not frame.format.is_rgb and not frame.format.name.startswith('pal'):
     options = {

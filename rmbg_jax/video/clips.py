@@ -86,7 +86,10 @@ def opened(
       container = stack.enter_context(open_file(path))
       clip = _open_video(path, container, turn, max_pixels)
     if containers.is_cut_off(path):
-      raise _cut_off(path)
+      raise errors.UserError(
+        f'{path}: its file ends too early, so it is truncated. Replace or '
+        'remove it.'
+      )
     yield clip
 
 
@@ -292,13 +295,6 @@ def _find_turn(path: Path, container) -> appearance.Turn:
     matrix = frame.side_data.get('DISPLAYMATRIX')
     return appearance.find_turn(bytes(matrix) if matrix else b'')
   return appearance.Turn()
-
-
-def _cut_off(path: Path) -> errors.UserError:
-  return errors.UserError(
-    f'{path}: its file ends too early, so it is truncated. Replace or remove '
-    'it.'
-  )
 
 
 def _find_seconds(container, stream) -> float | None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,6 @@ from data_pipelines.io import errors, files, parallel, storage
 from rmbg_jax.batch import clip_names, listing, pipeline, report
 from rmbg_jax.inference.predictor import Predictor
 from rmbg_jax.video import clips, encoding, temporal
-from rmbg_jax.weights import load
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
 # Memory that frames may take that wait for the network, and that wait to be
@@ -38,13 +38,13 @@ class Options:
   Attributes:
     steadiness: Steadiness of masks over time, 0 to 1; see `temporal.Steadier`.
     frame_rate: Frames per second of folders of frames.
-    key: Text for what else results depend on, such as the checkpoint; parts of
-      another key are not used.
+    find_key: Returns a text for what else results depend on, such as the
+      network; parts of another one are not used.
   """
 
   steadiness: float = 0.0
   frame_rate: Fraction = Fraction(25)
-  key: str = ''
+  find_key: Callable[[], str] = str
 
   def __post_init__(self):
     if not 0 <= self.steadiness <= 1:
@@ -66,18 +66,15 @@ def run(
 ) -> None:
   """Does clips, one after the other, as `pipeline.run` does photos.
 
-  Args:
-    remover: A `BackgroundRemover`; its batch size is used.
-    jobs: The clips.
-    task: Work to do on them.
-    options: See there.
-    add_entry: Called, in this thread, with the result of each clip.
-    stop: Once set, the part at work is given up; those before are kept.
+  Once `stop` is set, the part at work is given up; those before are kept.
   """
+  key = options.find_key()
   for job in jobs:
     if stop.is_set():
       return
-    work = _Work(remover, job, task, options, stop)
+    work = _Work(
+      remover=remover, job=job, task=task, options=options, key=key, stop=stop
+    )
     try:
       entry = work.run()
     except Exception as error:  # Any error concerns this clip only.
@@ -91,77 +88,47 @@ def run(
       add_entry(entry)
 
 
-def run_with(
-  remover: Predictor,
-  jobs: Sequence[listing.Job],
-  task: pipeline.Task,
-  *,
-  options: Options,
-  checkpoint: str,
-  remover_options: Mapping[str, Any],  # Each of its own type.
-  add_entry: pipeline.AddEntry,
-  stop: threading.Event,
-) -> None:
-  """Does clips as `run`, with a key for the network and its options.
-
-  Args:
-    remover: As of `run`, like the others that are not here.
-    jobs: The clips.
-    task: Work to do on them.
-    options: Options without a key.
-    checkpoint: Path or name that the remover was loaded from.
-    remover_options: Options that it was loaded with.
-    add_entry: Called with the result of each clip.
-    stop: Set to give up.
-  """
-  # A checkpoint's name says nothing of its weights.
-  network = load.load_model(checkpoint).compute_digest()
-  options = dataclasses.replace(
-    options, key=repr((network, dict(remover_options)))
-  )
-  run(remover, jobs, task, options, add_entry=add_entry, stop=stop)
-
-
+@dataclasses.dataclass(kw_only=True)
 class _Work:
   """A clip that is being done."""
 
-  def __init__(
-    self,
-    remover: Predictor,
-    job: listing.Job,
-    task: pipeline.Task,
-    options: Options,
-    stop: threading.Event,
-  ):
-    self._remover = remover
-    self._job = job
-    self._task = task
-    self._options = options
-    self._stop = stop
+  remover: Predictor
+  job: listing.Job
+  task: pipeline.Task
+  options: Options
+  key: str
+  stop: threading.Event
+
+  def __post_init__(self):
+    task = self.task
     # All frames of a clip have one size, and videos formats of their own.
     self._style = dataclasses.replace(task.style, format='png', trim=False)
-    self._missing = task.missing(job)
-    self._stamp = ''
-    self._folder = task.output / _FOLDER / job.result
-    self._steadier = temporal.Steadier(options.steadiness)
-    self._key = ''
-    self._size = remover.batch_size
+    self._missing = task.missing(self.job)
+    self._folder = task.output / _FOLDER / self.job.result
+    self._steadier = temporal.Steadier(self.options.steadiness)
+    self._size = self.remover.batch_size
 
   def run(self) -> report.Entry | None:
     """Returns what became of it; None if it was stopped."""
     began = time.perf_counter()
-    job, options = self._job, self._options
-    names, made = self._task.name_results(job), {}
+    job, options, form = self.job, self.options, self.task.clip_format
+    names, made = self.task.name_results(job), {}
     state = job.find_state()  # Before it is read.
-    self._stamp = state.stamp if state else ''
+    stamp = state.stamp if state else ''
+    self.key = repr(
+      (
+        *(stamp, sorted(self._missing), self._style, form, self.key),
+        *(options.steadiness, options.frame_rate, self.remover.batch_size),
+      )
+    )
     with clips.opened(
       job.photo,
-      max_pixels=self._task.max_pixels,
+      max_pixels=self.task.max_pixels,
       frame_rate=options.frame_rate,
     ) as clip:
       # Before the first frame: what cannot be is known then.
       sounds = {
-        kind: encoding.plan_sound(kind, self._task.clip_format, job.photo)
+        kind: encoding.plan_sound(kind, form, job.photo)
         for kind in self._missing
       }
       states = self._restore()
@@ -171,24 +138,19 @@ class _Work:
         return None
       for kind, path in self._missing.items():
         parts = [
-          encoding.Part(
-            path=self._find_part(index, kind),
-            times=[(start, length) for start, length in state['times']],
-            time_base=clip.time_base,
-          )
+          (self._find_part(index, kind), state['times'])
           for index, state in enumerate(states)
         ]
         encoding.join(
-          *(kind, self._task.clip_format, parts, job.photo),
-          *(sounds[kind][0], path),
+          kind, form, parts, clip.time_base, job.photo, sounds[kind][0], path
         )
         result = storage.find_state(path)
-        made[names[kind]] = (result.size if result else 0, self._stamp)
+        made[names[kind]] = (result.size if result else 0, stamp)
     self.clear()
     count = sum(len(state['times']) for state in states)
     said = [note for _, notes in sounds.values() for note in notes]
     notes = (*clip.notes, *dict.fromkeys(said))
-    if self._task.style.trim:
+    if self.task.style.trim:
       notes = (*notes, 'not trimmed: all frames of a clip have one size')
     return report.Entry(
       photo=str(job.photo),
@@ -201,14 +163,14 @@ class _Work:
       frames=count,
       made=made,
       remark=job.remark,
-      runtime=self._remover.runtime,
+      runtime=self.remover.runtime,
     )
 
   def clear(self) -> None:
     """Removes all parts."""
     shutil.rmtree(self._folder, ignore_errors=True)
     for parent in self._folder.parents:  # Remove the empty ones.
-      if parent == self._task.output:
+      if parent == self.task.output:
         break
       with contextlib.suppress(OSError):
         parent.rmdir()
@@ -216,44 +178,34 @@ class _Work:
   def _restore(self) -> list[dict[str, Any]]:
     """Returns the states of the parts that are done; removes others."""
     states = []
-    self._key = self._make_key()
     for index in itertools.count():
       try:
         state = json.loads(self._find_state(index, '.json').read_text())
       except (OSError, ValueError):
         break
-      if state['key'] != self._key:
+      if state['key'] != self.key:
         break
       states.append(state)
     if not states:
       shutil.rmtree(self._folder, ignore_errors=True)
       self._folder.mkdir(parents=True)
-    elif self._options.steadiness:
+    elif self.options.steadiness:
       with np.load(self._find_state(len(states) - 1, '.npz')) as arrays:
         self._steadier.last = arrays['probs'], arrays['guide']
     return states
-
-  def _make_key(self) -> str:
-    kinds = sorted(self._missing)
-    return repr(
-      (
-        *(self._stamp, kinds, self._style, self._task.clip_format),
-        *(self._options, self._remover.batch_size),
-      )
-    )
 
   def _find_state(self, index: int, suffix: str) -> Path:
     return self._folder / f'{index:05}{suffix}'
 
   def _find_part(self, index: int, kind: str) -> Path:
-    suffix = clip_names.suffix(kind, self._task.clip_format)
+    suffix = clip_names.suffix(kind, self.task.clip_format)
     return self._folder / f'{index:05}.{kind}{suffix}'
 
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""
     # Large frames go through the network in smaller batches, to save memory.
     room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
-    self._size = max(1, min(self._remover.batch_size, room // 2))
+    self._size = max(1, min(self.remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
     threads = parallel.count_cores()
     with (
@@ -264,15 +216,21 @@ class _Work:
         total=clip.count,
         initial=done,
         unit='frame',
-        desc=self._job.photo.name,
+        desc=self.job.photo.name,
         leave=False,
       ) as progress,
     ):
       # Decode finished frames again: seeking is not exact in all formats.
       for _ in itertools.islice(frames, done):
-        if self._stop.is_set():
+        if self.stop.is_set():
           return None
-      batches = _Batches(self._remover, frames, self._size, reader)
+
+      def read():
+        batch = list(itertools.islice(frames, self._size))
+        seen = [frame.photo.seen for frame in batch]
+        return batch, self.remover.resize(seen) if batch else None
+
+      batches = _Batches(read, reader)
       while not batches.are_over():
         index = len(states)
         state = self._do_part(clip, batches, index, done, pool, progress)
@@ -295,17 +253,12 @@ class _Work:
   ) -> dict[str, Any] | None:
     """Writes a part; returns its state, or None if it was stopped."""
     part_size = -(-_PART // self._size) * self._size
-    times, total = [], 0.0
+    times, total, form = [], 0.0, self.task.clip_format
     pending: deque = deque()
     with contextlib.ExitStack() as stack:
       writers = {
         kind: stack.enter_context(
-          encoding.make_writer(
-            kind,
-            self._task.clip_format,
-            clip,
-            self._find_part(index, kind),
-          )
+          encoding.make_writer(kind, form, clip, self._find_part(index, kind))
         )
         for kind in self._missing
       }
@@ -324,10 +277,10 @@ class _Work:
           progress.update()
 
       while len(times) + len(pending) < part_size and not batches.are_over():
-        if self._stop.is_set():
+        if self.stop.is_set():
           return None
         frames, resized = batches.take()
-        probs = self._remover.predict(resized)
+        probs = self.remover.predict(resized)
         for frame, one, seen in zip(frames, probs, resized, strict=True):
           steadied = self._steadier.steady(one, seen)
           drawn = pool.submit(self._draw, frame, steadied, writers)
@@ -335,13 +288,13 @@ class _Work:
         # No more than two batches wait to be written.
         write(2 * self._size)
       write(0)
-    return {'key': self._key, 'times': times, 'sum': total}
+    return {'key': self.key, 'times': times, 'sum': total}
 
   def _draw(
     self, frame: clips.Frame, probs: np.ndarray, writers
   ) -> tuple[dict[str, Any], float]:
     """Returns what the writers take, by kind, and the mean alpha."""
-    alpha = self._remover.refine(probs, frame.photo)
+    alpha = self.remover.refine(probs, frame.photo)
     colours = self._style.find_colours(frame.photo, alpha, tuple(writers))
     pictures = {
       kind: writer.prepare(self._style.draw(kind, frame.photo, alpha, colours))
@@ -351,37 +304,25 @@ class _Work:
 
 
 class _Batches:
-  """Reads and resizes the next batch while the network is at work."""
+  """Reads the next batch while the network is at work.
+
+  A batch has frames, and what the network sees of them.
+  """
 
   def __init__(
     self,
-    remover: Predictor,
-    frames: Iterator[clips.Frame],
-    size: int,
+    read: Callable[[], tuple[list[clips.Frame], np.ndarray]],
     reader: futures.Executor,
   ):
-    self._remover = remover
-    self._frames = frames
-    self._size = size
-    self._reader = reader
-    self._next = reader.submit(self._read)
+    self._submit = functools.partial(reader.submit, read)
+    self._next = self._submit()
 
   def are_over(self) -> bool:
-    """Returns whether there are no more frames; waits until that is known.
-
-    Raises:
-      UserError: if the clip is damaged there.
-    """
+    """Returns whether there are no more frames; waits until that is known."""
     return not self._next.result()[0]
 
   def take(self) -> tuple[list[clips.Frame], np.ndarray]:
-    """Returns frames, a batch at most, and what the network sees of them."""
+    """Returns the next batch."""
     batch = self._next.result()
-    self._next = self._reader.submit(self._read)
+    self._next = self._submit()
     return batch
-
-  def _read(self):
-    frames = list(itertools.islice(self._frames, self._size))
-    if not frames:
-      return [], None
-    return frames, self._remover.resize([frame.photo.seen for frame in frames])

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,13 +41,12 @@ class _Codec:
   sound: str
 
 
-_MP4_SOUNDS = ('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac')
 _H264 = _Codec(
   name='libx264',
   container='mp4',
   pixels=('yuv420p', 'yuv444p'),
   options={'crf': '16', 'preset': 'veryfast', 'bf': '0'},
-  sounds=_MP4_SOUNDS,
+  sounds=('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'),
   sound='aac',
 )
 _PRORES = _Codec(
@@ -81,19 +80,9 @@ def _choose(kind: str, form: str) -> _Codec:
   return {'prores': _PRORES, 'vp9': _VP9}[form]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
-  """A part that is written.
-
-  Attributes:
-    path: A file or a folder of frames.
-    times: (start, duration) of each frame, in units of the time base.
-    time_base: Unit of the clip's times, in seconds.
-  """
-
-  path: Path
-  times: Sequence[tuple[int, int]]
-  time_base: Fraction
+# A part that is written, a file or a folder of frames, and (start, duration) of
+# each frame, in units of the clip's time base.
+Part = tuple[Path, Sequence[Sequence[int]]]
 
 
 def make_writer(
@@ -101,11 +90,7 @@ def make_writer(
 ) -> 'FramesWriter | VideoWriter':
   """Returns what writes one part of one kind, over what may be there.
 
-  Args:
-    kind: Kind of result.
-    form: Format of cut-out clips, one of `FORMATS`.
-    clip: Clip that it is made of.
-    path: Path of the part, a file or a folder of frames.
+  The format is one of `choices.CLIP_FORMATS`, the path a file's or a folder's.
   """
   if form == 'png':
     return FramesWriter(path)
@@ -113,7 +98,7 @@ def make_writer(
 
 
 class FramesWriter(contextlib.AbstractContextManager):
-  """Writes a part as a folder of PNG files; see `VideoWriter`."""
+  """Writes a part as a folder of PNG files, as `VideoWriter` does a video."""
 
   def __init__(self, path: Path):
     self._path = path
@@ -124,7 +109,7 @@ class FramesWriter(contextlib.AbstractContextManager):
     pass
 
   def prepare(self, pixels: np.ndarray) -> bytes:
-    """Returns a picture as `add` takes it; for any thread."""
+    """Returns a picture as `add` takes it."""
     return png.encode(pixels)
 
   def add(self, prepared: bytes, *, index: int, start: int) -> None:
@@ -134,34 +119,28 @@ class FramesWriter(contextlib.AbstractContextManager):
 
 
 class VideoWriter(contextlib.AbstractContextManager):
-  """Writes a part as a video, frame by frame."""
+  """Writes a part as a video, frame by frame; `prepare` is for any thread."""
 
   def __init__(self, codec: _Codec, clip: clips.Clip, path: Path):
     """Opens nothing yet: the first frame says the size."""
     self._codec = codec
     self._clip = clip
     self._path = path
-    self._open: _Open | None = None
+    self._container: Any = None  # Until the first frame.
 
   def __exit__(self, *exc_info):
-    if self._open:
-      with self._open.container:
+    if self._container:
+      with self._container:
         if exc_info[0] is None:
-          self._open.encode(None)
+          self._encode(None)
 
   def prepare(self, pixels: np.ndarray) -> 'av.VideoFrame':
-    """Returns what `add` takes of a picture; for any thread.
-
-    Args:
-      pixels: Picture in uint8: grey, RGB or RGBA.
-    """
+    """Returns what `add` takes of a uint8 grey, RGB or RGBA picture."""
     import av
 
-    form = {2: 'gray', 3: 'rgb24'}[pixels.ndim]
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-      form = 'rgba'
-    if form == 'gray':  # As RGB, black and white stay.
-      pixels, form = np.repeat(pixels[..., None], 3, axis=2), 'rgb24'
+    if pixels.ndim == 2:  # As RGB, black and white stay.
+      pixels = np.repeat(pixels[..., None], 3, axis=2)
+    form = 'rgba' if pixels.shape[2] == 4 else 'rgb24'
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
     colour = self._clip.colour
     return frame.reformat(
@@ -171,45 +150,44 @@ class VideoWriter(contextlib.AbstractContextManager):
     )
 
   def add(self, prepared: 'av.VideoFrame', *, index: int, start: int) -> None:
-    """Adds a picture; one after the other.
+    """Adds a picture of `prepare`; one after the other.
 
-    Args:
-      prepared: Picture that `prepare` returned.
-      index: Number of the frame in the whole clip, from 0.
-      start: Time it is shown at, in units of the clip's time base.
+    It is shown from `start` on, in units of the clip's time base.
     """
     del index
-    if self._open is None:
-      self._open = self._begin((prepared.height, prepared.width), start)
-    prepared.pts = start - self._open.first
+    if self._container is None:
+      self._begin((prepared.height, prepared.width))
+      self._first = start
+    prepared.pts = start - self._first
     prepared.time_base = self._clip.time_base
-    self._open.encode(prepared)
+    self._encode(prepared)
 
-  def _begin(self, shape: tuple[int, int], start: int) -> '_Open':
+  def _begin(self, shape: tuple[int, int]) -> None:
+    """Opens the file, and sets what all parts and the whole share."""
     import av
 
-    container = av.open(
-      clips.find_address(self._path), 'w', format=self._codec.container
+    codec, clip = self._codec, self._clip
+    self._container = av.open(
+      clips.find_address(self._path), 'w', format=codec.container
     )
-    stream = container.add_stream(
-      self._codec.name,
-      rate=self._clip.rate.limit_denominator(100_000),
-      options=self._codec.options,
+    self._stream: Any = self._container.add_stream(
+      codec.name,
+      rate=clip.rate.limit_denominator(100_000),
+      options=codec.options,
     )
-    _describe(stream, self._codec, self._clip, shape)
-    return _Open(container, cast('av.VideoStream', stream), start)
+    stream, context = self._stream, self._stream.codec_context
+    stream.height, stream.width = shape
+    stream.pix_fmt = _find_pixels(codec, shape)
+    context.time_base = stream.time_base = clip.time_base
+    context.sample_aspect_ratio = clip.aspect
+    context.color_range = _find_range(codec, clip.colour)
+    context.colorspace = clip.colour.matrix
+    context.color_primaries = clip.colour.primaries
+    context.color_trc = clip.colour.transfer
 
-
-class _Open(NamedTuple):
-  """A file that is written, and when its first frame is."""
-
-  container: 'av.container.OutputContainer'
-  stream: 'av.VideoStream'
-  first: int
-
-  def encode(self, frame: 'av.VideoFrame | None') -> None:
-    for packet in self.stream.encode(frame):
-      self.container.mux(packet)
+  def _encode(self, frame: 'av.VideoFrame | None') -> None:
+    for packet in self._stream.encode(frame):
+      self._container.mux(packet)
 
 
 def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
@@ -218,22 +196,7 @@ def _find_pixels(codec: _Codec, shape: tuple[int, ...]) -> str:
 
 def _find_range(codec: _Codec, colour: appearance.Colour) -> int:
   # ProRes has no full range.
-  full = colour.full_range and codec is not _PRORES
-  return 2 if full else 1
-
-
-def _describe(stream, codec: _Codec, clip: clips.Clip, shape) -> None:
-  """Sets the options that all parts and the whole share."""
-  height, width = shape
-  stream.width, stream.height = width, height
-  stream.pix_fmt = _find_pixels(codec, shape)
-  context = stream.codec_context
-  context.time_base = stream.time_base = clip.time_base
-  context.sample_aspect_ratio = clip.aspect
-  context.color_range = _find_range(codec, clip.colour)
-  context.colorspace = clip.colour.matrix
-  context.color_primaries = clip.colour.primaries
-  context.color_trc = clip.colour.transfer
+  return 2 if colour.full_range and codec is not _PRORES else 1
 
 
 def plan_sound(
@@ -255,34 +218,28 @@ def join(
   kind: str,
   form: str,
   parts: Sequence[Part],
+  time_base: Fraction,
   clip: Path,
   tracks: Sequence[sound.Track],
   path: Path,
 ) -> None:
-  """Writes the result: all parts, and the sound of the clip.
+  """Writes the result of a kind: all parts, and tracks of the clip's sound.
 
-  Args:
-    kind: Kind of result.
-    form: Format of cut-out clips, one of `FORMATS`.
-    parts: Parts in order.
-    clip: The clip that has the sound.
-    tracks: What is taken over of it, as `plan_sound` says.
-    path: Path of the result.
+  The format is one of `choices.CLIP_FORMATS`, tracks are those of `plan_sound`.
   """
   if form == 'png':
-    _join_folders([part.path for part in parts], path)
+    _join_folders([part for part, _ in parts], path)
     return
   import av
 
   codec = _choose(kind, form)
   with contextlib.ExitStack() as stack:
     partial = stack.enter_context(files.write_atomically(path))
-    first = stack.enter_context(clips.open_file(parts[0].path))
+    first = stack.enter_context(clips.open_file(parts[0][0]))
     options = {}
     if codec.container != 'webm':
       # When the pictures begin is said in these units.
-      base = parts[0].time_base
-      options['movie_timescale'] = str(min(base.denominator, 90_000))
+      options['movie_timescale'] = str(min(time_base.denominator, 90_000))
     output = stack.enter_context(
       av.open(
         clips.find_address(partial),
@@ -295,8 +252,8 @@ def join(
     pictures = output.add_stream_from_template(template)
     if template.sample_aspect_ratio:  # Kept by the container, not the codec.
       pictures.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
-    pictures.time_base = parts[0].time_base
-    flows = [_read_parts(parts, pictures)]
+    pictures.time_base = time_base
+    flows = [_read_parts(parts, time_base, pictures)]
     for track in tracks:  # Each stream is read separately.
       source = stack.enter_context(clips.open_file(clip))
       flows.append(sound.read(source, track, output))
@@ -305,19 +262,21 @@ def join(
       output.mux(packet)
 
 
-def _read_parts(parts: Sequence[Part], pictures) -> Iterator[tuple]:
+def _read_parts(
+  parts: Sequence[Part], time_base: Fraction, pictures
+) -> Iterator[tuple]:
   """Yields (seconds, packet) of the pictures, at the clip's own times."""
-  for part in parts:
-    with clips.open_file(part.path) as container:
+  for part, times in parts:
+    with clips.open_file(part) as container:
       stream = container.streams.video[0]
       packets = (packet for packet in container.demux(stream) if packet.size)
-      for packet, (start, duration) in zip(packets, part.times, strict=True):
+      for packet, (start, duration) in zip(packets, times, strict=True):
         packet.stream = pictures
-        packet.time_base = part.time_base
+        packet.time_base = time_base
         packet.pts = packet.dts = start
         if duration:
           packet.duration = duration
-        yield float(start * part.time_base), packet
+        yield float(start * time_base), packet
 
 
 def _join_folders(parts: Sequence[Path], path: Path) -> None:

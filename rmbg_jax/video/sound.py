@@ -26,12 +26,14 @@ class Track:
 
   Attributes:
     index: Number among the file's tracks of sound.
+    own_channels: Number of its channels.
     encoder: FFmpeg's name of the encoder; '' to copy packets.
     rate: Samples per second of the encoded sound.
     layout: Names of the channels of the encoded sound.
   """
 
   index: int
+  own_channels: int
   encoder: str = ''
   rate: int = _RATE
   layout: str = _LAST_RESORT
@@ -42,7 +44,7 @@ def plan(
 ) -> tuple[list[Track], list[str]]:
   """Returns the tracks that can be taken over, and notes on all others.
 
-  Its first packets are tried on each, so that nothing fails at the end.
+  The first packets are tried on each, so that nothing fails at the end.
 
   Args:
     path: The clip.
@@ -50,27 +52,23 @@ def plan(
     sounds: Codecs that it takes as they are.
     encoder: What encodes others.
   """
+  import av
+
   tracks, notes = [], []
   with clips.open_file(path) as source:
     count = len(source.streams.audio)
   for index in range(count):
-    found = next(
-      (
-        track
-        for track in _list_ways(path, index, sounds, encoder)
-        if _works(path, track, container)
-      ),
-      None,
-    )
+    ways = _list_ways(path, index, sounds, encoder)
+    found = next((way for way in ways if _works(path, way, container)), None)
     which = f'track {index + 1} of its sound' if count > 1 else 'its sound'
     if found is None:
       notes.append(f'{which} is left out: it cannot be read')
       continue
     tracks.append(found)
-    own = _find_layout(path, index)
-    if found.encoder and own and own.nb_channels > _count_channels(found):
+    kept = av.AudioLayout(found.layout).nb_channels
+    if found.encoder and found.own_channels > kept:
       notes.append(
-        f'{which} is in {found.layout}, not in {own.nb_channels} channels'
+        f'{which} is in {found.layout}, not in {found.own_channels} channels'
       )
   return tracks, notes
 
@@ -82,13 +80,8 @@ def read(
 ) -> Iterator[tuple[float, 'av.Packet']]:
   """Returns an iterator of (seconds, packet), and adds the track's stream.
 
-  Where a damaged part begins that cannot be read, the sound is over, or goes on
-  behind it.
-
-  Args:
-    source: The clip, opened for this track alone.
-    track: The track.
-    output: What it is written to, before its first packet.
+  The source is opened for this track alone, the output has no packet yet. At
+  a damaged part that cannot be read, the sound is over, or goes on behind it.
   """
   stream = source.streams.audio[track.index]
   if not track.encoder:
@@ -113,11 +106,17 @@ def _list_ways(
     name, rate = context.codec.canonical_name, context.rate
     own, count = context.layout.name, context.layout.nb_channels
   if name in sounds:
-    yield Track(index=index)
+    yield Track(index=index, own_channels=count)
   if rate not in (av.codec.Codec(encoder, 'w').audio_rates or [rate]):
     rate = _RATE
   for layout in dict.fromkeys((own, _LAYOUTS.get(count, own), _LAST_RESORT)):
-    yield Track(index=index, encoder=encoder, rate=rate, layout=layout)
+    yield Track(
+      index=index,
+      own_channels=count,
+      encoder=encoder,
+      rate=rate,
+      layout=layout,
+    )
 
 
 def _works(path: Path, track: Track, container: str) -> bool:
@@ -135,18 +134,6 @@ def _works(path: Path, track: Track, container: str) -> bool:
   except (av.error.FFmpegError, ValueError):
     return False
   return True
-
-
-def _find_layout(path: Path, index: int) -> 'av.AudioLayout | None':
-  with clips.open_file(path) as source:
-    context = source.streams.audio[index].codec_context
-    return context.layout if context else None
-
-
-def _count_channels(track: Track) -> int:
-  import av
-
-  return av.AudioLayout(track.layout).nb_channels
 
 
 def _read_packets(source, stream) -> Iterator['av.Packet']:

@@ -38,12 +38,7 @@ class Steadier:
     probs: Float[np.ndarray, 'h w'],
     seen: UInt8[np.ndarray, 'h w 3'],
   ) -> Float[np.ndarray, 'h w']:
-    """Returns the mask of the next frame.
-
-    Args:
-      probs: The network's, in [0, 1].
-      seen: Picture that the network saw.
-    """
+    """Returns the mask of the next frame, of the network's and what it saw."""
     if not self.strength:
       return probs
     from scipy import ndimage  # Late, as it takes a third of a second.

@@ -45,19 +45,23 @@ class Door:
     self,
     function: Callable[[service_lib.Service, Fields, bool], responses.Response],
     request: fastapi.Request,
-    as_json: bool,
   ) -> responses.Response:
     """Waits for a turn and returns what the function does in a thread.
 
-    The body is read at its turn: those that wait are not in memory.
+    It gets the service, the fields, and whether to answer with JSON. The body
+    is read at its turn: those that wait are not in memory.
 
     Raises:
       ProblemError: if too many are waiting, if the body is not a form or JSON
         within the limits, or of the function.
     """
     if self.waiting >= self._queue + service_lib.AT_ONCE:
-      raise problems.too_many()
+      raise problems.busy(
+        429, 'rate_limit_exceeded', 'Too many requests are waiting.'
+      )
     self.waiting += 1
+    accepted = request.headers.get('accept', '')
+    as_json = 'application/json' in accepted and 'image/' not in accepted
     try:
       async with self._turns, contextlib.AsyncExitStack() as stack:
         fields = await self._read_body(request, stack)

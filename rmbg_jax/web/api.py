@@ -21,9 +21,9 @@ from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 
 _MEDIA_TYPES = {
-  'png': 'image/png',
-  'webp': 'image/webp',
-  'jpeg': 'image/jpeg',
+  '.png': 'image/png',
+  '.webp': 'image/webp',
+  '.jpg': 'image/jpeg',
 }
 
 
@@ -60,9 +60,7 @@ class Options(pydantic.BaseModel):
 def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   """Returns the application with all routes but the page's.
 
-  Args:
-    service: Service that does the work.
-    queue: Requests that may wait; another is answered by 429.
+  So many requests may wait as the queue has room; another is answered by 429.
   """
   api = fastapi.FastAPI(
     title='RMBG-U2NET for JAX',
@@ -87,13 +85,13 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     '/api/remove',
     summary='Cuts out a photo',
     response_class=responses.Response,
-    responses=openapi.describe_answers('image/png', 'image/webp', 'image/jpeg'),
+    responses=openapi.describe_answers(*_MEDIA_TYPES.values()),
     openapi_extra=openapi.describe_body(
       Options, {'file': True, 'background_file': False}, required='file'
     ),
   )
   async def remove(request: fastapi.Request):
-    return await door.work(_remove, request, _wants_json(request))
+    return await door.work(_remove, request)
 
   @api.post(
     '/v1.0/removebg',
@@ -101,12 +99,11 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     response_class=responses.Response,
     responses=openapi.describe_answers(*removebg.MEDIA_TYPES.values()),
     openapi_extra=openapi.describe_body(
-      removebg.Options,
-      {'image_file': True, 'bg_image_file': False},
+      removebg.Options, {'image_file': True, 'bg_image_file': False}
     ),
   )
   async def remove_bg(request: fastapi.Request):
-    return await door.work(_remove_bg, request, _wants_json(request))
+    return await door.work(_remove_bg, request)
 
   for kind in (problems.ProblemError, exceptions.HTTPException, Exception):
     api.add_exception_handler(kind, _answer_error)
@@ -146,14 +143,11 @@ def _remove(
     kind = options.kind or 'cutout'
     if background and kind == 'cutout':
       kind = 'composite'
-    form = options.format.replace('jpg', 'jpeg')
+    looks = {'quality', 'estimate_foreground', 'trim', 'trimap_width'}
     style = rendering.Style(
-      format=form,
-      quality=options.quality,
+      format=options.format.replace('jpg', 'jpeg'),
       background=background,
-      estimate_foreground=options.estimate_foreground,
-      trim=options.trim,
-      trimap_width=options.trimap_width,
+      **options.model_dump(include=looks),
     )
     style.check_kinds((kind,))
     photo = service.read(
@@ -161,12 +155,12 @@ def _remove(
     )
     alpha = service.find_alpha(
       photo,
-      checkpoint=options.checkpoint or service.checkpoints[0],
+      checkpoint=options.checkpoint,
       refined=refinement.Refinement(
         method=options.refine,
-        threshold=options.threshold,
-        keep_largest=options.keep_largest,
-        fill_holes=options.fill_holes,
+        **options.model_dump(
+          include={'threshold', 'keep_largest', 'fill_holes'}
+        ),
       ),
     )
     content = style.render(photo, alpha, (kind,))[kind]
@@ -179,9 +173,8 @@ def _remove(
       'notes': photo.notes,
     }
     return responses.JSONResponse({'data': data})
-  suffix = style.suffix(kind)
-  form = {'.png': 'png', '.webp': 'webp', '.jpg': 'jpeg'}[suffix]
-  return responses.Response(content, media_type=_MEDIA_TYPES[form])
+  media_type = _MEDIA_TYPES[style.suffix(kind)]
+  return responses.Response(content, media_type=media_type)
 
 
 def _remove_bg(
@@ -198,21 +191,13 @@ def _remove_bg(
     if (file := fields.get('bg_image_file')) not in (None, ''):
       content = read_content(file, 'bg_image_file', service.limits)
       picture = service.read(content, 'bg_image_file')
-    result = removebg.cut_out(
+    return removebg.cut_out(
       photo,
       options,
       picture,
-      find_alpha=lambda photo: service.find_alpha(
-        photo,
-        checkpoint=service.checkpoints[0],
-        refined=refinement.Refinement(),
-      ),
+      find_alpha=service.find_alpha,
+      as_json=as_json,
     )
-  if as_json:
-    return responses.JSONResponse({'data': result.to_json()})
-  return responses.Response(
-    result.content, media_type=result.media_type, headers=result.headers
-  )
 
 
 def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
@@ -243,11 +228,6 @@ def _find_name(value: Any) -> str:
   """Returns the name that a client gives a photo."""
   name = getattr(value, 'filename', None) or 'The photo'
   return service_lib.name_uploads([name])[0]
-
-
-def _wants_json(request: fastapi.Request) -> bool:
-  accepted = request.headers.get('accept', '')
-  return 'application/json' in accepted and 'image/' not in accepted
 
 
 def _too_large(size: int, limits: options_lib.Limits) -> problems.ProblemError:

@@ -22,12 +22,9 @@ def make_application(
 ) -> guard.Guard:
   """Returns all that is served.
 
-  Args:
-    service: Service that does the work.
-    keys: A request must have one of these keys; empty to ask for none.
-    queue: Number of requests that may wait; further ones are refused.
-    folder: Folder for bodies that wait.
-    root_path: Path below which a proxy shows it, '' for none.
+  A request must have one of the keys, if there are any. As many wait as the
+  queue has room for, their bodies in the folder; further ones are refused. A
+  proxy may show it below the root path.
   """
   calls = api.make_api(service, queue=queue)
   blocks = page.make_page(service)

@@ -55,15 +55,11 @@ def encode(
 def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
   if form == 'png':
     return png.encode(np.asarray(image), **options)
+  if form == 'webp' and max(image.size) > 16_383:
+    raise problems.wrong('format', 'webp', 'it has at most 16383 pixels a side')
   file = io.BytesIO()
-  if form == 'webp':
-    if max(image.size) > 16_383:
-      raise problems.wrong(
-        'format', 'webp', 'it has at most 16383 pixels a side'
-      )
-    image.save(file, 'webp', quality=_QUALITY, **options)
-  else:
-    image.save(file, 'jpeg', quality=_QUALITY, **options)
+  form = form.replace('jpg', 'jpeg')
+  image.save(file, form, quality=_QUALITY, **options)
   return file.getvalue()
 
 
@@ -167,13 +163,9 @@ def make_background(
   size: tuple[int, int],
   profile: bytes | None,
 ) -> Image.Image | None:
-  """Returns the picture cut to a size, or the colour; None for neither.
+  """Returns the picture cut to a size, or the RGBA colour; None for neither.
 
-  Args:
-    colour: RGBA, sRGB.
-    picture: Photo of the background.
-    size: (width, height) of the result.
-    profile: ICC profile of the result, None for sRGB.
+  The colour is sRGB, the result has the ICC profile, None for sRGB.
   """
   if picture is not None:
     return ImageOps.fit(picture.convert_colours(profile), size).convert('RGBA')

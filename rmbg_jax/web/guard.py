@@ -68,7 +68,7 @@ class Guard:
 
     Args:
       application: What answers.
-      keys: A request must have one of these keys; empty to ask for none.
+      keys: A request must have one of these; empty to ask for none.
       find_most: Returns how many bytes a body may have, by its path.
       folder: Folder for bodies that wait.
       root_path: What paths may begin with, as proxies pass it on.

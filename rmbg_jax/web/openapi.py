@@ -41,12 +41,9 @@ def describe_body(
   *,
   required: str = '',
 ) -> dict[str, Any]:
-  """Returns the OpenAPI description of a body.
+  """Returns the OpenAPI description of a body with these fields and files.
 
-  Args:
-    options: Its fields.
-    files: File fields by name, with whether JSON can have each as base64.
-    required: Name of the file that must be there.
+  Of each file, it is said whether JSON can have it as base64.
   """
   fields = options.model_json_schema()['properties']
   sent = {name: {'type': 'string', 'format': 'binary'} for name in files}

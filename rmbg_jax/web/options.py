@@ -18,8 +18,7 @@ class Limits:
   """Limits on one request.
 
   Attributes:
-    pixels: Most pixels of a photo or a background; more are refused before
-      decoding.
+    pixels: Most pixels of a picture; more are refused before decoding.
     megabytes: Largest size of a file, in units of 10^6 bytes.
     files: Photos at once.
   """

@@ -192,8 +192,11 @@ class _Results:
 
   def update(self, answer: service_lib.Answer) -> dict[gr.blocks.Block, Any]:
     """Returns the components' new values."""
-    problems = _list_problems(answer)
     found = list(answer.results)
+    lines = list(answer.failures)
+    for one in found:
+      lines += [f'{one.name}: {note}.' for note in one.notes]
+    problems = ''.join(f'<p>{html.escape(line)}</p>' for line in lines)
     values = {
       self._problems: gr.update(value=problems, visible=bool(problems)),
       self._column: gr.update(visible=bool(found)),
@@ -354,11 +357,3 @@ def _show_one(result: service_lib.Result) -> tuple[Any, ...]:
     str(result.mask),
     str(result.image),
   )
-
-
-def _list_problems(answer: service_lib.Answer) -> str:
-  """Returns warnings about the uploaded files as HTML; '' if none."""
-  lines = list(answer.failures)
-  for result in answer.results:
-    lines += [f'{result.name}: {note}.' for note in result.notes]
-  return ''.join(f'<p>{html.escape(line)}</p>' for line in lines)

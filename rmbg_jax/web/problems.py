@@ -9,20 +9,13 @@ from starlette import responses
 from data_pipelines.io.types import JsonObject
 
 SHOWN_LENGTH = 60  # Characters of a wrong value.
-_RETRY_SECONDS = 5
+_TEXTS = dict.fromkeys(('title', 'code', 'detail'), {'type': 'string'})
 ERROR_SCHEMA = {
   'type': 'object',
   'properties': {
     'errors': {
       'type': 'array',
-      'items': {
-        'type': 'object',
-        'properties': {
-          'title': {'type': 'string'},
-          'code': {'type': 'string'},
-          'detail': {'type': 'string'},
-        },
-      },
+      'items': {'type': 'object', 'properties': _TEXTS},
     }
   },
 }
@@ -86,24 +79,16 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
     ) from error
 
 
-def too_many() -> ProblemError:
-  """Returns the answer to one request too many."""
+def busy(status: int, code: str, why: str) -> ProblemError:
+  """Returns the answer to what may be tried again soon."""
   return ProblemError(
-    429,
-    'rate_limit_exceeded',
-    'Too many requests are waiting. Try again.',
-    headers={'Retry-After': str(_RETRY_SECONDS)},
+    status, code, f'{why} Try again.', headers={'Retry-After': '5'}
   )
 
 
 def no_room() -> ProblemError:
   """Returns the answer to a body for which there is no room."""
-  return ProblemError(
-    503,
-    'unavailable',
-    'There is no room for another body now. Try again.',
-    headers={'Retry-After': str(_RETRY_SECONDS)},
-  )
+  return busy(503, 'unavailable', 'There is no room for another body now.')
 
 
 def wrong(name: str, value: str, remedy: str) -> ProblemError:

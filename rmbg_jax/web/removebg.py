@@ -1,14 +1,14 @@
 """remove.bg's interface: its parameters, results and headers."""
 
 import base64
-import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pydantic
 from PIL import Image, ImageColor
+from starlette import responses
 
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import foreground, photos, rendering
@@ -80,11 +80,8 @@ def choose_source(options: Options, fields: JsonObject) -> str:
         f'{name}: this server fetches no addresses',
         'Send the file itself.',
       )
-  found = [
-    name
-    for name in ('image_file', 'image_file_b64')
-    if fields.get(name) not in (None, '')
-  ]
+  names = ('image_file', 'image_file_b64')
+  found = [name for name in names if fields.get(name) not in (None, '')]
   if not found:
     raise problems.ProblemError(
       400,
@@ -101,74 +98,20 @@ def choose_source(options: Options, fields: JsonObject) -> str:
   return found[0]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-  """The response to a client.
-
-  Attributes:
-    content: Content of the file.
-    form: Format of the file, one of `MEDIA_TYPES`.
-    kind: Kind of photo that was asked for.
-    size: (width, height) of the result.
-    box: (left, top, width, height) of the subject in it.
-  """
-
-  content: bytes
-  form: str
-  kind: str
-  size: tuple[int, int]
-  box: tuple[int, int, int, int]
-
-  @property
-  def media_type(self) -> str:
-    """Media type of the content."""
-    return MEDIA_TYPES[self.form]
-
-  @property
-  def headers(self) -> dict[str, str]:
-    """Headers that describe a result, as remove.bg has them."""
-    left, top, width, height = self.box
-    values = {
-      'X-Type': self.kind,
-      'X-Width': self.size[0],
-      'X-Height': self.size[1],
-      'X-Foreground-Top': top,
-      'X-Foreground-Left': left,
-      'X-Foreground-Width': width,
-      'X-Foreground-Height': height,
-      'X-Credits-Charged': 0,
-    }
-    return {name: str(value) for name, value in values.items()}
-
-  def to_json(self) -> dict[str, Any]:
-    """Returns the same for clients that ask for JSON."""
-    left, top, width, height = self.box
-    return {
-      'result_b64': base64.b64encode(self.content).decode(),
-      'foreground_top': top,
-      'foreground_left': left,
-      'foreground_width': width,
-      'foreground_height': height,
-    }
-
-
 def cut_out(
   photo: photos.Photo,
   options: Options,
   picture: photos.Photo | None,
   *,
   find_alpha: Callable[[photos.Photo], np.ndarray],
-) -> Result:
-  """Cuts out a photo by the options.
+  as_json: bool,
+) -> responses.Response:
+  """Returns the answer with a photo that is cut out by the options.
 
-  Args:
-    photo: The photo.
-    options: Options of the request.
-    picture: Background picture, None for none.
-    find_alpha: Computes a photo's alpha (h, w) in [0, 1].
+  `find_alpha` computes a photo's alpha (h, w) in [0, 1].
 
   Raises:
-    problems.ProblemError: if an option is wrong, or there is no foreground.
+    ProblemError: if an option is wrong, or there is no foreground.
   """
   colour = _parse_colour(options.bg_color)
   margins = _parse_margins(options.crop_margin)
@@ -206,12 +149,33 @@ def cut_out(
   if form == 'auto':
     opaque = picture is not None or (colour is not None and colour[3] == 255)
     form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
-  return Result(
-    content=composition.encode(cutout, behind, form, options.channels, profile),
-    form=form,
-    kind='other' if options.type == 'auto' else _printable(options.type),
-    size=cutout.size,
-    box=box,
+  content = composition.encode(cutout, behind, form, options.channels, profile)
+  left, top, width, height = box
+  if as_json:
+    data = {
+      'result_b64': base64.b64encode(content).decode(),
+      'foreground_top': top,
+      'foreground_left': left,
+      'foreground_width': width,
+      'foreground_height': height,
+    }
+    return responses.JSONResponse({'data': data})
+  # A header may not hold whatever a client sends.
+  kind = re.sub('[^a-z]', '', options.type[: problems.SHOWN_LENGTH])
+  headers = {
+    'X-Type': 'other' if options.type == 'auto' else kind or 'other',
+    'X-Width': cutout.width,
+    'X-Height': cutout.height,
+    'X-Foreground-Top': top,
+    'X-Foreground-Left': left,
+    'X-Foreground-Width': width,
+    'X-Foreground-Height': height,
+    'X-Credits-Charged': 0,
+  }
+  return responses.Response(
+    content,
+    media_type=MEDIA_TYPES[form],
+    headers={name: str(value) for name, value in headers.items()},
   )
 
 
@@ -241,9 +205,7 @@ def _parse_lengths(name, text, counts) -> list[tuple[float, str]]:
 def _parse_margins(text: str) -> list[tuple[float, str]]:
   """Returns top, right, bottom and left."""
   found = _parse_lengths('crop_margin', text, (1, 2, 4))
-  if len(found) == 4:
-    return found
-  return [found[0], found[-1]] * 2
+  return found if len(found) == 4 else [found[0], found[-1]] * 2
 
 
 def _parse_roi(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -279,7 +241,3 @@ def _parse_place(options: Options):
   if any(unit != '%' or value > 100 for value, unit in found):
     raise problems.wrong('position', options.position, 'pass 0% to 100%')
   return scale, (found[0][0] / 100, found[-1][0] / 100)
-
-
-def _printable(text: str) -> str:
-  return re.sub('[^a-z]', '', text[: problems.SHOWN_LENGTH]) or 'other'

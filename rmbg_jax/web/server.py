@@ -59,12 +59,7 @@ class Server:
   def __init__(
     self, application: guard.Application, listening: socket.socket, host: str
   ):
-    """Begins to serve.
-
-    Args:
-      application: What answers.
-      listening: A socket as `bind` returns it.
-      host: What it is called in the address.
+    """Begins to serve on a socket of `bind`.
 
     Raises:
       UserError: if it does not begin.

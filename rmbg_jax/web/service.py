@@ -96,15 +96,14 @@ class Service:
     """Loads the first checkpoint and compiles its network.
 
     Args:
-      checkpoints: Checkpoints on offer, as `load_model` takes them; all but the
-        first are loaded when first asked for.
+      checkpoints: As `load_model` takes them; all but the first are loaded when
+        first asked for.
       limits: Limits on a request.
       folder: Folder for results, with a new folder for each request.
       options: Options of `BackgroundRemover`, such as the runtime.
 
     Raises:
-      MissingFileError: if there is nothing at the first one's path.
-      UserError: if it is not a checkpoint, or damaged.
+      UserError: if there is no first checkpoint, or it is damaged.
     """
     self.checkpoints = tuple(checkpoints)
     self.limits = limits
@@ -128,10 +127,7 @@ class Service:
   ) -> Answer:
     """Cuts out photos; one's trouble does not touch the others.
 
-    Args:
-      uploads: The photos' files.
-      options: Options for all of them.
-      report_progress: Called, in this thread, as photos are done.
+    `report_progress` is called, in this thread, as photos are done.
 
     Raises:
       UserError: if the request as a whole cannot be done, and why.
@@ -147,8 +143,43 @@ class Service:
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)
     )
+    names = name_uploads([upload.name for upload in uploads])
+    jobs = [
+      listing.Job(photo=upload, result=result)
+      for upload, result in zip(
+        uploads, listing.name_results([Path(n) for n in names]), strict=True
+      )
+    ]
     with self._turns, self._open_folder() as folder:
-      return self._work(remover, uploads, folder, style, kind, report_progress)
+      task = pipeline.Task(
+        output=folder,
+        kinds=('mask', kind),
+        style=style,
+        max_pixels=self.limits.pixels,
+      )
+      entries = self._run(remover, jobs, task, report_progress)
+      results, failures = [], []
+      for name, job in zip(names, jobs, strict=True):
+        entry = entries.get(str(job.photo))
+        if entry is None or entry.error:
+          error = entry.error if entry else 'not done: there is no space left.'
+          error = error.replace(f'{folder}{os.sep}', '')
+          error = options_lib.without_path(error, job.photo)
+          failures.append(f'{name}: {error}')
+          continue
+        paths = task.name_results(job)
+        results.append(
+          Result(
+            name=name,
+            shown=self._make_shown(job, folder),
+            image=folder / paths[kind],
+            mask=folder / paths['mask'],
+            width=entry.width or 0,
+            height=entry.height or 0,
+            notes=entry.notes,
+          )
+        )
+    return Answer(results=tuple(results), failures=tuple(failures))
 
   def close(self) -> None:
     """Gives up single requests that were not begun."""
@@ -182,56 +213,18 @@ class Service:
     self,
     photo: photos.Photo,
     *,
-    checkpoint: str,
-    refined: refinement.Refinement,
+    checkpoint: str | None = None,
+    refined: refinement.Refinement | None = None,
   ) -> Float[np.ndarray, 'h w']:
     """Returns the foreground's share in a photo, in [0, 1].
 
     Raises:
       UserError: if there is no such checkpoint.
     """
-    remover = self._load_remover(checkpoint).with_refinement(refined)
+    remover = self._load_remover(checkpoint or self.checkpoints[0])
+    remover = remover.with_refinement(refined or refinement.Refinement())
     probs = remover.predict(remover.resize([photo.seen]))[0]
     return remover.refine(probs, photo)
-
-  def _work(
-    self, remover, uploads, folder, style, kind, report_progress
-  ) -> Answer:
-    names = name_uploads([upload.name for upload in uploads])
-    jobs = [
-      listing.Job(photo=upload, result=result)
-      for upload, result in zip(
-        uploads, listing.name_results([Path(n) for n in names]), strict=True
-      )
-    ]
-    task = pipeline.Task(
-      output=folder,
-      kinds=('mask', kind),
-      style=style,
-      max_pixels=self.limits.pixels,
-    )
-    paths = [task.missing(job) for job in jobs]  # All, in a new folder.
-    entries = self._run(remover, jobs, task, report_progress)
-    results, failures = [], []
-    for name, job, path in zip(names, jobs, paths, strict=True):
-      entry = entries.get(str(job.photo))
-      if entry is None or entry.error:
-        error = entry.error if entry else 'not done: there is no space left.'
-        error = error.replace(f'{folder}{os.sep}', '')
-        failures.append(f'{name}: {options_lib.without_path(error, job.photo)}')
-        continue
-      results.append(
-        Result(
-          name=name,
-          shown=self._make_shown(job, folder),
-          image=path[kind],
-          mask=path['mask'],
-          width=entry.width or 0,
-          height=entry.height or 0,
-          notes=entry.notes,
-        )
-      )
-    return Answer(results=tuple(results), failures=tuple(failures))
 
   def _run(
     self, remover, jobs, task, report_progress
@@ -251,9 +244,7 @@ class Service:
           f'{size / options_lib.MEGABYTE:.1f} MB are more than the limit of '
           f'{self.limits.megabytes} MB. Reduce the photo.'
         )
-      entries[str(job.photo)] = report_lib.Entry(
-        photo=str(job.photo), status='failed', error=error
-      )
+      entries[str(job.photo)] = report_lib.pass_over(job, error)
     done = len(jobs) - len(small)
 
     def add_entry(entry):
@@ -319,11 +310,7 @@ class Service:
 
 
 def name_uploads(names: Sequence[str]) -> list[str]:
-  """Returns file names that are safe to write and differ from each other.
-
-  Args:
-    names: Whatever the uploads were called.
-  """
+  """Returns names of uploads that are safe to write, and all different."""
   taken, safe = set(), []
   for name in names:
     # No separators, no control characters, nothing hidden.

@@ -222,9 +222,9 @@ def test_no_result_replaces_another(names, results):
 
 def test_shards_are_a_partition(tree):
   jobs = listing.list_jobs(str(tree))
-  parts = [listing.take_shard(jobs, f'{i}/3') for i in range(3)]
+  parts = [jobs[listing.parse_shard(f'{i}/3')] for i in range(3)]
   assert sorted(sum(parts, []), key=lambda job: job.photo) == jobs
-  assert listing.take_shard(jobs, '') == jobs
+  assert jobs[listing.parse_shard('')] == jobs
   for wrong in ('3/3', '1', 'a/b', '-1/2', '1/0'):
     with pytest.raises(ValueError, match='pass i/n'):
-      listing.take_shard(jobs, wrong)
+      listing.parse_shard(wrong)

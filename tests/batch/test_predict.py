@@ -332,7 +332,7 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
   _run_line(photo, weights=checkpoint)
   _run_line(photo, tmp_path / 'new/out.webp', weights=checkpoint)
   _run(photo, tmp_path / 'out.jpg', checkpoint, background='#ff0000')
-  _run(photo, tmp_path / 'mask.png', checkpoint, save=['mask'])
+  _run(photo, (tmp_path / 'mask.png').as_uri(), checkpoint, save=['mask'])
   assert str(tmp_path / 'mask.png') in capsys.readouterr().out
   made = {
     'photo-cutout.png': ('PNG', 'RGBA'),

@@ -129,16 +129,16 @@ def test_a_report_of_millions_is_small_and_may_be_cut_off(tmp_path):
   ]
   text = '\n'.join([*lines, '{"made": {"mask/x.png": [9, "1'])
   (tmp_path / 'report-0-of-2.jsonl').write_text(text, encoding='utf-8')
-  found = record.Record.read(tmp_path)
+  found = record.Record(tmp_path)
   assert found._results.nbytes + found._states.nbytes == 16 * 1000
   assert found.has_state('mask/7.png', 9, '1-1')
   assert not found.has_state('mask/7.png', 9, '1-2')
   assert found.has('mask/7.png', 9) and not found.has('mask/7.png', 8)
-  assert record.Record.read(Path(tmp_path / 'none')).is_empty
+  assert record.Record(Path(tmp_path / 'none')).is_empty
 
 
 def test_an_earlier_state_counts_no_more():
-  made = record.Record()
+  made = record.Record(None)
   for stamp in ('first', 'second'):
     made.add({'mask/a.png': (100, stamp)})
   assert made.has_state('mask/a.png', 100, 'second')

@@ -237,6 +237,8 @@ def test_one_photo_and_odd_names(store, checkpoint, tmp_path, capsys):
   content = (tmp_path / 'a.png').read_bytes()
   store.put('photos/a.png', content)
   store.put('photos//b.png', content)
+  _run(checkpoint, str(tmp_path / 'a.png'), f'{OUTPUT}/one.png', save=['mask'])
+  assert set(store.contents('out')) == {'out/one.png'}
   _run(checkpoint, f'{INPUT}/a.png', save=['mask'])
   assert set(store.contents('out/mask')) == {'out/mask/a.png'}
   with pytest.raises(SystemExit):

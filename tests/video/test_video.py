@@ -342,7 +342,7 @@ def test_parts_of_another_clip_or_of_other_flags_are_not_used(
       source,
       tmp_path / 'out',
       remover=remover,
-      options=cut_out.Options(key=key),
+      options=cut_out.Options(find_key=lambda key=key: key),
     )
     assert remover.count == 12
     shutil.rmtree(tmp_path / 'out')
@@ -507,7 +507,9 @@ def test_parts_of_other_weights_are_not_used(tmp_path, _predict, monkeypatch):
   """Whatever they are called."""
   keys = []
   monkeypatch.setattr(
-    cut_out, 'run', lambda *args, **_: keys.append(args[3].key)
+    cut_out,
+    'run',
+    lambda *_, options, **__: keys.append(options.find_key()),
   )
   clip_files.save_clip(tmp_path / 'clip.mp4')
   weights = tmp_path / 'a.safetensors'

@@ -10,10 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.exceptions
-from ray.data import datasource
 
 from data_pipelines.io import errors, parallel, storage
 from data_pipelines.io.types import JsonObject
@@ -23,7 +21,6 @@ from rmbg_jax.weights import load
 
 _NODE_ID = 'ray.io/node-id'  # Ray's label for a machine.
 _INIT_DEATHS = 3  # In a row, of actors that load the network.
-_LINES_PER_PART = 10_000
 # Bytes in Ray's object store beside the network: names and the report.
 _OBJECT_STORE_BYTES = 200_000_000
 
@@ -59,15 +56,8 @@ def run(
 ) -> report.Tally:
   """Does photos on a cluster.
 
-  Args:
-    jobs: Photos with their missing kinds (`stored.find_missing`), taken as
-      needed, in a thread.
-    task: Work to do on them; its output is a URL, or on a disk that all
-      machines have.
-    loaded: The network, which need not be on the other machines.
-    options: Options of the remover.
-    batch_size: Photos in the network together.
-    cluster: Cluster to run on.
+  They have their missing kinds and are taken as needed, in a thread. The output
+  is a URL, or on a disk that all machines have; the network is on this one.
 
   Raises:
     UserError: if the photos cannot be listed, or the cluster gives up.
@@ -77,24 +67,33 @@ def run(
   with lister:
     if not lister.wait_for_work():
       return lister.finish(report.Tally())
-    with _connected(cluster, loaded):
+    tally, parts = report.Tally(), report.PartedReport(task.output, name)
+    with _connected(cluster, loaded), contextlib.closing(parts):
+      dataset = cut_out(
+        _read_manifest(task.output, name),
+        task,
+        loaded,
+        options,
+        batch_size=batch_size,
+        cluster=cluster,
+        rows_per_task=1,
+        run_name=name,
+      )
       try:
-        dataset = _read_manifest(task.output, name)
-        dataset = cut_out(
-          dataset,
-          task,
-          loaded,
-          options,
-          batch_size=batch_size,
-          cluster=cluster,
-          rows_per_task=1,
-          run_name=name,
-        )
-        sink = _ReportSink(task.output, name)
-        dataset.write_datasink(sink, ray_remote_args={'num_cpus': 0})
+        # Lines are short, so all of them may pass through this process.
+        for row in dataset.iter_rows():
+          for line in row['line']:
+            entry = report.Entry(**json.loads(line))
+            tally.add(entry)
+            parts.add(entry)
       except ray.exceptions.RayError as error:
-        raise _give_up(error) from error
-    return lister.finish(sink.tally)
+        text = str(error).strip() or type(error).__name__
+        raise errors.UserError(
+          f'The cluster gave up: {text.splitlines()[-1]}. All machines need '
+          'this project, the packages of its extras, and what the flags name '
+          'by path. The same command goes on.'
+        ) from error
+    return lister.finish(tally)
 
 
 def cut_out(
@@ -151,51 +150,6 @@ def cut_out(
   )
 
 
-class _ReportSink(datasource.Datasink):
-  """Writes rows of `Worker` as parts of the report, and counts them.
-
-  Attributes:
-    tally: Numbers of photos by outcome, once all are written.
-  """
-
-  def __init__(self, output: storage.Place, run_name: str):
-    self._output = output
-    self._run_name = run_name
-    self.tally = report.Tally()
-
-  @property
-  def min_rows_per_write(self) -> int:
-    """Tasks in one part."""
-    return _LINES_PER_PART // manifest.LARGEST_TASK
-
-  def write(
-    self,
-    blocks: Iterable[pa.Table],
-    ctx: Any,  # Its class is private to Ray.
-  ) -> report.Tally:
-    """Writes a part; a task that is tried again writes the same one."""
-    lines = [
-      line or ''
-      for table in blocks
-      for line in manifest.read_column(table, 'line')
-    ]
-    tally = report.Tally()
-    for line in lines:
-      tally.add(report.Entry(**json.loads(line)))
-    report.write_part(
-      self._output, f'{self._run_name}-{ctx.task_idx:06}', lines
-    )
-    return tally
-
-  def on_write_complete(
-    self,
-    write_result: Any,  # As `ctx`.
-  ) -> None:
-    """Adds up what the parts say."""
-    for tally in write_result.write_returns:
-      self.tally.merge(tally)
-
-
 def _read_manifest(output: storage.Place, run_name: str) -> ray.data.Dataset:
   context = ray.data.DataContext.get_current()
   logging.getLogger('ray.data').setLevel(logging.WARNING)
@@ -203,9 +157,9 @@ def _read_manifest(output: storage.Place, run_name: str) -> ray.data.Dataset:
   context.enable_progress_bars = sys.stderr.isatty()
   # A row, which is a task, is a block: actors get one at a time.
   context.target_max_block_size = 1
-  return ray.data.read_datasource(
-    manifest.Manifest(output, run_name),
-    override_num_blocks=1,
+  # One task yields all rows: they are done while it waits for more.
+  return ray.data.from_items([run_name]).map_batches(
+    lambda _: manifest.follow(output, run_name),
     num_cpus=0,
     # Beside the driver: that is the machine that will not be taken away.
     label_selector={_NODE_ID: ray.get_runtime_context().get_node_id()},
@@ -289,12 +243,3 @@ def _choose_pool(
     enable_true_multi_threading=True,
   )
   return pool, {'num_cpus': cpus, 'num_gpus': gpus}
-
-
-def _give_up(error: Exception) -> errors.UserError:
-  lines = [line for line in str(error).splitlines() if line.strip()]
-  return errors.UserError(
-    f'The cluster gave up: {lines[-1] if lines else type(error).__name__}. All '
-    'machines need this project, the packages of its extras, and what the '
-    'flags name by path. The same command goes on.'
-  )

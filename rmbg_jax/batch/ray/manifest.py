@@ -1,18 +1,14 @@
 """Lists photos into a manifest of tasks, and reads it as it is written."""
 
 import contextlib
-import io
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from ray.data import block as block_lib
-from ray.data import datasource
 
 from data_pipelines.io import errors, storage
 from rmbg_jax.batch import listing, report
@@ -23,10 +19,9 @@ _MANIFEST, TRIES = 'manifest', 'tries'
 # Photos of a task: few at first, so that all actors have some.
 _SMALLEST_TASK, LARGEST_TASK, _TASKS_AT_FIRST = 8, 64, 16
 _LARGEST_PART = 256  # Tasks.
-_LAST = b'last'  # Marks the manifest's end, in the metadata of a part.
 _POLL = (0.1, 2.0)  # Seconds, the shortest and the longest.
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
   [
     (name, pa.list_(pa.string()))
     for name in ('photo', 'result', 'kinds', 'stamp', 'remark')
@@ -85,14 +80,11 @@ class Lister:
   def _list(self) -> None:
     skipped = report.PartedReport(self._output, f'{self._run_name}-before')
     try:
-      self._write_manifest(self._choose(skipped))
+      with contextlib.closing(skipped):
+        self._write_manifest(self._choose(skipped))
     except Exception as error:  # The main thread's to raise.
       self._error = error
     finally:
-      try:
-        skipped.close()
-      except (errors.UserError, OSError) as error:
-        self._error = self._error or error
       self._first.set()
 
   def _choose(self, skipped: report.PartedReport) -> Iterator[listing.Job]:
@@ -104,92 +96,50 @@ class Lister:
       if job.kinds and not wrong:
         yield job
         continue
-      entry = report.Entry(
-        photo=str(job.photo),
-        status='failed' if wrong else 'skipped',
-        error=wrong,
-        remark=job.remark,
-      )
+      entry = report.pass_over(job, wrong)
       self._tally.add(entry)
       skipped.add(entry)
 
   def _write_manifest(self, jobs: Iterator[listing.Job]) -> None:
     tasks, written, parts = [], 0, 0
-    error = None
     try:
-      while batch := list(itertools.islice(jobs, _choose_size(written))):
+      while True:
+        size = written // _TASKS_AT_FIRST
+        size = max(_SMALLEST_TASK, min(LARGEST_TASK, size))
+        if not (batch := list(itertools.islice(jobs, size))):
+          break
         tasks.append(batch)
         written += len(batch)
         # Parts grow as well: the first ones are wanted at once.
         if len(tasks) >= min(_LARGEST_PART, 2**parts):
           self._write_part(parts, tasks, is_last=False)
           tasks, parts = [], parts + 1
-    except Exception as raised:  # The listed photos are still done.
-      error = raised
-    self._write_part(parts, tasks, is_last=True)
-    if error:
-      raise error
+    finally:  # Where listing fails, too: the listed photos are still done.
+      self._write_part(parts, tasks, is_last=True)
 
   def _write_part(
     self, number: int, tasks: Sequence[Sequence[listing.Job]], *, is_last: bool
   ) -> None:
-    columns = {
-      'photo': [[str(job.photo) for job in jobs] for jobs in tasks],
-      'result': [[job.result.as_posix() for job in jobs] for jobs in tasks],
-      'kinds': [[','.join(job.kinds or ()) for job in jobs] for jobs in tasks],
-      'stamp': [
-        [job.state.stamp if job.state else '' for job in jobs] for jobs in tasks
-      ],
-      'remark': [[job.remark for job in jobs] for jobs in tasks],
-    }
-    schema = SCHEMA.with_metadata({_LAST: b'1'} if is_last else None)
-    file = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), file)
+    part = {'tasks': [_make_row(jobs) for jobs in tasks], 'is_last': is_last}
     storage.write(
-      _name_part(self._output, self._run_name, number), file.getvalue()
+      _name_part(self._output, self._run_name, number),
+      json.dumps(part).encode(),
     )
     if tasks:
       self._has_work = True
       self._first.set()
 
 
-class Manifest(datasource.Datasource):
-  """Reads the parts of a manifest, those too that are not written yet."""
+def follow(output: storage.Place, run_name: str) -> Iterator[pa.Table]:
+  """Yields the tasks of a manifest, each a row; the same ones every time.
 
-  def __init__(self, output: storage.Place, run_name: str):
-    super().__init__()
-    self._output = output
-    self._run_name = run_name
-
-  def estimate_inmemory_data_size(self) -> int | None:
-    """Returns None: the size is not known."""
-    return None
-
-  def get_read_tasks(
-    self, parallelism: int, *args: object, **kwargs: object
-  ) -> list[Any]:  # `ReadTask`s; beartype warns of their hints.
-    """Returns the one task that follows the manifest."""
-    output, run_name = self._output, self._run_name
-    metadata = block_lib.BlockMetadata(
-      num_rows=None, size_bytes=None, input_files=None, exec_stats=None
-    )
-    return [
-      datasource.ReadTask(lambda: _follow_manifest(output, run_name), metadata)
-    ]
-
-
-def _follow_manifest(
-  output: storage.Place, run_name: str
-) -> Iterator[pa.Table]:
-  """Yields the tasks of a manifest, each a row; the same ones every time."""
+  Parts that are not written yet are waited for.
+  """
   for number in itertools.count():
-    content = _wait_for(_name_part(output, run_name, number))
-    table = pq.read_table(io.BytesIO(content))
-    is_last = _LAST in (table.schema.metadata or {})
-    table = table.replace_schema_metadata(None)
-    for start in range(len(table)):
-      yield table.slice(start, 1)
-    if is_last:
+    part = json.loads(_wait_for(_name_part(output, run_name, number)))
+    for row in part['tasks']:
+      yield pa.Table.from_pylist([row], schema=_SCHEMA)
+    if part['is_last']:
       return
 
 
@@ -212,46 +162,40 @@ def _find_fault(name: str) -> str:
   return ''
 
 
-def _choose_size(written: int) -> int:
-  """Returns how many photos the next task gets."""
-  size = written // _TASKS_AT_FIRST
-  return max(_SMALLEST_TASK, min(LARGEST_TASK, size))
-
-
 def _name_part(
   output: storage.Place, run_name: str, number: int
 ) -> storage.Place:
   folder = output / report.FOLDER / f'{_MANIFEST}-{run_name}'
-  return folder / f'{number:06}.parquet'
+  return folder / f'{number:06}.json'
 
 
-def _make_job(
-  photo: str,
-  result: str,
-  kinds: str | None,
-  stamp: str | None,
-  remark: str | None,
-) -> listing.Job:
-  return listing.Job(
-    photo=storage.parse(photo),
-    result=Path(result),
-    kinds=tuple(kinds.split(',')) if kinds else None,
-    state=storage.State(0, 0, stamp) if stamp else None,
-    remark=remark or '',
-  )
+def _make_row(jobs: Sequence[listing.Job]) -> dict[str, list[str]]:
+  return {
+    'photo': [str(job.photo) for job in jobs],
+    'result': [job.result.as_posix() for job in jobs],
+    'kinds': [','.join(job.kinds or ()) for job in jobs],
+    'stamp': [job.state.stamp if job.state else '' for job in jobs],
+    'remark': [job.remark for job in jobs],
+  }
 
 
 def read_jobs(table: pa.Table) -> list[listing.Job]:
-  """Returns the photos of rows, in their order."""
-  columns = (read_column(table, name) for name in SCHEMA.names)
-  return [_make_job(*values) for values in zip(*columns, strict=True)]
-
-
-def read_column(table: pa.Table, name: str) -> list[str | None]:
-  """Returns a column's texts; those of lists one after the other."""
-  if name not in table.column_names:
-    return [None] * len(read_column(table, 'photo'))
-  column = table.column(name).combine_chunks()
-  if pa.types.is_list(column.type):
-    column = column.flatten()
-  return column.to_pylist()
+  """Returns the photos of rows, which hold a text in each column, or a list."""
+  jobs = []
+  for row in table.to_pylist():
+    columns = [row.get(name) for name in _SCHEMA.names]
+    if isinstance(row['photo'], str):
+      columns = [[value] for value in columns]
+    for photo, result, kinds, stamp, remark in itertools.zip_longest(
+      *(column or () for column in columns)
+    ):
+      jobs.append(
+        listing.Job(
+          photo=storage.parse(photo),
+          result=Path(result),
+          kinds=tuple(kinds.split(',')) if kinds else None,
+          state=storage.State(0, 0, stamp) if stamp else None,
+          remark=remark or '',
+        )
+      )
+  return jobs

@@ -60,15 +60,9 @@ class Worker:
       self._do(jobs, entries)
     # Other tasks go on, and the photos are named.
     except Exception as error:
+      text = pipeline.describe(error)
       for job in jobs:
-        entries.setdefault(
-          str(job.photo),
-          report.Entry(
-            photo=str(job.photo),
-            status='failed',
-            error=pipeline.describe(error),
-          ),
-        )
+        entries.setdefault(str(job.photo), report.pass_over(job, text))
     found = [entries[str(job.photo)] for job in jobs]
     columns = {
       'photo': [entry.photo for entry in found],
@@ -82,7 +76,9 @@ class Worker:
   def _do(
     self, jobs: Sequence[listing.Job], entries: dict[str, report.Entry]
   ) -> None:
-    tries = self._tries / _name_task(jobs)
+    # A name that a task has on every try, and no other task has.
+    names = '\n'.join(str(job.photo) for job in jobs)
+    tries = self._tries / report.digest(names).hex()
     before = list(storage.list_names(tries))
     if before:
       with self._alone():
@@ -95,9 +91,7 @@ class Worker:
       )
       self._run(todo, entries)
       for job in jobs:
-        entries.setdefault(
-          str(job.photo), report.Entry(photo=str(job.photo), status='skipped')
-        )
+        entries.setdefault(str(job.photo), report.pass_over(job, ''))
 
   def _do_again(
     self,
@@ -121,7 +115,7 @@ class Worker:
         line = json.loads(storage.read(tries / f'{index}-ended'))
         entries[name] = report.Entry(**line)
       elif name not in todo:
-        entries[name] = report.Entry(photo=name, status='skipped')
+        entries[name] = report.pass_over(job, '')
       elif not is_anew and not self._task.missing(job):
         entries[name] = report.Entry(
           photo=name,
@@ -129,10 +123,9 @@ class Worker:
           notes=('by a process that died afterwards',),
         )
       elif lone[str(index)] >= _LONE_TRIES:
-        entries[name] = report.Entry(
-          photo=name,
-          status='failed',
-          error=f'its process died at it {_LONE_TRIES + 1} times (too little '
+        entries[name] = report.pass_over(
+          job,
+          f'its process died at it {_LONE_TRIES + 1} times (too little '
           'memory?). Do it on a machine with more, or leave it out.',
         )
       else:
@@ -162,8 +155,3 @@ class Worker:
       yield
     finally:
       self._places.release(CALLS_PER_ACTOR)
-
-
-def _name_task(jobs: Sequence[listing.Job]) -> str:
-  """Returns a name that a task has on every try, and no other task has."""
-  return report.digest('\n'.join(str(job.photo) for job in jobs)).hex()
