@@ -32,10 +32,11 @@ def run(
   shard = listing.parse_shard(request.shard)
   if storage.is_url(source):
     stored.check_source(source, task)
+  counts = stored.Counts()
+  # What is refused leaves nothing behind: this is before the first file.
+  jobs = _list_jobs(source, request, shard, counts)
   loaded = load.load_model(request.checkpoint)
   stored.begin(task, loaded.compute_digest(), request.options)
-  counts = stored.Counts()
-  jobs = _list_jobs(source, request, shard, counts)
   if cluster_lib and cluster is not None:
     outcome = cluster_lib.run(
       jobs,
@@ -75,7 +76,7 @@ def _import_cluster() -> ModuleType:
 def _list_jobs(
   source: str, request: session.Request, shard: slice, counts: stored.Counts
 ) -> Iterator[listing.Job]:
-  """Yields photos, by URL or by path, with the missing kinds of each."""
+  """Returns photos, by URL or by path, with the missing kinds of each."""
   task = request.task
   if storage.is_url(source):
     jobs = stored.list_jobs(source, counts)
@@ -90,7 +91,7 @@ def _list_jobs(
     ) - len(photos_alone)
     counts.photos = len(photos_alone)
     jobs = iter(sorted(photos_alone, key=stored.listing_order))
-  yield from stored.find_missing(
+  return stored.find_missing(
     itertools.islice(jobs, shard.start, None, shard.step),
     task,
     request.read_record(),

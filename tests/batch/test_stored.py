@@ -281,3 +281,14 @@ def test_parts_of_a_report_are_written_as_they_fill(tmp_path, monkeypatch):
   assert len(list(report.join_parts(tmp_path))) == report._PART + 1
   with pytest.raises(errors.MissingFileError, match='no parts'):
     list(report.join_parts(Path(tmp_path / 'other')))
+
+
+def test_a_refused_cluster_run_leaves_nothing(checkpoint, tmp_path):
+  pytest.importorskip('ray')
+  helpers.make_photo((40, 30)).save(tmp_path / 'photo.png')
+  output = tmp_path / 'out'
+  output.mkdir()
+  (output / 'mask').touch()
+  with pytest.raises(SystemExit, match='mask is a file, not a folder'):
+    _run(checkpoint, str(tmp_path / '*.png'), str(output), engine='ray')
+  assert [path.name for path in output.iterdir()] == ['mask']
