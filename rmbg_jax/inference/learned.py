@@ -41,11 +41,7 @@ class LearnedRefiner:
   ):
     """Compiles the network; see `runtimes.make_window_runtime`."""
     self._compute = runtimes.make_window_runtime(
-      loaded,
-      side=_SIDE,
-      runtime=runtime,
-      precision=precision,
-      threads=threads,
+      loaded, side=_SIDE, runtime=runtime, precision=precision, threads=threads
     )
 
   def refine(
@@ -119,15 +115,8 @@ def load_refiner(
     UserError: if it is no refiner.
   """
   if path == release.REFINER:
-    return _load_released(runtime, precision, threads)
-  return _load(path, runtime, precision, threads)
-
-
-@functools.cache
-def _load_released(
-  runtime: str, precision: str, threads: int
-) -> LearnedRefiner:
-  path = str(release.find_released(release.REFINER))
+    path = str(release.find_released(path))
+    return _load_once(path, runtime, precision, threads)
   return _load(path, runtime, precision, threads)
 
 
@@ -143,6 +132,9 @@ def _load(
   return LearnedRefiner(
     loaded, runtime=runtime, precision=precision, threads=threads
   )
+
+
+_load_once = functools.cache(_load)
 
 
 def to_units(alpha: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
