@@ -6,7 +6,7 @@ from PIL import Image
 
 from data_pipelines.io import errors
 from rmbg_jax import BackgroundRemover, export
-from rmbg_jax.inference import learned, refinement, runtimes
+from rmbg_jax.inference import learned, refinement
 from rmbg_jax.models import graph, layers, preprocessing, refiner
 from rmbg_jax.weights import load, release
 from tests.support import colour_network, helpers
@@ -177,4 +177,3 @@ def test_windows_of_any_number(unsteady):
     loaded._compute(colours[i : i + 1], units[i : i + 1])[0] for i in range(11)
   ]
   np.testing.assert_allclose(all_of_them, np.stack(one_by_one), atol=1e-5)
-  assert isinstance(loaded._compute, runtimes.WindowRuntime)

@@ -7,7 +7,7 @@ only where it is used, and with it OpenVINO or JAX.
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -76,6 +76,14 @@ class Runtime(Protocol):
     May be called from several threads.
     """
     ...
+
+
+# Computes a refiner, from several threads too: of windows' colours (RGB in
+# [0, 255]) and coarse logits, the refined logits, in units of `refiner.LIMIT`.
+WindowRuntime = Callable[
+  [UInt8[np.ndarray, 'n h w 3'], Float[np.ndarray, 'n h w']],
+  Float[np.ndarray, 'n h w'],
+]
 
 
 def make_runtime(
@@ -152,24 +160,6 @@ def make_runtime(
     return onnx_runtime.OnnxRuntime(
       networks[0], foreign[0], views, batch_size=batch_size, threads=threads
     )
-
-
-@runtime_checkable
-class WindowRuntime(Protocol):
-  """Computes a refiner; may be called from several threads."""
-
-  def __call__(
-    self,
-    colours: UInt8[np.ndarray, 'n h w 3'],
-    units: Float[np.ndarray, 'n h w'],
-  ) -> Float[np.ndarray, 'n h w']:
-    """Returns refined logits of windows, in units of `refiner.LIMIT`.
-
-    Args:
-      colours: RGB in [0, 255].
-      units: Coarse logits in the same units, in [-1, 1].
-    """
-    ...
 
 
 def make_window_runtime(

@@ -14,7 +14,7 @@ from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes import resampling
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import graph as graph_lib
-from rmbg_jax.models import u2net
+from rmbg_jax.models import layers, u2net
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import load
 from rmbg_jax.weights.foreign_onnx import OnnxNetwork
@@ -216,21 +216,18 @@ def _splice(
 
 
 @contextlib.contextmanager
-def _naming(*networks: object) -> Iterator[None]:
-  """Has errors of OpenVINO name the foreign file that they may be about.
-
-  Raises:
-    CannotRunError: for an error, where one of the networks is foreign.
-  """
+def _naming(network: layers.Network) -> Iterator[None]:
+  """Makes errors of OpenVINO over a foreign network `CannotRunError`s."""
   try:
     yield
   except (RuntimeError, ValueError, TypeError) as error:
-    paths = [str(n.path) for n in networks if isinstance(n, OnnxNetwork)]
-    if not paths or isinstance(error, errors.UserError):
+    if not isinstance(network, OnnxNetwork) or isinstance(
+      error, errors.UserError
+    ):
       raise
     lines = [line for line in str(error).splitlines() if line.strip()]
     raise runtimes.CannotRunError(
-      f'{", ".join(paths)}: OpenVINO cannot run it at this size '
+      f'{network.path}: OpenVINO cannot run it at this size '
       f'({lines[-1].strip() if lines else type(error).__name__}). Pass '
       '--scales=1, or export it again with plainer operations.'
     ) from error
