@@ -155,11 +155,12 @@ def compute_graph(
     size: (height, width) of the input.
   """
   graph = graph_lib.Graph(network.network, size=size)
+  variables = layers.flatten(network.variables)
   results = {graph_lib.INPUT: x}
   for node in graph.find_needed(graph.outputs[-1])[1:]:
     inputs = [results[name] for name in node.inputs]
     if node.op in graph_lib.CONVOLUTIONS:
-      weights = graph_lib.fold_conv(network.variables, node)
+      weights = graph_lib.fold_conv(variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
       height, width, _ = graph.nodes[node.inputs[0]].shape
