@@ -117,8 +117,7 @@ class BackgroundRemover:
     for network in networks:
       _check_finite(network.variables)
     self._size = max(view.size for view in views)  # Others are made from it.
-    wanted = loaded.description.get('prediction') or {}
-    self._stretch = stretch or bool(wanted.get('stretch'))
+    self._stretch = stretch or bool(loaded.prediction.get('stretch'))
     self._temperature = (
       loaded.temperature if temperature is None else temperature
     )
@@ -318,7 +317,7 @@ def _list_views(
 ) -> list[runtimes.View]:
   """Returns how a network looks at a photo."""
   if scales is None and flip is None:
-    wanted = network.description.get('prediction') or {}
+    wanted = network.prediction
     scales, flip = wanted.get('scales'), wanted.get('flip')
   scales = tuple(scales or (1.0,))
   if flip and len(scales) == 1:

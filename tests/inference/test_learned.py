@@ -163,8 +163,8 @@ def test_the_released_one_is_small_and_sharpens():
   ).refine(probs, photo)
   before = refinement.enlarge(probs, photo.size)
   assert np.abs(found - truth).mean() < 0.5 * np.abs(before - truth).mean()
-  tensors, _ = release.read_release(release.find_released(release.REFINER))
-  assert sum(tensor.size for tensor in tensors.values()) <= 100_000
+  stored = release.read_release(release.find_released(release.REFINER))
+  assert sum(tensor.size for tensor in stored.tensors.values()) <= 100_000
 
 
 def test_windows_of_any_number(unsteady):
