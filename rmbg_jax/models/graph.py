@@ -227,9 +227,8 @@ def fold_conv(
     variables: The network's variables by their flat keys.
     node: The convolution.
   """
-  kernel, bias = (
-    variables.get(key.format(node.name)) for key in layers.CONV_KEYS
-  )
+  keys = [key.format(node.name) for key in layers.CONV_KEYS]
+  kernel, bias = variables[keys[0]], variables.get(keys[1])
   height, width, *channels = kernel.shape
   if bias is None:
     bias = np.zeros(channels[1], np.float32)
