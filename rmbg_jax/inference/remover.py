@@ -299,16 +299,6 @@ class BackgroundRemover:
     return photo.hide_transparent(alpha)
 
 
-def open_photo(image: photos_lib.ImageLike) -> Image.Image:
-  """Returns any kind of image as the upright RGB image that a network sees.
-
-  Raises:
-    MissingFileError: if a path does not exist.
-    UserError: if it is not an image, or an array of another form.
-  """
-  return photos_lib.read_photo(image).seen
-
-
 def _list_views(
   index: int,
   network: load.LoadedModel,
