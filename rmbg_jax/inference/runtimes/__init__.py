@@ -59,7 +59,7 @@ class Runtime(Protocol):
   """Computes logits of photos.
 
   Attributes:
-    name: 'jax' or 'openvino'.
+    name: 'jax', 'openvino' or 'onnxruntime'.
     precision: Type of the computation, 'float32' or 'bfloat16'.
     batch_size: Most photos in a call.
   """
@@ -114,7 +114,7 @@ def make_runtime(
   Raises:
     UserError: if a choice is not possible here.
   """
-  check_options(runtime=runtime, precision=precision, threads=threads)
+  _check_options(runtime, precision, threads)
   foreign = [
     network.network
     for network in networks
@@ -195,12 +195,7 @@ def make_window_runtime(
   )
 
 
-def check_options(*, runtime: str, precision: str, threads: int) -> None:
-  """Checks options of `make_runtime`.
-
-  Raises:
-    UserError: naming the option.
-  """
+def _check_options(runtime: str, precision: str, threads: int) -> None:
   for name, value, known in (
     ('runtime', runtime, choices.RUNTIMES),
     ('precision', precision, choices.PRECISIONS),
@@ -231,4 +226,7 @@ def choose_runtime() -> str:
     platforms or any(map(importlib.util.find_spec, _PLUGINS))
   ):
     return 'openvino'
-  return 'openvino' if process.find_backend() == 'cpu' else 'jax'
+  import jax
+
+  process.check_devices()
+  return 'openvino' if jax.default_backend() == 'cpu' else 'jax'

@@ -26,13 +26,7 @@ _MOST_VALUES = 2**30  # Of a foreign network's layer.
 
 
 class OpenVinoRuntime:
-  """A `Runtime` that computes each photo of a batch on some of the cores.
-
-  Attributes:
-    name: 'openvino'.
-    precision: Type of the computation.
-    batch_size: Photos that are computed at the same time.
-  """
+  """A `Runtime` that computes each photo of a batch on some of the cores."""
 
   name = 'openvino'
 
@@ -200,9 +194,7 @@ def _splice(
       target.replace_source_output(x.output(0))
   network.check_mask(shape)
   y = ops.reshape(
-    ops.convert(result, np.float32),
-    ops.constant([1, 1, *shape[-2:]]),
-    False,
+    ops.convert(result, np.float32), ops.constant([1, 1, *shape[-2:]]), False
   )
   y = _resize(y, (shape[-2], shape[-1]), size)
   if network.sigmoid:
