@@ -187,9 +187,7 @@ def _mix(x: Float[np.ndarray, 'n m'], pair: Float[np.ndarray, '2 n m']) -> None:
   pair[0, 0], pair[1, -1] = x[0], x[-1]
 
 
-def _find_places(
-  band: Bool[np.ndarray, 'h w'],
-) -> Iterator[tuple[int, int]]:
+def _find_places(band: Bool[np.ndarray, 'h w']) -> Iterator[tuple[int, int]]:
   """Yields the first row and column of the cells that the band touches."""
   height, width = band.shape
   rows, columns = -(-height // _STEP), -(-width // _STEP)
@@ -203,11 +201,10 @@ def _find_places(
 def _take(array: np.ndarray, y: int, x: int) -> np.ndarray:
   """Returns a window around a cell; beyond the photo, its edge is repeated."""
   height, width = array.shape[:2]
-  first = y - _MARGIN, x - _MARGIN
-  if (
-    min(first) >= 0 and first[0] + _SIDE <= height and first[1] + _SIDE <= width
-  ):
-    return array[first[0] : first[0] + _SIDE, first[1] : first[1] + _SIDE]
-  rows = np.clip(np.arange(first[0], first[0] + _SIDE), 0, height - 1)
-  columns = np.clip(np.arange(first[1], first[1] + _SIDE), 0, width - 1)
+  top, left = y - _MARGIN, x - _MARGIN
+  below, right = top + _SIDE, left + _SIDE
+  if min(top, left) >= 0 and below <= height and right <= width:
+    return array[top:below, left:right]
+  rows = np.clip(np.arange(top, below), 0, height - 1)
+  columns = np.clip(np.arange(left, right), 0, width - 1)
   return array[rows[:, None], columns]

@@ -143,9 +143,7 @@ def encoder_layer_name(path: str) -> str:
   return '_'.join(filter(None, (block, number, kind)))
 
 
-def _read_file(
-  path: Path,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """Returns the weights by `layer/part`, and the descriptions in the file."""
   if not path.exists():
     raise errors.MissingFileError(f'{path}: no such file.')
