@@ -110,18 +110,6 @@ def find_trim() -> Callable[[int], int] | None:
   return getattr(ctypes.CDLL(None), 'malloc_trim', None)
 
 
-def find_backend() -> str:
-  """Returns JAX' backend: 'cpu', 'gpu' or another.
-
-  Raises:
-    UserError: as `check_devices`.
-  """
-  import jax
-
-  check_devices()
-  return jax.default_backend()
-
-
 def is_exhausted(error: Exception) -> bool:
   """Returns whether an error of JAX or Python says that memory ran out."""
   return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)

@@ -15,6 +15,7 @@ import numpy as np
 from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
 from rmbg_jax.models import graph as graph_lib
+from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import load, release
 
@@ -39,9 +40,10 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
   preprocessing = loaded.preprocessing
   graph = graph_lib.Graph(loaded.network, size=preprocessing.size)
   writer = _Writer(onnx)
+  variables = layers.flatten(loaded.variables)
   _add_preprocessing(writer, preprocessing)
   for node in graph.find_needed(graph.outputs[-1]):
-    _add_node(writer, node, loaded.variables)
+    _add_node(writer, node, variables)
   logits = graph.outputs[-1]
   if loaded.temperature != 1:
     writer.add('Div', [logits, writer.scalar(loaded.temperature)], 'sharpened')

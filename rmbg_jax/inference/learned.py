@@ -41,11 +41,7 @@ class LearnedRefiner:
   ):
     """Compiles the network; see `runtimes.make_window_runtime`."""
     self._compute = runtimes.make_window_runtime(
-      loaded,
-      side=_SIDE,
-      runtime=runtime,
-      precision=precision,
-      threads=threads,
+      loaded, side=_SIDE, runtime=runtime, precision=precision, threads=threads
     )
 
   def refine(
@@ -119,15 +115,8 @@ def load_refiner(
     UserError: if it is no refiner.
   """
   if path == release.REFINER:
-    return _load_released(runtime, precision, threads)
-  return _load(path, runtime, precision, threads)
-
-
-@functools.cache
-def _load_released(
-  runtime: str, precision: str, threads: int
-) -> LearnedRefiner:
-  path = str(release.find_released(release.REFINER))
+    path = str(release.find_released(path))
+    return _load_once(path, runtime, precision, threads)
   return _load(path, runtime, precision, threads)
 
 
@@ -143,6 +132,9 @@ def _load(
   return LearnedRefiner(
     loaded, runtime=runtime, precision=precision, threads=threads
   )
+
+
+_load_once = functools.cache(_load)
 
 
 def to_units(alpha: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
@@ -195,9 +187,7 @@ def _mix(x: Float[np.ndarray, 'n m'], pair: Float[np.ndarray, '2 n m']) -> None:
   pair[0, 0], pair[1, -1] = x[0], x[-1]
 
 
-def _find_places(
-  band: Bool[np.ndarray, 'h w'],
-) -> Iterator[tuple[int, int]]:
+def _find_places(band: Bool[np.ndarray, 'h w']) -> Iterator[tuple[int, int]]:
   """Yields the first row and column of the cells that the band touches."""
   height, width = band.shape
   rows, columns = -(-height // _STEP), -(-width // _STEP)
@@ -211,11 +201,10 @@ def _find_places(
 def _take(array: np.ndarray, y: int, x: int) -> np.ndarray:
   """Returns a window around a cell; beyond the photo, its edge is repeated."""
   height, width = array.shape[:2]
-  first = y - _MARGIN, x - _MARGIN
-  if (
-    min(first) >= 0 and first[0] + _SIDE <= height and first[1] + _SIDE <= width
-  ):
-    return array[first[0] : first[0] + _SIDE, first[1] : first[1] + _SIDE]
-  rows = np.clip(np.arange(first[0], first[0] + _SIDE), 0, height - 1)
-  columns = np.clip(np.arange(first[1], first[1] + _SIDE), 0, width - 1)
+  top, left = y - _MARGIN, x - _MARGIN
+  below, right = top + _SIDE, left + _SIDE
+  if min(top, left) >= 0 and below <= height and right <= width:
+    return array[top:below, left:right]
+  rows = np.clip(np.arange(top, below), 0, height - 1)
+  columns = np.clip(np.arange(left, right), 0, width - 1)
   return array[rows[:, None], columns]

@@ -67,15 +67,10 @@ class Photo:
     Args:
       icc_profile: ICC profile of RGB values, None for sRGB.
     """
+    seen = self.seen
     if self.icc_profile == icc_profile:
-      return self.seen
-    try:
-      converted = ImageCms.profileToProfile(
-        self.seen, _open_profile(self.icc_profile), _open_profile(icc_profile)
-      )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-      return self.seen
-    return converted or self.seen
+      return seen
+    return _change_profile(seen, self.icc_profile, icc_profile) or seen
 
   def hide_transparent(
     self, alpha: Float[np.ndarray, 'h w']
@@ -146,28 +141,26 @@ def _convert(image: Image.Image) -> Photo:
   profile = image.info.get('icc_profile')
   image, opacity = images.split_opacity(images.turn_upright(image))
   notes = ()
-  if profile and not _is_rgb(profile):
-    image, notes = _to_srgb(image, profile)
-    profile = None
+  if profile and not _is_rgb(profile):  # RGB cannot carry it on.
+    converted = _change_profile(image, profile, None)
+    if converted is None:
+      notes = ('its ICC profile cannot be used and was left out',)
+    image, profile = converted or image, None
   return Photo(
-    rgb=images.to_rgb(image),
-    opacity=opacity,
-    icc_profile=profile,
-    notes=notes,
+    rgb=images.to_rgb(image), opacity=opacity, icc_profile=profile, notes=notes
   )
 
 
-def _to_srgb(
-  image: Image.Image, profile: bytes
-) -> tuple[Image.Image, tuple[str, ...]]:
-  """Converts CMYK or grey by its profile, which RGB cannot carry on."""
+def _change_profile(
+  image: Image.Image, old: bytes | None, new: bytes | None
+) -> Image.Image | None:
+  """Converts to RGB of a profile; returns None if one cannot be used."""
   try:
-    converted = ImageCms.profileToProfile(
-      image, _open_profile(profile), _open_profile(None), outputMode='RGB'
+    return ImageCms.profileToProfile(
+      image, _open_profile(old), _open_profile(new), outputMode='RGB'
     )
   except (ImageCms.PyCMSError, OSError, ValueError):
-    return image, ('its ICC profile cannot be used and was left out',)
-  return converted or image, ()
+    return None
 
 
 def _open_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile:

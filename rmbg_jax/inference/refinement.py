@@ -200,9 +200,7 @@ def _load_pymatting():
   return module.estimate_alpha_cf
 
 
-def _find_largest(
-  alpha: Float[np.ndarray, 'h w'],
-) -> Bool[np.ndarray, 'h w']:
+def _find_largest(alpha: Float[np.ndarray, 'h w']) -> Bool[np.ndarray, 'h w']:
   """Returns the largest part whose alpha is not near 0, diagonals joined."""
   parts, count = _ndimage().label(alpha > 0.1, structure=np.ones((3, 3)))
   if count < 2:

@@ -117,8 +117,7 @@ class BackgroundRemover:
     for network in networks:
       _check_finite(network.variables)
     self._size = max(view.size for view in views)  # Others are made from it.
-    wanted = loaded.description.get('prediction') or {}
-    self._stretch = stretch or bool(wanted.get('stretch'))
+    self._stretch = stretch or bool(loaded.prediction.get('stretch'))
     self._temperature = (
       loaded.temperature if temperature is None else temperature
     )
@@ -300,16 +299,6 @@ class BackgroundRemover:
     return photo.hide_transparent(alpha)
 
 
-def open_photo(image: photos_lib.ImageLike) -> Image.Image:
-  """Returns any kind of image as the upright RGB image that a network sees.
-
-  Raises:
-    MissingFileError: if a path does not exist.
-    UserError: if it is not an image, or an array of another form.
-  """
-  return photos_lib.read_photo(image).seen
-
-
 def _list_views(
   index: int,
   network: load.LoadedModel,
@@ -318,7 +307,7 @@ def _list_views(
 ) -> list[runtimes.View]:
   """Returns how a network looks at a photo."""
   if scales is None and flip is None:
-    wanted = network.description.get('prediction') or {}
+    wanted = network.prediction
     scales, flip = wanted.get('scales'), wanted.get('flip')
   scales = tuple(scales or (1.0,))
   if flip and len(scales) == 1:

@@ -215,19 +215,11 @@ class Style:
       )
     file = io.BytesIO()
     options = {'icc_profile': profile} if profile else {}
-    if form == 'webp':
-      # Exact keeps the colours behind full transparency.
-      lossless = kind in _LABELS
-      image.save(
-        file,
-        'webp',
-        lossless=lossless,
-        quality=20 if lossless else self.quality,
-        exact=True,
-        **options,
-      )
-    else:
-      image.save(file, 'jpeg', quality=self.quality, **options)
+    if form == 'webp':  # Exact keeps the colours behind full transparency.
+      options = {**options, 'exact': True, 'lossless': kind in _LABELS}
+    # Of a lossless file, it is the effort.
+    quality = 20 if kind in _LABELS else self.quality
+    image.save(file, form, quality=quality, **options)
     return file.getvalue()
 
 

@@ -63,10 +63,7 @@ def create_network(architecture: JsonObject) -> Network:
 
 
 def create_model(
-  architecture: JsonObject,
-  *,
-  dtype: str = 'float32',
-  remat: bool = False,
+  architecture: JsonObject, *, dtype: str = 'float32', remat: bool = False
 ) -> 'flax_network.FlaxNetwork':
   """Returns a network as a Flax module; this imports JAX.
 

@@ -75,9 +75,8 @@ def convolve(
   height, width = kernel.shape[:2]
   dilation = tuple(options.get('rhs_dilation') or (1, 1))
   if not isinstance(padding, str):
-    padding = tuple(
-      (first, last) for first, last in padding
-    )  # Flax passes a list.
+    # Flax passes a list.
+    padding = tuple((first, last) for first, last in padding)
   no_padding = padding in ('VALID', ((0, 0), (0, 0)))
   if (height, width) == (1, 1) and (no_padding or padding == 'SAME'):
     x = x[:, :: strides[0], :: strides[1]]  # A stride only leaves pixels out.
@@ -87,31 +86,22 @@ def convolve(
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
   rate = dilation[0]
   if plain and dilation == (rate, rate) and is_for_cpu():
-    if choose_winograd(x.shape[1], kernel.shape, x.dtype, rate):
+    if _suits_winograd(x, kernel, rate):
       return winograd.convolve(x, kernel, rate)
     if rate == 1:
       return _convolve_same(x, kernel)
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-def choose_winograd(
-  height: int, shape: tuple[int, ...], dtype: np.dtype, rate: int
-) -> int:
-  """Returns the m of `winograd.py` to convolve by on a CPU, 0 for none.
-
-  Args:
-    height: Height of the features, in pixels.
-    shape: Shape (kh, kw, c, f) of the kernel.
-    dtype: Type of the computation.
-    rate: Dilation, in pixels.
-  """
-  suits = (
-    shape[:2] == (3, 3)
-    and min(shape[2:]) >= _WINOGRAD_CHANNELS
-    and dtype == jnp.float32
+def _suits_winograd(x: jax.Array, kernel: jax.Array, rate: int) -> bool:
+  """Returns whether `winograd.py` is faster, with few enough errors."""
+  height = x.shape[1]
+  return (
+    kernel.shape[:2] == (3, 3)
+    and min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
+    and x.dtype == jnp.float32
     and winograd.count_products(height, rate) < 3 * height
   )
-  return winograd.choose_m(height, rate) if suits else 0
 
 
 def convolve_by_rows(

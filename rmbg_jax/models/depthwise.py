@@ -5,7 +5,6 @@ products on a CPU (`scripts/benchmarks/depthwise.py`). Other devices get XLA's.
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -45,30 +44,20 @@ def convolve(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x, kernel, stride):
-  return sum(
-    tap * kernel[i : i + 1, j : j + 1] for i, j, tap in _taps(x, kernel, stride)
-  )
-
-
-def _taps(
-  x: jax.Array, kernel: jax.Array, stride: int
-) -> Iterator[tuple[int, int, jax.Array]]:
-  """Yields (row, column) in the kernel and the pixels that it multiplies."""
   kh, kw = kernel.shape[:2]
-  b, h, w, c = x.shape
-  down, right = h - kh, w - kw
-  for i in range(kh):
-    for j in range(kw):
-      yield (
-        i,
-        j,
-        jax.lax.slice(
-          x,
-          (0, i, j, 0),
-          (b, i + down + 1, j + right + 1, c),
-          (1, stride, stride, 1),
-        ),
-      )
+  batch, height, width, channels = x.shape
+  below, right = height - kh + 1, width - kw + 1
+  return sum(
+    jax.lax.slice(
+      x,
+      (0, i, j, 0),
+      (batch, below + i, right + j, channels),
+      (1, stride, stride, 1),
+    )
+    * kernel[i : i + 1, j : j + 1]
+    for i in range(kh)
+    for j in range(kw)
+  )
 
 
 def _forward(x, kernel, stride):

@@ -180,7 +180,8 @@ class _FlaxLayers:
     *inputs: jax.Array,
     **options: Hashable,
   ) -> R:
-    return self._call(_Part, name, function, inputs, options)
+    made = _Part(function, self, tuple(sorted(options.items())), name=name)
+    return made(*inputs)
 
   def block(
     self,
@@ -190,7 +191,8 @@ class _FlaxLayers:
     **options: Hashable,
   ) -> R:
     part = nn.remat(_Part) if self.remat else _Part
-    return self._call(part, name, function, inputs, options)
+    made = part(function, self, tuple(sorted(options.items())), name=name)
+    return made(*inputs)
 
   def at_stage(self, stage: int) -> '_FlaxLayers':
     return dataclasses.replace(self, stage=stage)
@@ -201,17 +203,6 @@ class _FlaxLayers:
   @property
   def _is_frozen(self) -> bool:
     return self.stage <= self.frozen_stages
-
-  def _call(
-    self,
-    part: type[_Part],
-    name: str,
-    function: Callable[..., R],
-    inputs: tuple[jax.Array, ...],
-    options: dict[str, Hashable],
-  ) -> R:
-    made = part(function, self, tuple(sorted(options.items())), name=name)
-    return made(*inputs)
 
 
 @functools.cache

@@ -219,29 +219,24 @@ def _pad_same(old: int, new: int, stride: int, kernel: int) -> tuple[int, int]:
 
 
 def fold_conv(
-  variables: layers.Variables, node: Node
+  variables: Mapping[str, Any], node: Node
 ) -> tuple[Float[np.ndarray, 'f c kh kw'], Float[np.ndarray, 'f']]:
   """Returns a convolution's kernel and bias, with its normalisation in them.
 
   Args:
-    variables: `params` and `batch_stats` of the network.
+    variables: The network's variables by their flat keys.
     node: The convolution.
   """
-
-  def find(key: str) -> Any:  # An array, None if there is none.
-    found: Any = variables
-    for part in key.split('/'):
-      found = found.get(part, {})
-    return None if isinstance(found, Mapping) else found
-
-  kernel, bias = (find(key.format(node.name)) for key in layers.CONV_KEYS)
+  keys = [key.format(node.name) for key in layers.CONV_KEYS]
+  kernel, bias = variables[keys[0]], variables.get(keys[1])
   height, width, *channels = kernel.shape
   if bias is None:
     bias = np.zeros(channels[1], np.float32)
   gain = np.ones(channels[1])
   if node.norm:
     scale, shift, mean, variance = (
-      find(key.format(node.norm)).astype(np.float64) for key in layers.NORM_KEYS
+      variables[key.format(node.norm)].astype(np.float64)
+      for key in layers.NORM_KEYS
     )
     gain = scale / np.sqrt(variance + node.epsilon)
     bias = (bias - mean) * gain + shift

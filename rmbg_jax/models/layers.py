@@ -138,11 +138,7 @@ class Layers(Protocol[T]):
     ...
 
   def part(
-    self,
-    name: str,
-    function: Callable[..., R],
-    *inputs: T,
-    **options: Hashable,
+    self, name: str, function: Callable[..., R], *inputs: T, **options: Hashable
   ) -> R:
     """Returns what a part of the network computes.
 
@@ -155,11 +151,7 @@ class Layers(Protocol[T]):
     ...
 
   def block(
-    self,
-    name: str,
-    function: Callable[..., R],
-    *inputs: T,
-    **options: Hashable,
+    self, name: str, function: Callable[..., R], *inputs: T, **options: Hashable
   ) -> R:
     """Returns what a part computes that a training may compute twice.
 

@@ -68,38 +68,13 @@ class Preprocessing:
 
 # By name: the ones of published ImageNet weights (named as the encoder or its
 # dialect), of U2-Net's authors, and of the Keras project, which feeds BGR / 255
-# to an encoder trained on other input.
-_NORMALIZATIONS: dict[str, dict[str, Any]] = {
-  'keras': {
-    'channels': 'bgr',
-    'scale': 1.0,
-    'mean': (103.939, 116.779, 123.68),
-    'std': (1.0, 1.0, 1.0),
-  },
-  'torchvision': {
-    'channels': 'rgb',
-    'scale': 255.0,
-    'mean': (0.485, 0.456, 0.406),
-    'std': (0.229, 0.224, 0.225),
-  },
-  'efficientnet': {
-    'channels': 'rgb',
-    'scale': 1.0,
-    'mean': (127.0, 127.0, 127.0),
-    'std': (128.0, 128.0, 128.0),
-  },
-  'u2net': {
-    'channels': 'rgb',
-    'scale': 'maximum',
-    'mean': (0.485, 0.456, 0.406),
-    'std': (0.229, 0.224, 0.225),
-  },
-  'original': {
-    'channels': 'bgr',
-    'scale': 255.0,
-    'mean': (0.0, 0.0, 0.0),
-    'std': (1.0, 1.0, 1.0),
-  },
+# to an encoder trained on other input. Order of channels, scale, mean and std.
+_NORMALIZATIONS: dict[str, tuple[Any, ...]] = {
+  'keras': ('bgr', 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+  'torchvision': ('rgb', 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  'efficientnet': ('rgb', 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+  'u2net': ('rgb', 'maximum', (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  'original': ('bgr', 255.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
 
@@ -125,4 +100,7 @@ def make_preprocessing(
     raise errors.UserError(
       f'config.data.size must be (height, width), multiples of 16; got {size}.'
     )
-  return Preprocessing(size=tuple(size), **_NORMALIZATIONS[normalization])
+  channels, scale, mean, std = _NORMALIZATIONS[normalization]
+  return Preprocessing(
+    size=tuple(size), channels=channels, scale=scale, mean=mean, std=std
+  )

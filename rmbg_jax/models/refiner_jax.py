@@ -5,11 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from rmbg_jax.models import refiner
-from rmbg_jax.models.flax_network import (
-  FlaxNetwork,
-  compute,
-  upsample_bilinear,
-)
+from rmbg_jax.models.flax_network import FlaxNetwork, compute, upsample_bilinear
 from rmbg_jax.models.layers import Variables
 
 
@@ -111,9 +107,7 @@ def _join_blocks(
   return blocks.swapaxes(2, 3).reshape(batch, height // 2, width // 2, -1)
 
 
-def _split_blocks(
-  blocks: Float[Array, 'b h w 4'],
-) -> Float[Array, 'b 2*h 2*w']:
+def _split_blocks(blocks: Float[Array, 'b h w 4']) -> Float[Array, 'b 2*h 2*w']:
   """Returns the pixels of blocks."""
   batch, height, width, _ = blocks.shape
   pixels = blocks.reshape(batch, height, width, 2, 2).swapaxes(2, 3)

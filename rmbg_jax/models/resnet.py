@@ -115,12 +115,3 @@ def _make_convolution(dialect: str) -> Callable[..., Convolution]:
 def find_stage(child: str) -> int:
   """Returns the stage that a child of the encoder belongs to, from 1."""
   return int(re.sub(r'^\D*(\d+).*', r'\1', child))
-
-
-def block_names(stage_sizes: tuple[int, ...]) -> list[str]:
-  """Returns the names of the encoder's blocks in the order they run in."""
-  return [
-    f'conv{stage + 2}_block{index + 1}'
-    for stage, size in enumerate(stage_sizes)
-    for index in range(size)
-  ]

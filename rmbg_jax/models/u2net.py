@@ -106,12 +106,7 @@ def _compute_encoder(
     if stage > 1:
       x = layers.pool(x, f'stage{stage}/pool', kernel=2)
     x = at_stage.block(
-      f'stage{stage}',
-      _compute_rsu,
-      x,
-      mid=inner,
-      filters=outer,
-      height=height,
+      f'stage{stage}', _compute_rsu, x, mid=inner, filters=outer, height=height
     )
     x = at_stage.end_stage(x)
     features.append(x)

@@ -144,10 +144,7 @@ def _make_device_batches(
   config, training, validation, *, decode, decode_evaluated
 ):
   data = config.data
-  shared = {
-    'batch_size': data.batch_size,
-    'cache_dir': data.device.cache_dir,
-  }
+  shared = {'batch_size': data.batch_size, 'cache_dir': data.device.cache_dir}
   train_batches = device_loader.DeviceIterator(
     training,
     decode=decode,

@@ -25,7 +25,6 @@ from rmbg_jax.training import (
   messages,
   monitor,
   optimizers,
-  pictures,
   profiling,
   resume,
   setup,
@@ -307,17 +306,22 @@ class Training:
     )
 
   def _make_grid(self) -> UInt8[np.ndarray, 'h w 3']:
-    """Returns a picture of the first validation images (this process's)."""
+    """Draws this process's first validation images: photo, truth, outputs."""
     batch = self._first_batch
     probs = self.predict_step(
       self.train_state.eval_variables, state.put_batch(batch, self.mesh)
     )
     count = int((batch['weight'] > 0).sum())
     count = min(count, self.config.train.grid_images)
-    return pictures.make_grid(
-      np.asarray(batch['image'])[:count],
-      np.asarray(batch['alpha'])[:count],
-      [output[:count] for output in jax.device_get(probs)],
+    columns = [
+      np.asarray(batch['image']),
+      np.repeat(np.asarray(batch['alpha']), 3, axis=-1),
+    ]
+    for output in jax.device_get(probs):
+      grey = np.round(output * 255).astype(np.uint8)
+      columns.append(np.repeat(grey, 3, axis=-1))
+    return np.concatenate(
+      [np.concatenate(column[:count]) for column in columns], axis=1
     )
 
   @functools.cached_property

@@ -143,7 +143,7 @@ def measure_step(
 
   None where compiling it finds already that there are too few.
   """
-  model = setup.create_model(config.model)[1]
+  model = setup.create_model(config)[1]
   step = setup.make_train_step(config, components._replace(model=model))
   size, batch_size = components.preprocessing.size, config.data.batch_size
 

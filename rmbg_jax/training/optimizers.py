@@ -23,11 +23,7 @@ SCHEDULES = ('constant', 'cosine', 'plateau')
 
 
 def make_schedule(
-  schedule: str,
-  *,
-  learning_rate: float,
-  warmup_steps: int,
-  total_steps: int,
+  schedule: str, *, learning_rate: float, warmup_steps: int, total_steps: int
 ) -> Schedule:
   """Returns the learning rate as a function of the step.
 

@@ -56,10 +56,7 @@ _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
 }
 # Length of a list, None for any, and the least value in it.
-_LISTS = {
-  'data.size': (2, 1),
-  'train.profile_steps': (2, 0),
-}
+_LISTS = {'data.size': (2, 1), 'train.profile_steps': (2, 0)}
 _LISTS_OF_MODELS = {
   'unet': {
     'model.encoder.stage_sizes': (3, 1),

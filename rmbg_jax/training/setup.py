@@ -80,9 +80,7 @@ def make_components(config: ml_collections.ConfigDict) -> Components:
     ValueError: if it, or the configuration, is not as it should be.
   """
   settings.check_config(config)
-  architecture, model = create_model(
-    config.model, least_momentum=_find_least_momentum(config)
-  )
+  architecture, model = create_model(config)
   preprocessing = make_preprocessing(
     config.data.normalization or _default_normalization(config.model),
     size=tuple(config.data.size),
@@ -128,9 +126,7 @@ def settle(
 ) -> Components:
   """Returns the components with a configuration in which nothing is 'auto'."""
   return components._replace(
-    model=create_model(
-      config.model, least_momentum=_find_least_momentum(config)
-    )[1],
+    model=create_model(config)[1],
     description={**components.description, 'config': _to_json(config)},
   )
 
@@ -147,24 +143,20 @@ def _default_normalization(model_config: ml_collections.ConfigDict) -> str:
   return encoder.get('dialect', model_config.name)
 
 
-def _find_least_momentum(config: ml_collections.ConfigDict) -> float:
-  return config.init_bn_momentum if config.init_from else 0.0
-
-
 def create_model(
-  model_config: ml_collections.ConfigDict, *, least_momentum: float = 0.0
+  config: ml_collections.ConfigDict,
 ) -> tuple[dict[str, Any], FlaxNetwork]:
   """Returns the architecture that `config.model` describes, and the network.
 
   The architecture is what a checkpoint stores: everything in `config.model`
-  but where the first weights come from and how it is computed.
-
-  Args:
-    model_config: `config.model`.
-    least_momentum: Least momentum of the running batch statistics.
+  but where the first weights come from and how it is computed. After
+  `config.init_from`, batch statistics have at least `config.init_bn_momentum`.
   """
-  architecture = _to_json(model_config)
-  architecture['bn_momentum'] = max(architecture['bn_momentum'], least_momentum)
+  architecture = _to_json(config.model)
+  if config.init_from:
+    architecture['bn_momentum'] = max(
+      architecture['bn_momentum'], config.init_bn_momentum
+    )
   computation = {key: architecture.pop(key) for key in ('dtype', 'remat')}
   computation['remat'] = computation['remat'] is True  # Not while 'auto'.
   for key in ('weights', 'frozen_stages'):  # U2-Net has no weights.
@@ -200,8 +192,17 @@ def create_train_state(
     FileNotFoundError: if weights are missing.
     ValueError: if they do not fit the network.
   """
+  encoder = config.model.encoder
+  if config.init_from and not resumed:
+    variables = load.load_variables(config.init_from, components.model)
+  else:
+    variables = state.create_variables(
+      components.model, seed=config.seed, size=components.preprocessing.size
+    )
+    if encoder.get('weights') and not resumed:
+      variables = imagenet.load_encoder(variables, encoder.to_dict())
   return state.create_train_state(
-    _create_variables(config, components, resumed=resumed),
+    variables,
     components.optimizer,
     mesh,
     use_ema=config.optimizer.ema_decay > 0,
@@ -237,17 +238,3 @@ def find_training_data(
     before = load.load_model(config.init_from).description
     sources.update(before.get('training_data') or ())
   return sorted(sources)
-
-
-def _create_variables(
-  config: ml_collections.ConfigDict, components: Components, *, resumed: bool
-) -> Any:
-  if config.init_from and not resumed:
-    return load.load_variables(config.init_from, components.model)
-  variables = state.create_variables(
-    components.model, seed=config.seed, size=components.preprocessing.size
-  )
-  encoder = config.model.encoder
-  if encoder.get('weights') and not resumed:
-    variables = imagenet.load_encoder(variables, encoder.to_dict())
-  return variables

@@ -1,17 +1,24 @@
-"""Validation in training: every image once, at the network's resolution."""
+"""Validation in training: every image once, at the network's resolution.
+
+Metrics are sums over images, which merge exactly over batches and devices,
+whatever the size of the last batch.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from rmbg_jax.models import compiling, flax_network
 from rmbg_jax.models.layers import Variables
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.training import losses, scores, state
+from rmbg_jax.training import losses, state
 
-EvalStep = Callable[[Variables, state.Batch], dict[str, scores.Sums]]
+# Sum of an image's values, and their number.
+Sums = tuple[Float[Array, ''], Float[Array, '']]
+EvalStep = Callable[[Variables, state.Batch], dict[str, Sums]]
 PredictStep = Callable[[Variables, state.Batch], tuple[jax.Array, ...]]
 
 
@@ -40,11 +47,11 @@ def make_eval_step(
       'val_loss': losses.compute_loss(
         outputs, alpha, weights=loss_weights, output_weights=output_weights
       ),
-      'val_mae': scores.compute_mae(probs, alpha),
-      'val_iou': scores.compute_iou(probs, alpha),
+      'val_mae': compute_mae(probs, alpha),
+      'val_iou': compute_iou(probs, alpha),
     }
     valid = (batch['weight'] > 0).astype(jnp.float32)
-    return {key: scores.sum_valid(v, valid) for key, v in values.items()}
+    return {key: sum_valid(v, valid) for key, v in values.items()}
 
   return jax.jit(
     eval_step,
@@ -84,4 +91,39 @@ def evaluate(
   sums = [
     eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
   ]
-  return scores.merge_all(sums)
+  return merge_all(sums)
+
+
+def merge_all(batches: list[dict[str, Sums]]) -> dict[str, float]:
+  """Returns the means over the images of all batches."""
+  merged = jax.tree.map(lambda *parts: sum(parts), *batches)
+  return {
+    key: float(total) / float(count) for key, (total, count) in merged.items()
+  }
+
+
+def sum_valid(values: Float[Array, 'b'], valid: Float[Array, 'b']) -> Sums:
+  """Returns the sums of a batch; `valid` is 0 for padding, else 1."""
+  # Not `values * valid`: what padding computes may be NaN.
+  return jnp.sum(jnp.where(valid > 0, values, 0)), jnp.sum(valid)
+
+
+def compute_mae(
+  probs: Float[Array, 'b h w 1'], alpha: Float[Array, 'b h w 1']
+) -> Float[Array, 'b']:
+  """Returns the mean absolute error of each image, in [0, 1]."""
+  return jnp.mean(jnp.abs(probs - alpha), axis=(1, 2, 3))
+
+
+def compute_iou(
+  probs: Float[Array, 'b h w 1'], alpha: Float[Array, 'b h w 1']
+) -> Float[Array, 'b']:
+  """Returns each image's intersection over union, both binarised at 0.5.
+
+  An empty truth with an empty prediction scores 1.
+  """
+  predicted, true = probs > 0.5, alpha > 0.5
+  axes = (1, 2, 3)
+  intersection = jnp.sum(predicted & true, axis=axes)
+  union = jnp.sum(predicted | true, axis=axes)
+  return jnp.where(union == 0, 1.0, intersection / jnp.maximum(union, 1))

@@ -14,12 +14,7 @@ from typing import Any
 import safetensors
 
 from data_pipelines.io import errors, files
-from rmbg_jax.weights import (
-  cache,
-  hub,
-  onnx_published,
-  release,
-)
+from rmbg_jax.weights import cache, hub, onnx_published, release
 
 _NOT_STATED = 'none stated'
 # Terms of the shipped weights' training data, as its publishers state them;

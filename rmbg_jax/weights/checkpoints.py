@@ -144,17 +144,15 @@ class CheckpointStore(contextlib.AbstractContextManager):
         number = int(found[1])
       if number is None:
         raise
-      kept = max((int(p.name) for p in self._list_whole()), default=None)
+      whole = Path(self._checkpointer.directory).iterdir()
+      steps = [int(path.name) for path in whole if path.name.isdigit()]
+      kept = max(steps, default=None)
       left = 'none is whole' if kept is None else f'that of step {kept} is kept'
       raise errors.UserError(
         f'{self._checkpointer.directory}: a checkpoint cannot be written '
         f'({os.strerror(number)}); {left}. Make room; the same command goes on '
         'from there.'
       ) from error
-
-  def _list_whole(self) -> list[Path]:
-    directory = Path(self._checkpointer.directory)
-    return [path for path in directory.iterdir() if path.name.isdigit()]
 
   def read_description(self, step: int) -> dict[str, Any]:
     """Returns the description that a checkpoint was saved with."""

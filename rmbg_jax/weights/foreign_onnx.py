@@ -218,11 +218,7 @@ def _read_facts(path: Path) -> _Facts:
       f'{path}: it must take one photo as 1x3xHEIGHTxWIDTH floats, but its '
       f'inputs are: {found or "none"}. Export it in that form.'
     )
-  return _Facts(
-    inputs[0].name,
-    (shape[2], shape[3]),
-    outputs,
-  )
+  return _Facts(inputs[0].name, (shape[2], shape[3]), outputs)
 
 
 def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:

@@ -106,14 +106,13 @@ def fetch(text: str) -> Path:
 def list_cached() -> Iterator[tuple[Address, Path]]:
   """Yields the `.safetensors` files in the hub's cache, each by its commit."""
   try:
-    import huggingface_hub
-    from huggingface_hub import constants
-  except ImportError:
+    hub = import_hub(PREFIX)
+  except errors.UserError:
     return
   try:
     # Without it, a folder that was read at import, unlike that of downloads.
-    found = huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE)
-  except (huggingface_hub.errors.CacheNotFound, OSError):
+    found = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE)
+  except (hub.errors.CacheNotFound, OSError):
     return
   for repository in sorted(found.repos, key=lambda repo: repo.repo_id):
     if repository.repo_type != 'model':

@@ -76,8 +76,7 @@ def read_model(path: Path) -> matching.StoredModel:
   dialect = 'keras' if 'conv1_conv/bias' in tensors else 'torchvision'
   names = _encoder_names(stage_sizes, prefix='encoder/', dialect=dialect)
   for ours, theirs in layers.items():
-    is_norm = ours.rpartition('/')[2].startswith('bn')
-    names |= _norm_names(ours, theirs) if is_norm else _conv_names(ours, theirs)
+    names |= _find_names(ours, theirs)
   architecture = {
     'name': 'unet',
     'encoder': {
@@ -144,9 +143,7 @@ def encoder_layer_name(path: str) -> str:
   return '_'.join(filter(None, (block, number, kind)))
 
 
-def _read_file(
-  path: Path,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """Returns the weights by `layer/part`, and the descriptions in the file."""
   if not path.exists():
     raise errors.MissingFileError(f'{path}: no such file.')
@@ -201,24 +198,21 @@ def _encoder_names(
   """Keras calls `conv2_block1/conv0` `conv2_block1_0_conv`."""
   names = {}
   for conv, norm in matching.encoder_layers(stage_sizes):
-    convs = _conv_names(prefix + conv, encoder_layer_name(conv))
+    for layer in (conv, norm):
+      names |= _find_names(prefix + layer, encoder_layer_name(layer))
     if dialect == 'torchvision':
-      del convs[layers_lib.CONV_KEYS[1].format(prefix + conv)]
-    names |= convs | _norm_names(prefix + norm, encoder_layer_name(norm))
+      del names[layers_lib.CONV_KEYS[1].format(prefix + conv)]
   return names
 
 
-def _conv_names(ours: str, theirs: str) -> dict[str, str]:
+def _find_names(ours: str, theirs: str) -> dict[str, str]:
+  """Returns the file's name of each of a layer's variables."""
+  keys, parts = layers_lib.CONV_KEYS, CONV_PARTS
+  if ours.rpartition('/')[2].startswith('bn'):
+    keys, parts = layers_lib.NORM_KEYS, NORM_PARTS
   return {
     key.format(ours): f'{theirs}/{part}'
-    for key, part in zip(layers_lib.CONV_KEYS, CONV_PARTS, strict=True)
-  }
-
-
-def _norm_names(ours: str, theirs: str) -> dict[str, str]:
-  return {
-    key.format(ours): f'{theirs}/{part}'
-    for key, part in zip(layers_lib.NORM_KEYS, NORM_PARTS, strict=True)
+    for key, part in zip(keys, parts, strict=True)
   }
 
 
@@ -230,9 +224,7 @@ def _find_preprocessing(
   size: tuple[int, int],
 ) -> Preprocessing:
   """Returns the layer `preprocess`' preprocessing, BGR / 255 without one."""
-  if (
-    kernel is None or bias is None
-  ):  # The original feeds BGR / 255 to the network.
+  if kernel is None or bias is None:
     return make_preprocessing('original', size=size)
   if stated:
     preprocessing = Preprocessing.from_dict({**stated, 'size': list(size)})

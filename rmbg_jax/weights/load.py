@@ -69,11 +69,11 @@ class LoadedModel:
 
   def with_temperature(self, temperature: float) -> 'LoadedModel':
     """Returns the same, asking for another temperature."""
-    prediction = self.description.get('prediction') or {}
-    description = {
-      **self.description,
-      'prediction': {**prediction, 'temperature': temperature},
-    }
+    return self.with_prediction({**self.prediction, 'temperature': temperature})
+
+  def with_prediction(self, prediction: JsonObject) -> 'LoadedModel':
+    """Returns the same, asking for these options of `BackgroundRemover`."""
+    description = {**self.description, 'prediction': prediction}
     return dataclasses.replace(self, description=description)
 
   def count_bytes(self) -> int:
@@ -90,10 +90,14 @@ class LoadedModel:
     return dataclasses.replace(self, network=self.network.pack())
 
   @property
+  def prediction(self) -> JsonObject:
+    """The options of `BackgroundRemover` that the checkpoint asks for."""
+    return self.description.get('prediction') or {}
+
+  @property
   def temperature(self) -> float:
     """The checkpoint's divisor of the logits; below 1, masks are surer."""
-    prediction = self.description.get('prediction') or {}
-    return float(prediction.get('temperature', 1.0))
+    return float(self.prediction.get('temperature', 1.0))
 
   @functools.cached_property
   def model(self) -> 'flax_network.FlaxNetwork':
@@ -149,10 +153,9 @@ def load_model(
   if path.is_dir():
     return _load_workdir(path, which, dtype)
   if path.suffix == '.safetensors':
-    loaded = _load_release(path, dtype)
+    loaded = _assemble(release.read_release(path), source=path, dtype=dtype)
     if name in release.PREDICTIONS:
-      own = {**loaded.description, 'prediction': release.PREDICTIONS[name]}
-      loaded = dataclasses.replace(loaded, description=own)
+      loaded = loaded.with_prediction(release.PREDICTIONS[name])
     if name == RELEASED:
       others = (
         load_model(other, dtype=dtype) for other in release.RELEASED[1:]
@@ -271,18 +274,6 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
     description={**description, 'step': step},
     dtype=dtype,
   )
-
-
-def _load_release(path: Path, dtype: str) -> LoadedModel:
-  tensors, description = release.read_release(path)
-  stored = matching.StoredModel(
-    architecture=description['architecture'],
-    preprocessing=Preprocessing.from_dict(description['preprocessing']),
-    tensors=tensors,
-    names=None,
-    description=description,
-  )
-  return _assemble(stored, source=path, dtype=dtype)
 
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:

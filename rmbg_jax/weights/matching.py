@@ -12,7 +12,6 @@ import numpy as np
 
 from data_pipelines.io import errors
 from rmbg_jax.models import layers as layers_lib
-from rmbg_jax.models import resnet
 from rmbg_jax.models.preprocessing import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
@@ -45,12 +44,13 @@ def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:
   the shortcut, which only a stage's first block has.
   """
   layers = [('conv1', 'bn1')]
-  for block in resnet.block_names(stage_sizes):
-    first = 0 if block.endswith('block1') else 1
-    layers += [
-      (f'{block}/conv{index}', f'{block}/bn{index}')
-      for index in range(first, 4)
-    ]
+  for stage, size in enumerate(stage_sizes, start=2):
+    for number in range(1, size + 1):
+      block = f'conv{stage}_block{number}'
+      layers += [
+        (f'{block}/conv{index}', f'{block}/bn{index}')
+        for index in range(0 if number == 1 else 1, 4)
+      ]
   return layers
 
 
@@ -110,9 +110,7 @@ def assign(
   )
 
 
-def find_shapes(
-  variables: layers_lib.Variables,
-) -> dict[str, tuple[int, ...]]:
+def find_shapes(variables: layers_lib.Variables) -> dict[str, tuple[int, ...]]:
   """Returns the shapes of nested variables by their flat keys."""
   flat = layers_lib.flatten(variables)
   return {key: tuple(leaf.shape) for key, leaf in flat.items()}

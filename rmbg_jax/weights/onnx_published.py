@@ -224,7 +224,7 @@ _ELSEWHERE = {
         'license': 'AGPL-3.0',
       },
     )
-  ),
+  )
 }
 
 

@@ -27,6 +27,7 @@ _CHECKSUMS = {
 # Classifiers, and ResNet50's last stage, which the encoder does without.
 _IGNORED = ('fc.', 'layer4.', '_conv_head.', '_bn1.', '_fc.')
 _NORM_PARTS = ('weight', 'bias', 'running_mean', 'running_var')
+_Pair = tuple[str, str]  # A convolution and its normalisation.
 
 
 def find_published(variant: str) -> Path:
@@ -74,10 +75,8 @@ def load_resnet(
   Raises:
     UserError: if the file is not such a state dict.
   """
-  pairs = matching.encoder_layers(stage_sizes)
-  return _load(
-    encoder, path, [(pair, _find_torchvision(pair)) for pair in pairs]
-  )
+  ours = matching.encoder_layers(stage_sizes)
+  return _load(encoder, path, {pair: _find_torchvision(pair) for pair in ours})
 
 
 def load_efficientnet(
@@ -93,22 +92,20 @@ def load_efficientnet(
   Raises:
     UserError: if the file is not such a state dict.
   """
-  return _load(encoder, path, _layer_names(variant))
+  return _load(encoder, path, _find_efficientnet(variant))
 
 
 def _load(
-  encoder: layers.Variables,
-  path: Path,
-  pairs: list[tuple[tuple[str, str], tuple[str, str]]],
+  encoder: layers.Variables, path: Path, pairs: dict[_Pair, _Pair]
 ) -> layers.Variables:
-  """Loads by (convolution, normalisation): the encoder's and the file's."""
+  """Loads by the file's pair of each pair in the encoder."""
   tensors = {
     name: tensor
     for name, tensor in pytorch_file.read_weights(path).items()
     if not name.startswith(_IGNORED)
   }
   names = {}
-  for (conv, norm), (their_conv, their_norm) in pairs:
+  for (conv, norm), (their_conv, their_norm) in pairs.items():
     names[layers.CONV_KEYS[0].format(conv)] = f'{their_conv}.weight'
     for key, part in zip(layers.NORM_KEYS, _NORM_PARTS, strict=True):
       names[key.format(norm)] = f'{their_norm}.{part}'
@@ -116,7 +113,7 @@ def _load(
   return matching.assign(shapes, tensors, names, source=str(path))
 
 
-def _find_torchvision(pair: tuple[str, str]) -> tuple[str, str]:
+def _find_torchvision(pair: _Pair) -> _Pair:
   """Maps `conv2_block1/conv3` to `layer1.0.conv3`, number 0 to `downsample`."""
   conv = pair[0]
   if '/' not in conv:
@@ -130,11 +127,8 @@ def _find_torchvision(pair: tuple[str, str]) -> tuple[str, str]:
   return f'{prefix}.conv{number}', f'{prefix}.bn{number}'
 
 
-def _layer_names(
-  variant: str,
-) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-  """Returns (convolution, normalisation): the encoder's and the file's."""
-  names = [(('conv1', 'bn1'), ('_conv_stem', '_bn0'))]
+def _find_efficientnet(variant: str) -> dict[_Pair, _Pair]:
+  pairs = {('conv1', 'bn1'): ('_conv_stem', '_bn0')}
   number = 0
   for index, stage in enumerate(efficientnet.make_stages(variant), start=1):
     for block in range(stage.blocks):
@@ -142,11 +136,7 @@ def _layer_names(
       parts = ('_expand_conv', '_depthwise_conv', '_project_conv')
       for part, their_part in enumerate(parts):
         if part or stage.expansion > 1:
-          names.append(
-            (
-              (f'{ours}/conv{part}', f'{ours}/bn{part}'),
-              (f'{theirs}.{their_part}', f'{theirs}._bn{part}'),
-            )
-          )
+          pair = f'{ours}/conv{part}', f'{ours}/bn{part}'
+          pairs[pair] = f'{theirs}.{their_part}', f'{theirs}._bn{part}'
       number += 1
-  return names
+  return pairs

@@ -19,6 +19,7 @@ from data_pipelines.io import errors, files
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
+from rmbg_jax.weights import matching
 
 # The metadata in which every file of the project describes itself, in JSON.
 DESCRIPTION = 'rmbg_jax'
@@ -122,8 +123,8 @@ def describe(
   return kept
 
 
-def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Returns the flat tensors and the description.
+def read_release(path: Path) -> matching.StoredModel:
+  """Reads a release file.
 
   Raises:
     UserError: if it is not a release file of this project.
@@ -148,4 +149,10 @@ def read_release(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       'not a release of this project. ImageNet weights for the encoder go to '
       '--config.model.encoder.weights.'
     )
-  return tensors, description
+  return matching.StoredModel(
+    architecture=description['architecture'],
+    preprocessing=Preprocessing.from_dict(description['preprocessing']),
+    tensors=tensors,
+    names=None,
+    description=description,
+  )

@@ -39,11 +39,9 @@ def read_model(path: Path) -> matching.StoredModel:
     OtherNetworkError: if the file is not of a U2-Net.
     UserError: if the file is not ONNX, or `onnx` is not installed.
   """
-  graph = _read_graph(path)
-  layers = _name_convs(graph.convs, path)
-  missing = [
-    conv.weight for conv in graph.convs if conv.weight not in graph.tensors
-  ]
+  convs, stored, size = _read_graph(path)
+  layers = _name_convs(convs, path)
+  missing = [conv.weight for conv in convs if conv.weight not in stored]
   if missing:
     raise errors.UserError(
       f'{path}: the file does not hold the weights {", ".join(missing[:5])}. '
@@ -57,9 +55,9 @@ def read_model(path: Path) -> matching.StoredModel:
 
   for name, conv in layers.items():
     # PyTorch keeps convolution kernels as (out, in, h, w).
-    kernel = graph.tensors[conv.weight].transpose(2, 3, 1, 0)
+    kernel = stored[conv.weight].transpose(2, 3, 1, 0)
     filters = widths[name] = kernel.shape[-1]
-    bias = graph.tensors.get(conv.bias, np.zeros(filters))
+    bias = stored.get(conv.bias, np.zeros(filters))
     is_block = '/' in name
     add(
       [
@@ -71,15 +69,15 @@ def read_model(path: Path) -> matching.StoredModel:
     if is_block:
       add(
         [key.format(f'{name}/bn') for key in layers_lib.NORM_KEYS],
-        _norm_parts(conv, graph.tensors, filters),
+        _norm_parts(conv, stored, filters),
       )
   architecture = {
     'name': 'u2net',
     'encoder': _widths(widths, [f'encoder/stage{i}' for i in range(1, 7)]),
     'decoder': _widths(widths, [f'decoder{i}' for i in range(1, 6)]),
-    'freeze_norm': not any(conv.norm for conv in graph.convs),
+    'freeze_norm': not any(conv.norm for conv in convs),
   }
-  preprocessing = make_preprocessing('u2net', size=graph.size)
+  preprocessing = make_preprocessing('u2net', size=size)
   return matching.StoredModel(
     architecture, preprocessing, tensors, names, _describe(path)
   )
@@ -95,15 +93,10 @@ class _Conv(NamedTuple):
   epsilon: float
 
 
-class _Graph(NamedTuple):
-  """The parts of an ONNX file that are needed."""
-
-  convs: list[_Conv]
-  tensors: Mapping[str, np.ndarray]
-  size: tuple[int, int]
-
-
-def _read_graph(path: Path) -> _Graph:
+def _read_graph(
+  path: Path,
+) -> tuple[list[_Conv], dict[str, np.ndarray], tuple[int, int]]:
+  """Returns convolutions, weights by name, and (height, width) of the input."""
   model = onnx_package.read(path)
   from onnx import numpy_helper
 
@@ -138,7 +131,7 @@ def _read_graph(path: Path) -> _Graph:
   shape = graph.input[0].type.tensor_type.shape.dim
   height, width = (side.dim_value for side in shape[2:4])
   size = (height, width) if height and width else _DEFAULT_SIZE
-  return _Graph(convs, tensors, size)
+  return convs, tensors, size
 
 
 def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:

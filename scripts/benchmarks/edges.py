@@ -38,7 +38,7 @@ _METHODS = flags.DEFINE_list('methods', ['none', 'guided'], 'Refinements.')
 def measure_photo(path: Path) -> None:
   """Prints the seconds of each refinement and of the colours after it."""
   network = remover.BackgroundRemover.from_checkpoint(_WEIGHTS.value)
-  photo = remover.open_photo(str(path))
+  photo = photos.read_photo(str(path)).seen
   seen = photos.read_photo(photo)
   probs = network.predict(network.resize([photo]))[0]
   pixels = np.asarray(photo)

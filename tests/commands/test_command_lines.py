@@ -165,7 +165,7 @@ def test_every_config_loads(name):
   assert isinstance(config, ConfigDict)
   assert config.name == name
   assert f'--config=configs/{name}.py' in module.__doc__
-  architecture, model = setup.create_model(config.model)
+  architecture, model = setup.create_model(config)
   assert architecture['name'] in ('unet', 'u2net')
   assert 'weights' not in architecture.get('encoder', {})
   make_preprocessing(

@@ -6,7 +6,7 @@ from PIL import Image
 
 from data_pipelines.io import errors
 from rmbg_jax import BackgroundRemover, export
-from rmbg_jax.inference import learned, refinement, runtimes
+from rmbg_jax.inference import learned, refinement
 from rmbg_jax.models import graph, layers, preprocessing, refiner
 from rmbg_jax.weights import load, release
 from tests.support import colour_network, helpers
@@ -163,8 +163,8 @@ def test_the_released_one_is_small_and_sharpens():
   ).refine(probs, photo)
   before = refinement.enlarge(probs, photo.size)
   assert np.abs(found - truth).mean() < 0.5 * np.abs(before - truth).mean()
-  tensors, _ = release.read_release(release.find_released(release.REFINER))
-  assert sum(tensor.size for tensor in tensors.values()) <= 100_000
+  stored = release.read_release(release.find_released(release.REFINER))
+  assert sum(tensor.size for tensor in stored.tensors.values()) <= 100_000
 
 
 def test_windows_of_any_number(unsteady):
@@ -177,4 +177,3 @@ def test_windows_of_any_number(unsteady):
     loaded._compute(colours[i : i + 1], units[i : i + 1])[0] for i in range(11)
   ]
   np.testing.assert_allclose(all_of_them, np.stack(one_by_one), atol=1e-5)
-  assert isinstance(loaded._compute, runtimes.WindowRuntime)

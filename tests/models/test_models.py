@@ -50,12 +50,12 @@ def test_other_sizes_are_refused():
 
 def test_budgets():
   shapes = jax.eval_shape(
-    lambda: setup.create_model(full.get_config().model)[1].init(
+    lambda: setup.create_model(full.get_config())[1].init(
       jax.random.key(0), jnp.zeros((1, 16, 16, 3))
     )
   )
   assert _count(shapes) == 53_539_588
-  model = setup.create_model(lite.get_config().model)[1]
+  model = setup.create_model(lite.get_config())[1]
   images = jax.ShapeDtypeStruct((1, 320, 320, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), images)
   assert _count(shapes) <= 14.5e6
@@ -222,7 +222,7 @@ def test_wrong_architectures_are_refused(change, message):
 
 
 def test_summary_adds_up():
-  _, model = setup.create_model(demo.get_config().model)
+  _, model = setup.create_model(demo.get_config())
   text = network_table.summarize(model, size=(96, 96))
   lines = text.splitlines()
   shapes = jax.eval_shape(

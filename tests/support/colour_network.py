@@ -17,7 +17,7 @@ def save_release(path, channels):
 
   Its logit is 40 * max(0, a - b) - 10 for the channels a and b of BGR.
   """
-  architecture, model = setup.create_model(helpers.make_config('').model)
+  architecture, model = setup.create_model(helpers.make_config(''))
   shapes = jax.eval_shape(
     lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
   )

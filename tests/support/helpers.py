@@ -70,7 +70,7 @@ def save_random_release(path):
   from rmbg_jax.weights import release
 
   config = make_config('')
-  architecture, model = setup.create_model(config.model)
+  architecture, model = setup.create_model(config)
   variables = state.create_variables(model, seed=0, size=(32, 32))
   description = {
     'architecture': architecture,

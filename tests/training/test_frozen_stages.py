@@ -118,7 +118,7 @@ def test_the_setting_reaches_the_training():
   assert setup.count_frozen(config) == 2
   config.optimizer.encoder_rate = 0.0
   assert setup.count_frozen(config) == 4
-  architecture, _ = setup.create_model(config.model)
+  architecture, _ = setup.create_model(config)
   assert 'frozen_stages' not in architecture['encoder']
   config.model.encoder.frozen_stages = 5
   with pytest.raises(errors.UserError, match='at most 4, the stages of resnet'):

@@ -21,6 +21,7 @@ from PIL import Image
 
 from data_pipelines.io import errors
 from rmbg_jax import export
+from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import remover as remover_lib
 from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes import openvino_runtime
@@ -406,7 +407,7 @@ def test_isnet_gives_the_masks_of_onnxruntime(tmp_path):
   remover = remover_lib.BackgroundRemover(loaded)
   photos = Path(__file__).resolve().parents[2] / 'docs/images/photos'
   for photo in sorted(photos.glob('*.jpg'))[:2]:
-    seen = remover.resize([remover_lib.open_photo(photo)])
+    seen = remover.resize([photos_lib.read_photo(photo).seen])
     expected = _run_onnxruntime(
       path, seen, loaded.preprocessing, output='output'
     )

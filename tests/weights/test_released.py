@@ -46,7 +46,7 @@ def test_the_file_says_what_the_model_card_says(name):
 @pytest.mark.parametrize('name', release.RELEASED)
 def test_they_fit_their_configuration(name):
   config = CONFIGS[name].get_config('device')
-  _, model = setup.create_model(config.model)
+  _, model = setup.create_model(config)
   loaded = load_model(name)
   assert loaded.preprocessing.size == tuple(config.data.size)
   load.load_variables(name, model)

@@ -7,7 +7,7 @@ only where it is used, and with it OpenVINO or JAX.
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -59,7 +59,7 @@ class Runtime(Protocol):
   """Computes logits of photos.
 
   Attributes:
-    name: 'jax' or 'openvino'.
+    name: 'jax', 'openvino' or 'onnxruntime'.
     precision: Type of the computation, 'float32' or 'bfloat16'.
     batch_size: Most photos in a call.
   """
@@ -76,6 +76,14 @@ class Runtime(Protocol):
     May be called from several threads.
     """
     ...
+
+
+# Computes a refiner, from several threads too: of windows' colours (RGB in
+# [0, 255]) and coarse logits, the refined logits, in units of `refiner.LIMIT`.
+WindowRuntime = Callable[
+  [UInt8[np.ndarray, 'n h w 3'], Float[np.ndarray, 'n h w']],
+  Float[np.ndarray, 'n h w'],
+]
 
 
 def make_runtime(
@@ -106,7 +114,7 @@ def make_runtime(
   Raises:
     UserError: if a choice is not possible here.
   """
-  check_options(runtime=runtime, precision=precision, threads=threads)
+  _check_options(runtime, precision, threads)
   foreign = [
     network.network
     for network in networks
@@ -154,24 +162,6 @@ def make_runtime(
     )
 
 
-@runtime_checkable
-class WindowRuntime(Protocol):
-  """Computes a refiner; may be called from several threads."""
-
-  def __call__(
-    self,
-    colours: UInt8[np.ndarray, 'n h w 3'],
-    units: Float[np.ndarray, 'n h w'],
-  ) -> Float[np.ndarray, 'n h w']:
-    """Returns refined logits of windows, in units of `refiner.LIMIT`.
-
-    Args:
-      colours: RGB in [0, 255].
-      units: Coarse logits in the same units, in [-1, 1].
-    """
-    ...
-
-
 def make_window_runtime(
   loaded: load.LoadedModel,
   *,
@@ -205,12 +195,7 @@ def make_window_runtime(
   )
 
 
-def check_options(*, runtime: str, precision: str, threads: int) -> None:
-  """Checks options of `make_runtime`.
-
-  Raises:
-    UserError: naming the option.
-  """
+def _check_options(runtime: str, precision: str, threads: int) -> None:
   for name, value, known in (
     ('runtime', runtime, choices.RUNTIMES),
     ('precision', precision, choices.PRECISIONS),
@@ -241,4 +226,7 @@ def choose_runtime() -> str:
     platforms or any(map(importlib.util.find_spec, _PLUGINS))
   ):
     return 'openvino'
-  return 'openvino' if process.find_backend() == 'cpu' else 'jax'
+  import jax
+
+  process.check_devices()
+  return 'openvino' if jax.default_backend() == 'cpu' else 'jax'

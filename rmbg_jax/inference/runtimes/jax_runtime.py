@@ -17,14 +17,9 @@ from rmbg_jax.weights import load
 class JaxRuntime:
   """A `Runtime` that compiles the networks once, for one batch size.
 
-  All local devices share a batch. A forked process cannot use it; spawn
-  processes, and construct one in each.
-
-  Attributes:
-    name: 'jax'.
-    precision: Type of the computation.
-    batch_size: Photos in a batch, a multiple of the number of devices; smaller
-      batches are padded.
+  All local devices share a batch, whose size is a multiple of their number;
+  smaller ones are padded. A forked process cannot use it; spawn processes, and
+  construct one in each.
   """
 
   name = 'jax'

@@ -15,16 +15,10 @@ _TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
 
 
 class OnnxRuntime:
-  """A `Runtime` that computes one photo after the other on all threads.
-
-  Attributes:
-    name: 'onnxruntime'.
-    precision: 'float32', with float16 where the file has it.
-    batch_size: Most photos in a call.
-  """
+  """A `Runtime` that computes one photo after the other on all threads."""
 
   name = 'onnxruntime'
-  precision = 'float32'
+  precision = 'float32'  # And float16, where the file has it.
 
   def __init__(
     self,

@@ -147,10 +147,8 @@ def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
     ops.add(ops.subtract(square, ops.multiply(mean, mean)), epsilon)
     for square, mean in ((rr, r), (gg, g), (bb, b))
   )
-  c_rr, c_rg = _cross(gg, bb, gb, gb), _cross(rb, gb, rg, bb)
-  c_rb = _cross(rg, gb, rb, gg)
-  c_gg, c_gb = _cross(rr, bb, rb, rb), _cross(rb, rg, rr, gb)
-  c_bb = _cross(rr, gg, rg, rg)
+  c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+  c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
   determinant = _dot((rr, rg, rb), (c_rr, c_rg, c_rb))
   slopes = [
     ops.divide(_dot(row, (ar, ag, ab)), determinant)
@@ -185,10 +183,6 @@ def _times(x: _Value, factor: float) -> _Value:
 
 def _split(x: _Value, count: int) -> list[ov.Output]:
   return ops.split(x, ops.constant(1), count).outputs()
-
-
-def _cross(x: _Value, y: _Value, z: _Value, w: _Value) -> _Value:
-  return ops.subtract(ops.multiply(x, y), ops.multiply(z, w))
 
 
 def _dot(first, second) -> _Value:

@@ -14,7 +14,7 @@ from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes import resampling
 from rmbg_jax.inference.runtimes.quiet_openvino import ov
 from rmbg_jax.models import graph as graph_lib
-from rmbg_jax.models import u2net
+from rmbg_jax.models import layers, u2net
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import load
 from rmbg_jax.weights.foreign_onnx import OnnxNetwork
@@ -26,13 +26,7 @@ _MOST_VALUES = 2**30  # Of a foreign network's layer.
 
 
 class OpenVinoRuntime:
-  """A `Runtime` that computes each photo of a batch on some of the cores.
-
-  Attributes:
-    name: 'openvino'.
-    precision: Type of the computation.
-    batch_size: Photos that are computed at the same time.
-  """
+  """A `Runtime` that computes each photo of a batch on some of the cores."""
 
   name = 'openvino'
 
@@ -155,11 +149,12 @@ def compute_graph(
     size: (height, width) of the input.
   """
   graph = graph_lib.Graph(network.network, size=size)
+  variables = layers.flatten(network.variables)
   results = {graph_lib.INPUT: x}
   for node in graph.find_needed(graph.outputs[-1])[1:]:
     inputs = [results[name] for name in node.inputs]
     if node.op in graph_lib.CONVOLUTIONS:
-      weights = graph_lib.fold_conv(network.variables, node)
+      weights = graph_lib.fold_conv(variables, node)
       results[node.name] = _convolve(node, inputs[0], *weights)
     else:
       height, width, _ = graph.nodes[node.inputs[0]].shape
@@ -199,9 +194,7 @@ def _splice(
       target.replace_source_output(x.output(0))
   network.check_mask(shape)
   y = ops.reshape(
-    ops.convert(result, np.float32),
-    ops.constant([1, 1, *shape[-2:]]),
-    False,
+    ops.convert(result, np.float32), ops.constant([1, 1, *shape[-2:]]), False
   )
   y = _resize(y, (shape[-2], shape[-1]), size)
   if network.sigmoid:
@@ -216,21 +209,18 @@ def _splice(
 
 
 @contextlib.contextmanager
-def _naming(*networks: object) -> Iterator[None]:
-  """Has errors of OpenVINO name the foreign file that they may be about.
-
-  Raises:
-    CannotRunError: for an error, where one of the networks is foreign.
-  """
+def _naming(network: layers.Network) -> Iterator[None]:
+  """Makes errors of OpenVINO over a foreign network `CannotRunError`s."""
   try:
     yield
   except (RuntimeError, ValueError, TypeError) as error:
-    paths = [str(n.path) for n in networks if isinstance(n, OnnxNetwork)]
-    if not paths or isinstance(error, errors.UserError):
+    if not isinstance(network, OnnxNetwork) or isinstance(
+      error, errors.UserError
+    ):
       raise
     lines = [line for line in str(error).splitlines() if line.strip()]
     raise runtimes.CannotRunError(
-      f'{", ".join(paths)}: OpenVINO cannot run it at this size '
+      f'{network.path}: OpenVINO cannot run it at this size '
       f'({lines[-1].strip() if lines else type(error).__name__}). Pass '
       '--scales=1, or export it again with plainer operations.'
     ) from error

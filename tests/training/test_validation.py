@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from rmbg_jax.training import scores
+from rmbg_jax.training import validation
 
 
 def test_batches_of_any_size_merge_to_the_mean():
@@ -14,8 +14,8 @@ def test_batches_of_any_size_merge_to_the_mean():
     # What padding computes may be anything.
     padded = padded.at[len(part) :].set(jnp.nan)
     valid = jnp.asarray(np.arange(3) < len(part)) * 1.0
-    states.append({'x': scores.sum_valid(padded, valid)})
-  assert scores.merge_all(states) == {'x': values.mean()}
+    states.append({'x': validation.sum_valid(padded, valid)})
+  assert validation.merge_all(states) == {'x': values.mean()}
 
 
 def test_iou_and_mae_of_known_pictures():
@@ -23,8 +23,8 @@ def test_iou_and_mae_of_known_pictures():
   alpha = jnp.zeros((3, 2, 2, 1)).at[0, 0].set(1.0)
   # Half of each overlaps: 1 of 3 pixels; nothing overlaps; both empty.
   np.testing.assert_allclose(
-    scores.compute_iou(probs, alpha), [1 / 3, 0, 1], rtol=1e-6
+    validation.compute_iou(probs, alpha), [1 / 3, 0, 1], rtol=1e-6
   )
   np.testing.assert_allclose(
-    scores.compute_mae(probs, alpha), [0.5, 0.15, 0], rtol=1e-6
+    validation.compute_mae(probs, alpha), [0.5, 0.15, 0], rtol=1e-6
   )
