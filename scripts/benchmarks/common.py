@@ -278,7 +278,8 @@ def make_predict(
 
 
 def make_training(
-  config: Any, folder: str
+  config: Any,  # A ConfigDict: predicting needs no ml_collections.
+  folder: str,
 ) -> tuple[Any, Callable[..., tuple], tuple]:
   """Returns what a training of drawn pictures begins with.
 

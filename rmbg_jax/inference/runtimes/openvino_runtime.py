@@ -43,7 +43,6 @@ class OpenVinoRuntime:
     core = ov.Core()
     if precision == 'auto':
       precision = choose_precision(core, networks)
-    self.precision = precision
     self.batch_size = batch_size
     streams = min(batch_size, threads)
 
@@ -59,6 +58,9 @@ class OpenVinoRuntime:
     # networks come last, and take longest.
     with futures.ThreadPoolExecutor(threads) as pool:
       self._compiled = list(pool.map(compile_view, views[::-1]))
+    # A processor without bfloat16 computes in float32, whatever is asked for.
+    chosen = self._compiled[0].get_property('INFERENCE_PRECISION_HINT')
+    self.precision = 'bfloat16' if chosen == ov.Type.bf16 else 'float32'
     self._pool = futures.ThreadPoolExecutor(streams, 'openvino')
     self._local = threading.local()
 
