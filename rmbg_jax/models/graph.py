@@ -219,7 +219,7 @@ def _pad_same(old: int, new: int, stride: int, kernel: int) -> tuple[int, int]:
 
 
 def fold_conv(
-  variables: Mapping[str, Any], node: Node
+  variables: Mapping[str, np.ndarray], node: Node
 ) -> tuple[Float[np.ndarray, 'f c kh kw'], Float[np.ndarray, 'f']]:
   """Returns a convolution's kernel and bias, with its normalisation in them.
 
