@@ -37,7 +37,7 @@ _BACKGROUNDS = {
 }
 _EDGES = {
   'none': 'As the network gives them',
-  'learned': 'By a network that looks at them',
+  'learned': 'Sharpened by a small network',
   'guided': "Along the photo's edges",
   'matting': 'Matting (seconds a photo)',
 }
