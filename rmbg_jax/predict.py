@@ -10,10 +10,8 @@ URLs of object stores, and `--engine=ray` does it on a cluster.
 """
 
 import functools
-import re
 import sys
 import warnings
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -27,8 +25,6 @@ from rmbg_jax.batch import places, ways
 
 if TYPE_CHECKING:
   from rmbg_jax.batch import session
-
-_RELEASED = 'released'
 
 _INPUT = cli.define_path(
   'input',
@@ -48,7 +44,7 @@ _OUTPUT = cli.define_path(
 )
 _CHECKPOINT = cli.define_path(
   'checkpoint',
-  _RELEASED,
+  'released',
   "A training's working directory (its best checkpoint; WORKDIR@latest or "
   'WORKDIR@STEP for another), a .safetensors release, a Keras .h5, an '
   '.onnx, hf://OWNER/NAME[@REVISION][/FILE], or a name that '
@@ -207,10 +203,7 @@ def main(argv: list[str]) -> None:
   if _LIST.value:
     from rmbg_jax.weights import catalogue
 
-    checkpoints = catalogue.list_checkpoints()
-    print(catalogue.format_table(checkpoints), end='\n\n')
-    for checkpoint in checkpoints:
-      print(catalogue.format_checkpoint(checkpoint), end='\n\n')
+    print(catalogue.format_all(catalogue.list_checkpoints()), end='')
     return
   if _PRINT_REPORT.value:
     from rmbg_jax.batch import report
@@ -236,7 +229,7 @@ def _make_settings() -> ways.Settings:
   if _ENGINE.value == 'ray':
     cluster = {
       'address': _ADDRESS.value,
-      'actors': _parse_actors(_ACTORS.value),
+      'actors': ways.parse_actors(_ACTORS.value),
       'cpus': _CPUS.value,
       'gpus': _GPUS.value,
     }
@@ -298,23 +291,6 @@ def _make_request(
   )
 
 
-def _parse_actors(text: str) -> tuple[int, int] | None:
-  """Returns (fewest, most) actors, None where the flag leaves it open.
-
-  Raises:
-    UserError: if it is neither a number nor a range.
-  """
-  if not text:
-    return None
-  found = re.fullmatch(r'(\d+):?(\d*)', text)
-  fewest, most = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
-  if not 0 < fewest <= most:
-    raise errors.UserError(
-      f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
-    )
-  return fewest, most
-
-
 def _make_options() -> dict[str, Any]:
   """Returns the remover's options in the flags, checked, without JAX."""
   from rmbg_jax.inference import refinement
@@ -349,25 +325,18 @@ def _make_do_clips(options: dict[str, Any]) -> 'session.DoClips':
   """Returns a function that does clips; checks their flags."""
   from rmbg_jax.video import cut_out
 
-  try:
-    frame_rate = Fraction(_FRAME_RATE.value)
-  except (ValueError, ZeroDivisionError) as error:
-    raise errors.UserError(
-      f'--frame_rate={_FRAME_RATE.value}: pass frames per second, such as 25 '
-      'or 30000/1001.'
-    ) from error
-
   def find_key():
     from rmbg_jax.weights import load
 
     # A checkpoint's name says nothing of its weights.
-    network = load.load_model(_CHECKPOINT.value).compute_digest()
-    return repr((network, options))
+    return repr((load.load_model(_CHECKPOINT.value).compute_digest(), options))
 
   return functools.partial(
     cut_out.run,
     options=cut_out.Options(
-      steadiness=_TEMPORAL.value, frame_rate=frame_rate, find_key=find_key
+      steadiness=_TEMPORAL.value,
+      frame_rate=cut_out.parse_frame_rate(_FRAME_RATE.value),
+      find_key=find_key,
     ),
   )
 

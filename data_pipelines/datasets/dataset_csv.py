@@ -134,10 +134,10 @@ def _parse_row(path: Path, row: dict[str | None, Any]) -> Pair:
         f'{column} goes over several lines; remove the quote (") that opens it'
       )
   # A file may be named in another encoding; the rest is what people wrote.
-  fileis_foreign = is_foreign(row['Image Path'] or '')
+  file_is_foreign = is_foreign(row['Image Path'] or '')
   for column in ('Image Name', 'Category', 'Source'):
     text = row.get(column) or ''
-    if is_foreign(text) and not (column == 'Image Name' and fileis_foreign):
+    if is_foreign(text) and not (column == 'Image Name' and file_is_foreign):
       raise UserError(f'{column} {text!a} is not UTF-8. {_SAVE_AS}')
   for column in ('Image Name', 'Image Path', 'Mask Path'):
     if not row[column]:

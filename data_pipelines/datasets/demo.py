@@ -24,7 +24,7 @@ Picture = Float[np.ndarray, 'h w 3']
 def make_demo(
   directory: Path, *, count: int, size: tuple[int, int], seed: int
 ) -> None:
-  """Writes pictures of (height, width) in the folder layout.
+  """Writes pictures of (height, width) pixels in the folder layout.
 
   A complete set is kept; of another count or size it is refused, not drawn
   anew: whether the folder holds anything else is not known. The CSV is written
@@ -81,7 +81,7 @@ def _check_kept(directory: Path, count: int, size: tuple[int, int]) -> None:
 def draw_pair(
   rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, 'h w 3'], UInt8[np.ndarray, 'h w'], str]:
-  """Draws one picture of (height, width).
+  """Draws one picture of (height, width) pixels.
 
   Returns:
     (RGB photo, exact alpha, kind of figure), arrays in [0, 255].

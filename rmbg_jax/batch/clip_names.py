@@ -13,12 +13,14 @@ _PNG_START = 4096  # Bytes that have what says that a PNG moves.
 HAS_AV = importlib.util.find_spec('av') is not None
 
 # Endings of cut-out clips by format: files, or folders of frames.
+# Once: a listing asks for it at every file.
+_PHOTOS_AND_CLIPS = suffixes.PHOTO | suffixes.CLIP
 _CUTOUTS = {'prores': '.mov', 'vp9': '.webm', 'png': '.frames'}
 
 
 def list_endings() -> frozenset[str]:
   """Returns the endings of what is done in a folder; clips need PyAV."""
-  return suffixes.PHOTO | suffixes.CLIP if HAS_AV else suffixes.PHOTO
+  return _PHOTOS_AND_CLIPS if HAS_AV else suffixes.PHOTO
 
 
 def is_clip(path: Path) -> bool:

@@ -4,6 +4,7 @@ NumPy and Pillow are imported once the settings are known to fit each other.
 """
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,6 +73,23 @@ def find_suffix(settings: Settings) -> str:
 
   kind = next(iter(_choose_one(settings)), 'cutout')
   return f'-{kind}{rendering.Style(format=settings.format).suffix(kind)}'
+
+
+def parse_actors(text: str) -> tuple[int, int] | None:
+  """Returns (fewest, most) actors, None where the flag leaves it open.
+
+  Raises:
+    UserError: if it is neither a number nor a range.
+  """
+  if not text:
+    return None
+  found = re.fullmatch(r'(\d+):?(\d*)', text)
+  fewest, most = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
+  if not 0 < fewest <= most:
+    raise errors.UserError(
+      f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
+    )
+  return fewest, most
 
 
 def _choose_one(settings: Settings) -> tuple[str, ...]:

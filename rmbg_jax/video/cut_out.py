@@ -55,6 +55,20 @@ class Options:
       )
 
 
+def parse_frame_rate(text: str) -> Fraction:
+  """Returns frames per second, of a number or a fraction.
+
+  Raises:
+    UserError: if it is neither.
+  """
+  try:
+    return Fraction(text)
+  except (ValueError, ZeroDivisionError) as error:
+    raise errors.UserError(
+      f'--frame_rate={text}: pass frames per second, such as 25 or 30000/1001.'
+    ) from error
+
+
 def run(
   remover: Predictor,
   jobs: Sequence[listing.Job],
@@ -115,7 +129,7 @@ class _Work:
     names, made = self.task.name_results(job), {}
     state = job.find_state()  # Before it is read.
     stamp = state.stamp if state else ''
-    self.key = repr(
+    self._key = repr(
       (
         *(stamp, sorted(self._missing), self._style, form, self.key),
         *(options.steadiness, options.frame_rate, self.remover.batch_size),
@@ -183,7 +197,7 @@ class _Work:
         state = json.loads(self._find_state(index, '.json').read_text())
       except (OSError, ValueError):
         break
-      if state['key'] != self.key:
+      if state['key'] != self._key:
         break
       states.append(state)
     if not states:
@@ -288,7 +302,7 @@ class _Work:
         # No more than two batches wait to be written.
         write(2 * self._size)
       write(0)
-    return {'key': self.key, 'times': times, 'sum': total}
+    return {'key': self._key, 'times': times, 'sum': total}
 
   def _draw(
     self, frame: clips.Frame, probs: np.ndarray, writers

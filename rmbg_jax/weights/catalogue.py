@@ -140,6 +140,13 @@ def format_table(checkpoints: Sequence[Checkpoint]) -> str:
   return '\n'.join(lines)
 
 
+def format_all(checkpoints: Sequence[Checkpoint]) -> str:
+  """Returns the table and all facts about each, for a terminal."""
+  return '\n\n'.join(
+    [format_table(checkpoints), *map(format_checkpoint, checkpoints), '']
+  )
+
+
 def format_page(checkpoints: Sequence[Checkpoint]) -> str:
   """Returns the table and the facts about each, in Markdown.
 
