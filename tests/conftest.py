@@ -36,6 +36,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 import jax
 import pytest
 from absl import flags
+from PIL import Image
 
 from rmbg_jax.inference.runtimes import openvino_runtime
 
@@ -112,6 +113,14 @@ def pytest_configure(config):
     config.addinivalue_line('filterwarnings', 'error')
     for allowed in ALLOWED_WARNINGS:
       config.addinivalue_line('filterwarnings', allowed)
+
+
+@pytest.fixture(autouse=True)
+def _same_limit_of_pixels():
+  """Restores Pillow's limit, which commands change for their process."""
+  limit = Image.MAX_IMAGE_PIXELS
+  yield
+  Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture

@@ -27,14 +27,6 @@ def checkpoint(tmp_path_factory):
   return path
 
 
-@pytest.fixture(autouse=True)
-def _restored_limit():
-  """Pillow's limit, which predictions lift, is there again for other tests."""
-  limit = Image.MAX_IMAGE_PIXELS
-  yield
-  Image.MAX_IMAGE_PIXELS = limit
-
-
 def _run(source, output, weights, **flags):
   flags = {'input': str(source), 'output': str(output), **flags}
   flags.setdefault('checkpoint', str(weights))

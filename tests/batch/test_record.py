@@ -16,7 +16,6 @@ from tests.support import clip_files
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
   """Runs the command on `photos` into `out`; returns what it said."""
-  limit = Image.MAX_IMAGE_PIXELS
   monkeypatch.setattr(
     session.Request, 'load', lambda *_, **__: clip_files.Remover()
   )
@@ -29,8 +28,7 @@ def run(tmp_path, monkeypatch, capsys):
       predict.main(['predict'])
     return capsys.readouterr().out
 
-  yield run
-  Image.MAX_IMAGE_PIXELS = limit
+  return run
 
 
 def _put(path, index, *, time=1):

@@ -35,7 +35,6 @@ def store(server, monkeypatch):
   server.clear()
   for name, value in object_store.environment(server).items():
     monkeypatch.setenv(name, value)
-  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
   stores.open_store.cache_clear()
   yield server
   stores.open_store.cache_clear()

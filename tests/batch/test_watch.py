@@ -26,9 +26,6 @@ def _fast(monkeypatch):
   monkeypatch.setattr(watching, '_SETTLED', 0.2)
   monkeypatch.setattr(watching, '_TICK', 50)
   monkeypatch.setattr(watching, '_LISTED_AGAIN', 0.5)
-  limit = Image.MAX_IMAGE_PIXELS
-  yield
-  Image.MAX_IMAGE_PIXELS = limit
 
 
 def _wait(condition):

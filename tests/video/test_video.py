@@ -661,7 +661,6 @@ def test_masks_are_steadied_without_smearing_what_moves(rng):
 @pytest.fixture
 def _predict(monkeypatch):
   """Runs the command with flags; the network takes red for foreground."""
-  limit = Image.MAX_IMAGE_PIXELS
   monkeypatch.setattr(
     session.Request, 'load', lambda *_, **__: clip_files.Remover()
   )
@@ -673,8 +672,7 @@ def _predict(monkeypatch):
         FLAGS[name].parse(flags[name])
       predict.main(['predict'])
 
-  yield run
-  Image.MAX_IMAGE_PIXELS = limit
+  return run
 
 
 def test_predict_mixes_photos_and_clips(tmp_path, _predict, capsys):
