@@ -9,14 +9,20 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import logging as absl_logging
 
 from data_pipelines.io import errors
 from rmbg_jax.weights import cache
 
+if TYPE_CHECKING:
+  import jax
+
 # JAX's name of the event.
 COMPILATION = '/jax/core/compile/backend_compile_duration'
+_CONTAINER_LIMIT = Path('/sys/fs/cgroup/memory.max')
 _LONG = 1.0  # Seconds; what compiles faster leaves little behind.
 
 
@@ -108,6 +114,24 @@ def find_trim() -> Callable[[int], int] | None:
   if not sys.platform.startswith('linux'):
     return None
   return getattr(ctypes.CDLL(None), 'malloc_trim', None)
+
+
+def find_free_memory(device: 'jax.Device') -> int:
+  """Returns the bytes that a device has left, 0 if it is not known.
+
+  For a CPU, its share of the memory of the machine, or of the container.
+  """
+  import jax
+
+  stats = device.memory_stats() or {}
+  if 'bytes_limit' in stats:
+    return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  if device.platform != 'cpu' or not hasattr(os, 'sysconf'):
+    return 0
+  limit = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  with contextlib.suppress(OSError, ValueError):  # 'max' is no number.
+    limit = min(limit, int(_CONTAINER_LIMIT.read_text()))
+  return limit // jax.local_device_count()
 
 
 def is_exhausted(error: Exception) -> bool:

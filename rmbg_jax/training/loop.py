@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from data_pipelines.io import errors
+from rmbg_jax import runtime
 from rmbg_jax.training import (
   logs,
   memory,
@@ -62,7 +63,10 @@ def train_and_evaluate(
       'rmbg_jax.train_refiner.'
     )
   with (
-    memory.naming_keys(config),
+    runtime.naming_remedies(
+      f'It is too little for {messages.name_batch(config)}. '
+      f'{messages.MEMORY_REMEDIES}'
+    ),
     checkpoints.CheckpointStore(workdir, writable=True) as store,
     signals.StopRequest() as stop_request,
   ):
@@ -360,7 +364,7 @@ def _prepare(
     steps = components.data.steps_per_epoch
     _say(messages.describe_changed_rate(before, config, steps, position))
   components = setup.settle(components, config)
-  _say(memory.describe(wanted, config))
+  _say(messages.describe_memory(wanted, config))
   train_state = setup.create_train_state(
     config, components, mesh, resumed=latest is not None
   )

@@ -3,11 +3,7 @@
 It settles 'auto' for `model.remat` and `optimizer.accumulation`.
 """
 
-import contextlib
 import copy
-import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -19,20 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.io import errors
 from rmbg_jax import runtime
-from rmbg_jax.training import setup, state
+from rmbg_jax.training import messages, setup, state
 
-# Evaluation, batches that are read ahead and what cannot be packed tightly take
-# the rest.
+# Evaluation, batches that are read ahead and gaps take the rest.
 _SHARE = 0.9
-_CGROUP_LIMITS = (
-  Path('/sys/fs/cgroup/memory.max'),
-  Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
-)
-_REMEDIES = (
-  'Pass --config.optimizer.accumulation=auto --config.model.remat=auto, or '
-  'a higher accumulation, or change config.model.dtype (to bfloat16), '
-  'config.data.batch_size, config.data.size or config.data.loader (to grain).'
-)
 
 
 def replace_auto(
@@ -50,176 +36,85 @@ def replace_auto(
 def choose(
   config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
 ) -> ml_collections.ConfigDict:
-  """Returns a configuration without 'auto', whose step fits the device.
-
-  First what changes nothing but the time: to compute features again for the
-  gradient. A batch in parts has batch statistics of the parts, so it comes in
-  as few as will do. Each try compiles the step.
-
-  Args:
-    config: Configuration of the training.
-    components: Components that the loop works with, of this configuration.
-    mesh: The devices.
+  """Returns a configuration without 'auto', whose step fits every device.
 
   Raises:
     UserError: if nothing that may be chosen fits, naming the keys to change.
   """
   remats, counts = [config.model.remat], [config.optimizer.accumulation]
-  available = find_available() if setup.AUTO in remats + counts else None
-  if available is None:
-    return replace_auto(config, False, 1)
   if setup.AUTO in remats:
     # A CPU's compiler merges the second computation with the first.
     remats = [False] if jax.default_backend() == 'cpu' else [False, True]
   if setup.AUTO in counts:
-    share = config.data.batch_size // mesh.size
-    counts = [n for n in range(1, share + 1) if share % n == 0]
-  found, needed = search(
-    lambda *tried: measure_step(replace_auto(config, *tried), components, mesh),
-    remats=remats,
-    counts=counts,
-    limit=int(_SHARE * available),
-  )
-  if found is None:
-    height, width = config.data.size
-    least = 'more' if needed is None else f'{needed / 1e9:.1f} GB'
-    raise errors.UserError(
-      f'config.data.batch_size={config.data.batch_size} at {height}x{width} '
-      f'takes {least} of the {available / 1e9:.1f} GB that each device has '
-      f'left, computed in {counts[-1]} parts. {_REMEDIES}'
-    )
-  return replace_auto(config, *found)
-
-
-def describe(
-  wanted: ml_collections.ConfigDict, chosen: ml_collections.ConfigDict
-) -> str:
-  """Returns what was chosen if a configuration has 'auto', else ''."""
-  if setup.AUTO not in (wanted.model.remat, wanted.optimizer.accumulation):
-    return ''
-  return (
-    f'For the memory there is: config.model.remat={chosen.model.remat}, '
-    f'config.optimizer.accumulation={chosen.optimizer.accumulation}.'
-  )
-
-
-def search(
-  measure: Callable[[bool, int], int | None],
-  *,
-  remats: Iterable[bool],
-  counts: list[int],
-  limit: int,
-) -> tuple[tuple[bool, int] | None, int | None]:
-  """Returns the first (remat, accumulation) that fits, and what it takes.
-
-  Args:
-    measure: Returns the bytes that a step takes, None for too many to compile.
-    remats: Values to try, in this order.
-    counts: Parts to compute a batch in, ascending.
-    limit: Bytes that there are.
-
-  Returns:
-    None where nothing fits, and then the bytes of the last one that was tried.
-  """
+    images = config.data.batch_size // mesh.size
+    counts = [n for n in range(1, images + 1) if images % n == 0]
+  # To compute features again costs time alone. Each part of a batch has batch
+  # statistics of its own, so parts come last, and few first.
   tries = [(remat, counts[0]) for remat in remats]
-  tries += [(tries[-1][0], count) for count in counts[1:]]
-  needed = least = None
+  tries += [(remats[-1], count) for count in counts[1:]]
+  available = find_available() if len(tries) > 1 else 0
+  if not available:  # Nothing to choose, or nothing known to choose by.
+    return replace_auto(config, *tries[0])
+  limit, least, needed = _SHARE * available, 0.0, None
   for remat, count in tries:
-    if least and count < least and count != counts[-1]:
-      continue
-    needed = measure(remat, count)
-    if needed is not None and needed <= limit:
-      return (remat, count), needed
-    if needed is not None and remat == tries[-1][0]:
-      # So many parts are needed even if all memory divides among them.
-      least = count * needed / limit
-  return None, needed
+    if count < least and count != tries[-1][1]:
+      continue  # To compile a step takes a minute: not for too few parts.
+    chosen = replace_auto(config, remat, count)
+    needed = measure_step(chosen, components, mesh)
+    if needed and needed <= limit:
+      return chosen
+    if needed and remat == tries[-1][0]:
+      least = count * needed / limit  # As if all memory divided among parts.
+  raise errors.UserError(
+    f'{messages.name_batch(config)} takes '
+    f'{f"{needed / 1e9:.1f} GB" if needed else "more"} of the '
+    f'{available / 1e9:.1f} GB that each device has left, computed in '
+    f'{tries[-1][1]} parts. {messages.MEMORY_REMEDIES}'
+  )
 
 
 def measure_step(
   config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
 ) -> int | None:
-  """Returns the bytes of each device that a training step takes.
-
-  None where compiling it finds already that there are too few.
-  """
-  model = setup.create_model(config)[1]
-  step = setup.make_train_step(config, components._replace(model=model))
-  size, batch_size = components.preprocessing.size, config.data.batch_size
+  """Returns the bytes of each device that a step takes, None for too many."""
+  components = setup.settle(components, config)
+  step = setup.make_train_step(config, components)
+  size, images = components.preprocessing.size, config.data.batch_size
 
   def make_arguments():
-    images = jnp.zeros((1, *size, 3))
+    one = jnp.zeros((1, *size, 3))
     train_state = state.init_train_state(
-      model.init(jax.random.key(0), images, train=False),
+      components.model.init(jax.random.key(0), one, train=False),
       components.optimizer,
       use_ema=config.optimizer.ema_decay > 0,
     )
     batch = {
-      'image': jnp.zeros((batch_size, *size, 3), np.uint8),
-      'alpha': jnp.zeros((batch_size, *size, 1), np.uint8),
-      'weight': jnp.zeros(batch_size),
+      'image': jnp.zeros((images, *size, 3), np.uint8),
+      'alpha': jnp.zeros((images, *size, 1), np.uint8),
+      'weight': jnp.zeros(images),
     }
     return train_state, batch, jnp.zeros(())
 
-  replicated = state.replicated(mesh)
-  by_image = NamedSharding(mesh, PartitionSpec('data'))
-  arguments = jax.tree.map(
-    lambda shardings, part: jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings), part
-    ),
-    (replicated, by_image, replicated),
-    jax.eval_shape(make_arguments),
+  def place(tree, *axes):
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(lambda x: x.update(sharding=sharding), tree)
+
+  train_state, batch, rate = jax.eval_shape(make_arguments)
+  lowered = cast(jax.stages.Wrapped, step).lower(
+    place(train_state), place(batch, 'data'), place(rate)
   )
   try:
-    compiled = cast(jax.stages.Wrapped, step).lower(*arguments).compile()
+    sizes: Any = lowered.compile().memory_analysis()  # XLA's, without types.
   except jax.errors.JaxRuntimeError as error:
-    if runtime.is_exhausted(error):
+    if runtime.is_exhausted(error):  # While compiling.
       return None
     raise
-  analysis: Any = compiled.memory_analysis()  # XLA's, without types.
-  return (
-    analysis.argument_size_in_bytes
-    + analysis.output_size_in_bytes
-    - analysis.alias_size_in_bytes
-    + analysis.temp_size_in_bytes
-  )
+  kept = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+  return sizes.argument_size_in_bytes + kept + sizes.temp_size_in_bytes
 
 
-def find_available() -> int | None:
-  """Returns the bytes that every device has left, None if it is not known.
-
-  All hosts get the same answer. For a CPU, it is the memory of the machine, or
-  of the container.
-  """
-  available = min(map(_find_free, jax.local_devices()))
-  if jax.process_count() > 1:
-    megabytes = np.asarray(available >> 20, np.int32)
-    every = multihost_utils.process_allgather(megabytes)
-    available = int(every.min()) << 20
-  return available or None
-
-
-def _find_free(device: jax.Device) -> int:
-  """Returns the bytes that a device has left, 0 if it is not known."""
-  stats = device.memory_stats() or {}
-  if 'bytes_limit' in stats:
-    return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-  if device.platform != 'cpu' or not hasattr(os, 'sysconf'):
-    return 0
-  limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
-  for path in _CGROUP_LIMITS:
-    with contextlib.suppress(OSError, ValueError):  # 'max' is no number.
-      limits.append(int(path.read_text()))
-  # Devices of one host share its memory.
-  return min(limits) // jax.local_device_count()
-
-
-def naming_keys(
-  config: ml_collections.ConfigDict,
-) -> contextlib.AbstractContextManager[None]:
-  """Adds the keys to change to errors of used up memory."""
-  height, width = config.data.size
-  return runtime.naming_remedies(
-    f'It is too little for config.data.batch_size={config.data.batch_size} at '
-    f'{height}x{width}. {_REMEDIES}'
-  )
+def find_available() -> int:
+  """Returns the bytes that the fullest device of all hosts has left, or 0."""
+  available = min(map(runtime.find_free_memory, jax.local_devices()))
+  megabytes = np.asarray(available >> 20, np.int32)
+  return int(np.min(multihost_utils.process_allgather(megabytes))) << 20

@@ -8,6 +8,18 @@ import ml_collections
 from data_pipelines.io import words
 from rmbg_jax.training import network_table, resume, setup
 
+MEMORY_REMEDIES = (
+  'Pass --config.optimizer.accumulation=auto --config.model.remat=auto, or '
+  'a higher accumulation, or change config.model.dtype (to bfloat16), '
+  'config.data.batch_size, config.data.size or config.data.loader (to grain).'
+)
+
+
+def name_batch(config: ml_collections.ConfigDict) -> str:
+  """Returns the key and the size of a batch."""
+  height, width = config.data.size
+  return f'config.data.batch_size={config.data.batch_size} at {height}x{width}'
+
 
 def describe_beginning(components: setup.Components, workdir: Path) -> str:
   """Returns the network's summary, and how much is read on which devices."""
@@ -23,6 +35,18 @@ def describe_beginning(components: setup.Components, workdir: Path) -> str:
     f'{len(data.validation):,} to validate, '
     f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
     f'{devices}. Working directory: {workdir}'
+  )
+
+
+def describe_memory(
+  wanted: ml_collections.ConfigDict, chosen: ml_collections.ConfigDict
+) -> str:
+  """Returns what was chosen if a configuration has 'auto', else ''."""
+  if setup.AUTO not in (wanted.model.remat, wanted.optimizer.accumulation):
+    return ''
+  return (
+    f'For the memory there is: config.model.remat={chosen.model.remat}, '
+    f'config.optimizer.accumulation={chosen.optimizer.accumulation}.'
   )
 
 

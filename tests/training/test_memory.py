@@ -13,50 +13,10 @@ from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
 
-def _search(needs, *, limit, remats=(False, True), counts=(1, 2, 4, 8)):
-  """`needs` by (remat, accumulation); what was tried, too."""
-  tried = []
-
-  def measure(remat, accumulation):
-    tried.append((remat, accumulation))
-    return needs(remat, accumulation)
-
-  found, _ = memory.search(
-    measure, remats=remats, counts=list(counts), limit=limit
-  )
-  return found, tried
-
-
-def test_takes_the_first_that_fits():
-  def needs(remat, accumulation):
-    return 10 + (90 if remat else 900) // accumulation
-
-  assert _search(needs, limit=2000) == ((False, 1), [(False, 1)])
-  assert _search(needs, limit=100)[0] == (True, 1)
-  # Two parts cannot be enough, so they are not compiled.
-  found, tried = _search(needs, limit=35)
-  assert (found, tried) == (
-    (True, 4),
-    [(False, 1), (True, 1), (True, 4)],
-  )
-  assert _search(needs, limit=22)[0] == (True, 8)
-  assert _search(needs, limit=9)[0] is None
-  assert _search(needs, limit=100, counts=(2,))[0] == (True, 2)
-  assert _search(needs, limit=300, remats=(False,))[0] == (False, 4)
-
-
-def test_a_compiler_may_run_out_of_memory_itself():
-  found, tried = _search(
-    lambda remat, accumulation: 5 if accumulation > 2 else None, limit=10
-  )
-  assert found == (True, 4)
-  assert len(tried) == 4
-
-
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   directory = tmp_path_factory.mktemp('data') / 'demo'
-  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
+  demo.make_demo(directory, count=44, size=(48, 48), seed=42)
   return directory
 
 
@@ -70,6 +30,61 @@ def _make_config(data_dir, **changes):
       **changes,
     },
   )
+
+
+def _choose(needs, config, monkeypatch, *, available):
+  """Chooses by what `needs(remat, accumulation)` says; also what was tried."""
+  components, mesh, tried = setup.make_components(config), state.make_mesh(), []
+
+  def measure(config, *_):
+    tried.append((config.model.remat, config.optimizer.accumulation))
+    return needs(*tried[-1])
+
+  monkeypatch.setattr(memory, 'measure_step', measure)
+  monkeypatch.setattr(memory, 'find_available', lambda: available)
+  with monkeypatch.context() as patched:
+    patched.setattr(jax, 'default_backend', lambda: 'gpu')
+    chosen = memory.choose(config, components, mesh)
+  return (chosen.model.remat, chosen.optimizer.accumulation), tried
+
+
+@pytest.mark.parametrize(
+  ('gigabytes', 'changes', 'found', 'tried'),
+  [
+    (2000, {}, (False, 1), 1),
+    (101, {}, (True, 1), 2),
+    # Two parts cannot be enough, so they are not compiled.
+    (35, {}, (True, 4), 3),
+    (22, {}, (True, 8), 3),
+    (101, {'optimizer.accumulation': 2}, (True, 2), 2),
+    (300, {'model.remat': False}, (False, 4), 2),
+  ],
+)
+def test_takes_the_first_that_fits(
+  gigabytes, changes, found, tried, data_dir, monkeypatch
+):
+  def needs(remat, accumulation):
+    return (10 + (90 if remat else 900) // accumulation) * 10**9
+
+  changes = {**changes, 'data.batch_size': 32}  # Eight images on each device.
+  chosen, all_tried = _choose(
+    needs,
+    _make_config(data_dir, **changes),
+    monkeypatch,
+    available=int(gigabytes / 0.9 * 1e9),
+  )
+  assert (chosen, len(all_tried)) == (found, tried)
+
+
+def test_a_compiler_may_run_out_of_memory_itself(data_dir, monkeypatch):
+  found, tried = _choose(
+    lambda remat, accumulation: 5 if accumulation > 2 else None,
+    _make_config(data_dir, **{'data.batch_size': 16}),
+    monkeypatch,
+    available=10,
+  )
+  assert found == (True, 4)
+  assert len(tried) == 4
 
 
 def test_the_choice_is_printed_saved_and_kept(
@@ -119,7 +134,7 @@ def test_what_cannot_fit_names_the_keys(data_dir, monkeypatch):
 def test_nothing_is_measured_where_the_memory_is_not_known(
   data_dir, monkeypatch
 ):
-  monkeypatch.setattr(memory, 'find_available', lambda: None)
+  monkeypatch.setattr(memory, 'find_available', lambda: 0)
   monkeypatch.delattr(memory, 'measure_step')
   config = _make_config(data_dir)
   components, mesh = setup.make_components(config), state.make_mesh()
