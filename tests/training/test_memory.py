@@ -16,7 +16,7 @@ from tests.support import helpers
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   directory = tmp_path_factory.mktemp('data') / 'demo'
-  demo.make_demo(directory, count=44, size=(48, 48), seed=42)
+  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
   return directory
 
 
@@ -55,7 +55,7 @@ def _choose(needs, config, monkeypatch, *, available):
     (101, {}, (True, 1), 2),
     # Two parts cannot be enough, so they are not compiled.
     (35, {}, (True, 4), 3),
-    (22, {}, (True, 8), 3),
+    (60, {}, (True, 2), 3),
     (101, {'optimizer.accumulation': 2}, (True, 2), 2),
     (300, {'model.remat': False}, (False, 4), 2),
   ],
@@ -66,7 +66,7 @@ def test_takes_the_first_that_fits(
   def needs(remat, accumulation):
     return (10 + (90 if remat else 900) // accumulation) * 10**9
 
-  changes = {**changes, 'data.batch_size': 32}  # Eight images on each device.
+  changes = {**changes, 'data.batch_size': 16}  # Four images on each device.
   chosen, all_tried = _choose(
     needs,
     _make_config(data_dir, **changes),
