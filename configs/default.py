@@ -72,8 +72,10 @@ def get_config() -> ConfigDict:
   config.data.augment.blur = 0.05  # Probabilities, down to `jpeg`.
   config.data.augment.noise = 0.05
   config.data.augment.jpeg = 0.1
-  # Probability of another photo's background; needs masks with good edges.
+  # Probability of another background, and the share of these that are plain or
+  # graded instead of another photo's. Needs masks with good edges.
   config.data.augment.background = 0.0
+  config.data.augment.plain = 0.0
   # 'grain' decodes on the host each epoch; 'device' keeps all pairs in device
   # memory and augments them there (one host; see `config.data.device`).
   config.data.loader = 'grain'

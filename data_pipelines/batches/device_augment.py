@@ -7,6 +7,7 @@ foreground has been painted over. So every foreground meets every background.
 
 import dataclasses
 import functools
+import math
 import operator
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from data_pipelines.batches import effects, transforms
 from data_pipelines.io import errors
 
-_DRAWS = 24  # Random numbers per pair; not all of them are used.
+_DRAWS = 36  # Random numbers per pair; not all of them are used.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,9 @@ class DeviceAugment(transforms.Augment):
         pixels, other, self.min_scale * ones, ones, draws
       )
       behind = self._change_color(_fill(behind), draws)
+      if self.plain:
+        plain = next(draws)[:, None, None, None] < self.plain
+        behind = jnp.where(plain, _make_plain(behind.shape, draws), behind)
       share = alpha / 255
       pasted = share * image + (1 - share) * behind
       image = jnp.where(replaced, pasted, image)
@@ -188,6 +192,24 @@ def _fill(rgba: Float[Array, 'b h w 4']) -> Float[Array, 'b h w 3']:
     finer = jax.image.resize(filled, color.shape, 'bilinear')
     filled = color + (1 - known) * finer
   return filled
+
+
+def _make_plain(shape, draws):
+  """Returns backgrounds as `Augment.draw_plain` has them, in [0, 255]."""
+
+  def draw(low, high):
+    return low + (high - low) * next(draws)[:, None, None, None]
+
+  _, height, width, _ = shape
+  is_light, light = draw(0, 1) < 0.5, draw(200, 255)
+  color = jnp.concatenate([draw(0, 255) for _ in range(3)], axis=-1)
+  color = jnp.where(is_light, light, color)
+  change, angle = draw(-40, 40), draw(0, 2 * jnp.pi)
+  right = jnp.arange(width)[None, None, :, None] / width - 0.5
+  down = jnp.arange(height)[None, :, None, None] / height - 0.5
+  way = right * jnp.cos(angle) + down * jnp.sin(angle)
+  way = 0.5 + way / math.sqrt(2)
+  return jnp.clip(color + way * change, 0, 255)
 
 
 def _halve(x):

@@ -203,6 +203,28 @@ def replace_background(image: Photo, alpha: Alpha, background: Photo) -> Photo:
   return np.clip(changed + 0.5, 0, 255).astype(np.uint8)
 
 
+def make_plain_background(
+  size: tuple[int, int],
+  *,
+  colors: Float[np.ndarray, '2 3'],
+  angle: float,
+) -> Photo:
+  """Returns a colour that changes evenly into another, as a studio's wall.
+
+  Args:
+    size: (height, width) in pixels.
+    colors: Colours at both ends of the photo, RGB in [0, 255].
+    angle: Direction from the first to the second, in radians.
+  """
+  height, width = size
+  down, right = np.mgrid[:height, :width] / [[[height]], [[width]]] - 0.5
+  # The corners are the farthest that any direction reaches.
+  way = 0.5 + (np.cos(angle) * right + np.sin(angle) * down) / math.sqrt(2)
+  first, second = colors
+  plain = first + way[..., np.newaxis] * (second - first)
+  return np.clip(plain + 0.5, 0, 255).astype(np.uint8)
+
+
 def fill_foreground(image: Photo, alpha: Alpha) -> Photo:
   """Returns the background, continued smoothly under the foreground."""
   # Mixed pixels say little about the background's own colour.

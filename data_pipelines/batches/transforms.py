@@ -103,7 +103,9 @@ class Augment:
     blur: Probability of a Gaussian blur.
     noise: Probability of Gaussian noise.
     jpeg: Probability of JPEG artefacts.
-    background: Probability of another photo's background.
+    background: Probability of another background.
+    plain: Share of the other backgrounds that are a colour, even or graded, as
+      in shops and studios; the rest are other photos' backgrounds.
   """
 
   flip: float = 0.0
@@ -114,9 +116,12 @@ class Augment:
   noise: float = 0.0
   jpeg: float = 0.0
   background: float = 0.0
+  plain: float = 0.0
 
   def __post_init__(self):
-    for name in ('flip', 'color', 'blur', 'noise', 'jpeg', 'background'):
+    for name in (
+      *('flip', 'color', 'blur', 'noise', 'jpeg', 'background', 'plain'),
+    ):
       value = getattr(self, name)
       _check(name, value, 0 <= value <= 1, '[0, 1]')
     _check('min_scale', self.min_scale, 0 < self.min_scale <= 1, '(0, 1]')
@@ -135,6 +140,21 @@ class Augment:
     return effects.View(
       flip=flip, scale=scale, angle=angle, offset=(down, right)
     )
+
+  def draw_plain(
+    self, size: tuple[int, int], rng: np.random.Generator
+  ) -> effects.Photo | None:
+    """Draws a plain background of (height, width), None for another photo's."""
+    is_plain, is_light = rng.random(2) < (self.plain, 0.5)
+    light, color = rng.uniform(200, 255), rng.uniform(0, 255, 3)
+    if is_light:  # Shops want white.
+      color = np.full(3, light)
+    change = rng.uniform(-40, 40)
+    angle = rng.uniform(0, 2 * np.pi)
+    if not is_plain:
+      return None
+    colors = np.stack([color, color + change])
+    return effects.make_plain_background(size, colors=colors, angle=angle)
 
   def change_photo(
     self, image: effects.Photo, rng: np.random.Generator
@@ -185,12 +205,13 @@ class RandomDecode:
     image, alpha = element['image'], element['alpha']
     replace = rng.random() < self.augment.background
     other = self.pairs[int(rng.integers(len(self.pairs)))]
+    behind = self.augment.draw_plain(alpha.shape[:2], rng)
     # A photo without foreground would become another, unrelated photo.
     if replace and alpha.any():
-      behind = self.decode.read(other)
-      image = effects.replace_background(
-        image, alpha, effects.fill_foreground(behind['image'], behind['alpha'])
-      )
+      if behind is None:
+        read = self.decode.read(other)
+        behind = effects.fill_foreground(read['image'], read['alpha'])
+      image = effects.replace_background(image, alpha, behind)
     return {**element, 'image': self.augment.change_photo(image, rng)}
 
 

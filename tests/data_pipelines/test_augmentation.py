@@ -26,6 +26,7 @@ ALL = {
   'noise': 0.5,
   'jpeg': 0.5,
   'background': 0.5,
+  'plain': 0.5,
 }
 WEIGHTS = dict.fromkeys(records.LABELS, 1.0)
 
@@ -241,6 +242,39 @@ def test_a_replaced_background_leaves_no_rim(rng):
   everything = np.full_like(mask, 255)
   same = effects.replace_background(photo, everything, background)
   np.testing.assert_array_equal(same, photo)
+
+
+def test_a_plain_background_changes_evenly_from_one_colour_to_another():
+  colors = np.array([[200.0, 100, 0], [240, 60, 0]])
+  right = effects.make_plain_background((30, 40), colors=colors, angle=0.0)
+  assert right.shape == (30, 40, 3)
+  assert (right == right[:1]).all()
+  steps = np.diff(right[0].astype(int), axis=0)
+  assert (steps[:, 0] >= 0).all() and (steps[:, 1] <= 0).all()
+  assert right[..., 0].min() >= 200 and right[..., 0].max() <= 240
+  down = effects.make_plain_background((30, 40), colors=colors, angle=np.pi / 2)
+  assert (down == down[:, :1]).all()
+
+
+def test_plain_backgrounds_are_as_many_as_asked_for(pairs):
+  decode = transforms.Decode((32, 48), allow_empty=False, label_weights=WEIGHTS)
+  element = decode.map(pairs[0])
+  empty = element['alpha'][..., 0] == 0
+
+  def count_smooth(plain):
+    augment = transforms.Augment(background=1.0, plain=plain)
+    random = transforms.RandomDecode(decode, augment, pairs[1:])
+    images = [
+      random.random_map(pairs[0], np.random.default_rng(seed))['image']
+      for seed in range(40)
+    ]
+    return sum(
+      int(np.ptp(image[empty], axis=0).max()) <= 90 for image in images
+    )
+
+  assert count_smooth(1.0) == 40
+  assert count_smooth(0.0) < 5
+  assert 10 < count_smooth(0.5) < 30
 
 
 def test_photometric_effects_leave_alpha_and_geometry_alone(tmp_path, rng):

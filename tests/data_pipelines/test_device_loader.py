@@ -212,6 +212,23 @@ def test_a_small_picture_becomes_part_of_another_photo():
   assert set(found) == {0, 100}
 
 
+def test_plain_backgrounds_are_even_and_half_of_them_light(rng):
+  pixels = rng.integers(0, 256, (2, 32, 32, 4), np.uint8)
+  pixels[..., 3] = 0
+  pixels[:, 10:20, 10:20, 3] = 255
+  augment = DeviceAugment(background=1.0, plain=1.0)
+  image, alpha = jax.jit(augment)(
+    pixels, np.zeros(64, int), np.zeros(64, np.float32), jax.random.key(0)
+  )
+  behind = [
+    i[a[..., 0] == 0].astype(int) for i, a in zip(image, alpha, strict=True)
+  ]
+  assert all(np.ptp(one, axis=0).max() <= 41 for one in behind)
+  light = sum((one.mean(axis=0) > 150).all() for one in behind)
+  assert 20 < light < 60
+  assert max(np.ptp(one.mean(axis=0)) for one in behind) > 60  # Colours too.
+
+
 def test_wrong_settings_are_refused():
   with pytest.raises(ValueError, match=r'jpeg \(=0.1\)'):
     DeviceAugment(jpeg=0.1)

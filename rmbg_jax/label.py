@@ -1,0 +1,176 @@
+"""Makes a data set of photos without masks, where several networks agree.
+
+```bash
+python -m rmbg_jax.label --input=PHOTOS --output=LABELLED
+python -m rmbg_jax.main --config=small --config.init_from=small \
+  --config.data.dir=LABELLED
+```
+
+Each photo gets the mean of the checkpoints' masks, if these are alike. `OUTPUT`
+gets `Images/`, `Masks/`, `Dataset.csv`, with the label `pseudo`, and
+`labels.csv`, with the figures of all photos. Run again, it goes on.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+from absl import app, flags
+from PIL import Image
+
+from data_pipelines import cli
+from data_pipelines.datasets import dataset_csv, records
+from data_pipelines.io import errors, files
+from rmbg_jax import runtime_flags
+from rmbg_jax.batch import listing
+from rmbg_jax.evaluation import agreement
+from rmbg_jax.inference import photos, runtimes
+from rmbg_jax.inference import remover as remover_lib
+
+_TABLE = 'labels.csv'
+_COLUMNS = ('photo', 'agreement', 'area', 'unsure', 'kept', 'error')
+# Areas of masks that something went wrong with, and of unsure pixels.
+_AREAS = (0.02, 0.9)
+_MOST_UNSURE = 0.2
+_SAVE_EVERY = 500  # Photos.
+
+
+def main() -> None:
+  """Labels the photos; exits with 1 if any could not be read."""
+  values = flags.FLAGS
+  if len(values.checkpoint) < 2:
+    raise app.UsageError('--checkpoint: pass two or more, to be compared.')
+  output = Path(values.output)
+  files.check_folder(output, 'output')
+  listed, table = output / dataset_csv.NAME, output / _TABLE
+  if listed.exists() and not table.exists():
+    raise errors.UserError(
+      f'--output={output} is a data set that this command has not made. Pass '
+      'another folder.'
+    )
+  jobs = [job for job in listing.list_jobs(values.input) if not job.is_clip]
+  options = runtime_flags.make_options()
+  runtimes.start_process(options['runtime'])
+  teachers = [
+    remover_lib.BackgroundRemover.from_checkpoint(path, **options)
+    for path in values.checkpoint
+  ]
+  rows = _read_rows(table)
+  missing = [job for job in jobs if str(job.photo) not in rows]
+  try:
+    for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
+      rows[str(job.photo)] = _label(job, teachers, output)
+      if number % _SAVE_EVERY == 0:
+        _save(rows, output)
+  finally:  # Ctrl-C too.
+    kept = _save(rows, output)
+  print(f'{kept} of {len(rows)} photos are labelled: {output}')
+  failed = [row for row in rows.values() if row['error']]
+  for row in failed[:20]:
+    print(f'Failed: {row["error"]}')
+  if failed:
+    print(f'{table} names all {len(failed)} that failed.')
+    raise SystemExit(1)
+
+
+def _label(
+  job: listing.Job,
+  teachers: Sequence[remover_lib.BackgroundRemover],
+  output: Path,
+) -> dict[str, object]:
+  """Writes a photo and its mask, if it gets one; returns the photo's row."""
+  row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
+  row['photo'] = str(job.photo)
+  try:
+    if job.error:
+      raise errors.UserError(job.error)
+    photo = photos.read_photo(job.photo).seen
+    photo.thumbnail((flags.FLAGS.side,) * 2, Image.Resampling.LANCZOS)
+    label = agreement.combine([teacher.alpha(photo) for teacher in teachers])
+  except (OSError, ValueError) as error:
+    return {**row, 'error': error}
+  row |= {
+    name: f'{getattr(label, name):.4f}'
+    for name in ('agreement', 'area', 'unsure')
+  }
+  is_good = (
+    label.agreement >= flags.FLAGS.agreement
+    and _AREAS[0] <= label.area <= _AREAS[1]
+    and label.unsure <= _MOST_UNSURE
+  )
+  if is_good:
+    row['kept'] = str(job.result)
+    mask = Image.fromarray(np.rint(255 * label.alpha).astype(np.uint8))
+    with files.write_atomically(_name_photo(output, job.result)) as partial:
+      photo.save(partial, format='jpeg', quality=95)
+    with files.write_atomically(_name_mask(output, job.result)) as partial:
+      mask.save(partial, format='png')
+  return row
+
+
+def _name_photo(output: Path, result: str | Path) -> Path:
+  return output / 'Images' / f'{result}.jpg'
+
+
+def _name_mask(output: Path, result: str | Path) -> Path:
+  return output / 'Masks' / f'{result}.png'
+
+
+def _read_rows(path: Path) -> dict[str, dict[str, object]]:
+  """Returns the table's rows by photo, without those that failed."""
+  if not path.exists():
+    return {}
+  with path.open(newline='', encoding='utf-8', errors='surrogateescape') as f:
+    return {row['photo']: row for row in csv.DictReader(f) if not row['error']}
+
+
+def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
+  """Writes both lists; returns the number of labelled photos."""
+  files.write_csv(output / _TABLE, _COLUMNS, rows.values())
+  pairs = [
+    records.Pair(
+      name=f'{row["kept"]}.jpg',
+      category=flags.FLAGS.category,
+      image_path=_name_photo(output, str(row['kept'])),
+      mask_path=_name_mask(output, str(row['kept'])),
+      source=flags.FLAGS.source,
+      label='pseudo',
+    )
+    for row in rows.values()
+    if row['kept']
+  ]
+  dataset_csv.write(output / dataset_csv.NAME, pairs)
+  return len(pairs)
+
+
+def run() -> None:
+  """Runs the command line."""
+  cli.define_paths(
+    'checkpoint',
+    ['lite', 'small'],
+    'Two or more of what `predict` takes; u2netp adds another kind of network.',
+    urls=('hf',),
+  )
+  cli.define_path('input', None, 'A folder of photos, a pattern, or a list.')
+  cli.define_path('output', 'labelled', 'Folder for the data set.')
+  flags.DEFINE_float(
+    'agreement',
+    0.8,
+    'Least intersection over union of any two masks, for a photo to be kept.',
+    lower_bound=0,
+    upper_bound=1,
+  )
+  flags.DEFINE_integer(
+    'side', 384, 'Longest side of the photos, in pixels.', lower_bound=32
+  )
+  flags.DEFINE_string('category', '', 'Column Category, such as animal.')
+  flags.DEFINE_string(
+    'source', '', 'Column Source, such as the place of origin.'
+  )
+  cli.run(main, __name__, required=('input',))
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,101 @@
+"""Photos without masks become a data set, where networks agree."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.datasets import folder
+from tests.support import colour_network
+
+# What foreground has more of than background: channels of BGR.
+CHANNELS = {'red': (2, 1), 'red_too': (2, 0), 'green': (1, 2)}
+
+
+@pytest.fixture(scope='module')
+def networks(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('networks')
+  paths = {name: directory / f'{name}.safetensors' for name in CHANNELS}
+  for name, channels in CHANNELS.items():
+    colour_network.save_release(paths[name], channels)
+  return paths
+
+
+@pytest.fixture
+def photos(tmp_path):
+  directory = tmp_path / 'photos'
+  (directory / 'deep').mkdir(parents=True)
+  colour_network.draw().save(directory / 'deep/box.png')
+  large = colour_network.draw((600, 400), box=(100, 100, 500, 300))
+  large.save(directory / 'large.jpg')
+  Image.new('RGB', (60, 60), (10, 20, 200)).save(directory / 'nothing.png')
+  return directory
+
+
+def _run(photos, output, *checkpoints, code=0):
+  result = subprocess.run(
+    [sys.executable, '-m', 'rmbg_jax.label', f'--input={photos}']
+    + [f'--output={output}', '--side=256', '--source=mine']
+    + [f'--checkpoint={",".join(map(str, checkpoints))}'],
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == code, result.stdout + result.stderr
+  assert 'Traceback' not in result.stderr
+  return result.stdout + result.stderr
+
+
+def _read_table(output):
+  with (output / 'labels.csv').open() as file:
+    return {row['photo']: row for row in csv.DictReader(file)}
+
+
+def test_photos_on_which_all_agree_are_a_data_set(networks, photos, tmp_path):
+  output = tmp_path / 'out'
+  both = networks['red'], networks['red_too']
+  assert '2 of 3 photos are labelled' in _run(photos, output, *both)
+  pairs = folder.read_folder(output)
+  assert [pair.name for pair in pairs] == ['deep/box.jpg', 'large.jpg']
+  for pair, size, box in zip(
+    pairs,
+    [(150, 100), (256, 171)],
+    [(40, 30, 100, 70), (43, 43, 213, 128)],
+    strict=True,
+  ):
+    assert (pair.label, pair.source) == ('pseudo', 'mine')
+    photo, mask = Image.open(pair.image_path), Image.open(pair.mask_path)
+    assert photo.size == mask.size == size
+    truth = np.asarray(colour_network.draw(size, box=box))[..., 0] > 127
+    found = np.asarray(mask) > 127
+    assert (truth & found).sum() / (truth | found).sum() > 0.9
+  row = _read_table(output)[str(photos / 'nothing.png')]
+  assert (row['kept'], float(row['area'])) == ('', 0)
+  # Again: what is done stays as it is, and what failed or is new is done.
+  (photos / 'broken.png').write_bytes(b'no picture')
+  before = (output / 'Masks/large.png').stat().st_mtime_ns
+  said = _run(photos, output, *both, code=1)
+  assert '2 of 4 photos' in said and 'broken.png: ' in said
+  colour_network.draw((90, 60)).save(photos / 'broken.png')
+  assert '3 of 4 photos' in _run(photos, output, *both)
+  assert (output / 'Masks/large.png').stat().st_mtime_ns == before
+
+
+def test_photos_on_which_one_differs_are_left_out(networks, photos, tmp_path):
+  said = _run(photos, tmp_path / 'out', *networks.values())
+  assert '0 of 3 photos are labelled' in said
+  rows = _read_table(tmp_path / 'out').values()
+  assert [float(row['agreement']) for row in rows] == [0, 0, 0]
+
+
+def test_a_data_set_of_somebody_is_not_replaced(networks, photos, tmp_path):
+  output = tmp_path / 'out'
+  output.mkdir()
+  (output / 'Dataset.csv').write_text('mine')
+  both = networks['red'], networks['red_too']
+  assert 'not made. Pass another folder' in _run(photos, output, *both, code=1)
+  assert (output / 'Dataset.csv').read_text() == 'mine'
+  said = _run(photos, tmp_path / 'other', networks['red'], code=1)
+  assert 'pass two or more' in said

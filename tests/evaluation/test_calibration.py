@@ -1,0 +1,71 @@
+"""The temperature that a checkpoint asks for is the best one on photos."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rmbg_jax.evaluation import calibration
+from rmbg_jax.weights import load
+from tests.support import colour_network
+
+
+def _make_table(**groups):
+  """Figures of groups from (MAE, S) at each temperature."""
+  return {
+    name: {
+      temperature: calibration.Figures(9, mae, s, 0.1)
+      for temperature, (mae, s) in zip(
+        calibration.TEMPERATURES, figures, strict=True
+      )
+    }
+    for name, figures in groups.items()
+  }
+
+
+def test_the_lowest_error_is_chosen_that_costs_no_group_its_structure():
+  falling = [(0.05 - 0.002 * n, 0.9 - 0.0004 * n) for n in range(7)]
+  assert calibration.choose(_make_table(people=falling)) == 0.4
+  # From .6 on, another group loses more than .003 of S.
+  lost = [(0.03, 0.9 - 0.0009 * n) for n in range(7)]
+  assert calibration.choose(_make_table(people=falling, mattes=lost)) == 0.7
+  rising = [(0.02 + 0.01 * n, 0.9) for n in range(7)]
+  assert calibration.choose(_make_table(people=falling, mattes=rising)) == 1.0
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+  for folder in ('Images', 'Masks'):
+    (tmp_path / 'data' / folder).mkdir(parents=True)
+  for number in range(3):
+    box = (20 + 10 * number, 30, 90, 70)
+    colour_network.draw(box=box).save(tmp_path / f'data/Images/{number}.png')
+    mask = Image.new('L', (150, 100))
+    mask.paste(255, box)
+    mask.save(tmp_path / f'data/Masks/{number}.png')
+  return tmp_path / 'data'
+
+
+def test_a_release_asks_for_what_is_chosen(data_dir, tmp_path):
+  checkpoint = tmp_path / 'network.safetensors'
+  colour_network.save_release(checkpoint, (2, 1))
+  output = tmp_path / 'calibrated.safetensors'
+  said = subprocess.run(
+    [sys.executable, '-m', 'rmbg_jax.calibrate', f'--checkpoint={checkpoint}']
+    + [f'--data={data_dir}', f'--output={output}'],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  chosen = float(said.partition('--temperature=')[2].split()[0])
+  assert chosen in calibration.TEMPERATURES
+  rows = [line for line in said.splitlines() if line.startswith('| all |')]
+  assert len(rows) == len(calibration.TEMPERATURES)
+  before, after = load.load_model(checkpoint), load.load_model(output)
+  assert (before.temperature, after.temperature) == (1.0, chosen)
+  np.testing.assert_allclose(
+    after.variables['params']['head4']['conv']['kernel'],
+    before.variables['params']['head4']['conv']['kernel'],
+  )
