@@ -15,6 +15,7 @@ from typing import ClassVar
 from rmbg_jax.models.layers import Convolution, Layers, T
 
 LIMIT = 7.0  # Logits are given and computed in units of it, in [-1, 1].
+# A larger alpha would be cut off at `LIMIT` and come back smaller.
 MOST = 1 / (1 + math.exp(-LIMIT))  # The largest alpha that these express.
 BLOCK = 2  # Side of the blocks of pixels that are channels of one place.
 # Side of the guided filter's window, in blocks, and the variance of colour, in
@@ -62,8 +63,10 @@ class Refiner:
     for number in range(len(others), 0, -1):
       skip = skips.pop()
       side = Convolution(self.filters[number - 1])
+      # Channels first, then size: the 1x1 convolution is cheaper when small.
       x = layers.conv(x, f'side{number}_conv', side)
       x = layers.resize(x, f'up{number}', like=skip)
+      # Added, not concatenated: channels at the finest size cost the most.
       x = layers.relu(layers.add(x, skip, f'add{number}'), f'add{number}_relu')
       x = _conv(layers, x, f'up{number}_conv', self.filters[number - 1])
     return (layers.conv(x, 'head_conv', Convolution(BLOCK**2, kernel=3)),)

@@ -62,6 +62,7 @@ def compute_features(
         _compute_bottleneck,
         x,
         filters=width * 2 ** (stage - 2),
+        # conv2's stride is that of the pool before it.
         stride=2 if stage > 2 and index == 0 else 1,
         project=index == 0,
         dialect=dialect,

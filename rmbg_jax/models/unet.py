@@ -59,6 +59,7 @@ class UNet:
         decoder blocks than skip connections, or no such encoder.
     """
     features = self._compute_features(layers, images)
+    # The deepest features are where the decoder begins; the image is a skip.
     *skips, x = [images, *features]
     multiple = 2 ** len(skips)
     height, width, _ = layers.find_shape(images)
@@ -137,6 +138,7 @@ def _compute_bridge(
 def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
   """Doubles the resolution and merges the encoder's features of that size."""
   x = layers.resize(x, 'resize', like=skip)
+  # [up, skip] as in the Keras project: kernels' channels are in that order.
   x = layers.concat([x, skip], 'concat')
   return layers.part('residual', _compute_residual, x, filters=filters)
 
