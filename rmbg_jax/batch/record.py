@@ -38,6 +38,7 @@ class Record:
     """
     results, states = array.array('Q'), array.array('Q')
     for line in _read_lines(output) if output else ():
+      # Faster than parsing a line that made nothing.
       if b'"made": {"' not in line:
         continue
       try:
@@ -77,6 +78,7 @@ class Record:
     return self._find(self._states, code) if latest is None else latest == code
 
   def _find(self, codes: np.ndarray, code: int) -> bool:
+    # A plain int is int64, and NumPy would compare both as float64.
     index = np.searchsorted(codes, np.uint64(code))
     return bool(index < len(codes) and codes[index] == code)
 
@@ -109,6 +111,7 @@ def check(
     record: What was made before.
     find: Returns what there is of a result's name, relative to the output.
   """
+  # Nothing there can be up to date, so no file is asked for.
   if job.error or (task.overwrite and record.is_empty):
     return dataclasses.replace(job, kinds=task.kinds)
   missing, remark, photo = [], '', None
@@ -117,6 +120,7 @@ def check(
     if file is None:
       missing.append(kind)
       continue
+    # Asked for only where there is a result: on stores it is a request.
     photo = photo or job.find_state()
     result = file.state or storage.find_state(task.output / name)
     if photo is None or result is None:  # Gone, as its turn will show.
@@ -144,6 +148,7 @@ def _read_lines(output: storage.Place) -> Iterator[bytes]:
         yield from file
   parts = (output / report.FOLDER / name for name in report.list_parts(output))
   with futures.ThreadPoolExecutor(stores.CONNECTIONS) as pool:
+    # In portions: the pool's `map` would ask for all parts at once.
     while some := list(itertools.islice(parts, stores.CONNECTIONS)):
       for content in pool.map(storage.read, some):
         yield from content.split(b'\n')

@@ -95,6 +95,7 @@ def find_missing(
 
 def listing_order(job: listing.Job) -> str:
   """Returns the key that sorts jobs as their results are listed."""
+  # With the dot, since `a-b.png` is listed before `a.png`.
   return f'{job.result.as_posix()}.'
 
 
@@ -192,7 +193,8 @@ def _name_results(
 
   for file in photos:
     name = file.name
-    while waiting and name >= f'{waiting[0][1]}/':  # Behind all of `stem.`
+    # '/' follows '.' in the order: all that begin with `stem.` have passed.
+    while waiting and name >= f'{waiting[0][1]}/':
       yield take()
     stem = _drop_suffix(name)
     there[stem] += 1

@@ -52,11 +52,12 @@ def watch(
   next_listing = 0.0
   for changes in watchfiles.watch(
     folder,
+    # watchfiles' own leaves out files as a programmer would.
     watch_filter=None,
     stop_event=stop,
     rust_timeout=_TICK,
     yield_on_timeout=True,
-    raise_interrupt=False,
+    raise_interrupt=False,  # SIGINT sets `stop`.
   ):
     # List after watching began, so that no file is missed.
     if changes or arrivals.is_waiting or time.monotonic() >= next_listing:
@@ -107,7 +108,7 @@ class _Arrivals:
       known, since = before.get(path, (stamp, now))
       if known != stamp:
         since = now
-        self._again.pop(path, None)
+        self._again.pop(path, None)  # Another file, which has its own tries.
       self._seen[path] = stamp, since
       if now - since >= _SETTLED and now >= self._again.get(path, 0):
         ready.append(job)

@@ -109,6 +109,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
+  # Nothing goes to a folder.
   request = settings.make_request(Path(), kinds, settings.format)
   content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
   sys.stdout.buffer.write(content)
