@@ -60,13 +60,16 @@ class LearnedRefiner:
     while max(levels[-1].size) > _COARSEST:
       levels.append(levels[-1].reduce(2))
     coarsest, *finer = levels[::-1]
+    # Pixels of this level in one of the network's map.
     pixels = max(coarsest.size) / max(probs.shape)
     alpha = refinement.enlarge(probs, coarsest.size)
     band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
     self._refine_level(np.asarray(coarsest), alpha, band)
     for level in finer:
       width, height = level.size
+      # Found before doubling, with a quarter of the pixels.
       band = _find_band(alpha, _REACH).repeat(2, axis=0).repeat(2, axis=1)
+      # `reduce` rounds odd sides up, so there may be one row too many.
       alpha = _double(alpha)[:height, :width]
       self._refine_level(np.asarray(level), alpha, band[:height, :width])
     return alpha
@@ -92,6 +95,7 @@ class LearnedRefiner:
     # Only here, since windows overlap, and none may see another one's changes.
     for one, (y, x) in zip(changed, places, strict=True):
       part = slice(y, y + _STEP), slice(x, x + _STEP)
+      # Cells at the right and below may reach beyond the photo.
       where = band[part]
       height, width = where.shape
       np.copyto(alpha[part], one[:height, :width], where=where)
@@ -158,13 +162,14 @@ def _find_band(
   solid = alpha > 0.5
   band[1:] |= solid[1:] != solid[:-1]
   band[:, 1:] |= solid[:, 1:] != solid[:, :-1]
-  # By views of both axes in turn: OpenCV is not installed everywhere.
+  # A square dilation, by views, along one axis and then the other: OpenCV, which
+  # has one, is not installed everywhere.
   for _ in range(2):
     grown = band.copy()
     for step in range(1, min(reach, len(band) - 1) + 1):
       grown[step:] |= band[:-step]
       grown[:-step] |= band[step:]
-    band = grown.T
+    band = grown.T  # Back upright after the second time.
   return band
 
 
@@ -181,6 +186,7 @@ def _double(x: Float[np.ndarray, 'h w']) -> Float[np.ndarray, '2*h 2*w']:
 
 def _mix(x: Float[np.ndarray, 'n m'], pair: Float[np.ndarray, '2 n m']) -> None:
   """Writes the two pixels that lie in each one along the first axis."""
+  # A half of a pixel has its centre a quarter of it from the pixel's own.
   near, far = x * np.float32(0.75), x * np.float32(0.25)
   np.add(near[1:], far[:-1], out=pair[0, 1:])
   np.add(near[:-1], far[1:], out=pair[1, :-1])

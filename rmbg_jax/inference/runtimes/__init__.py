@@ -125,7 +125,7 @@ def make_runtime(
     runtime = 'openvino' if foreign else choose_runtime()
   if runtime == 'jax':
     if foreign:
-      foreign[0].refuse()
+      foreign[0].refuse()  # Raises: JAX cannot compute it.
     from rmbg_jax.inference.runtimes import jax_runtime
 
     return jax_runtime.JaxRuntime(
@@ -219,6 +219,7 @@ def choose_runtime() -> str:
 
   JAX is imported only if a package for an accelerator is installed.
   """
+  # An installation may leave out OpenVINO.
   if importlib.util.find_spec('openvino') is None:
     return 'jax'
   platforms = os.environ.get('JAX_PLATFORMS', '')
@@ -228,5 +229,6 @@ def choose_runtime() -> str:
     return 'openvino'
   import jax
 
+  # For an error in words; `default_backend` would raise JAX's own.
   process.check_devices()
   return 'openvino' if jax.default_backend() == 'cpu' else 'jax'
