@@ -162,8 +162,8 @@ def _find_band(
   solid = alpha > 0.5
   band[1:] |= solid[1:] != solid[:-1]
   band[:, 1:] |= solid[:, 1:] != solid[:, :-1]
-  # A square dilation, by views, along one axis and then the other: OpenCV, which
-  # has one, is not installed everywhere.
+  # A square dilation, by views, along one axis and then the other: OpenCV has
+  # one, but is not installed everywhere.
   for _ in range(2):
     grown = band.copy()
     for step in range(1, min(reach, len(band) - 1) + 1):
