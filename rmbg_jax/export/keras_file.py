@@ -74,6 +74,7 @@ def _fold_temperature(loaded: load.LoadedModel) -> load.LoadedModel:
   temperature = np.float32(loaded.temperature)
   if temperature == 1:
     return loaded
+  # Heads have no activation: weights divided are logits divided.
   flat = {
     key: value / temperature if key.startswith('params/head') else value
     for key, value in layers_lib.flatten(loaded.variables).items()
@@ -104,7 +105,7 @@ def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
   from the output first, on ties the ones that are met first on a walk from it.
   """
   met: list[str] = []
-  finished: dict[str, None] = {}
+  finished: dict[str, None] = {}  # A dict, as an ordered set.
 
   def walk(name):
     if name not in met:
@@ -115,6 +116,7 @@ def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
 
   walk(output)
   depths = {output: 0}
+  # Backwards, a layer comes after all that read it: its depth is final.
   for name in reversed(finished):
     for source in _sources(layers[name]):
       depths[source] = max(depths.get(source, 0), depths[name] + 1)
@@ -202,7 +204,7 @@ class _Model:
       kind, config = _SIMPLE[node.op]
       return self._add(kind, sources, name=name, **config)
     if node.op == 'pool':
-      # Zeros do as well as nothing: what is pooled is not negative.
+      # Keras pads with zeros, which never win: pooled values are not negative.
       pad = self._add_padding(sources, name, node.padding)
       return self._add(
         'MaxPooling2D',
@@ -224,7 +226,7 @@ class _Model:
   def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
     kernel, *bias = self._find(layers_lib.CONV_KEYS, node.name)
     padding = 'same'
-    if node.stride > 1 and not node.same:  # Keras pads on other sides.
+    if node.stride > 1 and not node.same:  # Keras' 'same' is uneven here.
       padding = 'valid'
       if node.kernel > 1:
         name = _encoder_name(node.name)
@@ -232,6 +234,7 @@ class _Model:
     parts = keras_h5.CONV_PARTS
     if node.op == 'depthwise':
       kind, size = 'DepthwiseConv2D', {'depth_multiplier': 1}
+      # Keras has (kh, kw, channels, 1), Flax (kh, kw, 1, channels).
       kernel, parts = kernel.swapaxes(2, 3), ('depthwise_kernel', parts[1])
     else:
       kind, size = 'Conv2D', {'filters': kernel.shape[-1]}
@@ -263,7 +266,8 @@ class _Model:
   def _add_padding(
     self, sources: list[str], name: str, padding: tuple[tuple[int, int], ...]
   ) -> str:
-    name = name.rpartition('_')[0] + '_pad'  # conv1_conv: conv1_pad.
+    # As Keras names it: conv1_pad is before conv1_conv.
+    name = name.rpartition('_')[0] + '_pad'
     return self._add('ZeroPadding2D', sources, name=name, padding=padding)
 
   def _find(self, keys: tuple[str, ...], path: str) -> list[np.ndarray]:

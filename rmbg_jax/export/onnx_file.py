@@ -101,7 +101,7 @@ class _Writer:
     return name
 
   def scalar(self, value: float) -> str:
-    """Adds a number once and returns its name."""
+    """Adds a number, unless it is there, and returns its name."""
     name = f'scalar_{value:g}'
     if all(tensor.name != name for tensor in self.tensors):
       self.tensor(name, np.array(value, np.float32))
@@ -164,7 +164,7 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
     size = writer.tensor(f'{name}/size', np.array(node.shape[:2]))
     writer.add(
       'Resize',
-      [*inputs, '', '', size],
+      [*inputs, '', '', size],  # By size: neither a region nor scales.
       name,
       axes=[2, 3],
       mode='linear',

@@ -45,6 +45,7 @@ _SHARES = {
 # Check of the value if it is not 'auto', and what it may be in words.
 _OR_AUTO = {
   'model.remat': (lambda value: isinstance(value, bool), 'True, False'),
+  # Not isinstance, for which True is an int.
   'optimizer.accumulation': (
     lambda value: type(value) is int and value >= 1,
     'at least 1',

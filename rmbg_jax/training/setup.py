@@ -132,6 +132,7 @@ def settle(
 
 
 def _to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  # As a checkpoint has it, so that both compare: tuples become lists.
   return json.loads(config.to_json_best_effort())
 
 
@@ -166,6 +167,7 @@ def create_model(
 
 def count_frozen(config: ml_collections.ConfigDict) -> int:
   """Returns the number of the encoder's frozen stages."""
+  # At a rate of 0 nothing moves; frozen, it costs no gradient either.
   if config.optimizer.encoder_rate == 0:
     return models.ENCODER_STAGES[
       config.model.encoder.get('name', config.model.name)
