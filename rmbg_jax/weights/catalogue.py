@@ -85,6 +85,7 @@ def list_checkpoints() -> list[Checkpoint]:
     path = release.find_released(name)
     found.append(_describe_release(path, name=name, origin='shipped'))
   found += [_describe_published(name) for name in onnx_published.PUBLISHED]
+  # By commit: a branch of the hub may move on.
   for address, path in hub.list_cached():
     try:
       described = _describe_release(path, name=str(address), origin='cached')

@@ -277,6 +277,7 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
 
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
+  # First, since the next line reads the whole file.
   foreign_onnx.check_size(path)
   sha256 = files.hash_file(path)
   settings = foreign_onnx.find_settings(path, sha256)
