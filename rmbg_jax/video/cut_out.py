@@ -129,6 +129,8 @@ class _Work:
     names, made = self.task.name_results(job), {}
     state = job.find_state()  # Before it is read.
     stamp = state.stamp if state else ''
+    # All that a part depends on, and where parts end: parts of another key are
+    # made again.
     self._key = repr(
       (
         *(stamp, sorted(self._missing), self._style, form, self.key),
@@ -160,6 +162,7 @@ class _Work:
         )
         result = storage.find_state(path)
         made[names[kind]] = (result.size if result else 0, stamp)
+    # Not before all results are there.
     self.clear()
     count = sum(len(state['times']) for state in states)
     said = [note for _, notes in sounds.values() for note in notes]
@@ -218,6 +221,7 @@ class _Work:
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""
     # Large frames go through the network in smaller batches, to save memory.
+    # Two batches are in memory: one in the network, one that is read.
     room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
     self._size = max(1, min(self.remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
@@ -258,6 +262,7 @@ class _Work:
           probs, guide = self._steadier.last
           path = self._find_state(index, '.npz')
           np.savez(path, probs=probs, guide=guide)
+        # Last: from here on, the part counts as done.
         files.write_text(self._find_state(index, '.json'), json.dumps(state))
         states.append(state)
     return states
@@ -295,6 +300,7 @@ class _Work:
           return None
         frames, resized = batches.take()
         probs = self.remover.predict(resized)
+        # Steadied in the frames' order, so here; drawn in any.
         for frame, one, seen in zip(frames, probs, resized, strict=True):
           steadied = self._steadier.steady(one, seen)
           drawn = pool.submit(self._draw, frame, steadied, writers)

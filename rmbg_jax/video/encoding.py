@@ -130,6 +130,7 @@ class VideoWriter(contextlib.AbstractContextManager):
 
   def __exit__(self, *exc_info):
     if self._container:
+      # Closing it writes the end of the file, after an error too.
       with self._container:
         if exc_info[0] is None:
           self._encode(None)
@@ -138,7 +139,7 @@ class VideoWriter(contextlib.AbstractContextManager):
     """Returns what `add` takes of a uint8 grey, RGB or RGBA picture."""
     import av
 
-    if pixels.ndim == 2:  # As RGB, black and white stay.
+    if pixels.ndim == 2:  # As RGB, since black and white then stay so.
       pixels = np.repeat(pixels[..., None], 3, axis=2)
     form = 'rgba' if pixels.shape[2] == 4 else 'rgb24'
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
@@ -270,6 +271,8 @@ def _read_parts(
     with clips.open_file(part) as container:
       stream = container.streams.video[0]
       packets = (packet for packet in container.demux(stream) if packet.size)
+      # A packet for each frame, in order (`_Codec.options`), so that both times
+      # of a packet are the same.
       for packet, (start, duration) in zip(packets, times, strict=True):
         packet.stream = pictures
         packet.time_base = time_base
@@ -294,6 +297,7 @@ def _join_folders(parts: Sequence[Path], path: Path) -> None:
       frame.replace(gathered / frame.name)
     part.rmdir()
   path.parent.mkdir(parents=True, exist_ok=True)
+  # No system renames over a folder with files in it.
   if path.exists():
     shutil.rmtree(path)
   gathered.rename(path)

@@ -172,9 +172,10 @@ def _encode(source, stream, target) -> Iterator[tuple[float, 'av.Packet']]:
         decoded += 1
         yield from resampler.resample(frame)
     if not decoded:
+      # `_works` asks for another way, then.
       raise ValueError('nothing of it can be decoded')
     yield from resampler.resample(None)
-    yield None
+    yield None  # Ends the encoder.
 
   for frame in decode():
     for packet in target.encode(frame):

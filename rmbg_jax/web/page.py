@@ -172,7 +172,7 @@ class _Results:
       self._choose,
       [self._done],
       self._chosen,
-      queue=False,
+      queue=False,  # Nothing is computed.
       api_visibility='private',
     )
 
@@ -196,6 +196,7 @@ class _Results:
     lines = list(answer.failures)
     for one in found:
       lines += [f'{one.name}: {note}.' for note in one.notes]
+    # Names are visitors' own, and shown as HTML.
     problems = ''.join(f'<p>{html.escape(line)}</p>' for line in lines)
     values = {
       self._problems: gr.update(value=problems, visible=bool(problems)),
@@ -342,6 +343,7 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
       ),
     )
   except errors.UserError as error:
+    # Gradio shows it as HTML.
     message = html.escape(str(error), quote=False)
     raise gr.Error(message, print_exception=False) from error
   except OSError as error:

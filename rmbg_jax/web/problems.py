@@ -57,6 +57,7 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
   Raises:
     ProblemError: naming the first that is wrong.
   """
+  # Forms send '' for what nobody filled in.
   fields = {
     name: value for name, value in fields.items() if value not in ('', None)
   }

@@ -182,6 +182,7 @@ def cut_out(
 def _parse_colour(text: str) -> tuple[int, int, int, int] | None:
   if not text:
     return None
+  # The interface takes hexadecimal colours without '#'.
   if re.fullmatch('[0-9a-fA-F]{3,8}', text):
     text = f'#{text}'
   try:
@@ -205,6 +206,7 @@ def _parse_lengths(name, text, counts) -> list[tuple[float, str]]:
 def _parse_margins(text: str) -> list[tuple[float, str]]:
   """Returns top, right, bottom and left."""
   found = _parse_lengths('crop_margin', text, (1, 2, 4))
+  # As in CSS: one for all, or (above and below, right and left).
   return found if len(found) == 4 else [found[0], found[-1]] * 2
 
 
@@ -233,6 +235,7 @@ def _parse_place(options: Options):
       raise problems.wrong('scale', options.scale, 'pass 10% to 100%')
     scale = value / 100
   if options.position == 'original':
+    # Scaling alone centres, unless it is said that the place stays.
     said = 'position' in options.model_fields_set
     return scale, 'original' if said and scale else None
   if options.position == 'center':

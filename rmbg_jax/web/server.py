@@ -29,6 +29,7 @@ def bind(host: str, port: int | None) -> socket.socket:
   ports = range(_FIRST_PORT, _FIRST_PORT + _PORTS) if port is None else [port]
   for one in ports:
     listening = socket.socket(family, socket.SOCK_STREAM)
+    # Or the port stays taken for a minute after another server's end.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       listening.bind((address[0], one, *address[2:]))
@@ -64,6 +65,7 @@ class Server:
     Raises:
       UserError: if it does not begin.
     """
+    # An address to listen at is none that a browser can open.
     name = 'localhost' if host == '0.0.0.0' else host  # noqa: S104
     port = listening.getsockname()[1]
     self.url = f'http://{name}:{port}/'
@@ -79,6 +81,7 @@ class Server:
     )
     self._thread.start()
     end = time.monotonic() + _START_SECONDS
+    # uvicorn has a flag to look at, and nothing to wait for.
     while not self._server.started:
       if time.monotonic() > end or not self._thread.is_alive():
         raise errors.UserError('The page does not start: see above.')
