@@ -38,6 +38,7 @@ def main() -> None:
   from rmbg_jax.inference import runtimes
   from rmbg_jax.weights import load
 
+  # Both before the photos, which take minutes.
   if output:
     export.check_request(output)
     files.check_folder(output.parent, 'output')

@@ -43,6 +43,7 @@ def main() -> None:
       failed = _compare_results()
     else:
       failed = _evaluate()
+  # Another missing module is a mistake of the program.
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
