@@ -106,7 +106,7 @@ def split_officially(
       kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
     elif math.ceil(len(same) * share) < len(same):
       kept += splitting.assign_splits(same, validation_share=share)
-    else:
+    else:  # Too few to hold some of them out.
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
 

@@ -76,6 +76,7 @@ def load_pairs(
     pairs = [pair for pair in pairs if merging.choose_cod10k(pair, 'cam')]
   pairs = [pair for pair in pairs if pair.split != 'test']
   pairs = [pairs[index] for index in _draw(len(pairs), limit)]
+  # Last, so that only chosen files are looked at.
   decoding.check_pairs(pairs)
   return splitting.split_pairs(pairs, validation_share=validation_share)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from data_pipelines.io import errors
 
-# The marks at the beginning of a text, the longer ones first.
+# The marks at the beginning of a text, the longer ones first: UTF-32's begins
+# with UTF-16's.
 _MARKS = (
   (codecs.BOM_UTF32_LE, 'utf-32'),
   (codecs.BOM_UTF32_BE, 'utf-32'),

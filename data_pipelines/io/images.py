@@ -27,6 +27,7 @@ _FORMATS = (
 )
 with contextlib.suppress(ImportError):  # An extra.
   importlib.import_module('pillow_heif').register_heif_opener()
+# Where formats are named, Pillow loads its commonest plugins alone.
 for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
@@ -159,6 +160,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
   """
   image.load()
   if image.mode.startswith('I;16') and tiff.is_white_zero(image):
+    # With 16 bits, Pillow takes a product and a sum, and no other function.
     image = image.point(lambda value: value * -1 + 65535)
   turn = _TURNS.get(read_orientation(image))
   if turn is None:
@@ -303,6 +305,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
   width, height = image.size
   if image.format == 'TIFF':
     # Pillow turns the size of some, by its version, but not the tag.
+    # Width and height.
     width, height = (tiff.read_tags(image)[tag] for tag in (256, 257))
   if read_orientation(image) in _QUARTER_TURNS:
     return width, height
@@ -371,6 +374,7 @@ def _interpolate(
   shape = [1] * pixels.ndim
   shape[axis] = count
   part = (places - first).astype(np.float32).reshape(shape)
+  # Blur and interpolation at once: each result has four pixels of the image.
   total = np.zeros((), np.float32)
   for offset, weight in (
     (-1, soft * (1 - part)),

@@ -109,6 +109,7 @@ def find_duplicates(
   """Returns index pairs (smaller, larger) of pictures that look the same."""
   found = []
   for index in range(len(signatures) - 1):
+    # Bits that differ, of this picture and all behind it.
     different = signatures[index + 1 :] ^ signatures[index]
     distances = np.bitwise_count(different).sum(axis=1)
     near = np.nonzero(distances <= NEAR)[0]
