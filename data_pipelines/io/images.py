@@ -304,8 +304,8 @@ def _is_heic(source: Source) -> bool:
 def _upright_size(image: Image.Image) -> tuple[int, int]:
   width, height = image.size
   if image.format == 'TIFF':
-    # Pillow turns the size of some, by its version, but not the tag.
-    # Width and height.
+    # Pillow turns the size of some, by its version, but not the tags of width
+    # and height.
     width, height = (tiff.read_tags(image)[tag] for tag in (256, 257))
   if read_orientation(image) in _QUARTER_TURNS:
     return width, height

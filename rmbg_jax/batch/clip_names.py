@@ -67,7 +67,7 @@ def find_frames(folder: Path) -> list[Path]:
     numbers = re.findall(r'\d+', path.stem)
     if not numbers:
       continue
-    # The last number: `take2_0001.png` has one of another kind before it.
+    # The last number counts frames: `take2_0001.png` has another before it.
     other = found.setdefault(int(numbers[-1]), path)
     if other != path:
       raise errors.UserError(

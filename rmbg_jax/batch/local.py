@@ -36,8 +36,7 @@ def run(
   # Both checks come before the network, which takes seconds to load.
   task.check_output()
   task.check_photos([job.photo for job in jobs])
-  # Before results are looked for: else shards that run at once would differ in
-  # what they count.
+  # Before results are looked for: shards that run at once see different ones.
   jobs = jobs[listing.parse_shard(request.shard)]
   jobs = list(record.find_missing(jobs, task, request.read_record()))
   todo = [job for job in jobs if not job.error and job.kinds]

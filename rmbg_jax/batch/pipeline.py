@@ -126,7 +126,7 @@ class Task(Generic[storage.PlaceT]):
       for kind, name in self.name_results(job).items()
       if job.kinds is None or kind in job.kinds
     }
-    # A listing has compared kinds already: no further questions.
+    # A listing has told which kinds are missing, so no file is asked for.
     if self.overwrite or job.kinds is not None:
       return paths
     return {
@@ -346,7 +346,6 @@ def _write(
     except Exception as error:  # One bad file stops no other.
       failed[kind] = error
   entry = report.Entry(
-    # The keys of `failed` are kinds; the report says which one it is.
     photo=str(job.photo),
     status='failed' if failed else 'done',
     width=read.photo.rgb.width,
@@ -354,6 +353,7 @@ def _write(
     seconds=round(read.seconds + time.perf_counter() - began, 3),
     foreground=round(float(alpha.mean()), 4),
     notes=read.photo.notes,
+    # Of several kinds, it says which has failed.
     error='; '.join(
       describe(error) if len(missing) == 1 else f'{kind}: {describe(error)}'
       for kind, error in failed.items()

@@ -83,7 +83,7 @@ class Session:
       outcome.trouble = str(error)
     # Not before: Ctrl-C may not cut off the report's last write.
     signal.signal(signal.SIGINT, self._previous)
-    # Whoever sets it for no other reason does so for a full disk.
+    # Set for neither of these reasons, it means a full disk.
     if self.stop.is_set() and not (outcome.interrupted or outcome.trouble):
       outcome.trouble = f'no space is left for {self._task.output}'
 

@@ -52,7 +52,7 @@ def watch(
   next_listing = 0.0
   for changes in watchfiles.watch(
     folder,
-    # watchfiles' own leaves out files as a programmer would.
+    # watchfiles' own filter is for folders of source code.
     watch_filter=None,
     stop_event=stop,
     rust_timeout=_TICK,

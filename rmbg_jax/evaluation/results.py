@@ -74,7 +74,7 @@ class Results:
     for metric in self.metrics:
       if metric.curve:
         mean = weights @ self.curves[metric.curve]
-        # Images of a resample.
+        # Here the sum over the images becomes their mean.
         averages[metric.key] = mean.max(axis=1) / weights.sum(axis=1)
       else:
         values = self.values[metric.key]

@@ -58,7 +58,7 @@ def estimate_foreground(
   """
   if opacity is not None:
     share = np.zeros_like(alpha)
-    # Without the photo's opacity.
+    # Alpha without the photo's own opacity.
     np.divide(alpha * np.float32(255), opacity, out=share, where=opacity > 0)
     found = estimate_foreground(image, np.minimum(share, 1))
     return np.where(opacity[..., None] < 255, image, found)
@@ -124,7 +124,7 @@ class _Photo:
     alpha = self.alpha[::step, ::step]
     means = [
       image[chosen].mean(axis=0) if chosen.any() else image.mean(axis=(0, 1))
-      for chosen in (alpha > 0.9, alpha < 0.1)  # As the authors do.
+      for chosen in (alpha > 0.9, alpha < 0.1)  # The authors' bounds.
     ]
     return np.asarray(means, np.float32)[..., None, None]
 
@@ -282,8 +282,7 @@ def _iterate(
       for weight, shift in zip(weights[1:], shifts[1:], strict=True):
         means += np.multiply(plane[:, shift], weight, out=scratch)
       np.multiply(means, mix, out=scratch)
-      # `unexplained` is the image less what the neighbours' means explain of
-      # it.
+      # What the neighbours' means leave unexplained of the image.
       np.subtract(image[channel], scratch[0], out=unexplained)
       unexplained -= scratch[1]
       means += np.multiply(unexplained, share, out=scratch)

@@ -357,6 +357,6 @@ def _stretch_range(
 ) -> Float[np.ndarray, 'b h w']:
   """Stretches each map from its own minimum and maximum to [0, 1]."""
   low = probs.min(axis=(1, 2), keepdims=True)
-  # A map with one value everywhere has no range to divide by.
   high = probs.max(axis=(1, 2), keepdims=True)
+  # A map with one value everywhere has no range to divide by.
   return (probs - low) / np.maximum(high - low, 1e-8)

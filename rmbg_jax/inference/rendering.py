@@ -132,7 +132,7 @@ class Style:
     kinds: tuple[str, ...],
   ) -> Shaped[np.ndarray, 'h w 3']:
     """Returns the colours that results of those kinds are made from."""
-    # Others have 8 bits.
+    # Of the formats, PNG alone has 16 bits.
     deep = photo.deep is not None and self.format == 'png'
     pixels = photo.deep if deep else np.asarray(photo.rgb)
     if self.estimate_foreground and _ESTIMATED & set(kinds):

@@ -104,7 +104,7 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array, rate: int) -> bool:
     and min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
     # Its transforms round too much for 16-bit types.
     and x.dtype == jnp.float32
-    # In low features, partly empty tiles may cost all that it saves.
+    # Of few rows, tiles that are partly empty may cost all that it saves.
     and winograd.count_products(height, rate) < 3 * height
   )
 

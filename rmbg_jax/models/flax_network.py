@@ -117,7 +117,7 @@ class _FlaxLayers:
 
   def conv(self, x: jax.Array, name: str, wanted: Convolution) -> jax.Array:
     reach = wanted.dilation * (wanted.kernel // 2)
-    # Only heads have no normalisation; their logits stay exact.
+    # Without a normalisation: heads, whose logits stay exact, and the refiner.
     dtype = jnp.float32 if wanted.epsilon is None else self.dtype
     x = nn.Conv(
       wanted.filters,

@@ -15,7 +15,6 @@ from typing import ClassVar
 from rmbg_jax.models.layers import Convolution, Layers, T
 
 LIMIT = 7.0  # Logits are given and computed in units of it, in [-1, 1].
-# A larger alpha would be cut off at `LIMIT` and come back smaller.
 MOST = 1 / (1 + math.exp(-LIMIT))  # The largest alpha that these express.
 BLOCK = 2  # Side of the blocks of pixels that are channels of one place.
 # Side of the guided filter's window, in blocks, and the variance of colour, in

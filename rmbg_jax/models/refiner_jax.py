@@ -86,8 +86,8 @@ def _average(values: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
   height, width = values.shape[1:3]
   return (
     _sum_window(_sum_window(values, 1), 2)
+    # Counts of pixels, along each axis: windows at the border hold fewer.
     / _sum_window(jnp.ones((1, height, 1, 1)), 1)
-    # Windows at the border hold fewer pixels; the counts are of both axes.
     / _sum_window(jnp.ones((1, 1, width, 1)), 2)
   )
 

@@ -105,7 +105,6 @@ def _compute_encoder(
   ):
     at_stage = layers.at_stage(stage)
     if stage > 1:
-      # Outside of the stage's part: a pool has no variables to name.
       x = layers.pool(x, f'stage{stage}/pool', kernel=2)
     x = at_stage.block(
       f'stage{stage}', _compute_rsu, x, mid=inner, filters=outer, height=height
@@ -175,7 +174,7 @@ def _compute_block(
 
 def rsu_dilations(height: int) -> tuple[int, ...]:
   """Returns the dilations of a block's convolutions on the way down."""
-  # RSU-4F dilates in all of its convolutions.
+  # A height of 0 is RSU-4F, which never halves.
   return (1,) * (height - 1) + (2,) if height else FLAT_DILATIONS
 
 

@@ -168,7 +168,7 @@ def _make_device_batches(
 def _check_batch_size(batch_size: int, accumulation: int | str) -> None:
   devices = jax.device_count()
   # 'auto' takes only numbers of parts that fit (`memory.py`).
-  parts = 1 if isinstance(accumulation, str) else accumulation  # 'auto'
+  parts = 1 if isinstance(accumulation, str) else accumulation
   if batch_size % (devices * parts):
     raise errors.UserError(
       f'config.data.batch_size (={batch_size}) must be a multiple of the '

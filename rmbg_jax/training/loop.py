@@ -238,7 +238,7 @@ class Training:
     self.reporter.write(
       {
         'epoch': epoch,
-        # Of the last step.
+        # The rate of the epoch's last step.
         'learning_rate': self.schedule((epoch + 1) * steps - 1),
         'loss': self.position.loss / steps,
         **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},

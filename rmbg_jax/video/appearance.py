@@ -87,7 +87,7 @@ def names_matrix(context: 'av.VideoCodecContext') -> bool:
 
 def find_scaler(matrix: int) -> int:
   """Returns what FFmpeg's scaler calls a matrix (SWS_CS_...)."""
-  return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)  # 5: SD's
+  return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)  # 5 is SD's.
 
 
 def to_photo(

@@ -294,7 +294,7 @@ def _decode(container, stream, decoder) -> Iterator[Any]:
 
 
 def _find_turn(path: Path, container) -> appearance.Turn:
-  # The first frame tells.
+  # The first frame has the matrix, if any has.
   for frame in container.decode(_choose_stream(path, container)):
     matrix = frame.side_data.get('DISPLAYMATRIX')
     return appearance.find_turn(bytes(matrix) if matrix else b'')

@@ -67,8 +67,7 @@ def _is_matroska_cut(file: IO[bytes], size: int) -> bool:
     if kind is None or length is None:
       file.seek(place)
       rest = file.read(16)
-      # Not the beginning of an element: a header cut off, or zeros that fill
-      # up.
+      # No element begins here: a header is cut off, or zeros fill the rest.
       return len(rest) < 16 and rest.strip(b'\0') != b''
     place = file.tell()
     if kind not in _OPEN:

@@ -221,8 +221,8 @@ class _Work:
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""
     # Large frames go through the network in smaller batches, to save memory.
-    # Two batches are in memory: one in the network, one that is read.
     room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
+    # Two batches are in memory: one in the network, one that is read.
     self._size = max(1, min(self.remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
     threads = parallel.count_cores()

@@ -113,7 +113,7 @@ class Door:
 def _parse_json(text: bytes) -> Fields:
   try:
     fields = json.loads(text)
-  # A parser gives up where brackets are nested a thousand deep.
+  # RecursionError: of brackets that are nested a thousand deep.
   except (ValueError, RecursionError) as error:
     raise problems.ProblemError(
       400,

@@ -138,8 +138,8 @@ def _remove(
     if picture is not None:
       path = folder / 'background.png'
       content = read_content(picture, 'background_file', service.limits)
-      # It is read again at once: compressing would only take time.
       picture = service.read(content, 'background_file')
+      # It is read again at once: compressing would only take time.
       picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
     kind = options.kind or 'cutout'

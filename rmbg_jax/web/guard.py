@@ -229,7 +229,7 @@ async def _fill(
     received += len(content)
     if received > most:
       raise _too_large(most)
-    if received > declared:  # Nobody has said that these would come.
+    if received > declared:  # More than the header announced.
       reserve(min(len(content), received - declared))
     try:
       file.write(content)

@@ -65,7 +65,7 @@ class Server:
     Raises:
       UserError: if it does not begin.
     """
-    # An address to listen at is none that a browser can open.
+    # 0.0.0.0 is for listening: no browser can open it.
     name = 'localhost' if host == '0.0.0.0' else host  # noqa: S104
     port = listening.getsockname()[1]
     self.url = f'http://{name}:{port}/'

@@ -65,7 +65,7 @@ def run(
   name = report.name_run()
   lister = manifest.Lister(jobs, task.output, name)
   with lister:
-    # Before the cluster is started or reached.
+    # Without work, no cluster is started or reached.
     if not lister.wait_for_work():
       return lister.finish(report.Tally())
     tally, parts = report.Tally(), report.PartedReport(task.output, name)
