@@ -93,6 +93,7 @@ def split_officially(
     same_name = tested.get(pair.image_path.stem, ())
     if pair.split == 'test':
       kept.append(pair)
+    # Names alone may be the same by chance, in two sources.
     elif any(
       pair.source == other.source
       or filecmp.cmp(pair.image_path, other.image_path, shallow=False)

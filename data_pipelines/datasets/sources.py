@@ -93,6 +93,7 @@ def _load_stored(
 
   stored = tfds_sets.load(name, directory, splits=('train', 'val'))
   parts = [stored[split] for split in ('train', 'val') if split in stored]
+  # One number for all pairs of both parts, one part behind the other.
   chosen = _draw(sum(map(len, parts)), limit)
   if len(parts) == 2:
     border = len(parts[0])

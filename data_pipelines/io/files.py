@@ -151,6 +151,7 @@ def check_folder(path: Path, flag: str) -> None:
   Raises:
     UserError: naming its flag, if it cannot be written to.
   """
+  # The deepest first, in the order of their removal.
   made = [folder for folder in (path, *path.parents) if not folder.exists()]
   try:
     path.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,8 @@ _PNG_CHUNKS = frozenset({b'IHDR', b'IDAT', b'IEND', b'pHYs', b'tIME', b'sRGB'})
 _START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2})  # 8-bit, Huffman-coded.
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xCC}
 _START_OF_SCAN = 0xDA
-# Without bit 0, which asks for BGR.
+# OpenCV has no names for reduced RGB: bits of reduced colour, without bit 0,
+# which asks for BGR.
 _AT_SCALE = {
   1: cv2.IMREAD_COLOR_RGB,
   2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,

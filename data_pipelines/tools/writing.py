@@ -133,6 +133,7 @@ def prepare(
         allow_empty=allow_empty or pair.source == NONCAM,
         invert=pair.source in invert,
       )
+    # Returned, not raised: one bad pair stops no other.
     except (ValueError, FileNotFoundError) as error:
       return pair.name, str(error)
     except OSError as error:
@@ -167,6 +168,7 @@ def _check_options(out: Path, options: dict) -> None:
     raise errors.UserError(
       f'{out} has files that are not of this command. Pass another --output.'
     )
+  # Before any pair, so that an interrupted run is known by its options.
   files.write_text(path, json.dumps(options))
   for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()

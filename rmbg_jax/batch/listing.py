@@ -254,9 +254,10 @@ def _place(path: Path, root: Path) -> Path:
 
 
 def _walk_files(folder: Path) -> Iterator[tuple[Path, str]]:
-  """Yields the files of a tree with '', and what may be photos with its fault.
+  """Yields (path, fault) of a tree's files; '' where a file can be read.
 
-  Folders that cannot be read come last.
+  Of what cannot be read, only what may be photos is named. Folders that cannot
+  be read come last.
   """
   root = os.path.realpath(folder)
   closed: list[OSError] = []

@@ -20,7 +20,7 @@ from rmbg_jax.weights import load
 def run(
   sources: Sequence[str], request: session.Request, *, are_frames: bool
 ) -> bool:
-  """Does all photos and clips of `places.Places`; returns whether any failed.
+  """Does all photos and clips of the sources; returns whether any failed.
 
   With `are_frames`, the source is a folder of numbered frames, one clip.
 

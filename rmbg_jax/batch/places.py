@@ -43,8 +43,8 @@ def settle(
   Args:
     source: Value of --input, None if it was not passed.
     output: Value of --output, None if it was not passed.
-    rest: Arguments that are no flags: more inputs, as a shell makes of a
-      pattern. The last of two is the output if there is neither flag.
+    rest: Arguments that are no flags: further inputs, as a shell makes of a
+      pattern. Two of them without either flag are the input and the output.
     find_suffix: Returns what the name of a result gets if there is but one
       photo, and no output.
 

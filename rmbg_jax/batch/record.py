@@ -72,8 +72,8 @@ class Record:
   def has_state(self, name: str, size: int, stamp: str) -> bool:
     """Returns whether a result was made here of that state of its photo."""
     code = _encode(name, size, stamp)
-    # A photo that is put back meets its earlier state, which made another
-    # result, maybe of the same size.
+    # A photo that is put back has an earlier state again. The result of that
+    # state is gone, but the one that is there may have the same size.
     latest = self._latest.get(_encode(name))
     return self._find(self._states, code) if latest is None else latest == code
 
@@ -136,7 +136,7 @@ def check(
 
 
 def _encode(*values: str | int) -> int:
-  """Returns 64 bits: of ten million, two meet once in a million records."""
+  """Returns 64 bits: with ten million, the chance of two alike is 3e-6."""
   text = '\0'.join(map(str, values)).encode(errors='surrogatepass')
   return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), 'big')
 

@@ -33,9 +33,9 @@ class Counts:
 def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
   """Yields the photos that `--input=URL` names, in the order of their names.
 
-  Their results are named as `listing.name_results` does, but that names which
-  differ in upper and lower case alone stay as they are, and that a name such as
-  `a.jpg.webp` always keeps its ending.
+  Their results are named as `listing.name_results` does, with two exceptions:
+  names that differ in upper and lower case alone stay as they are, and a name
+  such as `a.jpg.webp` always keeps its ending.
 
   Args:
     source: The URL of a photo, or the beginning of all names (a folder).
@@ -119,7 +119,7 @@ def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
   """Notes at the output what its results are made with, or compares it.
 
   That is the network, by its digest, the remover's options and the style. It is
-  the first that is written, so it shows whether anything can be.
+  written first, and so shows whether anything can be written.
 
   Raises:
     UserError: if the results there were made with something else, and are not

@@ -14,9 +14,9 @@ _TICK = 500  # Milliseconds between two looks at what is not complete yet.
 # cannot be read is believed to be broken, not half written.
 _SETTLED = 1.0
 _GIVEN_UP = 30.0
-# Seconds after which the folder is listed without a change too, and how many
-# times longer than its listing took: systems tell nothing of other machines'
-# changes, of a folder that was made again, and of results that were removed.
+# The folder is listed again after so many seconds, or so many times as long as
+# its listing took, even if no change is noticed: systems tell nothing of other
+# machines' changes, of a new folder of that name, and of results that go.
 _LISTED_AGAIN, _LISTING_SHARE = 3.0, 20
 
 Stamp = tuple[int, int]
@@ -42,8 +42,9 @@ def watch(
   Args:
     folder: Folder to watch, with its sub-folders.
     list_jobs: Returns the jobs for the files that are there.
-    do: Does jobs. What fails has to be asked for by its path: where the answer
-      is True, it may still be incomplete, and is tried again.
+    do: Does jobs. For each photo that fails, it must call its second argument
+      with the path: True means that the file may be incomplete, and will be
+      tried again.
     stop: Ends it once set.
   """
   import watchfiles
@@ -88,8 +89,8 @@ class _Arrivals:
   def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
     """Returns which jobs are ready.
 
-    What has failed is so once for each state of its file; what is not among
-    the jobs is done, or gone, and is forgotten.
+    A file that has failed is not tried again before it changes. What is not
+    among the jobs is done, or gone, and is forgotten.
     """
     now, before = time.monotonic(), self._seen
     self._seen, ready = {}, []

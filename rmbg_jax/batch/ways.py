@@ -24,7 +24,7 @@ _KINDS = ('mask', 'cutout')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """The flags of a prediction that decide on its way.
+  """The flags that decide how a prediction is done.
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.

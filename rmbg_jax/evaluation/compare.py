@@ -87,6 +87,7 @@ def compare_results(
     low, high = intervals[key]
     gains = second.values[key] - first.values[key]
     gains = gains if metric.higher_is_better else -gains
+    # With 0 outside of the interval, the sign is certain.
     certain = low > 0 or high < 0
     rows.append(
       {

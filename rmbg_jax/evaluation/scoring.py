@@ -194,6 +194,7 @@ def _compute(
   values, curves = {}, {}
   if 'saliency' in job.kinds:
     for table, prediction, true in (
+      # Papers binarise at > 128, training at >= 128 (`metrics.TABLES`).
       ('stretched', saliency.stretch(published), truth > 128),
       ('raw', alpha, truth > 127),
     ):

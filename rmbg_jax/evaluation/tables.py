@@ -143,6 +143,7 @@ def _split(
   yield 'all', results
   for key in ('source', 'category'):
     names = np.array([image[key] for image in results.images])
+    # A single group would repeat `all`.
     if len(set(names)) > 1:
       for name in sorted(set(names)):
         yield f'{key} {name or "(none)"}', results.take(names == name)

@@ -249,6 +249,7 @@ class _Model:
       padding=padding,
       use_bias=bool(bias),
     )
+    # Not strict: there may be no bias.
     self.weights[name] = dict(zip(parts, (kernel, *bias), strict=False))
     if not node.norm:
       return name

@@ -123,6 +123,7 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
     order = writer.tensor('order', np.array([2, 1, 0]))
     writer.add('Gather', [x, order], 'bgr', axis=3)
     x = 'bgr'
+  # As in `normalize`: one product and one sum for each pixel.
   std = np.asarray(preprocessing.std)
   gain = writer.tensor('gain', (1 / (scale * std)).astype(np.float32))
   offset = writer.tensor(

@@ -40,6 +40,7 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
     )
   model, preprocessing = loaded.model, loaded.preprocessing
 
+  # The weights become constants of the program.
   def compute_alpha(photos: UInt8[Array, 'b h w 3']) -> Float[Array, 'b h w']:
     inputs = preprocessing.normalize(photos)
     logits = flax_network.compute(model, loaded.variables, inputs)[-1][..., 0]

@@ -42,9 +42,9 @@ def estimate_foreground(
   place; here all pixels of a level are updated at once, as arrays. Only pixels
   with an alpha between 0 and 1 change.
 
-  On the finest level, a pixel's colours are those of the last coarser one,
-  moved by what they do not explain; of large photos, that is a quarter of its
-  size.
+  On the finest level, a pixel's colours are those of the next coarser level,
+  moved by what they leave unexplained of the photo. For large photos, that
+  level has a quarter of the photo's sides.
 
   Levels are computed in tiles, all cores at once. A tile needs the next coarser
   level alone, so it takes about 10 bytes a pixel besides the result.

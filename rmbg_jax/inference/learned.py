@@ -15,16 +15,17 @@ from rmbg_jax.weights import load, release
 # The longest side of the coarsest level, in pixels; each next level has twice
 # the size of the one before.
 _COARSEST = 512
-# A window's side in pixels, and what it sees more than it changes on each side.
+# A window's side in pixels, and the margin on each side that a window sees but
+# does not change.
 _SIDE, _MARGIN = 96, 8
 _STEP = _SIDE - 2 * _MARGIN
-# Alpha between is undecided; so are pixels that are as near to it: of the
-# network's map at first, and then of the level before.
+# Alpha is undecided between this and 1 less this, and so are pixels near it: as
+# many of the network's map at first, then as many of the coarser level.
 _SURE = 0.02
 _FIRST_REACH, _REACH = 3, 2
 # Windows that are made at a time: 9 MB.
 _CHUNK = 64
-# Logits never reach the ends, so alpha is stretched by this.
+# Limited logits give no alpha of 0 or 1, so alpha is stretched by this.
 _REST = 0.002
 
 

@@ -202,6 +202,7 @@ def _load_windows(
     **settings,
   )
   names = sorted({one.name for one in composed})
+  # By photo: compositions of one are never on both sides.
   out = set() if data.fold < 0 else set(names[data.fold :: data.folds])
   if data.limit:
     kept = [name for name in names if name not in out]

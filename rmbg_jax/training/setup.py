@@ -188,7 +188,7 @@ def create_train_state(
     config: Says where the first weights come from.
     components: Components made of the same configuration.
     mesh: The devices.
-    resumed: Whether a checkpoint will replace all numbers, so that any do.
+    resumed: Whether a checkpoint will replace all numbers; then any will do.
 
   Raises:
     FileNotFoundError: if weights are missing.

@@ -24,8 +24,8 @@ from rmbg_jax.inference.predictor import Predictor
 from rmbg_jax.video import clips, encoding, temporal
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
-# Memory that frames may take that wait for the network, and that wait to be
-# written; and what a pixel of either takes, about.
+# Bytes that frames may take while they wait for the network, and as many while
+# they wait to be written; and what a pixel takes, about.
 _WAITING_BYTES = 500_000_000
 _PIXEL_BYTES = 16
 _FOLDER = '.parts'  # Folder in the output for unfinished clips.

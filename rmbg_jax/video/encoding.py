@@ -26,7 +26,8 @@ class _Codec:
   Attributes:
     name: FFmpeg's name of the encoder.
     container: The file's format.
-    pixels: Their format; that of odd sizes, where 2x2 pixels share colours.
+    pixels: Their format, and that for odd sizes: in some formats 2x2 pixels
+      share their colours, which takes even sizes.
     options: Options of the encoder. Frames are in order (no B-frames, no hidden
       ones), so parts can be joined.
     sounds: Codecs that the container takes as they are.

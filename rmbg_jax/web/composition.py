@@ -81,6 +81,7 @@ def shrink(
   )
   left, top = (int(roi[k] * size[k] / photo.rgb.size[k]) for k in (0, 1))
   right, bottom = (
+    # One pixel at least.
     max(start + 1, round(roi[2 + k] * size[k] / photo.rgb.size[k]))
     for k, start in enumerate((left, top))
   )

@@ -39,10 +39,11 @@ _MOST_BODIES = 256
 # Larger bodies are in a file.
 _IN_MEMORY = 65_536
 _CHUNK = 262_144
-# A body loses its place if it is not there after the longer of two times:
-# seconds from its beginning, and so many more for each byte that has come.
+# A body loses its place at the earlier of two times. Each is so many seconds
+# after its beginning, and later the more bytes have come. This one is for
+# bodies that hardly begin:
 _FIRST_SECONDS, _FIRST_BYTES_PER_SECOND = 10, 10_000
-# All of a body: as many, which is the shorter time for large ones.
+# This one is the earlier for large bodies:
 _ALL_SECONDS, _ALL_BYTES_PER_SECOND = 120, 500_000
 
 # ASGI's own words; its messages hold values of many types.

@@ -113,6 +113,7 @@ def cut_out(
   Raises:
     ProblemError: if an option is wrong, or there is no foreground.
   """
+  # All options are checked before the network runs.
   colour = _parse_colour(options.bg_color)
   margins = _parse_margins(options.crop_margin)
   scale, position = _parse_place(options)
@@ -124,6 +125,7 @@ def cut_out(
     )
   roi = _parse_roi(options.roi, photo.rgb.size)
   photo, roi = composition.shrink(photo, roi, _SIZES[options.size])
+  # Outside of the region, nothing is foreground.
   alpha = np.zeros(photo.rgb.size[::-1], np.float32)
   left, top, right, bottom = roi
   alpha[top:bottom, left:right] = find_alpha(composition.crop(photo, roi))

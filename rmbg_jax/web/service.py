@@ -139,6 +139,7 @@ class Service:
         f'{len(uploads)} photos are more than the limit of '
         f'{self.limits.files} at once. Remove some.'
       )
+    # Before a turn is taken, for which others may wait.
     kind, style = options.make_style(self.limits)
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)

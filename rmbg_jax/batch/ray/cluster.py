@@ -20,7 +20,7 @@ from rmbg_jax.batch.ray import manifest, worker
 from rmbg_jax.weights import load
 
 _NODE_ID = 'ray.io/node-id'  # Ray's label for a machine.
-_INIT_DEATHS = 3  # In a row, of actors that load the network.
+_INIT_DEATHS = 3  # Actors that may die in a row while they load the network.
 # Bytes in Ray's object store beside the network: names and the report.
 _OBJECT_STORE_BYTES = 200_000_000
 
@@ -56,8 +56,9 @@ def run(
 ) -> report.Tally:
   """Does photos on a cluster.
 
-  They have their missing kinds and are taken as needed, in a thread. The output
-  is a URL, or on a disk that all machines have; the network is on this one.
+  Each job must have its missing kinds; a thread takes jobs as they are needed.
+  The output must be a URL, or on a disk that all machines have. The network is
+  read on this machine.
 
   Raises:
     UserError: if the photos cannot be listed, or the cluster gives up.

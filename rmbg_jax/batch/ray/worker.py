@@ -21,7 +21,7 @@ from rmbg_jax.inference import runtimes
 
 # One call's first photos are read while another's last ones are written.
 CALLS_PER_ACTOR = 2
-# Deaths of its process that a photo may have been at, alone.
+# How often a process may have died at a photo that it did alone.
 _LONE_TRIES = 2
 
 

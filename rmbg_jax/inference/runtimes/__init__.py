@@ -21,8 +21,8 @@ from rmbg_jax.weights import foreign_onnx, load
 # Of several views the logits are averaged, which leaves less half-transparent
 # than averaging probabilities; a view counts as no surer than .999.
 SURE = 6.9
-# Of probabilities that become logits: the logit of 0 is infinite, and what is
-# farther from a half is no probability.
+# For probabilities that become logits: the smallest one, since the logit of 0
+# is infinite, and how far from .5 a value may be: others are no probabilities.
 LEAST, FARTHEST = 1e-6, 0.6
 # Packages by which JAX finds accelerators.
 _PLUGINS = (
