@@ -65,6 +65,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     yield partial
     sync(partial)
     partial.replace(path)
+  # Ctrl-C, too, may leave no partial file.
   except BaseException as error:
     with contextlib.suppress(OSError):  # A second error would hide the first.
       partial.unlink(missing_ok=True)

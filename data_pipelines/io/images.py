@@ -341,6 +341,8 @@ def find_softness(step: float) -> float:
     step: Distance between two pixels of the result in pixels of the image, up
       to about 2.
   """
+  # Variances add up: the interpolation's 1 / 6 and the blur's 2 softness are the
+  # triangle's step^2 / 6.
   return round(max(0.0, step**2 - 1) / 12 * 32) / 32
 
 
@@ -361,6 +363,7 @@ def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   for axis, count in enumerate(size):
     step = image.size[1 - axis] / blocks[1 - axis] / count
     pixels = _interpolate(pixels, axis, step, count)
+  # Half more, since the cast rounds down.
   return Image.fromarray((pixels + np.float32(0.5)).astype(np.uint8))
 
 

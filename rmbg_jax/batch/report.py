@@ -145,6 +145,7 @@ class Report:
     line['made'] = {**before.get('made', {}), **entry.made}
     self._lines[entry.photo] = line
     self._file.write(_to_text(line))
+    # At once, so that a killed run loses no line.
     self._file.flush()
 
   def close(self) -> None:

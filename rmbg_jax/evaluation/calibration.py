@@ -88,6 +88,7 @@ def choose(table: Table) -> float:
   def find_mae(temperature):
     return np.mean([figures[temperature].mae for figures in table.values()])
 
+  # On ties the first, which is nearest to 1.
   return min(filter(is_kept, TEMPERATURES), key=find_mae)
 
 

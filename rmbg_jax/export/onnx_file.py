@@ -67,6 +67,7 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
   )
   description = json.dumps(descriptions.describe_photos(loaded))
   onnx.helper.set_model_props(model, {release.DESCRIPTION: description})
+  # Full: shapes are inferred, so that no wrong graph is written.
   onnx.checker.check_model(model, full_check=True)
   with files.write_atomically(path) as partial:
     partial.write_bytes(model.SerializeToString())

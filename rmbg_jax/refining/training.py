@@ -286,6 +286,7 @@ def _make_steps(model: FlaxNetwork, optimizer: optax.GradientTransformation):
     )
     params = optax.apply_updates(before['params'], updates)
     step = before['step'].astype(jnp.float32)
+    # As in `training/step.py`.
     decay = jnp.minimum(_EMA_DECAY, (1 + step) / (10 + step))
     averages = jax.tree.map(
       lambda old, new: old + (1 - decay) * (new - old),

@@ -127,6 +127,7 @@ class WindowSource:
     # Windows of a larger photo show less of it.
     seen = min(round(self._side / rng.uniform(*_SCALES)), height, width)
     y, x = edges[rng.integers(len(edges))]
+    # The pixel may be anywhere in the window.
     top = int(np.clip(y - rng.integers(seen), 0, height - seen))
     left = int(np.clip(x - rng.integers(seen), 0, width - seen))
     part = slice(top, top + seen), slice(left, left + seen)

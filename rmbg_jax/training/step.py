@@ -122,6 +122,7 @@ def make_train_step(
     ema = train_state.ema
     if ema_decay:
       step = train_state.step.astype(jnp.float32)
+      # As TensorFlow's averages: the first steps' weights are soon forgotten.
       decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
       ema = jax.tree.map(
         lambda old, new: old + (1 - decay) * (new - old),

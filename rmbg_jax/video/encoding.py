@@ -45,6 +45,7 @@ class _Codec:
 _H264 = _Codec(
   name='libx264',
   container='mp4',
+  # Players know 4:2:0, which odd sizes cannot have.
   pixels=('yuv420p', 'yuv444p'),
   options={'crf': '16', 'preset': 'veryfast', 'bf': '0'},
   sounds=('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'),
@@ -54,7 +55,7 @@ _PRORES = _Codec(
   name='prores_aw',  # Takes a third of `prores_ks`'s time.
   container='mov',
   pixels=('yuva444p10le', 'yuva444p10le'),
-  options={'profile': '4'},
+  options={'profile': '4'},  # ProRes 4444, which has alpha.
   sounds=('aac', 'mp3', 'ac3', 'alac', 'pcm_s16le', 'pcm_s24le', 'pcm_s16be'),
   sound='aac',
 )
@@ -64,6 +65,7 @@ _VP9 = _Codec(
   pixels=('yuva420p', 'yuva420p'),
   options={
     'crf': '20',
+    # Without a bit rate, `crf` alone decides.
     'b:v': '0',
     'auto-alt-ref': '0',
     'lag-in-frames': '0',

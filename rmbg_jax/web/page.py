@@ -114,6 +114,7 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
       inputs,
       results.components,
       show_progress_on=[photos],
+      # Not for scripts, which have `remove_background`.
       api_visibility='private',
       **_LIMITED,
     )
@@ -166,6 +167,7 @@ class _Results:
         # Gradio deletes old files only if a component holds them.
         self._images = gr.File(label='Results', interactive=False)
         self._masks = gr.File(label='Masks', interactive=False)
+    # Each visitor has a state.
     self._done = gr.State([])
     self._chosen = [slider, mask, download]
     self._gallery.select(

@@ -69,8 +69,8 @@ class Checkpoint:
   is_tried: bool = True
 
 
-# Seconds for a photo on two cores, of the network alone (docs/results.md).
 _TOGETHER = 0.864, 0.042, 0.047  # IoU, MAE and seconds of the default.
+# Seconds for a photo on two cores, of the network alone (docs/results.md).
 _SECONDS = {'small': 0.008, 'lite': 0.021, 'u2netp': 0.19}
 
 
