@@ -94,8 +94,9 @@ class DeviceIterator:
       pairs, shares, total=self._steps * batch_size
     )
     self._next = 0
-    self._order = (-1, np.empty(0, np.int32))
+    self._order = (-1, np.empty(0, np.int32))  # Of no epoch yet.
     on_all = NamedSharding(mesh, PartitionSpec())
+    # Once, to every device: batches are picked there.
     self._data = jax.device_put(
       (
         load_pixels(pairs, decode=decode, cache_dir=cache_dir),

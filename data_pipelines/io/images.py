@@ -341,8 +341,8 @@ def find_softness(step: float) -> float:
     step: Distance between two pixels of the result in pixels of the image, up
       to about 2.
   """
-  # Variances add up: the interpolation's 1 / 6 and the blur's 2 softness are the
-  # triangle's step^2 / 6.
+  # Variances add up: 1 / 6 of the interpolation and 2 softness of the blur are
+  # the triangle's step^2 / 6.
   return round(max(0.0, step**2 - 1) / 12 * 32) / 32
 
 

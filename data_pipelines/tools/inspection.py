@@ -74,6 +74,7 @@ def inspect_pair(pair: records.Pair) -> PairSummary:
   try:
     with images.opened(pair.image_path) as header:
       rotated = images.read_orientation(header) != 1
+    # Small: nothing but the signature is made of it.
     photo, size = images.open_reduced(pair.image_path, size=(64, 64))
     with images.named(pair.image_path):
       grey_photo = images.to_rgb(photo).convert('L')
@@ -216,6 +217,7 @@ def _find_same_pictures(summaries: Sequence[PairSummary]) -> list[Finding]:
   signatures = np.array([f.signature for f in textured], np.uint64)
   couples = [
     (textured[first], textured[second])
+    # (0, 2) if there is none.
     for first, second in find_duplicates(signatures.reshape(-1, 2))
   ]
   findings = []

@@ -137,6 +137,7 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
     )
   form = places.FORMATS[output.suffix.lower()]
   request = settings.make_request(output.parent, kinds, form)
+  # Lossless kinds become PNG, which the name has to say.
   if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'

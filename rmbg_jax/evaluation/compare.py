@@ -193,6 +193,7 @@ def _write_changes(
   files.write_csv(directory / 'differences.csv', ['name', *changes], rows)
   key = metrics.find_rank_key(set(changes))
   change = changes[key]
+  # Stable: equal changes stay in the order of names.
   largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
   gallery.save_comparison(
     [

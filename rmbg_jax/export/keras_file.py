@@ -63,6 +63,7 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
     file.attrs['model_config'] = json.dumps(config)
     file.attrs[release.DESCRIPTION] = json.dumps(description)
     group = file.create_group('model_weights')
+    # Keras writes them in both places.
     for place in (file, group):
       place.attrs['backend'] = 'tensorflow'
       place.attrs['keras_version'] = _KERAS_VERSION

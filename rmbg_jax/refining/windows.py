@@ -62,6 +62,7 @@ class WindowSource:
     """
     self._side = side
     self._most_wrong = most_wrong
+    # One alpha for all compositions of a foreground.
     self._layers = {
       path: np.asarray(Image.open(path))[..., 3]
       for path in {composition.alpha for composition in compositions}

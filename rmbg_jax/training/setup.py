@@ -91,6 +91,7 @@ def make_components(config: ml_collections.ConfigDict) -> Components:
   monitor_settings = monitor.MonitorSettings(
     **config.optimizer.plateau, stop_patience=config.train.early_stopping
   )
+  # After the checks: this reads the header of every file.
   data = inputs.make_inputs(config, size=preprocessing.size)
   schedule = make_schedule(config, steps=data.steps_per_epoch)
   optimizer = optimizers.make_optimizer(

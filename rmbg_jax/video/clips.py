@@ -158,6 +158,7 @@ def _open_folder(folder: Path, max_pixels: int, rate: Fraction) -> Clip:
           f'{path}: {photo.rgb.width}x{photo.rgb.height} pixels, unlike the '
           f'{first.rgb.width}x{first.rgb.height} of the first frame.'
         )
+      # Clips have 8 bits; here the unit of time is a frame.
       yield Frame(
         photo=dataclasses.replace(photo, deep=None), start=index, duration=1
       )

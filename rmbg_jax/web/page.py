@@ -310,6 +310,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
       value='cutout',
       label='Result',
     )
+  # Only the input that the background needs is shown.
   background.change(
     lambda value: (
       gr.update(visible=value == 'colour'),

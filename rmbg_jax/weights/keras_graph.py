@@ -175,6 +175,7 @@ def find_by_rank(
       f'{BLOCKS}'
     )
   layers = {}
+  # The Keras project's rates: without a graph, nothing states them.
   for part, conv, norm in zip(
     ('rate3', 'rate6', 'rate9', 'out'), others, norms, strict=False
   ):
@@ -187,6 +188,7 @@ def find_by_rank(
     for conv, norm in zip(
       others[start : start + 3], norms[start : start + 3], strict=True
     ):
+      # The 1x1 is the shortcut, number 0; the others are 1 and 2.
       if convs[conv][:2] == (1, 1):
         number = 0
       else:
