@@ -28,6 +28,7 @@ def main() -> None:
   try:
     from rmbg_jax.evaluation import benchmarks, calibration
   except ModuleNotFoundError as error:
+    # Another missing module is a mistake of the program.
     if error.name != 'py_sod_metrics':
       raise
     raise errors.UserError(

@@ -334,9 +334,11 @@ def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[File]:
 
 def _list_s3(store: Any, path: str) -> Iterator[File]:
   bucket, _, prefix = path.partition('/')
+  # With the slash, or names below `photos2` would be listed as well.
   prefix = f'{prefix}/' if prefix else ''
   token = {}
   while True:
+    # Not `ls`, which would hold the names of a whole folder.
     page = store.call_s3(
       'list_objects_v2', Bucket=bucket, Prefix=prefix, **token
     )

@@ -179,6 +179,7 @@ def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
   elif dim:
     findings.append(_list('mask below 128 of 255', dim))
   most = len(group) / 2
+  # A soft edge has many shades, a third class has one.
   third = [f for f in group if f.shades == 1 and f.grey > 0.002]
   if len(third) > most:
     add(

@@ -55,6 +55,7 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
       'are for paths.'
     )
   for file, result in _name_results(_choose_photos(root, counts)):
+    # Stores have names that no path can have.
     wrong = bool({'', '.', '..'} & set(file.name.split('/')))
     yield listing.Job(
       photo=root / file.name,
@@ -83,6 +84,7 @@ def find_missing(
   }
   for job in jobs:
     low = job.result.as_posix()
+    # A result that keeps its photo's ending is listed among those of its stem.
     if _is_photo_name(low):
       low = _drop_suffix(low)
 

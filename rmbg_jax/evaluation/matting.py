@@ -88,6 +88,7 @@ def compute_connectivity_errors(
   region that both mattes share; what alpha has above that level counts where
   it is at least .15.
   """
+  # -1: connected at all levels so far.
   connected = np.full(alpha.shape, -1.0)
   levels = np.arange(0, 1 + _STEP, _STEP)
   for below, level in zip(levels[:-1], levels[1:], strict=True):

@@ -71,6 +71,7 @@ def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
   if not shown:
     return ''
   groups = list(dict.fromkeys(row['group'] for row in rows))
+  # Stable: within a group, systems stay in their order.
   rows = sorted(rows, key=lambda row: groups.index(row['group']))
   header = ['images of', 'system', 'n']
   header += [

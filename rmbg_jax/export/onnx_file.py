@@ -177,5 +177,6 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   elif node.op == 'relu6':
     inputs += [writer.scalar(0.0), writer.scalar(6.0)]
     writer.add('Clip', inputs, name)
+  # ONNX has the graph's names, with a capital.
   elif node.op in ('add', 'relu'):
     writer.add(node.op.capitalize(), inputs, name)

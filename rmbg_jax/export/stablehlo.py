@@ -46,6 +46,7 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
     logits = flax_network.compute(model, loaded.variables, inputs)[-1][..., 0]
     return jax.nn.sigmoid(logits / loaded.temperature)
 
+  # Any number of photos.
   (batch,) = jax.export.symbolic_shape('b')
   photos = jax.ShapeDtypeStruct((batch, *preprocessing.size, 3), jnp.uint8)
   with convolution.plain():

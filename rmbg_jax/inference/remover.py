@@ -132,6 +132,7 @@ class BackgroundRemover:
     )
     # Any: the options of `load_refiner`.
     self._refiner_options: dict[str, Any] = {
+      # What was chosen, not 'auto': both networks run alike.
       'runtime': self._runtime.name,
       'precision': precision,
       'threads': threads,

@@ -61,6 +61,7 @@ class UNet:
     features = self._compute_features(layers, images)
     # The deepest features are where the decoder begins; the image is a skip.
     *skips, x = [images, *features]
+    # Each feature has half the size of the one before.
     multiple = 2 ** len(skips)
     height, width, _ = layers.find_shape(images)
     if height % multiple or width % multiple:
@@ -85,6 +86,7 @@ class UNet:
       x = layers.block(
         f'decoder{number}', _compute_decoder, x, skips.pop(), filters=filters
       )
+      # No block: a head has one channel, so there is little to save.
       outputs.append(layers.part(f'head{number}', _compute_head, x, images))
     return tuple(outputs)
 

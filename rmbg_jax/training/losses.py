@@ -78,6 +78,7 @@ def compute_ssim_loss(logits: Maps, alpha: Maps) -> PerImage:
 
   probs = _probs(logits)
   mean_p, mean_a = mean(probs), mean(alpha)
+  # In each window: var x = E x^2 - (E x)^2, and so for the covariance.
   var_p = mean(probs**2) - mean_p**2
   var_a = mean(alpha**2) - mean_a**2
   covariance = mean(probs * alpha) - mean_p * mean_a

@@ -69,6 +69,7 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
     value = first['input']
     if not isinstance(value, str | int | float):
       value = type(value).__name__
+    # Pydantic puts that before the text of a ValueError.
     message = first['msg'].removeprefix('Value error, ')
     raise ProblemError(
       400,

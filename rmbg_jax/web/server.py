@@ -32,8 +32,9 @@ def bind(host: str, port: int | None) -> socket.socket:
     # Or the port stays taken for a minute after another server's end.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+      # An address of IPv6 has two more numbers.
       listening.bind((address[0], one, *address[2:]))
-      listening.listen(2048)
+      listening.listen(2048)  # As many as uvicorn's own.
       return listening
     except PermissionError as error:
       listening.close()

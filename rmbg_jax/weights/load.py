@@ -115,6 +115,7 @@ class LoadedModel:
       *(partner.compute_digest() for partner in self.partners),
     ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    # Sorted, since files have their tensors in any order.
     for key, leaf in sorted(layers.flatten(self.variables).items()):
       digest.update(f'{key} {leaf.shape}'.encode())
       digest.update(leaf.tobytes())
