@@ -227,6 +227,7 @@ def _fill(
   weight = np.pad(known, pad)
   total = _sum_blocks(np.pad(image, pad) * weight)
   weight = _sum_blocks(weight)
+  # One known pixel of four makes the coarser one known.
   coarse = _fill(total / np.maximum(weight, 1e-6), np.minimum(weight, 1))
   enlarged = cv2.resize(coarse, (2 * coarse.shape[1], 2 * coarse.shape[0]))
   enlarged = enlarged[:height, :width]

@@ -254,6 +254,7 @@ def named(source: Source) -> Iterator[None]:
   try:
     yield
   except UserError as error:
+    # It is named already.
     if name in str(error):
       raise
     raise UserError(f'{name}: {error}.') from error

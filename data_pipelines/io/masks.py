@@ -71,6 +71,7 @@ def read_plane(image: Image.Image) -> Plane:
   if image.mode == 'L':
     return Plane(np.asarray(image), 'integers')
   if image.mode == '1':
+    # 0 and 255: no other range is possible.
     return Plane(np.asarray(image.convert('L')), 'one colour')
   image, opacity = images.split_opacity(image)
   if opacity is not None:
@@ -121,6 +122,7 @@ def _read_colours(image: Image.Image) -> Plane:
       'it has several colours, not one foreground on black (a photo, or '
       'several classes?)'
     )
+  # The colour's brightest shade is all foreground.
   return Plane((strength * 255 // high).astype(np.uint8), 'one colour')
 
 

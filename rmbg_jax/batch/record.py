@@ -129,6 +129,7 @@ def check(
       continue
     if task.overwrite or record.has(name, result.size):
       missing.append(kind)
+      # With `overwrite`, everybody knows why it is made again.
       remark = remark if task.overwrite else CHANGED
     elif photo.modified > result.modified:
       remark = remark or LEFT

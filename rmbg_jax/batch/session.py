@@ -111,6 +111,7 @@ class Session:
       if entry.status == 'failed' and put_back(entry.photo):
         return
       if entry.status == 'skipped':
+        # That of the run that did it.
         entry.runtime = self._report.find_runtime(entry.photo)
       self.outcome.add(entry)
       show(entry)

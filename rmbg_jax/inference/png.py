@@ -84,6 +84,7 @@ def _measure(
   """Returns the mean size of the differences, which wrap around."""
   if not values.size:
     return np.inf  # The other filter is taken.
+  # int16, since 128, the size of -128, is none of int8.
   return float(np.abs((values - before).view(np.int8).astype(np.int16)).mean())
 
 

@@ -195,6 +195,7 @@ class Style:
       behind = _blur_background(photo.seen, alpha)
     else:
       backdrop = _convert_background(self.background, photo.icc_profile)
+      # Cut to the photo's shape, not stretched.
       behind = ImageOps.fit(backdrop, photo.rgb.size)
     behind = np.asarray(behind)
     mixed = np.empty_like(colours)
@@ -328,6 +329,7 @@ def _spread(
     small = np.broadcast_to(
       np.append(colours[~hidden].mean(axis=0) // top, 255), small.shape
     ).astype(np.uint8)
+  # Each unknown place takes the nearest known colour; channels stay apart.
   nearest = ndimage.distance_transform_edt(
     places, return_distances=False, return_indices=True
   )

@@ -142,6 +142,7 @@ def find_stage(child: str) -> int:
     child: Child of the encoder: `conv1` and `bn1`, the stem, or
       `stage4_block1`.
   """
+  # Stages have one digit.
   number = int(child[5]) if child.startswith('stage') else 1
   return 1 + sum(number > last for last in FEATURES)
 

@@ -197,6 +197,7 @@ class _Work:
     states = []
     for index in itertools.count():
       try:
+        # Only an unbroken row of parts from the first one on can be joined.
         state = json.loads(self._find_state(index, '.json').read_text())
       except (OSError, ValueError):
         break

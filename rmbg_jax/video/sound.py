@@ -147,6 +147,7 @@ def _read_packets(source, stream) -> Iterator['av.Packet']:
 
 def _copy(source, stream, target) -> Iterator[tuple[float, 'av.Packet']]:
   for packet in _read_packets(source, stream):
+    # An empty packet ends the stream; one without a time has no place.
     if packet.size and packet.dts is not None:
       seconds = float(packet.dts * packet.time_base)
       packet.stream = target

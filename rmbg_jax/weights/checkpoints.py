@@ -144,6 +144,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
       number = getattr(error, 'errno', None)
       if found := re.search(r"os_error_code='(\d+)'", str(error)):
         number = int(found[1])
+      # Not of the system: a mistake of the program.
       if number is None:
         raise
       whole = Path(self._checkpointer.directory).iterdir()

@@ -106,6 +106,7 @@ class Lister:
     tasks, written, parts = [], 0, 0
     try:
       while True:
+        # A sixteenth of what there is so far: tasks grow slowly.
         size = written // _TASKS_AT_FIRST
         size = max(_SMALLEST_TASK, min(LARGEST_TASK, size))
         if not (batch := list(itertools.islice(jobs, size))):

@@ -148,6 +148,7 @@ def make_runtime(
       threads=threads,
     )
   except CannotRunError as error:
+    # What was asked for by name is not replaced by onnxruntime in float32.
     if wanted != 'auto' or precision == 'bfloat16':
       raise
     try:
