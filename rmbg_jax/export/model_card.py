@@ -39,7 +39,7 @@ def make_card(
     library_name='rmbg-u2net-jax',
     pipeline_tag='image-segmentation',
     tags=['background-removal', 'matting', 'jax', 'flax'],
-    model_name=name if results else None,  # Scores take one.
+    model_name=name if results else None,  # Scores need one.
     eval_results=results or None,
   )
   terms = (

@@ -74,7 +74,7 @@ def estimate_foreground(
 
 
 def _is_mixed(alpha: Float[np.ndarray, '*s']) -> Bool[np.ndarray, '*s']:
-  # Any other alpha is 0 or 1 in 8 bits.
+  # Less than a level of 8 bits away from 0 or 1 counts as 0 or 1.
   return (alpha > 1 / 255) & (alpha < 254 / 255)
 
 

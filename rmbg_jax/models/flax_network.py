@@ -183,7 +183,7 @@ class _FlaxLayers:
     *inputs: jax.Array,
     **options: Hashable,
   ) -> R:
-    # Attributes of a module must be hashable: a sorted tuple of pairs.
+    # Sorted and a tuple, so that the module can be hashed.
     made = _Part(function, self, tuple(sorted(options.items())), name=name)
     return made(*inputs)
 

@@ -165,7 +165,7 @@ class _Recorder:
     if kernel % 2:
       padding = ((kernel // 2,) * 2,) * 2
     else:
-      # PyTorch rounds up: an odd side gets a pixel to the right and below.
+      # As PyTorch's `ceil_mode`: odd sides get a pixel to the right and below.
       padding = tuple((0, side % 2) for side in old)
     size = self._shrink(x, 2)
     return self._add(

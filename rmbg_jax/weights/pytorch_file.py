@@ -183,7 +183,7 @@ def _open_archive(
   # Not exactly one is a ValueError, which says that the file is damaged.
   (index,) = (n for n in archive.namelist() if n.endswith('data.pkl'))
   folder = index.removesuffix('data.pkl')
-  # Older archives do not say: they are of machines with the low byte first.
+  # Older archives do not say; they are taken to have the low byte first.
   order: Literal['<', '>'] = '<'
   if f'{folder}byteorder' in archive.namelist():
     order = _ORDERS[archive.read(f'{folder}byteorder')]
