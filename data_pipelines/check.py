@@ -43,6 +43,7 @@ def check(
   """
   problems: list[str] = []
   pairs = folder.read_folder(directory, problems)
+  # So that pictures in both parts are found.
   if not any(pair.split for pair in pairs):
     pairs = splitting.assign_splits(pairs, validation_share=validation_share)
   results = parallel.map_in_order(inspection.inspect_pair, pairs)

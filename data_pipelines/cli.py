@@ -118,6 +118,7 @@ def open_streams() -> None:
   Programs with windows and services have none. What is opened next would get a
   closed one's number, and all that libraries print there.
   """
+  # The system gives the lowest number that is free.
   while (number := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
     pass
   os.close(number)

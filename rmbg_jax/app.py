@@ -44,7 +44,7 @@ def _serve(folder: Path) -> None:
     )
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')
-  # Gradio reads it at import.
+  # Gradio reads these at import.
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   os.environ['GRADIO_RUN_HISTORY'] = 'False'
   os.environ['GRADIO_TEMP_DIR'] = str(folder)
@@ -55,6 +55,7 @@ def _serve(folder: Path) -> None:
   from rmbg_jax.weights import onnx_published
 
   keys = _read_keys(values.api_key_file) if values.api_key_file else ()
+  # Before the network is loaded: a port that is taken is said at once.
   listening = server_lib.bind(values.host, values.port)
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
@@ -92,7 +93,7 @@ def _serve(folder: Path) -> None:
     flush=True,
   )
   try:
-    threading.Event().wait()
+    threading.Event().wait()  # SIGINT and SIGTERM raise here.
   except KeyboardInterrupt:
     raise SystemExit(130) from None
   finally:

@@ -28,6 +28,7 @@ def main() -> None:
   try:
     from rmbg_jax.evaluation import benchmarks, calibration
   except ModuleNotFoundError as error:
+    # Another missing module is a mistake of the program.
     if error.name != 'py_sod_metrics':
       raise
     raise errors.UserError(
@@ -38,6 +39,7 @@ def main() -> None:
   from rmbg_jax.inference import runtimes
   from rmbg_jax.weights import load
 
+  # Both before the photos, which take minutes.
   if output:
     export.check_request(output)
     files.check_folder(output.parent, 'output')

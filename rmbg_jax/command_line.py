@@ -73,7 +73,7 @@ def find_config(name: str) -> str:
     UserError: if there is no configuration of that name.
   """
   stem, colon, argument = name.partition(':')
-  if not stem.isidentifier():
+  if not stem.isidentifier():  # A path, by its dot or slash.
     return cli.expand_home(name)
   path = CONFIGS / f'{stem}.py'
   if not path.exists():
@@ -116,6 +116,7 @@ def own_configs(path: str) -> Iterator[None]:
   if not is_own and importlib.util.find_spec('configs'):
     yield
     return
+  # Another project's package of that name is back afterwards.
   others = _pop_configs()
   sys.modules['configs'] = package = types.ModuleType('configs')
   package.__path__ = [str(CONFIGS)]
@@ -157,6 +158,7 @@ def _parse_all(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     cause = error
+    # The innermost cause is what the configuration said.
     while cause := cause.__context__:
       # ml_collections wraps a configuration's error in a traceback.
       if isinstance(cause, errors.UserError) and not cause.__context__:

@@ -43,6 +43,7 @@ def main() -> None:
       failed = _compare_results()
     else:
       failed = _evaluate()
+  # Another missing module is a mistake of the program.
   except ModuleNotFoundError as error:
     if error.name not in ('py_sod_metrics', 'matplotlib'):
       raise
@@ -194,6 +195,7 @@ def _score(
     soft = all(pair.label == 'alpha' for pair in data_set.pairs)
     kinds = ('matting',) if soft else ('saliency',)
   names = predictions.name_masks(data_set.pairs)
+  # A generator, so that masks are scored as they are predicted.
   jobs = (
     scoring.Job(
       pair=pair,
@@ -232,6 +234,7 @@ def _open_checkpoint(
   details = predictions.describe_checkpoint(path, load.load_model(path))
   details['notes'] = []
   for data_set in data_sets:
+    # Before the network is compiled, which takes longest.
     seen = benchmarks.find_trained_on(data_set, details['training_data'] or ())
     if seen and not flags.FLAGS.allow_training_data:
       raise errors.UserError(

@@ -47,6 +47,7 @@ def main() -> None:
       '--num_processes and --process_id need --coordinator=HOST:PORT of '
       'process 0.'
     )
+  # Devices may only be asked for once the processes have found each other.
   runtime.start(check=False)
   if _DISTRIBUTED.value or _COORDINATOR.value:
     # None: taken from the environment.
@@ -55,6 +56,7 @@ def main() -> None:
     )
   runtime.check_devices()
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
+  # One process makes it for all.
   if jax.process_index() == 0:
     files.check_folder(workdir, 'workdir')
   loop.train_and_evaluate(_CONFIG.value, workdir)

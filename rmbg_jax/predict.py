@@ -300,7 +300,7 @@ def _make_options() -> dict[str, Any]:
     try:
       scales = tuple(map(float, _SCALES.value))
     except ValueError:
-      scales = ()
+      scales = ()  # Refused below.
     if not scales or not all(0 < scale <= most for scale in scales):
       raise errors.UserError(
         f'--scales={",".join(_SCALES.value)}: pass numbers above 0 and at most '

@@ -136,6 +136,7 @@ def find_free_memory(device: 'jax.Device') -> int:
 
 def is_exhausted(error: Exception) -> bool:
   """Returns whether an error of JAX or Python says that memory ran out."""
+  # JAX has one class for all errors of the device; the text tells.
   return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
 
 

@@ -118,6 +118,7 @@ class DeviceAugment(transforms.Augment):
     source_y = center_y[:, None, None] + scale * (cos * y - sin * x * wide)
     source_x = center_x[:, None, None] + scale * (sin * y / wide + cos * x)
     inside = (jnp.abs(source_y - 0.5) <= 0.5) & (jnp.abs(source_x - 0.5) <= 0.5)
+    # In indices, which are half a pixel below the pixels' centres.
     rgba = _sample(
       pixels, index, source_y * height - 0.5, source_x * width - 0.5
     )
@@ -142,7 +143,7 @@ class DeviceAugment(transforms.Augment):
       # 0.5 to 2 pixels at 512, so that it looks alike at any size.
       unit = min(image.shape[1:3]) / 512
       sigma = unit * (0.5 + 1.5 * chosen[0])
-      blurred = _blur(image, sigma, reach=int(6 * unit + 1))
+      blurred = _blur(image, sigma, reach=int(6 * unit + 1))  # Three sigma.
       image = jnp.where(chosen[1] < self.blur, blurred, image)
     if self.noise:
       deviation = 2 + 10 * chosen[2]
@@ -186,6 +187,7 @@ def _fill(rgba: Float[Array, 'b h w 4']) -> Float[Array, 'b h w 3']:
     levels.append(tuple(_halve(part) for part in levels[-1]))
   color, known = levels.pop()
   total = jnp.sum(known, axis=(1, 2), keepdims=True)
+  # A picture may be all foreground: then nothing is known of the rest.
   mean = jnp.sum(color, axis=(1, 2), keepdims=True) / jnp.maximum(total, 1e-6)
   filled = color + (1 - known) * mean
   for color, known in reversed(levels):

@@ -94,8 +94,9 @@ class DeviceIterator:
       pairs, shares, total=self._steps * batch_size
     )
     self._next = 0
-    self._order = (-1, np.empty(0, np.int32))
+    self._order = (-1, np.empty(0, np.int32))  # Of no epoch yet.
     on_all = NamedSharding(mesh, PartitionSpec())
+    # Once, to every device: batches are picked there.
     self._data = jax.device_put(
       (
         load_pixels(pairs, decode=decode, cache_dir=cache_dir),
@@ -207,6 +208,7 @@ def load_pixels(
       return pixels
   with files.write_atomically(path) as partial:
     pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
+    # Into the file, not through memory: all pairs may be larger than it.
     _decode_into(pixels, pairs, decode)
     pixels.flush()
   return np.load(path, mmap_mode='r')
@@ -225,9 +227,11 @@ def _decode_into(pixels, pairs, decode):
 
 def _fingerprint(pairs, decode):
   """Returns a digest of the pairs' files and of how they are decoded."""
+  # Weights of labels are not in the pixels.
   settings = {k: v for k, v in vars(decode).items() if k != 'label_weights'}
   digest = hashlib.sha256(repr(sorted(settings.items())).encode())
   digest.update(f'{cv2.__version__} {PIL.__version__}'.encode())
+  # The source of all that decodes: another version makes another file.
   for module in (
     *(images, masks, plain_images, ranges, tiff),
     *(decoding, effects, transforms),
@@ -263,6 +267,7 @@ def _expected_counts(pairs, shares, *, total):
   if not any(shares.values()):
     return np.full(len(pairs), total / len(pairs))
   counts = {c: sum(p.category == c for p in pairs) for c in shares}
+  # A category's share is divided among its pairs.
   wanted /= np.asarray([counts.get(pair.category, 1) for pair in pairs])
   if not wanted.sum():
     raise errors.UserError(
@@ -282,4 +287,5 @@ def _draw_order(expected, rng):
   ends = np.floor(np.cumsum(expected[order]) + rng.random())
   ends[-1] = total = round(math.fsum(expected))
   counts = np.diff(np.minimum(ends, total), prepend=0).astype(int)
+  # Shuffled again, since a pair's repeats stand side by side.
   return rng.permutation(np.repeat(order, counts)).astype(np.int32)

@@ -76,9 +76,12 @@ def apply_view(
   pixels = _reduce(picture, across, down)
   pixels = _soften(pixels, scale * step_x, scale * step_y)
   if scale == 1:
+    # By factors: by its size, OpenCV would take the last part of a pixel for a
+    # whole one.
     seen = cv2.resize(pixels, None, fx=1 / step_x, fy=1 / step_y)
     seen = seen[:height, :width]  # The part of a pixel may have made another.
     return cv2.flip(seen, 1) if view.flip else seen
+  # From pixels of the result to pixels of the picture, as OpenCV wants it.
   turn = scale * np.array([[cos, -sin], [sin, cos]])
   if view.flip:
     turn[:, 0] *= -1
@@ -161,6 +164,7 @@ def make_color_matrix(
   turn = 2 * np.pi * hue
   cos, sin = arrays.cos(turn), arrays.sin(turn)
   rotation = arrays.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+  # In YIQ, hue is an angle and brightness is apart.
   matrix = np.linalg.inv(_RGB_TO_YIQ) @ rotation @ _RGB_TO_YIQ
   to_grey = np.tile(_LUMA, (3, 1))
   matrix = (saturation * np.eye(3) + (1 - saturation) * to_grey) @ matrix
@@ -245,6 +249,7 @@ def _fill(
   weight = np.pad(known, pad)
   total = _sum_blocks(np.pad(image, pad) * weight)
   weight = _sum_blocks(weight)
+  # One known pixel of four makes the coarser one known.
   coarse = _fill(total / np.maximum(weight, 1e-6), np.minimum(weight, 1))
   enlarged = cv2.resize(coarse, (2 * coarse.shape[1], 2 * coarse.shape[0]))
   enlarged = enlarged[:height, :width]

@@ -136,6 +136,7 @@ class Augment:
     scale = rng.uniform(self.min_scale, 1)
     down, right = rng.random(2).tolist()
     turn = rng.uniform(-1, 1)
+    # Other than 0 for one value in five.
     angle = float(np.sign(turn) * max(0, 5 * abs(turn) - 4)) * self.rotate
     return effects.View(
       flip=flip, scale=scale, angle=angle, offset=(down, right)
@@ -166,6 +167,7 @@ class Augment:
     # .5 to 2 pixels at 512, so that the blur looks alike at any size.
     radius = rng.uniform(0.5, 2) * min(image.shape[:2]) / 512
     deviation = rng.uniform(2, 12)
+    # Of the noise: a picture of numbers need not be drawn where it is off.
     seed = int(rng.integers(2**31))
     quality = int(rng.integers(30, 90))
     if self.color:

@@ -129,6 +129,7 @@ def _parse_row(path: Path, row: dict[str | None, Any]) -> Pair:
       'a comma'
     )
   for column, value in row.items():
+    # A quote that is never closed takes further lines into its field.
     if '\n' in (value or ''):
       raise UserError(
         f'{column} goes over several lines; remove the quote (") that opens it'
@@ -151,6 +152,7 @@ def _parse_row(path: Path, row: dict[str | None, Any]) -> Pair:
   return Pair(
     name=row['Image Name'],
     category=row['Category'] or '',
+    # Lists that were written on Windows have backslashes.
     image_path=path.parent / row['Image Path'].replace('\\', '/'),
     mask_path=path.parent / row['Mask Path'].replace('\\', '/'),
     source=row.get('Source') or '',

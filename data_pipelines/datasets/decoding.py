@@ -78,6 +78,8 @@ def convert_mask(
     plane = masks.read_plane(stored)
     mask = masks.to_8_bit_mask(plane)
     highest = plane.values.max(initial=0)
+    # In a soft matte, a lower value may mean next to nothing, or all of a mask
+    # of {0, 1} or, in a wide type, of 8 bits.
     clear = {'integers': 2, 'wide integers': 128}.get(plane.stored, 0)
     if pair.label == 'alpha' and 0 < highest < clear:
       raise UserError(
@@ -99,6 +101,7 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
   Raises:
     ValueError: naming up to ten files and what is wrong with each.
   """
+  # Threads: reading headers is waiting for the disk.
   with futures.ThreadPoolExecutor() as pool:
     problems = list(filter(None, pool.map(_find_problem, pairs)))
   folder.report(problems, remedy='Repair or remove these pairs')

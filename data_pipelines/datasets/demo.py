@@ -102,7 +102,7 @@ def draw_pair(
   for _ in range(rng.choice([1, 1, 2])):
     figure = _place_figure(rng, x, y, unit, _FIGURES[kind])
     photo = _blend(photo, _draw_texture(rng, x, y), figure)
-    alpha = figure + alpha * (1 - figure)
+    alpha = figure + alpha * (1 - figure)  # The later figure is in front.
 
   for _ in range(rng.choice([0, 0, 1, 2])):
     occluder = _draw_bar(rng, x, y, unit)

@@ -74,6 +74,7 @@ def pair_by_stem(
   photos, problems = _list_by_stem(image_dir)
   masks, more = _list_by_stem(mask_dir)
   problems += more
+  # Both ways: photos without masks, then masks without photos.
   for own, others, missing in (
     (photos, masks, f'has no mask in {mask_dir.name}/'),
     (masks, photos, f'has no image in {image_dir.name}/'),

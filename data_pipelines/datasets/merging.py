@@ -93,6 +93,7 @@ def split_officially(
     same_name = tested.get(pair.image_path.stem, ())
     if pair.split == 'test':
       kept.append(pair)
+    # Names alone may be the same by chance, in two sources.
     elif any(
       pair.source == other.source
       or filecmp.cmp(pair.image_path, other.image_path, shallow=False)
@@ -106,7 +107,7 @@ def split_officially(
       kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
     elif math.ceil(len(same) * share) < len(same):
       kept += splitting.assign_splits(same, validation_share=share)
-    else:
+    else:  # Too few to hold some of them out.
       kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
 

@@ -122,6 +122,7 @@ class DataSet:
       raise errors.MissingFileError(f'{directory}: no such folder.')
     places = [place for s in self.subsets for place in (s.images, s.masks)]
     level = [directory]
+    # Level by level, so that the outermost tree is found.
     for _ in range(_DEPTH + 1):
       for candidate in level:
         if any((candidate / place).is_dir() for place in places):

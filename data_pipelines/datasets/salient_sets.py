@@ -85,6 +85,7 @@ def read_saliency(
       'or pass a folder with Images/ and Masks/.'
     )
   directory = (
+    # Some copies have the set in a second folder of its name.
     _find_folder(directory, (_simplify(benchmark.title),)) or directory
   )
   photo_dir = _find_folder(directory, _PHOTO_FOLDERS)

@@ -76,6 +76,7 @@ def load_pairs(
     pairs = [pair for pair in pairs if merging.choose_cod10k(pair, 'cam')]
   pairs = [pair for pair in pairs if pair.split != 'test']
   pairs = [pairs[index] for index in _draw(len(pairs), limit)]
+  # Last, so that only chosen files are looked at.
   decoding.check_pairs(pairs)
   return splitting.split_pairs(pairs, validation_share=validation_share)
 
@@ -92,6 +93,7 @@ def _load_stored(
 
   stored = tfds_sets.load(name, directory, splits=('train', 'val'))
   parts = [stored[split] for split in ('train', 'val') if split in stored]
+  # One number for all pairs of both parts, one part behind the other.
   chosen = _draw(sum(map(len, parts)), limit)
   if len(parts) == 2:
     border = len(parts[0])

@@ -160,6 +160,7 @@ def build(
     download_config=tfds.download.DownloadConfig(manual_dir=Path(directory))
   )
   path = _index_path(builder)
+  # Last: a set without it does not count as built.
   if not path.exists():
     # Reading the texts from the records would read all photos at every start.
     index = {

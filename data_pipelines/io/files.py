@@ -15,7 +15,8 @@ from typing import Any
 
 from data_pipelines.io import errors
 
-# The marks at the beginning of a text, the longer ones first.
+# The marks at the beginning of a text, the longer ones first: UTF-32's begins
+# with UTF-16's.
 _MARKS = (
   (codecs.BOM_UTF32_LE, 'utf-32'),
   (codecs.BOM_UTF32_BE, 'utf-32'),
@@ -64,6 +65,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     yield partial
     sync(partial)
     partial.replace(path)
+  # Ctrl-C, too, may leave no partial file.
   except BaseException as error:
     with contextlib.suppress(OSError):  # A second error would hide the first.
       partial.unlink(missing_ok=True)
@@ -150,6 +152,7 @@ def check_folder(path: Path, flag: str) -> None:
   Raises:
     UserError: naming its flag, if it cannot be written to.
   """
+  # The deepest first, in the order of their removal.
   made = [folder for folder in (path, *path.parents) if not folder.exists()]
   try:
     path.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ _FORMATS = (
 )
 with contextlib.suppress(ImportError):  # An extra.
   importlib.import_module('pillow_heif').register_heif_opener()
+# Where formats are named, Pillow loads its commonest plugins alone.
 for _plugin in ('Bmp', 'Gif', 'Jpeg', 'Jpeg2K', 'Mpo', 'Tiff', 'WebP', 'Avif'):
   with contextlib.suppress(ImportError):  # Pillow reads AVIF since 11.3.
     importlib.import_module(f'PIL.{_plugin}ImagePlugin')
@@ -159,6 +160,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
   """
   image.load()
   if image.mode.startswith('I;16') and tiff.is_white_zero(image):
+    # With 16 bits, Pillow takes a product and a sum, and no other function.
     image = image.point(lambda value: value * -1 + 65535)
   turn = _TURNS.get(read_orientation(image))
   if turn is None:
@@ -252,6 +254,7 @@ def named(source: Source) -> Iterator[None]:
   try:
     yield
   except UserError as error:
+    # It is named already.
     if name in str(error):
       raise
     raise UserError(f'{name}: {error}.') from error
@@ -302,7 +305,8 @@ def _is_heic(source: Source) -> bool:
 def _upright_size(image: Image.Image) -> tuple[int, int]:
   width, height = image.size
   if image.format == 'TIFF':
-    # Pillow turns the size of some, by its version, but not the tag.
+    # Pillow turns the size of some, by its version, but not the tags of width
+    # and height.
     width, height = (tiff.read_tags(image)[tag] for tag in (256, 257))
   if read_orientation(image) in _QUARTER_TURNS:
     return width, height
@@ -338,6 +342,8 @@ def find_softness(step: float) -> float:
     step: Distance between two pixels of the result in pixels of the image, up
       to about 2.
   """
+  # Variances add up: 1 / 6 of the interpolation and 2 softness of the blur are
+  # the triangle's step^2 / 6.
   return round(max(0.0, step**2 - 1) / 12 * 32) / 32
 
 
@@ -358,6 +364,7 @@ def resize_input(image: Image.Image, *, size: tuple[int, int]) -> Image.Image:
   for axis, count in enumerate(size):
     step = image.size[1 - axis] / blocks[1 - axis] / count
     pixels = _interpolate(pixels, axis, step, count)
+  # Half more, since the cast rounds down.
   return Image.fromarray((pixels + np.float32(0.5)).astype(np.uint8))
 
 
@@ -371,6 +378,7 @@ def _interpolate(
   shape = [1] * pixels.ndim
   shape[axis] = count
   part = (places - first).astype(np.float32).reshape(shape)
+  # Blur and interpolation at once: each result has four pixels of the image.
   total = np.zeros((), np.float32)
   for offset, weight in (
     (-1, soft * (1 - part)),

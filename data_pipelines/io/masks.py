@@ -71,6 +71,7 @@ def read_plane(image: Image.Image) -> Plane:
   if image.mode == 'L':
     return Plane(np.asarray(image), 'integers')
   if image.mode == '1':
+    # 0 and 255: no other range is possible.
     return Plane(np.asarray(image.convert('L')), 'one colour')
   image, opacity = images.split_opacity(image)
   if opacity is not None:
@@ -108,7 +109,7 @@ def _read_colours(image: Image.Image) -> Plane:
   values = np.asarray(image)
   if spread <= _GREY_TOLERANCE:  # Dark throughout: the noise of a lossy file.
     return Plane(values.max(axis=-1), 'integers')
-  strength = values.max(axis=-1).astype(np.int32)
+  strength = values.max(axis=-1).astype(np.int32)  # Or products would overflow.
   colour = values.reshape(-1, 3)[strength.argmax()]
   different = max(
     int(np.abs(strength * int(part) // high - values[..., k]).max())
@@ -121,6 +122,7 @@ def _read_colours(image: Image.Image) -> Plane:
       'it has several colours, not one foreground on black (a photo, or '
       'several classes?)'
     )
+  # The colour's brightest shade is all foreground.
   return Plane((strength * 255 // high).astype(np.uint8), 'one colour')
 
 
@@ -132,7 +134,7 @@ def _check_transparency(colours: np.ndarray, opacity: np.ndarray) -> None:
   """
   is_same = opacity.min() == opacity.max()
   shown = colours if is_same else colours[opacity > 0]
-  shown = shown.reshape(-1, 3).astype(np.int16)
+  shown = shown.reshape(-1, 3).astype(np.int16)  # Signed, for differences.
   varies = np.ptp(shown, axis=0).max() > _GREY_TOLERANCE
   if is_same and varies:
     raise UserError(

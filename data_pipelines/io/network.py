@@ -24,6 +24,7 @@ def find_silence(url: str) -> str:
 
   proxy = urllib.request.getproxies().get(urllib.parse.urlsplit(url).scheme)
   where = f'{url}, through the proxy {proxy},' if proxy else url
+  # The last word counts: silence, unless the thread has another.
   found = [f'{where} does not answer within {PATIENCE:g} seconds']
 
   def ask():
@@ -31,6 +32,7 @@ def find_silence(url: str) -> str:
     try:
       with contextlib.closing(opener.open(url, timeout=PATIENCE)):
         found.append('')
+    # A status is an answer, whatever it says.
     except urllib.error.HTTPError:
       found.append('')
     except TimeoutError:

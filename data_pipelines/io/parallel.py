@@ -25,6 +25,7 @@ _Result = TypeVar('_Result')
 
 def count_cores() -> int:
   """Returns how many cores this process may use, as far as the system says."""
+  # It may have been given fewer than the machine has; not all systems say so.
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

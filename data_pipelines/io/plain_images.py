@@ -25,7 +25,8 @@ _PNG_CHUNKS = frozenset({b'IHDR', b'IDAT', b'IEND', b'pHYs', b'tIME', b'sRGB'})
 _START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2})  # 8-bit, Huffman-coded.
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xCC}
 _START_OF_SCAN = 0xDA
-# Without bit 0, which asks for BGR.
+# OpenCV has no names for reduced RGB: bits of reduced colour, without bit 0,
+# which asks for BGR.
 _AT_SCALE = {
   1: cv2.IMREAD_COLOR_RGB,
   2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
@@ -50,13 +51,14 @@ def read_pair(
   if size is None or size != _find_png_size(mask_file):
     return None
   values = _decode(mask_file, cv2.IMREAD_UNCHANGED)
-  # Below half of 255, the range is unclear: `folder` decides.
+  # Below half of 255, the range is unclear: `decoding.convert_mask` decides.
   if values is None or values.shape != size or values.max() < 128:
     return None
   kept = images.find_kept(reduce_to)
   room = min(size[0] // kept[0], size[1] // kept[1])
   scale = max(scale for scale in _AT_SCALE if scale <= max(1, room))
   photo = _decode(photo_file, _AT_SCALE[scale])
+  # libjpeg rounds up.
   expected = *(math.ceil(side / scale) for side in size), 3
   return None if photo is None or photo.shape != expected else (photo, values)
 
@@ -84,6 +86,7 @@ def _decode(content: bytes, flags: int) -> np.ndarray | None:
 
 
 def _is_small(size: tuple[int, int]) -> bool:
+  # Pillow's own limit: what it would refuse, or warn of, is left to it.
   limit = Image.MAX_IMAGE_PIXELS
   return 0 < size[0] * size[1] <= (math.inf if limit is None else limit)
 
@@ -105,6 +108,7 @@ def _find_jpeg_size(content: bytes) -> tuple[int, int] | None:
     if kind in _OTHER_FRAMES or not _is_harmless(kind, body):
       return None
     if kind in _START_OF_FRAME:
+      # Bits of a value at 0, number of channels at 5.
       if size or len(body) < 6 or body[0] != 8 or body[5] != 3:
         return None
       size = struct.unpack('>HH', body[1:5])
@@ -115,9 +119,9 @@ def _find_jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 def _is_harmless(kind: int, body: bytes) -> bool:
   """Returns whether a JPEG's segment leaves one upright picture."""
-  if kind == 0xE2:
+  if kind == 0xE2:  # APP2: what follows has several pictures.
     return not body.startswith(b'MPF')
-  if kind != 0xE1:
+  if kind != 0xE1:  # APP1: EXIF or XMP.
     return True
   if not body.startswith(b'Exif\0\0'):
     return b'Orientation' not in body  # XMP may say so too.
@@ -134,6 +138,7 @@ def _find_png_size(content: bytes) -> tuple[int, int] | None:
   if content[:8] != _PNG_START or content[12:16] != b'IHDR':
     return None
   width, height, *form = struct.unpack('>IIBBBBB', content[16:29].ljust(13))
+  # 8 bits, grey, nothing unusual, not interlaced.
   if form != [8, 0, 0, 0, 0] or not _is_small((height, width)):
     return None
   position, kind = 8, b''
@@ -146,6 +151,7 @@ def _find_png_size(content: bytes) -> tuple[int, int] | None:
     check = content[position + 8 + length : position + 12 + length]
     if kind not in _PNG_CHUNKS or (kind == b'IHDR') != (position == 8):
       return None
+    # The checksum is of the kind and the content.
     if len(check) < 4 or zlib.crc32(body) != int.from_bytes(check):
       return None
     position += 12 + length

@@ -31,6 +31,7 @@ def find_scale(low: float, high: float, *, floats: bool) -> int:
   """
   if floats:
     # Interpolation overshoots.
+    # The smallest that fits: a larger one must be used beyond its half.
     for scale in (1, 255, 65535):
       least = 0 if scale == 1 else scale / 2
       if -0.1 * scale <= low and least <= high <= 1.1 * scale:

@@ -227,6 +227,7 @@ def list_files(root: Place) -> Iterator[File]:
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
   with stores.naming(root.text):
     files = list_store(stores.open_store(root.scheme), root.path)
+  # A generator: its errors come with the pages, not with the call.
   while True:
     with stores.naming(root.text):
       file = next(files, None)
@@ -295,6 +296,7 @@ class Found:
 def _list_folder(folder: Path, prefix: str = '') -> Iterator[File]:
   try:
     with os.scandir(folder) as entries:
+      # With its slash, a folder is sorted as the names of its files are.
       found = sorted(
         f'{entry.name}/' if entry.is_dir(follow_symlinks=False) else entry.name
         for entry in entries
@@ -312,6 +314,7 @@ def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[File]:
   try:
     entries = store.ls(path, detail=True)
   except FileNotFoundError:
+    # A missing folder has no files; a missing bucket is an error.
     if '/' in path:
       return
     raise
@@ -331,9 +334,11 @@ def _list_folders(store: Any, path: str, prefix: str = '') -> Iterator[File]:
 
 def _list_s3(store: Any, path: str) -> Iterator[File]:
   bucket, _, prefix = path.partition('/')
+  # With the slash, or names below `photos2` would be listed as well.
   prefix = f'{prefix}/' if prefix else ''
   token = {}
   while True:
+    # Not `ls`, which would hold the names of a whole folder.
     page = store.call_s3(
       'list_objects_v2', Bucket=bucket, Prefix=prefix, **token
     )

@@ -51,6 +51,7 @@ def open_store(scheme: str) -> Any:
     ) from error
   endpoint = _find_endpoint(store, scheme)
   if endpoint and (silence := network.find_silence(endpoint)):
+    # No UserError, so that `naming` adds the URL and the remedy.
     raise OSError(silence)
   return store
 

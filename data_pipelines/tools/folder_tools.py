@@ -29,6 +29,7 @@ def rename(directory: Path, category: str) -> int:
   for number, pair in enumerate(folder.read_folder(directory), start=1):
     for path in (pair.image_path, pair.mask_path):
       plan[path] = path.with_stem(f'{category}_{number:05d}')
+  # All names are found free before any file is renamed.
   moves = {old: new for old, new in plan.items() if old != new}
   taken = [str(new) for new in moves.values() if new.exists()]
   folder.report(

@@ -74,6 +74,7 @@ def inspect_pair(pair: records.Pair) -> PairSummary:
   try:
     with images.opened(pair.image_path) as header:
       rotated = images.read_orientation(header) != 1
+    # Small: nothing but the signature is made of it.
     photo, size = images.open_reduced(pair.image_path, size=(64, 64))
     with images.named(pair.image_path):
       grey_photo = images.to_rgb(photo).convert('L')
@@ -109,6 +110,7 @@ def find_duplicates(
   """Returns index pairs (smaller, larger) of pictures that look the same."""
   found = []
   for index in range(len(signatures) - 1):
+    # Bits that differ, of this picture and all behind it.
     different = signatures[index + 1 :] ^ signatures[index]
     distances = np.bitwise_count(different).sum(axis=1)
     near = np.nonzero(distances <= NEAR)[0]
@@ -177,6 +179,7 @@ def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
   elif dim:
     findings.append(_list('mask below 128 of 255', dim))
   most = len(group) / 2
+  # A soft edge has many shades, a third class has one.
   third = [f for f in group if f.shades == 1 and f.grey > 0.002]
   if len(third) > most:
     add(
@@ -215,6 +218,7 @@ def _find_same_pictures(summaries: Sequence[PairSummary]) -> list[Finding]:
   signatures = np.array([f.signature for f in textured], np.uint64)
   couples = [
     (textured[first], textured[second])
+    # (0, 2) if there is none.
     for first, second in find_duplicates(signatures.reshape(-1, 2))
   ]
   findings = []

@@ -28,6 +28,7 @@ def make_sheet(
   heights = [
     max(image.height for row in line for image in row) for line in lines
   ]
+  # A gap behind each picture but the last, three more between columns.
   width = columns * parts * (cell + GAP) + (columns - 1) * 3 * GAP - GAP
   sheet = Image.new(
     'RGB', (width, sum(heights) + GAP * (len(lines) - 1)), 'white'

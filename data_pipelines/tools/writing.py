@@ -67,9 +67,11 @@ def _prepare_pair(
     mask = ImageOps.invert(mask)
     if not allow_empty and mask.getextrema()[1] == 0:
       raise errors.UserError(f'{pair.mask_path}: the inverted mask is empty.')
+  # Before anything is written: it may refuse the pair.
   mask = _resize_mask(mask, pair, size)
   with files.write_atomically(result.image_path) as partial:
     form = 'jpeg' if result.image_path.suffix == '.jpg' else 'png'
+    # Not encoded again, which would cost quality.
     if form == 'jpeg' and size == own and _is_plain_jpeg(pair.image_path):
       shutil.copyfile(pair.image_path, partial)
     else:
@@ -131,6 +133,7 @@ def prepare(
         allow_empty=allow_empty or pair.source == NONCAM,
         invert=pair.source in invert,
       )
+    # Returned, not raised: one bad pair stops no other.
     except (ValueError, FileNotFoundError) as error:
       return pair.name, str(error)
     except OSError as error:
@@ -165,6 +168,7 @@ def _check_options(out: Path, options: dict) -> None:
     raise errors.UserError(
       f'{out} has files that are not of this command. Pass another --output.'
     )
+  # Before any pair, so that an interrupted run is known by its options.
   files.write_text(path, json.dumps(options))
   for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()
@@ -175,7 +179,7 @@ def _is_done(pair: records.Pair, result: records.Pair) -> bool:
     written = min(_find_times(result))
   except FileNotFoundError:
     return False
-  return max(_find_times(pair)) <= written
+  return max(_find_times(pair)) <= written  # Both are newer.
 
 
 def _find_times(pair: records.Pair) -> list[int]:

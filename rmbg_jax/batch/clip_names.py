@@ -10,11 +10,12 @@ from data_pipelines.io import errors, suffixes
 _EITHER = frozenset({'.gif', '.png', '.apng'})
 _PNG_START = 4096  # Bytes that have what says that a PNG moves.
 
+# Looked for, not imported: an import loads FFmpeg.
 HAS_AV = importlib.util.find_spec('av') is not None
 
-# Endings of cut-out clips by format: files, or folders of frames.
 # Once: a listing asks for it at every file.
 _PHOTOS_AND_CLIPS = suffixes.PHOTO | suffixes.CLIP
+# Endings of cut-out clips by format: files, or folders of frames.
 _CUTOUTS = {'prores': '.mov', 'vp9': '.webm', 'png': '.frames'}
 
 
@@ -32,12 +33,14 @@ def is_clip(path: Path) -> bool:
   if suffix not in _EITHER or not HAS_AV or not path.is_file():
     return False
   try:
+    # A GIF does not say at its beginning whether a second frame follows.
     if suffix == '.gif':
       from data_pipelines.io import images  # And with it NumPy and Pillow.
 
       with images.opened(path) as image:
         return getattr(image, 'is_animated', False)
     with path.open('rb') as file:
+      # A PNG that moves has the chunk acTL before its first IDAT.
       return b'acTL' in file.read(_PNG_START).partition(b'IDAT')[0]
   except (OSError, ValueError):
     return False  # Reading it as a photo will say what is wrong.
@@ -64,6 +67,7 @@ def find_frames(folder: Path) -> list[Path]:
     numbers = re.findall(r'\d+', path.stem)
     if not numbers:
       continue
+    # The last number counts frames: `take2_0001.png` has another before it.
     other = found.setdefault(int(numbers[-1]), path)
     if other != path:
       raise errors.UserError(

@@ -46,6 +46,7 @@ class Job(Generic[storage.PlaceT]):
   remark: str = ''
 
   def __post_init__(self):
+    # Results' names come from stores and from others' data sets, too.
     if self.result.is_absolute() or '..' in self.result.parts:
       raise ValueError(f'{self.result} may lie outside of its folder.')
 
@@ -63,11 +64,14 @@ class Job(Generic[storage.PlaceT]):
     if not (self.is_clip and isinstance(photo, Path) and photo.is_dir()):
       return storage.find_state(photo)
     frames = clip_names.find_frames(photo)
+    # A frame may vanish between the listing and this question.
     states = [storage.find_state(frame) or _GONE for frame in frames]
+    # Names count: a frame that is renamed plays at another time.
     text = repr([frame.name for frame in frames] + states)
     return storage.State(
       size=sum(state.size for state in states),
       modified=max(state.modified for state in states),
+      # Bytes of names that are not UTF-8 are lone surrogates in Python.
       stamp=hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest(),
     )
 
@@ -103,9 +107,11 @@ def list_jobs(source: str) -> list[Job]:
         unreachable.append(Job(photo=place, result=result, error=error))
       elif _is_photo_name(place):
         found.append(place)
+  # Before patterns: a file's own name may have brackets in it.
   elif path.is_file():
     root, found = path.parent, [path]
   elif glob.has_magic(source):
+    # Results mirror the tree below the part without wildcards.
     parts = itertools.takewhile(lambda p: not glob.has_magic(p), path.parts)
     root, found = Path(*parts), _match_pattern(source)
   else:
@@ -124,6 +130,7 @@ def list_files(sources: Sequence[str]) -> list[Job]:
   Results mirror the folders below the one that all photos are in.
   """
   found = [Path(source) for source in sources]
+  # Absolute: commonpath refuses relative paths beside absolute ones.
   root = os.path.commonpath([path.absolute().parent for path in found])
   return _make_jobs(Path(root), found, [])
 
@@ -132,12 +139,14 @@ def _make_jobs(
   root: Path, found: Sequence[Path], unreachable: list[Job]
 ) -> list[Job]:
   """Returns the jobs of photos, each once, and of unreachable places."""
+  # Path.is_dir raises below a folder that may not be entered.
   folders = {path for path in found if os.path.isdir(path)}  # noqa: PTH112
   unreachable = unreachable + [
     Job(photo=path, result=Path(), error='a folder, where a photo is expected.')
     for path in folders
   ]
-  # By its real path: a photo may be named in several ways.
+  # By its real path: a photo may be named in several ways. Reversed, so that
+  # the first of its names is kept.
   once = {_resolve_folder(path): path for path in reversed(found)}
   found = sorted(path for path in once.values() if path not in folders)
   results = name_results([_place(path, root) for path in found])
@@ -183,7 +192,7 @@ def name_results(relative: Sequence[Path]) -> list[Path]:
     path if set(path.stem) == {'.'} else path.with_suffix('')
     for path in relative
   ]
-  while True:  # A longer name may meet another's that was alone before.
+  while True:  # A name that keeps its ending may meet one that was alone.
     taken = collections.Counter(_fold(result) for result in results)
     longer = [
       path if taken[_fold(result)] > 1 else result
@@ -199,6 +208,7 @@ def _number_repeated(results: Sequence[Path]) -> list[Path]:
   seen, numbered = set(), []
   for result in results:
     candidate, number = result, 1
+    # A numbered name may be another photo's own.
     while _fold(candidate) in seen or (
       number > 1 and _fold(candidate) in taken
     ):
@@ -211,6 +221,7 @@ def _number_repeated(results: Sequence[Path]) -> list[Path]:
 
 def _fold(path: Path) -> str:
   """Returns the same text for names that some file system cannot tell apart."""
+  # Macs normalise names; they and Windows ignore upper and lower case.
   return unicodedata.normalize('NFC', path.as_posix()).casefold()
 
 
@@ -219,6 +230,7 @@ def _resolve_folder(path: Path) -> Path:
 
   A link to a file stays one: it has a name of its own.
   """
+  # Such a path has no last part that could be kept.
   if path.name in ('', '..'):
     return Path(os.path.realpath(path))
   return Path(os.path.realpath(path.parent), path.name)
@@ -230,8 +242,10 @@ def _place(path: Path, root: Path) -> Path:
   That of photos outside of the root is their whole path, so that it does not
   depend on what others there are.
   """
+  # A comparison of texts, for which `root/../a` is below `root`.
   if path.is_relative_to(root) and '..' not in path.relative_to(root).parts:
     return path.relative_to(root)
+  # A link in one of them may hide that the photo is below the root.
   whole, real_root = _resolve_folder(path), Path(os.path.realpath(root))
   if whole.is_relative_to(real_root):
     return whole.relative_to(real_root)
@@ -240,9 +254,10 @@ def _place(path: Path, root: Path) -> Path:
 
 
 def _walk_files(folder: Path) -> Iterator[tuple[Path, str]]:
-  """Yields the files of a tree with '', and what may be photos with its fault.
+  """Yields (path, fault) of a tree's files; '' where a file can be read.
 
-  Folders that cannot be read come last.
+  Of what cannot be read, only what may be photos is named. Folders that cannot
+  be read come last.
   """
   root = os.path.realpath(folder)
   closed: list[OSError] = []
@@ -264,6 +279,7 @@ def _walk_files(folder: Path) -> Iterator[tuple[Path, str]]:
       fault = _find_fault(path)
       if not fault:
         yield path, ''
+      # Without an ending, it may have led to a folder of photos.
       elif _is_photo_name(path) or (fault == _DEAD and not path.suffix):
         yield path, f'{fault}. Mend or remove it.'
   for error in closed:
@@ -293,6 +309,7 @@ def _is_photo_name(path: Path) -> bool:
 
 
 def _match_pattern(pattern: str) -> list[Path]:
+  # Path.glob takes no absolute patterns.
   found = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
   return sorted(
     path

@@ -20,7 +20,7 @@ from rmbg_jax.weights import load
 def run(
   sources: Sequence[str], request: session.Request, *, are_frames: bool
 ) -> bool:
-  """Does all photos and clips of `places.Places`; returns whether any failed.
+  """Does all photos and clips of the sources; returns whether any failed.
 
   With `are_frames`, the source is a folder of numbered frames, one clip.
 
@@ -33,8 +33,10 @@ def run(
     jobs = listing.list_files(sources)
   else:
     jobs = _list_frames(source) if are_frames else listing.list_jobs(source)
+  # Both checks come before the network, which takes seconds to load.
   task.check_output()
   task.check_photos([job.photo for job in jobs])
+  # Before results are looked for: shards that run at once see different ones.
   jobs = jobs[listing.parse_shard(request.shard)]
   jobs = list(record.find_missing(jobs, task, request.read_record()))
   todo = [job for job in jobs if not job.error and job.kinds]
@@ -92,10 +94,10 @@ def watch(folder: Path, request: session.Request) -> bool:
     return [job for job in found if job.kinds]
 
   made = request.read_record()
-  statuses = {}
+  statuses = {}  # The latest of each: a file that changes is done again.
 
   def show(entry):
-    made.add(entry.made)
+    made.add(entry.made)  # So that a later change of the photo is noticed.
     statuses[entry.photo] = entry.status
     said = ''.join(f': {text}' for text in (entry.remark, entry.error) if text)
     print(f'{entry.status.capitalize()}: {entry.photo}{said}', flush=True)
@@ -117,13 +119,14 @@ def watch(folder: Path, request: session.Request) -> bool:
 
 
 def _list_frames(source: str) -> list[listing.Job]:
-  """Returns the one clip that a folder of frames is."""
+  """Returns a folder of frames as one clip."""
   folder = Path(source)
   if not folder.is_dir():
     raise errors.UserError(
       f'--input={source}: --frames takes a folder of numbered frames.'
     )
   clip_names.check_support()
+  # For its errors: better now than after the network is loaded.
   clip_names.find_frames(folder)
-  name = Path(folder.resolve().name or 'frames')
+  name = Path(folder.resolve().name or 'frames')  # `.` has no name of its own.
   return [listing.Job(photo=folder, result=name, is_clip=True)]

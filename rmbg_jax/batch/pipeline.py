@@ -67,6 +67,7 @@ class Task(Generic[storage.PlaceT]):
       return
     for folder in (self.output, *(self.output / kind for kind in self.kinds)):
       # A missing folder is made in its nearest existing parent.
+      # os.access never raises; Path.exists does in a folder that is closed.
       existing = next(
         path for path in (folder, *folder.parents) if os.access(path, os.F_OK)
       )
@@ -87,6 +88,7 @@ class Task(Generic[storage.PlaceT]):
     Raises:
       UserError: naming the photo, and where it is.
     """
+    # Of all kinds: earlier runs may have written others than this one.
     real = {
       os.path.realpath(str(self.output / kind)): self.output / kind
       for kind in choices.KINDS
@@ -124,6 +126,7 @@ class Task(Generic[storage.PlaceT]):
       for kind, name in self.name_results(job).items()
       if job.kinds is None or kind in job.kinds
     }
+    # A listing has told which kinds are missing, so no file is asked for.
     if self.overwrite or job.kinds is not None:
       return paths
     return {
@@ -147,7 +150,7 @@ def run(
   shared by so many runs at once in this process.
   """
   threads = parallel.count_cores()
-  # Who writes to a store mostly waits for it.
+  # A thread that writes to a store mostly waits for it.
   patience = 4 if isinstance(task.output, storage.Url) else 1
   with (
     futures.ThreadPoolExecutor(stores.CONNECTIONS) as fetchers,
@@ -227,7 +230,9 @@ class _Flow:
         + pixels * _WAITING_BYTES
         + max(self._writing_bytes, largest * _WRITING_BYTES)
       )
+      # A photo larger than all memory is read when it is alone.
       if self._waiting_bytes and needed > self.most_bytes:
+        # Photos that are read go through the network first; that makes room.
         if self._reading or not self._writing:
           break
         self._finish(limit=len(self._writing) - 1)
@@ -237,6 +242,7 @@ class _Flow:
       future = self.readers.submit(_read, job, source, self.task, self.remover)
       self._reading.append((job, pixels, future))
     if not self._reading:
+      # The last writes, of which no photo is left to read.
       self._finish(limit=0)
     return bool(self._reading)
 
@@ -250,6 +256,7 @@ class _Flow:
         self.add_entry(_failed(job, error))
         continue
       read = future.result()
+      # Now its bits per channel are known: another number than at first.
       self._waiting_bytes += read.waiting_bytes
       batch.append((job, read))
     return batch
@@ -262,7 +269,7 @@ class _Flow:
       np.concatenate([read.resized for _, read in batch])
     )
     for one in probs:
-      job, read = batch.pop(0)  # Or it would keep what is written.
+      job, read = batch.pop(0)  # So that the list keeps no written photo.
       while self._writing and (
         self._waiting_bytes + self._writing_bytes + read.writing_bytes
         > self.most_bytes
@@ -307,6 +314,7 @@ def _read(
   job: listing.Job, source: images.Source, task: Task, remover
 ) -> _Read:
   began = time.perf_counter()
+  # Before it is read: if it changes meanwhile, the next run does it again.
   state = job.find_state()
   photo = photos.read_photo(source, max_pixels=task.max_pixels)
   pixels = photo.rgb.width * photo.rgb.height
@@ -345,6 +353,7 @@ def _write(
     seconds=round(read.seconds + time.perf_counter() - began, 3),
     foreground=round(float(alpha.mean()), 4),
     notes=read.photo.notes,
+    # Of several kinds, it says which has failed.
     error='; '.join(
       describe(error) if len(missing) == 1 else f'{kind}: {describe(error)}'
       for kind, error in failed.items()
@@ -372,6 +381,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
       text += '. Shorten the name of the photo'
     return text
+  # An exception without a text leaves its class alone.
   return f'{type(error).__name__}: {error}'.removesuffix(': ')
 
 

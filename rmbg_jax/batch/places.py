@@ -43,8 +43,8 @@ def settle(
   Args:
     source: Value of --input, None if it was not passed.
     output: Value of --output, None if it was not passed.
-    rest: Arguments that are no flags: more inputs, as a shell makes of a
-      pattern. The last of two is the output if there is neither flag.
+    rest: Arguments that are no flags: further inputs, as a shell makes of a
+      pattern. Two of them without either flag are the input and the output.
     find_suffix: Returns what the name of a result gets if there is but one
       photo, and no output.
 
@@ -52,6 +52,7 @@ def settle(
     UserError: if one of the two is missing, or the output cannot be a folder.
   """
   for name, value in (('input', source), ('output', output)):
+    # As an unset variable of a shell makes it; Path('') is this folder.
     if value == '':
       raise errors.UserError(f'--{name}= is empty. Pass a path.')
   rest = list(rest)
@@ -77,6 +78,7 @@ def settle(
     )
   ending = Path(output).suffix.lower()
   is_image = ending in suffixes.PHOTO | suffixes.CLIP
+  # A folder may have a name such as `results.png`.
   if not is_image or (not storage.is_url(output) and Path(output).is_dir()):
     return Places(sources=sources, output=output)
   if not is_one or ending not in FORMATS:
@@ -125,7 +127,9 @@ def check_apart(source: str, output: storage.Place) -> None:
 def is_below(place: storage.Place, parent: storage.Place) -> bool:
   """Returns whether a place is within another, or the same."""
   if isinstance(place, Path) and isinstance(parent, Path):
+    # Links and `..` may hide it.
     return place.resolve().is_relative_to(parent.resolve())
+  # With slashes, or `photos2` would be below `photos`.
   return f'{place}/'.startswith(f'{parent}/')
 
 

@@ -38,6 +38,7 @@ class Record:
     """
     results, states = array.array('Q'), array.array('Q')
     for line in _read_lines(output) if output else ():
+      # Faster than parsing a line that made nothing.
       if b'"made": {"' not in line:
         continue
       try:
@@ -71,12 +72,13 @@ class Record:
   def has_state(self, name: str, size: int, stamp: str) -> bool:
     """Returns whether a result was made here of that state of its photo."""
     code = _encode(name, size, stamp)
-    # A photo that is put back meets its earlier state, which made another
-    # result, maybe of the same size.
+    # A photo that is put back has an earlier state again. The result of that
+    # state is gone, but the one that is there may have the same size.
     latest = self._latest.get(_encode(name))
     return self._find(self._states, code) if latest is None else latest == code
 
   def _find(self, codes: np.ndarray, code: int) -> bool:
+    # A plain int is int64, and NumPy would compare both as float64.
     index = np.searchsorted(codes, np.uint64(code))
     return bool(index < len(codes) and codes[index] == code)
 
@@ -109,6 +111,7 @@ def check(
     record: What was made before.
     find: Returns what there is of a result's name, relative to the output.
   """
+  # Nothing there can be up to date, so no file is asked for.
   if job.error or (task.overwrite and record.is_empty):
     return dataclasses.replace(job, kinds=task.kinds)
   missing, remark, photo = [], '', None
@@ -117,6 +120,7 @@ def check(
     if file is None:
       missing.append(kind)
       continue
+    # Asked for only where there is a result: on stores it is a request.
     photo = photo or job.find_state()
     result = file.state or storage.find_state(task.output / name)
     if photo is None or result is None:  # Gone, as its turn will show.
@@ -125,6 +129,7 @@ def check(
       continue
     if task.overwrite or record.has(name, result.size):
       missing.append(kind)
+      # With `overwrite`, everybody knows why it is made again.
       remark = remark if task.overwrite else CHANGED
     elif photo.modified > result.modified:
       remark = remark or LEFT
@@ -132,7 +137,7 @@ def check(
 
 
 def _encode(*values: str | int) -> int:
-  """Returns 64 bits: of ten million, two meet once in a million records."""
+  """Returns 64 bits: with ten million, the chance of two alike is 3e-6."""
   text = '\0'.join(map(str, values)).encode(errors='surrogatepass')
   return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), 'big')
 
@@ -144,6 +149,7 @@ def _read_lines(output: storage.Place) -> Iterator[bytes]:
         yield from file
   parts = (output / report.FOLDER / name for name in report.list_parts(output))
   with futures.ThreadPoolExecutor(stores.CONNECTIONS) as pool:
+    # In portions: the pool's `map` would ask for all parts at once.
     while some := list(itertools.islice(parts, stores.CONNECTIONS)):
       for content in pool.map(storage.read, some):
         yield from content.split(b'\n')

@@ -33,7 +33,7 @@ def run(
   if storage.is_url(source):
     stored.check_source(source, task)
   counts = stored.Counts()
-  # What is refused leaves nothing behind: this is before the first file.
+  # Before the first file is written: a refused run leaves nothing behind.
   jobs = _list_jobs(source, request, shard, counts)
   loaded = load.load_model(request.checkpoint)
   stored.begin(task, loaded.compute_digest(), request.options)
@@ -90,8 +90,10 @@ def _list_jobs(
       jobs
     ) - len(photos_alone)
     counts.photos = len(photos_alone)
+    # `find_missing` walks through the results in this order.
     jobs = iter(sorted(photos_alone, key=stored.listing_order))
   return stored.find_missing(
+    # Shards are cut before results are compared, so that machines agree.
     itertools.islice(jobs, shard.start, None, shard.step),
     task,
     request.read_record(),

@@ -145,6 +145,7 @@ class Report:
     line['made'] = {**before.get('made', {}), **entry.made}
     self._lines[entry.photo] = line
     self._file.write(_to_text(line))
+    # At once, so that a killed run loses no line.
     self._file.flush()
 
   def close(self) -> None:
@@ -196,7 +197,7 @@ class PartedReport:
 def name_run() -> str:
   """Returns a name for a run that sorts behind those of earlier runs."""
   now = datetime.datetime.now(datetime.UTC)
-  return now.strftime('%Y%m%dT%H%M%S.%f')
+  return now.strftime('%Y%m%dT%H%M%S.%f')  # Runs may begin within one second.
 
 
 def digest(text: str) -> bytes:
@@ -215,6 +216,7 @@ def list_parts(output: storage.Place) -> list[str]:
   return [
     name
     for name in storage.list_names(output / FOLDER)
+    # Manifest and tries are in folders.
     if name.endswith('.jsonl') and '/' not in name
   ]
 
@@ -238,6 +240,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
   # Ten million digests fit into memory; as many names do not.
   seen: set[bytes] = set()
   skipped: dict[bytes, Any] = {}
+  # Backwards: the first line that is met of a photo is its latest.
   for part in reversed(parts):
     text = storage.read(output / FOLDER / part).decode(errors='replace')
     for line in map(json.loads, filter(None, text.split('\n'))):
@@ -245,12 +248,14 @@ def join_parts(output: storage.Place) -> Iterator[str]:
       if key in seen:
         continue
       if line['status'] == 'skipped':
+        # It waits for the line of the run that did the photo.
         skipped.setdefault(key, line)
         continue
       seen.add(key)
       later = skipped.pop(key, None)
       if later and line['status'] == 'done':
         line['status'] = 'skipped'
+      # A photo that failed and is now there: only the later line is true.
       yield _to_text(later if later and line['status'] == 'failed' else line)
   yield from map(_to_text, skipped.values())
 

@@ -65,6 +65,7 @@ class Session:
     self._remover: Any = remover
 
   def __enter__(self) -> 'Session':
+    # Ctrl-C lets what was begun be finished, instead of raising anywhere.
     self._previous = signal.signal(signal.SIGINT, self._interrupt)
     if isinstance(self._task.output, storage.Url):
       self._report = report.PartedReport(self._task.output)
@@ -80,7 +81,9 @@ class Session:
       self._report.close()
     except (errors.UserError, OSError) as error:
       outcome.trouble = str(error)
+    # Not before: Ctrl-C may not cut off the report's last write.
     signal.signal(signal.SIGINT, self._previous)
+    # Set for neither of these reasons, it means a full disk.
     if self.stop.is_set() and not (outcome.interrupted or outcome.trouble):
       outcome.trouble = f'no space is left for {self._task.output}'
 
@@ -108,6 +111,7 @@ class Session:
       if entry.status == 'failed' and put_back(entry.photo):
         return
       if entry.status == 'skipped':
+        # That of the run that did it.
         entry.runtime = self._report.find_runtime(entry.photo)
       self.outcome.add(entry)
       show(entry)

@@ -33,9 +33,9 @@ class Counts:
 def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
   """Yields the photos that `--input=URL` names, in the order of their names.
 
-  Their results are named as `listing.name_results` does, but that names which
-  differ in upper and lower case alone stay as they are, and that a name such as
-  `a.jpg.webp` always keeps its ending.
+  Their results are named as `listing.name_results` does, with two exceptions:
+  names that differ in upper and lower case alone stay as they are, and a name
+  such as `a.jpg.webp` always keeps its ending.
 
   Args:
     source: The URL of a photo, or the beginning of all names (a folder).
@@ -55,6 +55,7 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
       'are for paths.'
     )
   for file, result in _name_results(_choose_photos(root, counts)):
+    # Stores have names that no path can have.
     wrong = bool({'', '.', '..'} & set(file.name.split('/')))
     yield listing.Job(
       photo=root / file.name,
@@ -83,6 +84,7 @@ def find_missing(
   }
   for job in jobs:
     low = job.result.as_posix()
+    # A result that keeps its photo's ending is listed among those of its stem.
     if _is_photo_name(low):
       low = _drop_suffix(low)
 
@@ -95,6 +97,7 @@ def find_missing(
 
 def listing_order(job: listing.Job) -> str:
   """Returns the key that sorts jobs as their results are listed."""
+  # With the dot, since `a-b.png` is listed before `a.png`.
   return f'{job.result.as_posix()}.'
 
 
@@ -118,7 +121,7 @@ def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
   """Notes at the output what its results are made with, or compares it.
 
   That is the network, by its digest, the remover's options and the style. It is
-  the first that is written, so it shows whether anything can be.
+  written first, and so shows whether anything can be written.
 
   Raises:
     UserError: if the results there were made with something else, and are not
@@ -192,7 +195,8 @@ def _name_results(
 
   for file in photos:
     name = file.name
-    while waiting and name >= f'{waiting[0][1]}/':  # Behind all of `stem.`
+    # '/' follows '.' in the order: all that begin with `stem.` have passed.
+    while waiting and name >= f'{waiting[0][1]}/':
       yield take()
     stem = _drop_suffix(name)
     there[stem] += 1

@@ -58,7 +58,7 @@ def print_counts(tally: report.Tally, what: str, task: pipeline.Task) -> None:
 
 def print_others(others: collections.Counter[str]) -> None:
   """Prints how many files were not taken for photos, by their endings."""
-  others = +others
+  others = +others  # Without endings of which there are none.
   if not others:
     return
   counts = [f'{ending}: {n}' for ending, n in others.most_common(_ENDINGS)]

@@ -14,9 +14,9 @@ _TICK = 500  # Milliseconds between two looks at what is not complete yet.
 # cannot be read is believed to be broken, not half written.
 _SETTLED = 1.0
 _GIVEN_UP = 30.0
-# Seconds after which the folder is listed without a change too, and how many
-# times longer than its listing took: systems tell nothing of other machines'
-# changes, of a folder that was made again, and of results that were removed.
+# The folder is listed again after so many seconds, or so many times as long as
+# its listing took, even if no change is noticed: systems tell nothing of other
+# machines' changes, of a new folder of that name, and of results that go.
 _LISTED_AGAIN, _LISTING_SHARE = 3.0, 20
 
 Stamp = tuple[int, int]
@@ -42,8 +42,9 @@ def watch(
   Args:
     folder: Folder to watch, with its sub-folders.
     list_jobs: Returns the jobs for the files that are there.
-    do: Does jobs. What fails has to be asked for by its path: where the answer
-      is True, it may still be incomplete, and is tried again.
+    do: Does jobs. For each photo that fails, it must call its second argument
+      with the path: True means that the file may be incomplete, and will be
+      tried again.
     stop: Ends it once set.
   """
   import watchfiles
@@ -52,11 +53,12 @@ def watch(
   next_listing = 0.0
   for changes in watchfiles.watch(
     folder,
+    # watchfiles' own filter is for folders of source code.
     watch_filter=None,
     stop_event=stop,
     rust_timeout=_TICK,
     yield_on_timeout=True,
-    raise_interrupt=False,
+    raise_interrupt=False,  # SIGINT sets `stop`.
   ):
     # List after watching began, so that no file is missed.
     if changes or arrivals.is_waiting or time.monotonic() >= next_listing:
@@ -87,8 +89,8 @@ class _Arrivals:
   def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
     """Returns which jobs are ready.
 
-    What has failed is so once for each state of its file; what is not among
-    the jobs is done, or gone, and is forgotten.
+    A file that has failed is not tried again before it changes. What is not
+    among the jobs is done, or gone, and is forgotten.
     """
     now, before = time.monotonic(), self._seen
     self._seen, ready = {}, []
@@ -107,7 +109,7 @@ class _Arrivals:
       known, since = before.get(path, (stamp, now))
       if known != stamp:
         since = now
-        self._again.pop(path, None)
+        self._again.pop(path, None)  # Another file, which has its own tries.
       self._seen[path] = stamp, since
       if now - since >= _SETTLED and now >= self._again.get(path, 0):
         ready.append(job)

@@ -24,7 +24,7 @@ _KINDS = ('mask', 'cutout')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """The flags of a prediction that decide on its way.
+  """The flags that decide how a prediction is done.
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
@@ -109,6 +109,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
+  # Nothing goes to a folder.
   request = settings.make_request(Path(), kinds, settings.format)
   content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
   sys.stdout.buffer.write(content)
@@ -136,6 +137,7 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
     )
   form = places.FORMATS[output.suffix.lower()]
   request = settings.make_request(output.parent, kinds, form)
+  # Lossless kinds become PNG, which the name has to say.
   if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
     raise errors.UserError(
       f'--output={output}: a {kinds[0]} is lossless. Let its name end in .png.'

@@ -110,6 +110,7 @@ def load_data_sets(
       f'score on; there are {", ".join(there)}. Pass --split=NAME[,NAME].'
     )
   by_source = is_published and {pair.source for pair in chosen}
+  # '' stands for a folder that is no published set: all of it is one set.
   data_sets = []
   for source in sorted(by_source or {''}):
     known = _KNOWN[source] if source else Known(directory.resolve().name, 0)
@@ -119,6 +120,7 @@ def load_data_sets(
         directory=directory,
         pairs=tuple(p for p in chosen if not source or p.source == source),
         binarize=known.binarize,
+        # A choice of rows is not what papers score on.
         published=0 if splits else known.count,
         learnable=learnable,
         problems=tuple(problems),
@@ -149,6 +151,7 @@ def _read(
   directory: Path, problems: list[str]
 ) -> tuple[list[records.Pair], bool]:
   """Returns a folder's pairs, and whether it has a published layout."""
+  # One of P3M-10k's test sets, two folders below it.
   if directory.name.upper().startswith('P3M-500-'):
     source = directory.name.lower()
     pairs = published.P3M.read(directory.resolve().parents[1], problems)
@@ -158,6 +161,7 @@ def _read(
     if any(any(directory.glob(mark)) for mark in marks):
       return known.read(directory, problems), True
   names = {entry.name.lower() for entry in directory.iterdir()}
+  # A list that somebody has made counts more than the folder's name.
   if salient_sets.find_benchmark(directory) and 'dataset.csv' not in names:
     return salient_sets.read_saliency(directory, problems), True
   return folder.read_folder(directory, problems), False

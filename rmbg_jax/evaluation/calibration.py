@@ -64,6 +64,7 @@ def measure(
     if truth.max() <= 0.5:
       continue
     group = 'soft mattes' if pair.label == 'alpha' else pair.category or 'all'
+    # The network once for all temperatures, which only divide its logits.
     logits = remover.predict_logits(remover.resize([photo.seen]))[0]
     for temperature in TEMPERATURES:
       probs = remover_lib.compute_probs(logits, temperature)
@@ -87,6 +88,7 @@ def choose(table: Table) -> float:
   def find_mae(temperature):
     return np.mean([figures[temperature].mae for figures in table.values()])
 
+  # On ties the first, which is nearest to 1.
   return min(filter(is_kept, TEMPERATURES), key=find_mae)
 
 

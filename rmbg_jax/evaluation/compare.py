@@ -87,6 +87,7 @@ def compare_results(
     low, high = intervals[key]
     gains = second.values[key] - first.values[key]
     gains = gains if metric.higher_is_better else -gains
+    # With 0 outside of the interval, the sign is certain.
     certain = low > 0 or high < 0
     rows.append(
       {
@@ -192,6 +193,7 @@ def _write_changes(
   files.write_csv(directory / 'differences.csv', ['name', *changes], rows)
   key = metrics.find_rank_key(set(changes))
   change = changes[key]
+  # Stable: equal changes stay in the order of names.
   largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
   gallery.save_comparison(
     [

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from data_pipelines.io import files, words
 from rmbg_jax.evaluation import results as results_lib
 
+# From high to low, as PySODMetrics' curves are.
 _THRESHOLDS = np.arange(255, -1, -1) / 255
 
 

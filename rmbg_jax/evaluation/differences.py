@@ -131,7 +131,7 @@ def compare_checkpoints(
       try:
         own[str(photo)] = _shrink(remover.alpha(photo))
       except (OSError, ValueError) as error:
-        failed[str(error)] = None
+        failed[str(error)] = None  # Once, however many networks fail at it.
   shown = {str(photo): (str(photo), '') for photo in photos}
   _save_differences(shown, masks, path, count=count)
   return list(failed)

@@ -96,8 +96,10 @@ def _make_difference(
 ) -> Image.Image:
   if prediction.size != truth.size:
     prediction = prediction.resize(truth.size, Image.Resampling.BILINEAR)
+  # Not uint8, whose differences wrap around.
   change = np.asarray(prediction, np.int16) - np.asarray(truth, np.int16)
   too_much, missing = np.maximum(change, 0), np.maximum(-change, 0)
+  # White less the other colours: too much leaves red, missing leaves blue.
   rgb = 255 - np.stack([missing, too_much + missing, too_much], axis=-1)
   return Image.fromarray(rgb.astype(np.uint8))
 

@@ -20,8 +20,8 @@ def make_unknown_band(
 ) -> Bool[np.ndarray, 'h w']:
   """Returns the band around the true outline that a trimap would leave open.
 
-  That is all but foreground and background whose square of `radius` pixels
-  around them is all foreground, or all background.
+  A pixel is not in it if all within `radius` pixels around it, in a square, is
+  foreground, or all is background.
   """
   size = 2 * radius + 1
   any_foreground = ndimage.maximum_filter(truth > 0, size=size, mode='nearest')
@@ -88,6 +88,7 @@ def compute_connectivity_errors(
   region that both mattes share; what alpha has above that level counts where
   it is at least .15.
   """
+  # -1: connected at all levels so far.
   connected = np.full(alpha.shape, -1.0)
   levels = np.arange(0, 1 + _STEP, _STEP)
   for below, level in zip(levels[:-1], levels[1:], strict=True):

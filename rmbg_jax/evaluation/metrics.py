@@ -68,6 +68,7 @@ METRICS = (
       title,
       table,
       higher_is_better=name != 'mae',
+      # The last letter of `max_f` and `max_e` names the curve.
       curve=f'{name[-1]}_{table}' if name.startswith('max_') else '',
     )
     for table in ('stretched', 'raw')

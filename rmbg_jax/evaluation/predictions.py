@@ -43,8 +43,8 @@ def index_masks(directory: Path) -> dict[str, list[Path]]:
 def find_scales(paths: Iterable[Path]) -> dict[str, int]:
   """Returns the values of full foreground in predictions, by kind of storage.
 
-  One that is nearly black says nothing of it, so files are read until one does,
-  as a rule the first, or `_ENOUGH` of a kind have been read.
+  A nearly black one does not tell. So files are read until one does, as a rule
+  the first, or until `_ENOUGH` of a kind have been read.
 
   Args:
     paths: Paths of the predictions in a folder.

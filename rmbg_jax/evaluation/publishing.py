@@ -29,6 +29,7 @@ def describe_run() -> dict[str, Any]:
   from rmbg_jax import __version__
 
   return {
+    # To be pasted, however the program was started.
     'command': shlex.join(['python', '-m', 'rmbg_jax.evaluate', *sys.argv[1:]]),
     'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
     'versions': {

@@ -74,6 +74,7 @@ class Results:
     for metric in self.metrics:
       if metric.curve:
         mean = weights @ self.curves[metric.curve]
+        # Here the sum over the images becomes their mean.
         averages[metric.key] = mean.max(axis=1) / weights.sum(axis=1)
       else:
         values = self.values[metric.key]
@@ -90,9 +91,11 @@ class Results:
 
 def make_weights(count: int) -> Iterator[np.ndarray]:
   """Yields the bootstrap's resamples of `count` images as weights (r, n)."""
+  # A fixed seed: every run has the same intervals.
   rng = np.random.default_rng(0)
   shares = np.full(count, 1 / count)
   for _ in range(RESAMPLES // _CHUNK):
+    # How often each image is drawn, with replacement.
     yield rng.multinomial(count, shares, size=_CHUNK).astype(float)
 
 
@@ -151,7 +154,7 @@ def save_results(results: Results, directory: Path) -> None:
   """Writes `images.csv` and `curves.npz`; `load_results` reads them."""
   keys = [metric.key for metric in results.metrics]
   header = [*_INFO, 'truth_is_empty', *keys]
-  if 'mae_raw' not in keys:
+  if 'mae_raw' not in keys:  # Empty truths have it.
     header.append('mae_raw')
   rows: list[dict[str, object]] = []
   for index, info in enumerate(results.images):
@@ -183,6 +186,7 @@ def load_results(directory: Path) -> Results:
     raise errors.MissingFileError(
       f'{path}: no results. Pass what --output was.'
     )
+  # Names need not be UTF-8.
   with path.open(
     newline='', encoding='utf-8', errors='surrogateescape'
   ) as file:

@@ -40,6 +40,7 @@ def compute_saliency(
     `precision`, `recall`, `f` and `e`, each (256,). IoU, Dice and boundary IoU
     are at > 0.5.
   """
+  # First whether with a curve, then whether with an adaptive threshold.
   handlers = {
     'f': py_sod_metrics.FmeasureHandler(True, True, beta=0.3),
     'precision': py_sod_metrics.PrecisionHandler(True, False),
@@ -56,6 +57,7 @@ def compute_saliency(
   }
   results = {}
   for name, metric in metrics.items():
+    # `stretch` does what papers do; here alpha is taken as it is.
     metric.step(alpha, truth, normalize=False)
     results[name] = metric.get_results()
   counted, em = results['fm'], results['em']['em']

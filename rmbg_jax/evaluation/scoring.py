@@ -131,6 +131,7 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
       ranges.find_scale(low, high, floats=plane.stored == 'floats'),
       1 if plane.stored == 'floats' else 255,
     )
+    # Interpolation overshoots by less (`ranges.py`).
     if high > 1.1 * scale or low < -0.1 * scale:
       raise UserError(
         f'its values are from {low:g} to {high:g}; those of other files are '
@@ -194,6 +195,7 @@ def _compute(
   values, curves = {}, {}
   if 'saliency' in job.kinds:
     for table, prediction, true in (
+      # Papers binarise at > 128, training at >= 128 (`metrics.TABLES`).
       ('stretched', saliency.stretch(published), truth > 128),
       ('raw', alpha, truth > 127),
     ):

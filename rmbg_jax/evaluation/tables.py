@@ -71,6 +71,7 @@ def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
   if not shown:
     return ''
   groups = list(dict.fromkeys(row['group'] for row in rows))
+  # Stable: within a group, systems stay in their order.
   rows = sorted(rows, key=lambda row: groups.index(row['group']))
   header = ['images of', 'system', 'n']
   header += [
@@ -143,6 +144,7 @@ def _split(
   yield 'all', results
   for key in ('source', 'category'):
     names = np.array([image[key] for image in results.images])
+    # A single group would repeat `all`.
     if len(set(names)) > 1:
       for name in sorted(set(names)):
         yield f'{key} {name or "(none)"}', results.take(names == name)

@@ -63,6 +63,7 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
     file.attrs['model_config'] = json.dumps(config)
     file.attrs[release.DESCRIPTION] = json.dumps(description)
     group = file.create_group('model_weights')
+    # Keras writes them in both places.
     for place in (file, group):
       place.attrs['backend'] = 'tensorflow'
       place.attrs['keras_version'] = _KERAS_VERSION
@@ -74,6 +75,7 @@ def _fold_temperature(loaded: load.LoadedModel) -> load.LoadedModel:
   temperature = np.float32(loaded.temperature)
   if temperature == 1:
     return loaded
+  # Heads have no activation: weights divided are logits divided.
   flat = {
     key: value / temperature if key.startswith('params/head') else value
     for key, value in layers_lib.flatten(loaded.variables).items()
@@ -104,7 +106,7 @@ def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
   from the output first, on ties the ones that are met first on a walk from it.
   """
   met: list[str] = []
-  finished: dict[str, None] = {}
+  finished: dict[str, None] = {}  # A dict, as an ordered set.
 
   def walk(name):
     if name not in met:
@@ -115,6 +117,7 @@ def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
 
   walk(output)
   depths = {output: 0}
+  # Backwards, a layer comes after all that read it: its depth is final.
   for name in reversed(finished):
     for source in _sources(layers[name]):
       depths[source] = max(depths.get(source, 0), depths[name] + 1)
@@ -202,7 +205,7 @@ class _Model:
       kind, config = _SIMPLE[node.op]
       return self._add(kind, sources, name=name, **config)
     if node.op == 'pool':
-      # Zeros do as well as nothing: what is pooled is not negative.
+      # Keras pads with zeros, which never win: pooled values are not negative.
       pad = self._add_padding(sources, name, node.padding)
       return self._add(
         'MaxPooling2D',
@@ -224,7 +227,7 @@ class _Model:
   def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
     kernel, *bias = self._find(layers_lib.CONV_KEYS, node.name)
     padding = 'same'
-    if node.stride > 1 and not node.same:  # Keras pads on other sides.
+    if node.stride > 1 and not node.same:  # Keras' 'same' is uneven here.
       padding = 'valid'
       if node.kernel > 1:
         name = _encoder_name(node.name)
@@ -232,6 +235,7 @@ class _Model:
     parts = keras_h5.CONV_PARTS
     if node.op == 'depthwise':
       kind, size = 'DepthwiseConv2D', {'depth_multiplier': 1}
+      # Keras has (kh, kw, channels, 1), Flax (kh, kw, 1, channels).
       kernel, parts = kernel.swapaxes(2, 3), ('depthwise_kernel', parts[1])
     else:
       kind, size = 'Conv2D', {'filters': kernel.shape[-1]}
@@ -246,6 +250,7 @@ class _Model:
       padding=padding,
       use_bias=bool(bias),
     )
+    # Not strict: there may be no bias.
     self.weights[name] = dict(zip(parts, (kernel, *bias), strict=False))
     if not node.norm:
       return name
@@ -263,7 +268,8 @@ class _Model:
   def _add_padding(
     self, sources: list[str], name: str, padding: tuple[tuple[int, int], ...]
   ) -> str:
-    name = name.rpartition('_')[0] + '_pad'  # conv1_conv: conv1_pad.
+    # As Keras names it: conv1_pad is before conv1_conv.
+    name = name.rpartition('_')[0] + '_pad'
     return self._add('ZeroPadding2D', sources, name=name, padding=padding)
 
   def _find(self, keys: tuple[str, ...], path: str) -> list[np.ndarray]:

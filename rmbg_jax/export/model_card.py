@@ -33,12 +33,13 @@ def make_card(
   name = repository.partition('/')[2]
   data = huggingface_hub.ModelCardData(
     license=license_name,
+    # The hub asks for these two where it does not know the licence.
     license_name='see-card' if license_name == 'other' else None,
     license_link='README.md' if license_name == 'other' else None,
     library_name='rmbg-u2net-jax',
     pipeline_tag='image-segmentation',
     tags=['background-removal', 'matting', 'jax', 'flax'],
-    model_name=name if results else None,
+    model_name=name if results else None,  # Scores need one.
     eval_results=results or None,
   )
   terms = (

@@ -67,6 +67,7 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
   )
   description = json.dumps(descriptions.describe_photos(loaded))
   onnx.helper.set_model_props(model, {release.DESCRIPTION: description})
+  # Full: shapes are inferred, so that no wrong graph is written.
   onnx.checker.check_model(model, full_check=True)
   with files.write_atomically(path) as partial:
     partial.write_bytes(model.SerializeToString())
@@ -101,7 +102,7 @@ class _Writer:
     return name
 
   def scalar(self, value: float) -> str:
-    """Adds a number once and returns its name."""
+    """Adds a number, unless it is there, and returns its name."""
     name = f'scalar_{value:g}'
     if all(tensor.name != name for tensor in self.tensors):
       self.tensor(name, np.array(value, np.float32))
@@ -123,6 +124,7 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
     order = writer.tensor('order', np.array([2, 1, 0]))
     writer.add('Gather', [x, order], 'bgr', axis=3)
     x = 'bgr'
+  # As in `normalize`: one product and one sum for each pixel.
   std = np.asarray(preprocessing.std)
   gain = writer.tensor('gain', (1 / (scale * std)).astype(np.float32))
   offset = writer.tensor(
@@ -164,7 +166,7 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
     size = writer.tensor(f'{name}/size', np.array(node.shape[:2]))
     writer.add(
       'Resize',
-      [*inputs, '', '', size],
+      [*inputs, '', '', size],  # By size: neither a region nor scales.
       name,
       axes=[2, 3],
       mode='linear',
@@ -175,5 +177,6 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   elif node.op == 'relu6':
     inputs += [writer.scalar(0.0), writer.scalar(6.0)]
     writer.add('Clip', inputs, name)
+  # ONNX has the graph's names, with a capital.
   elif node.op in ('add', 'relu'):
     writer.add(node.op.capitalize(), inputs, name)

@@ -40,11 +40,13 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
     )
   model, preprocessing = loaded.model, loaded.preprocessing
 
+  # The weights become constants of the program.
   def compute_alpha(photos: UInt8[Array, 'b h w 3']) -> Float[Array, 'b h w']:
     inputs = preprocessing.normalize(photos)
     logits = flax_network.compute(model, loaded.variables, inputs)[-1][..., 0]
     return jax.nn.sigmoid(logits / loaded.temperature)
 
+  # Any number of photos.
   (batch,) = jax.export.symbolic_shape('b')
   photos = jax.ShapeDtypeStruct((batch, *preprocessing.size, 3), jnp.uint8)
   with convolution.plain():

@@ -42,9 +42,9 @@ def estimate_foreground(
   place; here all pixels of a level are updated at once, as arrays. Only pixels
   with an alpha between 0 and 1 change.
 
-  On the finest level, a pixel's colours are those of the last coarser one,
-  moved by what they do not explain; of large photos, that is a quarter of its
-  size.
+  On the finest level, a pixel's colours are those of the next coarser level,
+  moved by what they leave unexplained of the photo. For large photos, that
+  level has a quarter of the photo's sides.
 
   Levels are computed in tiles, all cores at once. A tile needs the next coarser
   level alone, so it takes about 10 bytes a pixel besides the result.
@@ -53,11 +53,12 @@ def estimate_foreground(
     image: The photo, as unsigned integers up to their type's maximum or as
       floats in [0, 1].
     alpha: The foreground's share, in [0, 1].
-    opacity: What the photo had before; alpha is part of it. Colours that are
-      stored with transparency are free of a background, and stay.
+    opacity: The photo's own opacity, which alpha contains already. Colours that
+      are stored with transparency are free of a background, and stay.
   """
   if opacity is not None:
     share = np.zeros_like(alpha)
+    # Alpha without the photo's own opacity.
     np.divide(alpha * np.float32(255), opacity, out=share, where=opacity > 0)
     found = estimate_foreground(image, np.minimum(share, 1))
     return np.where(opacity[..., None] < 255, image, found)
@@ -73,6 +74,7 @@ def estimate_foreground(
 
 
 def _is_mixed(alpha: Float[np.ndarray, '*s']) -> Bool[np.ndarray, '*s']:
+  # Less than a level of 8 bits away from 0 or 1 counts as 0 or 1.
   return (alpha > 1 / 255) & (alpha < 254 / 255)
 
 
@@ -122,7 +124,7 @@ class _Photo:
     alpha = self.alpha[::step, ::step]
     means = [
       image[chosen].mean(axis=0) if chosen.any() else image.mean(axis=(0, 1))
-      for chosen in (alpha > 0.9, alpha < 0.1)
+      for chosen in (alpha > 0.9, alpha < 0.1)  # The authors' bounds.
     ]
     return np.asarray(means, np.float32)[..., None, None]
 
@@ -133,6 +135,7 @@ def _solve(pool, photo: _Photo, result: np.ndarray) -> None:
   levels = int(np.ceil(np.log2(max(height, width, 2))))
   # Foreground and background, planes apart: every operation is on whole ones.
   colours = photo.find_means()
+  # Sides grow by the same factor from level to level, up to the photo's.
   for level in range(levels):
     size = (
       max(1, round(height ** (level / levels))),
@@ -188,6 +191,7 @@ def _finish_tile(photo, coarser, size, tile, result) -> None:
     return
   image, alpha = photo.take(size, *tile)
   foreground, background = _take(coarser, size, *tile)
+  # In place, so that a tile's arrays stay in the cache.
   rest = 1 - alpha
   share = alpha / (alpha * alpha + rest * rest + _FINEST_TOTAL)
   background *= rest
@@ -198,6 +202,7 @@ def _finish_tile(photo, coarser, size, tile, result) -> None:
   np.clip(image, 0, 1, out=image)
   image *= photo.scale
   if photo.scale > 1:
+    # The cast to integers below cuts off.
     np.rint(image, out=image)
   colours = image.transpose(1, 2, 0)
   np.copyto(result[part], colours, where=mixed[..., None], casting='unsafe')
@@ -249,11 +254,14 @@ def _iterate(
   flat_alpha, flat_image = _flatten(_pad(alpha)), _flatten(_pad(image))
   flat = _flatten(padded)
   size = flat.shape[-1]
+  # All between the first and the last inner pixel, and with them the padding's
+  # on both sides, which `_copy_edges` mends.
   inner = slice(row + 1, size - row - 1)
   shifts = [
     slice(inner.start + step, inner.stop + step) for step in (-row, row, -1, 1)
   ]
   alpha, image = flat_alpha[inner], flat_image[:, inner]
+  # The paper's weights: the change of alpha to each neighbour, and a little.
   weights = [np.abs(alpha - flat_alpha[shift]) for shift in shifts]
   for weight in weights:
     weight += _REGULARIZATION
@@ -261,6 +269,7 @@ def _iterate(
   for weight in weights:
     weight /= total
   mix = np.stack([alpha, 1 - alpha])
+  # (mix mix^T + total 1)^-1 mix, by the Sherman-Morrison formula.
   share = mix / ((mix * mix).sum(axis=0) + total)
   means = np.empty((2, alpha.size), np.float32)
   scratch, unexplained = np.empty_like(means), np.empty_like(alpha)
@@ -273,6 +282,7 @@ def _iterate(
       for weight, shift in zip(weights[1:], shifts[1:], strict=True):
         means += np.multiply(plane[:, shift], weight, out=scratch)
       np.multiply(means, mix, out=scratch)
+      # What the neighbours' means leave unexplained of the image.
       np.subtract(image[channel], scratch[0], out=unexplained)
       unexplained -= scratch[1]
       means += np.multiply(unexplained, share, out=scratch)
@@ -315,4 +325,5 @@ def _map(span: Span, size: int, side: int) -> np.ndarray:
   The paper's code takes those of the upper left corners, which moves every
   level's colours by half of a pixel against the next one's.
   """
+  # (index + 0.5) * side / size, rounded down, in whole numbers.
   return (2 * np.arange(*span) + 1) * side // (2 * size)

@@ -15,16 +15,17 @@ from rmbg_jax.weights import load, release
 # The longest side of the coarsest level, in pixels; each next level has twice
 # the size of the one before.
 _COARSEST = 512
-# A window's side in pixels, and what it sees more than it changes on each side.
+# A window's side in pixels, and the margin on each side that a window sees but
+# does not change.
 _SIDE, _MARGIN = 96, 8
 _STEP = _SIDE - 2 * _MARGIN
-# Alpha between is undecided; so are pixels that are as near to it: of the
-# network's map at first, and then of the level before.
+# Alpha is undecided between this and 1 less this, and so are pixels near it: as
+# many of the network's map at first, then as many of the coarser level.
 _SURE = 0.02
 _FIRST_REACH, _REACH = 3, 2
 # Windows that are made at a time: 9 MB.
 _CHUNK = 64
-# Logits never reach the ends, so alpha is stretched by this.
+# Limited logits give no alpha of 0 or 1, so alpha is stretched by this.
 _REST = 0.002
 
 
@@ -60,13 +61,16 @@ class LearnedRefiner:
     while max(levels[-1].size) > _COARSEST:
       levels.append(levels[-1].reduce(2))
     coarsest, *finer = levels[::-1]
+    # Pixels of this level in one of the network's map.
     pixels = max(coarsest.size) / max(probs.shape)
     alpha = refinement.enlarge(probs, coarsest.size)
     band = _find_band(alpha, max(1, round(_FIRST_REACH * pixels)))
     self._refine_level(np.asarray(coarsest), alpha, band)
     for level in finer:
       width, height = level.size
+      # Found before doubling, with a quarter of the pixels.
       band = _find_band(alpha, _REACH).repeat(2, axis=0).repeat(2, axis=1)
+      # `reduce` rounds odd sides up, so there may be one row too many.
       alpha = _double(alpha)[:height, :width]
       self._refine_level(np.asarray(level), alpha, band[:height, :width])
     return alpha
@@ -92,6 +96,7 @@ class LearnedRefiner:
     # Only here, since windows overlap, and none may see another one's changes.
     for one, (y, x) in zip(changed, places, strict=True):
       part = slice(y, y + _STEP), slice(x, x + _STEP)
+      # Cells at the right and below may reach beyond the photo.
       where = band[part]
       height, width = where.shape
       np.copyto(alpha[part], one[:height, :width], where=where)
@@ -158,13 +163,14 @@ def _find_band(
   solid = alpha > 0.5
   band[1:] |= solid[1:] != solid[:-1]
   band[:, 1:] |= solid[:, 1:] != solid[:, :-1]
-  # By views of both axes in turn: OpenCV is not installed everywhere.
+  # A square dilation, by views, along one axis and then the other: OpenCV has
+  # one, but is not installed everywhere.
   for _ in range(2):
     grown = band.copy()
     for step in range(1, min(reach, len(band) - 1) + 1):
       grown[step:] |= band[:-step]
       grown[:-step] |= band[step:]
-    band = grown.T
+    band = grown.T  # Back upright after the second time.
   return band
 
 
@@ -181,6 +187,7 @@ def _double(x: Float[np.ndarray, 'h w']) -> Float[np.ndarray, '2*h 2*w']:
 
 def _mix(x: Float[np.ndarray, 'n m'], pair: Float[np.ndarray, '2 n m']) -> None:
   """Writes the two pixels that lie in each one along the first axis."""
+  # A half of a pixel has its centre a quarter of it from the pixel's own.
   near, far = x * np.float32(0.75), x * np.float32(0.25)
   np.add(near[1:], far[:-1], out=pair[0, 1:])
   np.add(near[:-1], far[1:], out=pair[1, :-1])

@@ -107,6 +107,7 @@ def read_photo(
     )
   notes = []
   with images.opened(source) as image:
+    # An MPO is a camera's JPEG with previews or a second view behind it.
     if image.format != 'MPO' and getattr(image, 'is_animated', False):
       notes.append(f'the first of {getattr(image, "n_frames", 1)} pictures')
     read = _read_16_bits(source, image) if _has_16_bits(image) else None
@@ -196,7 +197,7 @@ def _read_16_bits(source: images.Source, image: Image.Image) -> Photo | str:
   if not _is_plain(image):
     return reduced
   try:
-    # A tenth of a second, for files of that kind alone.
+    # Not at the top: it takes a tenth of a second, which few files need.
     cv2 = importlib.import_module('cv2')
   except ImportError:
     return f'{reduced}; to keep them: {errors.install_command("deep")}'
@@ -212,26 +213,30 @@ def _read_16_bits(source: images.Source, image: Image.Image) -> Photo | str:
     if tiff.is_white_zero(image):
       array = 65535 - array
     if 'transparency' in image.info:
+      # Grey PNGs may name one value that is transparent.
       opaque = array != image.info['transparency']
       opacity = np.where(opaque, np.uint16(65535), np.uint16(0))
     array = np.repeat(array[..., None], 3, axis=2)
   elif array.shape[2] == 4:
     opacity = array[..., 3]
   array = array[..., 2::-1]  # From BGR or BGRA.
-  if image.format == 'TIFF':  # OpenCV turns these.
+  if image.format == 'TIFF':  # OpenCV turns these upright itself.
     extra = tiff.read_tags(image).get(tiff.EXTRA_SAMPLES, ())
     if opacity is not None and extra == _PREMULTIPLIED:
+      # Colours are stored times opacity: divide, and round.
       share = np.maximum(opacity, 1)[..., None] / np.float32(65535)
       array = np.minimum(array / share + np.float32(0.5), 65535)
       array = array.astype(np.uint16)
     elif extra != _STRAIGHT:
-      opacity = None
+      opacity = None  # Unspecified samples are no opacity.
   else:
     turn = images.read_orientation(image)
     array = _turn(array, turn)
     opacity = None if opacity is None else _turn(opacity, turn)
+  # OpenCV takes no views with reversed axes.
   array = np.ascontiguousarray(array)
   if opacity is not None:
+    # 65535 / 255 = 257
     opacity = cv2.convertScaleAbs(np.ascontiguousarray(opacity), alpha=1 / 257)
     opacity = None if opacity.min() == 255 else Image.fromarray(opacity)
   # Grey of a wide type may hold 8 bits.
@@ -252,6 +257,8 @@ def _is_plain(image: Image.Image) -> bool:
     return True
   tags = tiff.read_tags(image)
   samples = tags.get(tiff.SAMPLES, 1)
+  # (How colours are meant, number of their samples): grey from white or from
+  # black, or RGB.
   form = (
     tags.get(tiff.PHOTOMETRIC),
     samples - len(tags.get(tiff.EXTRA_SAMPLES, ())),
@@ -259,8 +266,8 @@ def _is_plain(image: Image.Image) -> bool:
   return (
     form in ((0, 1), (1, 1), (2, 3))
     and samples in (1, 3, 4)
-    and set(tags.get(tiff.SAMPLE_FORMAT, (1,))) == {1}
-    and (samples == 1 or tags.get(tiff.PLANES, 1) == 1)
+    and set(tags.get(tiff.SAMPLE_FORMAT, (1,))) == {1}  # Unsigned integers.
+    and (samples == 1 or tags.get(tiff.PLANES, 1) == 1)  # Not by planes.
   )
 
 

@@ -31,14 +31,17 @@ def encode(
   height, width = pixels.shape[:2]
   channels = pixels.shape[2] if pixels.ndim == 3 else 1
   depth = 8 * pixels.itemsize
+  # The last three: deflate, filters by row, no interlacing.
   header = struct.pack(
     '>2I5B', width, height, depth, _COLOUR_TYPES[channels], 0, 0, 0
   )
+  # PNG has the high byte first.
   if depth == 16:
     pixels = pixels.astype('>u2')
   rows = np.ascontiguousarray(pixels).reshape(height, -1).view(np.uint8)
   content = [b'\x89PNG\r\n\x1a\n', _make_chunk(b'IHDR', header)]
   if icc_profile:
+    # A name and its end, then the number of the compression: deflate.
     data = b'ICC Profile\0\0' + zlib.compress(icc_profile)
     content.append(_make_chunk(b'iCCP', data))
   compressed = isal_zlib.compress(
@@ -65,6 +68,7 @@ def _filter(
   body = result[:, 1:]
   if above < left:
     result[:, 0] = _ABOVE
+    # The row above the first one counts as zeros, as does what is on the left.
     body[0] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=body[1:])
   else:
@@ -79,7 +83,8 @@ def _measure(
 ) -> float:
   """Returns the mean size of the differences, which wrap around."""
   if not values.size:
-    return np.inf
+    return np.inf  # The other filter is taken.
+  # int16, since 128, the size of -128, is none of int8.
   return float(np.abs((values - before).view(np.int8).astype(np.int16)).mean())
 
 

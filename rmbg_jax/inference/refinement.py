@@ -63,6 +63,7 @@ class Refinement:
       raise errors.UserError(
         f'threshold must be in (0, 1], got {self.threshold}.'
       )
+    # Now, so that a missing package is named before any work.
     if self.method == 'matting':
       _load_pymatting()
 
@@ -124,6 +125,7 @@ def _upsample_guided(
   enlarged; the function is then applied to the photo's own colours.
   """
   height, width = probs.shape
+  # Box: the mean colour of what each pixel of the map covers.
   small = photo.resize((width, height), Image.Resampling.BOX)
   guide = np.asarray(small, np.float32) / 255
   mean_guide = _mean(guide)
@@ -133,13 +135,17 @@ def _upsample_guided(
   )
   outer = guide[..., :, None] * guide[..., None, :]
   variance = _mean(outer) - mean_guide[..., :, None] * mean_guide[..., None, :]
+  # (covariance of colours + epsilon 1) slope = covariance with alpha, at each
+  # pixel.
   slope = np.linalg.solve(
     variance + _EPSILON * np.eye(3, dtype=np.float32), covariance[..., None]
   )[..., 0]
   offset = mean_probs - (slope * mean_guide).sum(axis=-1)
+  # A pixel is in several windows: their functions are averaged.
   slope, offset = _mean(slope), _mean(offset)
   alpha = _resize_plane(offset, photo.size)
   full = np.asarray(photo)
+  # One channel at a time: planes of the photo's size take much memory.
   for channel in range(3):
     plane = _resize_plane(slope[..., channel], photo.size)
     alpha += plane * (full[..., channel] * np.float32(1 / 255))
@@ -165,12 +171,15 @@ def _solve_matting(
   size = width, height
   alpha = enlarge(probs, size)
   margin = max(1, round(max(size) * _BAND))
+  # border_value: where the photo ends there is no edge to keep away from.
   sure = _ndimage().binary_erosion(
     alpha > 0.95, iterations=margin, border_value=1
   )
   gone = _ndimage().binary_erosion(
     alpha < 0.05, iterations=margin, border_value=1
   )
+  # With nothing sure on either side, or nothing between, there is nothing to
+  # solve.
   if sure.any() and gone.any() and not (sure | gone).all():
     trimap = np.where(sure, 1.0, np.where(gone, 0.0, 0.5))
     small = photo.resize(size, Image.Resampling.BOX) if scale < 1 else photo
@@ -205,8 +214,9 @@ def _find_largest(alpha: Float[np.ndarray, 'h w']) -> Bool[np.ndarray, 'h w']:
   parts, count = _ndimage().label(alpha > 0.1, structure=np.ones((3, 3)))
   if count < 2:
     return np.ones(alpha.shape, bool)
+  # By the sum of alpha, so that faint parts count for less.
   sizes = np.bincount(parts.ravel(), weights=alpha.ravel())
-  sizes[0] = 0
+  sizes[0] = 0  # Label 0 is what is outside of all parts.
   # Fainter pixels belong to the part that they surround.
   _, nearest = _ndimage().distance_transform_edt(
     parts == 0, return_indices=True

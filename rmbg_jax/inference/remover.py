@@ -99,6 +99,7 @@ class BackgroundRemover:
       )
     if scales == ():
       raise errors.UserError('scales=(): pass at least one, such as 1.0.')
+    # Where Pillow's limit is None, somebody has switched it off.
     if max_pixels > choices.MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
       Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     self.max_pixels = max_pixels
@@ -131,6 +132,7 @@ class BackgroundRemover:
     )
     # Any: the options of `load_refiner`.
     self._refiner_options: dict[str, Any] = {
+      # What was chosen, not 'auto': both networks run alike.
       'runtime': self._runtime.name,
       'precision': precision,
       'threads': threads,
@@ -357,4 +359,5 @@ def _stretch_range(
   """Stretches each map from its own minimum and maximum to [0, 1]."""
   low = probs.min(axis=(1, 2), keepdims=True)
   high = probs.max(axis=(1, 2), keepdims=True)
+  # A map with one value everywhere has no range to divide by.
   return (probs - low) / np.maximum(high - low, 1e-8)

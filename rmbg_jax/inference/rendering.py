@@ -15,7 +15,8 @@ from rmbg_jax import choices
 from rmbg_jax.inference import foreground, photos, png
 
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
-# The longest side in pixels, where the format has one.
+# The longest side in pixels, where there is a limit: WebP has 14 bits for it,
+# libjpeg a constant.
 _LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
 # Kinds whose values count: no format may change them.
 _LABELS = ('mask', 'trimap')
@@ -131,6 +132,7 @@ class Style:
     kinds: tuple[str, ...],
   ) -> Shaped[np.ndarray, 'h w 3']:
     """Returns the colours that results of those kinds are made from."""
+    # Of the formats, PNG alone has 16 bits.
     deep = photo.deep is not None and self.format == 'png'
     pixels = photo.deep if deep else np.asarray(photo.rgb)
     if self.estimate_foreground and _ESTIMATED & set(kinds):
@@ -155,6 +157,7 @@ class Style:
     Raises:
       UserError: if it is too large for its format.
     """
+    # Values of labels are no colours: a profile would have them converted.
     profile = None if kind in _LABELS else photo.icc_profile
     pixels = self.draw(kind, photo, alpha, colours)
     if self._lossless(kind):
@@ -186,11 +189,13 @@ class Style:
 
   def _compose(self, photo, alpha, colours) -> np.ndarray:
     """Returns the foreground before the new background."""
+    # Backgrounds have 8 bits; their 255 is the colours' largest value.
     scale = np.float32(np.iinfo(colours.dtype).max / 255)
     if self.background == 'blur':
       behind = _blur_background(photo.seen, alpha)
     else:
       backdrop = _convert_background(self.background, photo.icc_profile)
+      # Cut to the photo's shape, not stretched.
       behind = ImageOps.fit(backdrop, photo.rgb.size)
     behind = np.asarray(behind)
     mixed = np.empty_like(colours)
@@ -302,13 +307,14 @@ def _spread(
   """
   from scipy import ndimage
 
-  hidden = alpha < 0.5 / 255
+  hidden = alpha < 0.5 / 255  # Not seen in 8 bits.
   if not hidden.any() or hidden.all():
     return colours
-  top = np.iinfo(colours.dtype).max // 255
+  top = np.iinfo(colours.dtype).max // 255  # 1, or 257 for 16 bits.
   rgba = np.empty((*alpha.shape, 4), np.uint8)
   for rows in _cut_rows(rgba):
     rgba[rows, :, :3] = colours[rows] // top
+    # Rounded up: what is barely seen has colours too.
     rgba[rows, :, 3] = np.ceil(alpha[rows] * 255)
     rgba[rows, :, 3][hidden[rows]] = 0
   height, width = alpha.shape
@@ -323,6 +329,7 @@ def _spread(
     small = np.broadcast_to(
       np.append(colours[~hidden].mean(axis=0) // top, 255), small.shape
     ).astype(np.uint8)
+  # Each unknown place takes the nearest known colour; channels stay apart.
   nearest = ndimage.distance_transform_edt(
     places, return_distances=False, return_indices=True
   )
@@ -346,6 +353,7 @@ def _cut_rows(array: np.ndarray) -> Iterator[slice]:
     yield slice(start, start + _ROWS)
 
 
+# `Style` loads it to check it; then each photo uses it.
 @functools.lru_cache(maxsize=1)
 def _load_background(background: str) -> photos.Photo:
   """Returns one pixel of a colour, or the picture at a path.
@@ -374,6 +382,7 @@ def _load_background(background: str) -> photos.Photo:
     return photos.read_photo(background)
 
 
+# Most photos of a run have one profile.
 @functools.lru_cache(maxsize=1)
 def _convert_background(
   background: str, icc_profile: bytes | None
@@ -396,6 +405,7 @@ def _blur_background(
   sigma = max(size) * 0.015
   small = np.asarray(photo.resize(size, Image.Resampling.BOX), np.float32)
   share = Image.fromarray(1 - alpha).resize(size, Image.Resampling.BOX)
+  # Never 0: deep inside of the foreground, the share is divided by, too.
   share = np.clip(np.asarray(share), 1e-3, 1)
   blurred_share = ndimage.gaussian_filter(share, sigma)
   planes = [

@@ -43,6 +43,7 @@ def create_network(architecture: JsonObject) -> Network:
     group = value if isinstance(value, Mapping) else {'': value}
     for inner, setting in group.items():
       name = f'{key}_{inner}' if inner else key
+      # Descriptions are hashable, so they hold no lists.
       attributes[name] = (
         tuple(setting) if isinstance(setting, list) else setting
       )
@@ -76,6 +77,7 @@ def create_model(
   Raises:
     UserError: for an unknown name or attribute.
   """
+  # Not above: whoever computes without JAX should not wait for its import.
   from rmbg_jax.models import flax_network
 
   return flax_network.FlaxNetwork(

@@ -23,6 +23,7 @@ def make_options(
     # Compiled in four fifths of the time, and as fast (docs/results.md): the
     # loops that matter are written in libraries or simple.
     return {'xla_backend_optimization_level': 1}
+  # Otherwise a GPU may add in another order in each run.
   if deterministic and backend == 'gpu':
     return {'xla_gpu_deterministic_ops': True}
   return None

@@ -25,6 +25,7 @@ from rmbg_jax.models import winograd
 
 Padding = str | Sequence[tuple[int, int]]
 
+# Of a context, not global: other threads may trace programs meanwhile.
 _is_plain = contextvars.ContextVar('is_plain', default=False)
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -81,9 +82,11 @@ def convolve(
   if (height, width) == (1, 1) and (no_padding or padding == 'SAME'):
     x = x[:, :: strides[0], :: strides[1]]  # A stride only leaves pixels out.
     strides, padding = (1, 1), 'SAME'
+  # Half of the dilated kernel on each side is 'SAME' where the stride is 1.
   reach = dilation[0] * (height // 2), dilation[1] * (width // 2)
   same = padding in ('SAME', tuple((side, side) for side in reach))
   plain = same and tuple(strides) == (1, 1) and height % 2 and width % 2
+  # Both fast ways know one dilation for rows and columns.
   rate = dilation[0]
   if plain and dilation == (rate, rate) and is_for_cpu():
     if _suits_winograd(x, kernel, rate):
@@ -94,12 +97,14 @@ def convolve(
 
 
 def _suits_winograd(x: jax.Array, kernel: jax.Array, rate: int) -> bool:
-  """Returns whether `winograd.py` is faster, with few enough errors."""
+  """Returns whether `winograd.py` is faster, and accurate enough."""
   height = x.shape[1]
   return (
     kernel.shape[:2] == (3, 3)
     and min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
+    # Its transforms round too much for 16-bit types.
     and x.dtype == jnp.float32
+    # Of few rows, tiles that are partly empty may cost all that it saves.
     and winograd.count_products(height, rate) < 3 * height
   )
 
@@ -121,6 +126,7 @@ def convolve_by_rows(
     options['rhs_dilation'] = rhs_dilation
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
   height, rows, dilation = x.shape[1], kernel.shape[0], rhs_dilation[0]
+  # Rows are padded here once; columns by each convolution, as 'SAME'.
   reach = dilation * (rows // 2)
   x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
   parts = [
@@ -152,6 +158,8 @@ def _forward(x, kernel):
 
 def _backward(saved, dy):
   x, kernel = saved
+  # The gradient of x is the convolution of dy with the kernel turned by 180
+  # degrees, its channels and filters exchanged.
   flipped = kernel[::-1, ::-1].swapaxes(2, 3)
   dx = _convolve_same(dy, flipped)
   return dx, _kernel_gradient(x, dy, kernel.shape).astype(kernel.dtype)
@@ -173,8 +181,9 @@ def _kernel_gradient(
   """
   kh, kw, c, f = shape
   h = x.shape[1]
+  # (b, h + kh - 1, w + kw - 1, c)
   x = jnp.pad(x, ((0, 0), (kh // 2,) * 2, (kw // 2,) * 2, (0, 0)))
-  moved = jnp.concatenate(
+  moved = jnp.concatenate(  # (b, h, w + kw - 1, kw * f)
     [jnp.pad(dy, ((0, 0), (0, 0), (j, kw - 1 - j), (0, 0))) for j in range(kw)],
     axis=-1,
   )
@@ -183,8 +192,9 @@ def _kernel_gradient(
       x[:, i : i + h].reshape(-1, c),
       moved.reshape(-1, kw * f),
       (((0,), (0,)), ((), ())),
+      # A sum over all pixels of a batch would lose terms in bfloat16.
       preferred_element_type=jnp.float32,
     )
     for i in range(kh)
   ]
-  return jnp.stack(rows).reshape(kh, c, kw, f).swapaxes(1, 2)
+  return jnp.stack(rows).reshape(kh, c, kw, f).swapaxes(1, 2)  # (kh, kw, c, f)

@@ -46,6 +46,7 @@ def convolve(
 def _convolve(x, kernel, stride):
   kh, kw = kernel.shape[:2]
   batch, height, width, channels = x.shape
+  # As many rows and columns as the kernel's corner can lie in.
   below, right = height - kh + 1, width - kw + 1
   return sum(
     jax.lax.slice(
@@ -67,7 +68,9 @@ def _forward(x, kernel, stride):
 def _backward(stride, saved, dy):
   x, kernel = saved
   kh, kw = kernel.shape[:2]
-  # With zeros where a stride left pixels out, this is a convolution again.
+  # With zeros between the pixels of dy, where the stride left pixels out, the
+  # gradient of x is a convolution again, with the kernel turned by 180 degrees.
+  # The last rows and columns may have met no kernel: their gradient is 0.
   over = [
     (side - k) % stride for side, k in zip(x.shape[1:3], (kh, kw), strict=True)
   ]
@@ -94,6 +97,7 @@ def _kernel_gradient(
   Row by row of the kernel, too: every sum is compiled, and a loop's only once.
   """
   kh, kw = kernel.shape[:2]
+  # Rows and columns of x that one element of the kernel meets.
   height, width = ((side - 1) * stride + 1 for side in dy.shape[1:3])
 
   def add_image(total, image):
@@ -101,7 +105,7 @@ def _kernel_gradient(
 
     def sum_row(i):
       rows = jax.lax.dynamic_slice_in_dim(x, i, height)
-      return jnp.stack(
+      return jnp.stack(  # (kw, c)
         [
           jnp.sum(
             rows[::stride, j : j + width : stride] * dy,

@@ -120,6 +120,7 @@ def _compute_inverted_bottleneck(
   """
   shortcut = x
   channels = layers.find_shape(x)[-1] * stage.expansion
+  # The first stage expands nothing: it works on the stem's channels.
   if stage.expansion > 1:
     x = layers.relu6(layers.conv(x, 'conv0', _convolution(channels)), 'relu0')
   depthwise = _convolution(
@@ -129,6 +130,7 @@ def _compute_inverted_bottleneck(
     depthwise=True,
   )
   x = layers.relu6(layers.conv(x, 'conv1', depthwise), 'relu1')
+  # No activation follows: the projection is linear, as in MobileNetV2.
   x = layers.conv(x, 'conv2', _convolution(stage.filters))
   return x if first else layers.add(shortcut, x, 'add')
 
@@ -140,6 +142,7 @@ def find_stage(child: str) -> int:
     child: Child of the encoder: `conv1` and `bn1`, the stem, or
       `stage4_block1`.
   """
+  # Stages have one digit.
   number = int(child[5]) if child.startswith('stage') else 1
   return 1 + sum(number > last for last in FEATURES)
 
@@ -147,4 +150,5 @@ def find_stage(child: str) -> int:
 def _round_filters(filters: float) -> int:
   """Returns the nearest multiple of 8 that is not a tenth smaller."""
   rounded = max(8, int(filters + 4) // 8 * 8)
+  # TensorFlow's rule: rounding may not take more than a tenth away.
   return rounded + 8 if rounded < 0.9 * filters else rounded

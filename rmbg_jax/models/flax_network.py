@@ -59,6 +59,7 @@ class FlaxNetwork(nn.Module):
     layers = _FlaxLayers(
       dtype=self.dtype,
       remat=self.remat,
+      # Folded normalisations are identities, which a batch's statistics undo.
       train=train and not getattr(self.network, 'freeze_norm', False),
       momentum=self.network.bn_momentum,
       frozen_stages=frozen_stages,
@@ -116,12 +117,14 @@ class _FlaxLayers:
 
   def conv(self, x: jax.Array, name: str, wanted: Convolution) -> jax.Array:
     reach = wanted.dilation * (wanted.kernel // 2)
+    # Without a normalisation: heads, whose logits stay exact, and the refiner.
     dtype = jnp.float32 if wanted.epsilon is None else self.dtype
     x = nn.Conv(
       wanted.filters,
       (wanted.kernel, wanted.kernel),
       strides=wanted.stride,
       kernel_dilation=wanted.dilation,
+      # At stride 2, PyTorch and Keras' ResNet50 pad evenly; 'SAME' would not.
       padding='SAME' if wanted.same or wanted.stride == 1 else reach,
       feature_group_count=wanted.filters if wanted.depthwise else 1,
       use_bias=wanted.use_bias,
@@ -180,6 +183,7 @@ class _FlaxLayers:
     *inputs: jax.Array,
     **options: Hashable,
   ) -> R:
+    # Sorted and a tuple, so that the module can be hashed.
     made = _Part(function, self, tuple(sorted(options.items())), name=name)
     return made(*inputs)
 
@@ -198,6 +202,7 @@ class _FlaxLayers:
     return dataclasses.replace(self, stage=stage)
 
   def end_stage(self, x: jax.Array) -> jax.Array:
+    # No gradient passes here, so none is computed in frozen stages.
     return jax.lax.stop_gradient(x) if self._is_frozen else x
 
   @property
@@ -243,8 +248,10 @@ def resize_bilinear(
   """
   factors = {new / old for new, old in zip(size, x.shape[1:3], strict=True)}
   factor = factors.pop()
+  # Both axes have the same factor if none is left in `factors`.
   if not factors and (factor == 1 or factor % 2 == 0):
     return upsample_bilinear(x, factor=int(factor))
+  # Only U2-Net comes here: its pools round odd sides up.
   shape = (x.shape[0], *size, x.shape[3])
   return jax.image.resize(x, shape, method='bilinear')
 
@@ -259,10 +266,12 @@ def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
   # Output pixel `factor * i + phase` lies `offset` input pixels from pixel i.
   phases = []
   for phase in range(factor):
+    # In input pixels, within half of one.
     offset = (phase + 0.5) / factor - 0.5
     neighbour = before if offset < 0 else after
     weight = jnp.asarray(abs(offset), x.dtype)
     phases.append(x * (1 - weight) + neighbour * weight)
+  # (..., size, factor, ...): reshaping puts phases beside each other.
   stacked = jnp.stack(phases, axis=axis + 1)
   shape = x.shape[:axis] + (size * factor,) + x.shape[axis + 1 :]
   return stacked.reshape(shape)

@@ -71,6 +71,7 @@ class Graph:
   def find_needed(self, output: str) -> list[Node]:
     """Returns the nodes that an output depends on, in order."""
     needed = {output}
+    # Backwards, a node's readers have been seen when its turn comes.
     for node in reversed(self.nodes.values()):
       if node.name in needed:
         needed.update(node.inputs)
@@ -83,6 +84,7 @@ class Graph:
       if node.op not in CONVOLUTIONS:
         continue
       filters = node.shape[-1]
+      # A depthwise kernel has one input channel for each filter.
       inner = 1
       if node.op == 'conv':
         inner = self.nodes[node.inputs[0]].shape[-1]
@@ -153,6 +155,7 @@ class _Recorder:
   def resize(self, x: str, name: str, *, like: str) -> str:
     height, width, _ = self.nodes[like].shape
     *old, channels = self.nodes[x].shape
+    # An enlargement by 1 is no operation, so exported files have none.
     if old == [height, width]:
       return x
     return self._add(name, 'resize', (x,), (height, width, channels))
@@ -162,6 +165,7 @@ class _Recorder:
     if kernel % 2:
       padding = ((kernel // 2,) * 2,) * 2
     else:
+      # As PyTorch's `ceil_mode`: odd sides get a pixel to the right and below.
       padding = tuple((0, side % 2) for side in old)
     size = self._shrink(x, 2)
     return self._add(
@@ -187,6 +191,7 @@ class _Recorder:
     inner = dataclasses.replace(self, prefix=f'{self.prefix}{name}/')
     return function(inner, *inputs, **options)
 
+  # Both differ only where gradients are computed.
   block = part
 
   def at_stage(self, stage: int) -> '_Recorder':
@@ -198,6 +203,7 @@ class _Recorder:
 
   def _shrink(self, x: str, stride: int) -> tuple[int, int]:
     height, width, _ = self.nodes[x].shape
+    # Rounded up, as 'SAME' and even padding do.
     return -(-height // stride), -(-width // stride)
 
   def _add(
@@ -214,6 +220,7 @@ class _Recorder:
 
 
 def _pad_same(old: int, new: int, stride: int, kernel: int) -> tuple[int, int]:
+  # TensorFlow's rule; the odd pixel goes to the right and below.
   total = max(0, (new - 1) * stride + kernel - old)
   return total // 2, total - total // 2
 
@@ -235,6 +242,7 @@ def fold_conv(
   gain = np.ones(channels[1])
   if node.norm:
     scale, shift, mean, variance = (
+      # float64: a tiny variance makes gains that float32 rounds visibly.
       variables[key.format(node.norm)].astype(np.float64)
       for key in layers.NORM_KEYS
     )
@@ -243,6 +251,7 @@ def fold_conv(
   # In float64, large kernels would take a tenth of a second; turned around as
   # a whole, twice the time.
   gain = gain.astype(np.float32)[:, None]
+  # (f, c, kh, kw), the order of ONNX and OpenVINO; Flax has (kh, kw, c, f).
   folded = np.empty((*channels[::-1], height, width), np.float32)
   for row, column in np.ndindex(height, width):
     plane = folded[:, :, row, column]

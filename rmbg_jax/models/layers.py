@@ -153,10 +153,10 @@ class Layers(Protocol[T]):
   def block(
     self, name: str, function: Callable[..., R], *inputs: T, **options: Hashable
   ) -> R:
-    """Returns what a part computes that a training may compute twice.
+    """Returns what a part computes; a training may compute it twice.
 
-    That is, whose inner features need not be kept for the gradient. All else is
-    as of `part`.
+    Its inner features then need not be kept for the gradient. All else is as of
+    `part`.
     """
     ...
 

@@ -35,10 +35,12 @@ class Preprocessing:
     | Float[Any, '... h w 3'],
   ) -> Float[Any, '... h w 3']:
     """Returns the network's float32 input for RGB images in [0, 255]."""
+    # NumPy for prediction, JAX inside of a training step: one code for both.
     xp = images.__array_namespace__()
     if self.channels == 'bgr':
       images = images[..., ::-1]
     shape = (1,) * (images.ndim - 1) + (3,)
+    # Made by NumPy, they are constants in a traced program.
     mean = np.asarray(self.mean, np.float32).reshape(shape)
     std = np.asarray(self.std, np.float32).reshape(shape)
     images = images.astype(np.float32)

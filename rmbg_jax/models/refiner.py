@@ -62,8 +62,10 @@ class Refiner:
     for number in range(len(others), 0, -1):
       skip = skips.pop()
       side = Convolution(self.filters[number - 1])
+      # Channels first, then size: the 1x1 convolution is cheaper when small.
       x = layers.conv(x, f'side{number}_conv', side)
       x = layers.resize(x, f'up{number}', like=skip)
+      # Added, not concatenated: channels at the finest size cost the most.
       x = layers.relu(layers.add(x, skip, f'add{number}'), f'add{number}_relu')
       x = _conv(layers, x, f'up{number}_conv', self.filters[number - 1])
     return (layers.conv(x, 'head_conv', Convolution(BLOCK**2, kernel=3)),)

@@ -25,6 +25,7 @@ def refine(
   """
   colours = colours.astype(jnp.float32)
   alpha = jax.nn.sigmoid(units * refiner.LIMIT)
+  # Alphas of 0 and 1 have infinite logits.
   guided = jnp.clip(
     _guide(colours / 255, alpha), 1 - refiner.MOST, refiner.MOST
   )
@@ -50,11 +51,15 @@ def _guide(
   The fast guided filter at half of the size; colours are in [0, 1].
   """
   guide, coarse = halve(colours), halve(alpha[..., None])
+  # Products whose means give all variances and covariances, each once.
   red, green, blue = jnp.split(guide, 3, axis=-1)
   products = [guide * coarse, red * guide, green * guide[..., 1:], blue * blue]
+  # 13 planes (b, h/2, w/2) in one array: one pass of sums for all.
   means = _average(jnp.concatenate([guide, coarse, *products], axis=-1))
   r, g, b, a, ar, ag, ab, rr, rg, rb, gg, gb, bb = jnp.moveaxis(means, -1, 0)
+  # He et al.'s guided filter for colours: covariances of colour and alpha.
   ar, ag, ab = ar - a * r, ag - a * g, ab - a * b
+  # Epsilon on the diagonal alone: it damps slopes where colours are flat.
   rr, gg, bb = (
     square - mean * mean + refiner.GUIDE_EPSILON
     for square, mean in ((rr, r), (gg, g), (bb, b))
@@ -70,6 +75,7 @@ def _guide(
     (c_rb * ar + c_gb * ag + c_bb * ab) / determinant,
   ]
   offset = a - slopes[0] * r - slopes[1] * g - slopes[2] * b
+  # Every pixel is in several windows, so their models are averaged.
   means = _average(jnp.stack([*slopes, offset], axis=-1))
   means = upsample_bilinear(means, factor=2)
   return (means[..., :3] * colours).sum(axis=-1) + means[..., 3]
@@ -80,6 +86,7 @@ def _average(values: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
   height, width = values.shape[1:3]
   return (
     _sum_window(_sum_window(values, 1), 2)
+    # Counts of pixels, along each axis: windows at the border hold fewer.
     / _sum_window(jnp.ones((1, height, 1, 1)), 1)
     / _sum_window(jnp.ones((1, 1, width, 1)), 2)
   )
@@ -104,6 +111,7 @@ def _join_blocks(
   """Returns the pixels of each 2x2 block as channels, row by row."""
   batch, height, width, channels = pixels.shape
   blocks = pixels.reshape(batch, height // 2, 2, width // 2, 2 * channels)
+  # (b, h/2, w/2, row, column and channel): rows of a block come first.
   return blocks.swapaxes(2, 3).reshape(batch, height // 2, width // 2, -1)
 
 

@@ -52,6 +52,7 @@ def compute_features(
   first = _make_convolution(dialect)(width, kernel=7, stride=2)
   x = stem.conv(images, 'conv1', first)
   x = stem.end_stage(stem.relu(x, 'relu1'))
+  # The finest feature is from before the pool, at 1/2.
   features = [x]
   x = layers.pool(x, 'pool1', kernel=3)
   for stage, size in enumerate(stage_sizes, start=2):
@@ -62,6 +63,7 @@ def compute_features(
         _compute_bottleneck,
         x,
         filters=width * 2 ** (stage - 2),
+        # conv2's stride is that of the pool before it.
         stride=2 if stage > 2 and index == 0 else 1,
         project=index == 0,
         dialect=dialect,
@@ -114,4 +116,5 @@ def _make_convolution(dialect: str) -> Callable[..., Convolution]:
 
 def find_stage(child: str) -> int:
   """Returns the stage that a child of the encoder belongs to, from 1."""
+  # The first number of `conv1`, `bn1` or `conv3_block2`.
   return int(re.sub(r'^\D*(\d+).*', r'\1', child))

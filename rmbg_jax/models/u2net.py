@@ -64,6 +64,7 @@ class U2Net:
       filters=self.encoder_filters,
     )
     outputs = [x]
+    # The coarsest stage has no decoder: it is where the decoder begins.
     for number, (height, mid, filters) in enumerate(
       zip(HEIGHTS[-2::-1], self.decoder_mid, self.decoder_filters, strict=True),
       start=1,
@@ -130,11 +131,13 @@ def _compute_rsu(
   entry = x = layers.part('conv_in', _compute_block, x, filters=filters)
   skips = []
   for index, dilation in enumerate(dilations):
+    # The last convolution dilates instead of halving once more.
     if 0 < index < height - 1:
       x = layers.pool(x, f'pool{index}', kernel=2)
     name = f'conv{index + 1}'
     x = layers.part(name, _compute_block, x, filters=mid, dilation=dilation)
     skips.append(x)
+  # The deepest features are `x` already.
   skips.pop()
   for index in reversed(range(len(skips))):
     name = f'conv{index + 1}d'
@@ -171,6 +174,7 @@ def _compute_block(
 
 def rsu_dilations(height: int) -> tuple[int, ...]:
   """Returns the dilations of a block's convolutions on the way down."""
+  # A height of 0 is RSU-4F, which never halves.
   return (1,) * (height - 1) + (2,) if height else FLAT_DILATIONS
 
 

@@ -59,7 +59,9 @@ class UNet:
         decoder blocks than skip connections, or no such encoder.
     """
     features = self._compute_features(layers, images)
+    # The deepest features are where the decoder begins; the image is a skip.
     *skips, x = [images, *features]
+    # Each feature has half the size of the one before.
     multiple = 2 ** len(skips)
     height, width, _ = layers.find_shape(images)
     if height % multiple or width % multiple:
@@ -84,6 +86,7 @@ class UNet:
       x = layers.block(
         f'decoder{number}', _compute_decoder, x, skips.pop(), filters=filters
       )
+      # No block: a head has one channel, so there is little to save.
       outputs.append(layers.part(f'head{number}', _compute_head, x, images))
     return tuple(outputs)
 
@@ -137,6 +140,7 @@ def _compute_bridge(
 def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
   """Doubles the resolution and merges the encoder's features of that size."""
   x = layers.resize(x, 'resize', like=skip)
+  # [up, skip] as in the Keras project: kernels' channels are in that order.
   x = layers.concat([x, skip], 'concat')
   return layers.part('residual', _compute_residual, x, filters=filters)
 

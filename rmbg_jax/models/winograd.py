@@ -80,6 +80,7 @@ def transform_kernel(
 ) -> Float[Array | np.ndarray, 'm2 c f3']:
   """Returns the m + 2 matrices that `convolve_transformed` multiplies by."""
   _, _, c, f = kernel.shape
+  # (3 kernel rows, columns x c x f)
   rows = kernel.swapaxes(1, 2).reshape(3, -1)
   return (np.asarray(_TRANSFORMS[m][1], kernel.dtype) @ rows).reshape(
     m + 2, c, 3 * f
@@ -95,11 +96,13 @@ def convolve_transformed(
   m = len(matrices) - 2
   b, h, w, _ = x.shape
   f = matrices.shape[2] // 3
+  # One product for each of the m + 2 rows, all in one batch.
   products = jax.lax.dot_general(
     _transform_input(x, rate, m), matrices, (((5,), (1,)), ((0,), (0,)))
   )
   rows = [
     sum(
+      # The product has the kernel's columns side by side: each is shifted.
       product[:, :, :, j * rate : j * rate + w, j * f : (j + 1) * f]
       for j in range(3)
     )
@@ -108,6 +111,7 @@ def convolve_transformed(
   outputs = jnp.stack(
     [_combine(weights, rows) for weights in _TRANSFORMS[m][2]], axis=2
   )
+  # The last tile may reach below the features.
   return outputs.reshape(b, -1, w, f)[:, :h]
 
 
@@ -117,6 +121,7 @@ def _forward(x, kernel, rate):
 
 def _backward(rate, saved, dy):
   x, kernel = saved
+  # The kernel turned by 180 degrees, channels and filters exchanged.
   dx = convolve(dy, kernel[::-1, ::-1].swapaxes(2, 3), rate)
   return dx, _kernel_gradient(x, dy, rate)
 
@@ -132,6 +137,7 @@ def _kernel_gradient(
   _, g, at = _TRANSFORMS[m]
   b, h, w, c = x.shape
   f = dy.shape[3]
+  # Rows of zeros, which fill the last tile, add nothing.
   dy = jnp.pad(dy, ((0, 0), (0, -h % (m * rate)), (0, 0), (0, 0)))
   dy = dy.reshape(b, -1, m, rate, w, f)
   rows = _combine_at_once(_transpose(at), [dy[:, :, a] for a in range(m)])
@@ -149,6 +155,7 @@ def _kernel_gradient(
     (((1,), (1,)), ((0,), (0,))),
   )
   gradients = products.reshape(m + 2, c, 3, f).swapaxes(1, 2)
+  # (3, 3, c, f): G transposed maps products back to the kernel's rows.
   return jnp.stack(
     [_combine(weights, list(gradients)) for weights in _transpose(g)]
   )
@@ -177,9 +184,11 @@ def _transform_input(
   """Returns the m + 2 combinations of every tile's rows, padded by a rate."""
   b, h, w, c = x.shape
   tiles = _count_tiles(h, rate, m)
+  # Tiles overlap by two rows, so one more row of the kernel's reach below.
   below = (tiles * m + 1) * rate - h
   x = jnp.pad(x, ((0, 0), (rate, below), (rate, rate), (0, 0)))
   x = x.reshape(b, tiles * m + 2, rate, w + 2 * rate, c)
+  # Row i of every tile: tiles begin m rows apart.
   rows = [x[:, i : i + m * (tiles - 1) + 1 : m] for i in range(m + 2)]
   return _combine_at_once(_TRANSFORMS[m][0], rows)
 

@@ -81,6 +81,7 @@ def compose_all(
   ]
   digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
 
+  # Networks are loaded only if a composition is missing.
   @functools.cache
   def load_removers() -> list[remover.BackgroundRemover]:
     return list(map(remover.BackgroundRemover.from_checkpoint, checkpoints))
@@ -103,7 +104,7 @@ def compose_all(
         is_taken=index == 0 and reduce == 1,
       )
       made.append(composition)
-      if composition.coarse[-1].exists():
+      if composition.coarse[-1].exists():  # Written last.
         continue
       if layer is None:
         layer = _read_layer(pair, reduce)
@@ -112,9 +113,12 @@ def compose_all(
       if composition.is_taken:
         photo = images.to_rgb(images.open_image(pair.image_path))
       else:
+        # Of its own, so that it does not matter what is there already.
         rng = np.random.default_rng([seed, number, index])
         photo = _compose(layer, backgrounds, rng)
+      # No subsampling: edges keep the full resolution of their colours.
       _write(composition.photo, photo, quality=95, subsampling=0)
+      # From the file, with JPEG's errors, as the refiner will see it.
       seen = images.open_image(composition.photo)
       for path, one in zip(composition.coarse, load_removers(), strict=True):
         probs = one.predict(one.resize([seen]))[0]

@@ -80,6 +80,7 @@ def _train(
     if store.latest_step is not None:
       trees = store.restore(trees, step=store.latest_step)
     validation = [
+      # Other numbers than the training's, and the same at every validation.
       held_out.draw(config.data.batch_size, [config.seed + 1, number])
       for number in range(_VALIDATION_BATCHES)
     ]
@@ -90,6 +91,7 @@ def _train(
     stopped = False
     while step < steps and not stopped:
       while len(coming) <= _AHEAD:
+        # By the step's number, so that resuming repeats the same batches.
         seed = [config.seed, step + len(coming)]
         coming.append(pool.submit(source.draw, config.data.batch_size, seed))
       trees, loss = train_step(trees, coming.pop(0).result())
@@ -156,7 +158,7 @@ def _describe(
   digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
   return {
     'architecture': settings['model'],
-    # Of a window, whose fourth channel is no colour.
+    # Of a window's colours; its other channels are logits.
     'preprocessing': make_preprocessing(
       'efficientnet', size=(side, side)
     ).to_dict(),
@@ -200,6 +202,7 @@ def _load_windows(
     **settings,
   )
   names = sorted({one.name for one in composed})
+  # By photo: compositions of one are never on both sides.
   out = set() if data.fold < 0 else set(names[data.fold :: data.folds])
   if data.limit:
     kept = [name for name in names if name not in out]
@@ -264,6 +267,7 @@ def _make_steps(model: FlaxNetwork, optimizer: optax.GradientTransformation):
     variables: Variables, batch: windows.Windows
   ) -> Float[Array, '']:
     colours, alpha, units = map(jnp.asarray, batch)
+    # As in `learned.py`: first at half of the size, then from that answer.
     half = refiner_jax.halve(colours)
     units = refiner_jax.refine(model, variables, half, units)
     loss = _compare(units, refiner_jax.halve(alpha))
@@ -282,6 +286,7 @@ def _make_steps(model: FlaxNetwork, optimizer: optax.GradientTransformation):
     )
     params = optax.apply_updates(before['params'], updates)
     step = before['step'].astype(jnp.float32)
+    # As in `training/step.py`.
     decay = jnp.minimum(_EMA_DECAY, (1 + step) / (10 + step))
     averages = jax.tree.map(
       lambda old, new: old + (1 - decay) * (new - old),

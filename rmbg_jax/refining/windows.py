@@ -62,6 +62,7 @@ class WindowSource:
     """
     self._side = side
     self._most_wrong = most_wrong
+    # One alpha for all compositions of a foreground.
     self._layers = {
       path: np.asarray(Image.open(path))[..., 3]
       for path in {composition.alpha for composition in compositions}
@@ -103,6 +104,7 @@ class WindowSource:
     )
 
   def _draw_one(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    # If none of them will do, the last one is taken.
     for _ in range(_TRIES):
       colours, alpha, coarse = self._cut(rng)
       if _compare(learned.from_units(coarse), alpha) <= self._most_wrong:
@@ -126,6 +128,7 @@ class WindowSource:
     # Windows of a larger photo show less of it.
     seen = min(round(self._side / rng.uniform(*_SCALES)), height, width)
     y, x = edges[rng.integers(len(edges))]
+    # The pixel may be anywhere in the window.
     top = int(np.clip(y - rng.integers(seen), 0, height - seen))
     left = int(np.clip(x - rng.integers(seen), 0, width - seen))
     part = slice(top, top + seen), slice(left, left + seen)
@@ -134,6 +137,7 @@ class WindowSource:
     if rng.random() < _DERIVED:
       return colours, alpha, _derive(alpha, rng)
     coarse = predictions[rng.integers(len(predictions))]
+    # The same part of the photo in the coarse map's own pixels.
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
     box = left * across, top * down, (left + seen) * across, (top + seen) * down
     half = self._side // 2, self._side // 2
@@ -171,6 +175,7 @@ def _derive(
   small = Image.fromarray(alpha).resize((few, few), Image.Resampling.BOX)
   half = side // 2, side // 2
   probs = np.asarray(small.resize(half, Image.Resampling.BILINEAR))
+  # In logits: an error of the whole window, and one that drifts across it.
   drift = cv2.GaussianBlur(rng.standard_normal(half), (0, 0), 4)
   error = rng.normal(0, 0.3) + drift * rng.uniform(0, 6)
   units = learned.to_units(probs) * rng.uniform(0.6, 1.3)

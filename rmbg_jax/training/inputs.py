@@ -96,6 +96,7 @@ def make_inputs(
     validation,
     train_batches,
     eval_batches,
+    # Whole batches alone: the rest of an epoch's order is left out.
     len(training) // data.batch_size,
   )
 
@@ -114,7 +115,7 @@ def describe(data: Inputs) -> dict[str, Any]:
 def _make_grain_batches(
   config, training, validation, *, decode, decode_evaluated
 ):
-  # Imported here: the other loader works without Grain.
+  # Not at the top: the other loader works without Grain.
   from data_pipelines.batches import loader
 
   data = config.data
@@ -166,7 +167,8 @@ def _make_device_batches(
 
 def _check_batch_size(batch_size: int, accumulation: int | str) -> None:
   devices = jax.device_count()
-  parts = 1 if isinstance(accumulation, str) else accumulation  # 'auto'
+  # 'auto' takes only numbers of parts that fit (`memory.py`).
+  parts = 1 if isinstance(accumulation, str) else accumulation
   if batch_size % (devices * parts):
     raise errors.UserError(
       f'config.data.batch_size (={batch_size}) must be a multiple of the '

@@ -75,6 +75,7 @@ class Reporter:
 
   def write(self, row: Mapping[str, int | float]) -> None:
     """Adds an epoch's row; all rows have the same columns."""
+    # In every process, since all of them may read `last`.
     self._rows.append(dict(row))
     if not self._active:
       return
@@ -84,6 +85,7 @@ class Reporter:
       f'IoU {row["val_iou"]:.4f}, learning rate {row["learning_rate"]:.2g}, '
       f'{row["images_per_second"]:.1f} images/s, {row["seconds"]:.0f} s'
     )
+    # All rows again: an interruption leaves either the old file or the new one.
     lines = ''.join(json.dumps(row) + '\n' for row in self._rows)
     files.write_text(self._workdir / 'log.jsonl', lines)
     files.write_csv(self._workdir / 'log.csv', list(row), self._rows)

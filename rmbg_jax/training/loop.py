@@ -71,6 +71,7 @@ def train_and_evaluate(
     signals.StopRequest() as stop_request,
   ):
     training = _prepare(config, workdir, store, stop_request)
+    # To see what the training begins with, and so what it has improved.
     if config.init_from and store.latest_step is None:
       scores = training.evaluate().items()
       found = ', '.join(f'{key} {value:.4f}' for key, value in scores)
@@ -184,10 +185,12 @@ class Training:
         done += 1
         bar.update()
         self.profiler.after(first + done, pending)
+        # The caller saves, once the loss is read below.
         if self.stop_request.reached(first + done):
           break
         due = save_every and done % save_every == 0
         if due and done < data.steps_per_epoch:  # The end is saved anyway.
+          # The sum of losses that is saved has this step's, too.
           total += _read_metrics(pending, first + done)['loss']
           pending = None
           self._move_to(done, total)
@@ -196,8 +199,9 @@ class Training:
       self._move_to(done, total + report.pop('loss'))
     if done < data.steps_per_epoch:
       return None
+    # Only the steps that this process has done of an epoch that is resumed.
     images = self.config.data.batch_size * (done - start.step)
-    stats = jax.local_devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}  # None on a CPU.
     return {
       **report,
       'data_seconds': round(waited, 2),
@@ -234,6 +238,7 @@ class Training:
     self.reporter.write(
       {
         'epoch': epoch,
+        # The rate of the epoch's last step.
         'learning_rate': self.schedule((epoch + 1) * steps - 1),
         'loss': self.position.loss / steps,
         **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},
@@ -274,6 +279,7 @@ class Training:
   def is_stopped_between_epochs(self) -> bool:
     """Returns whether to stop here, with epochs left."""
     steps = self.position.epoch * self.components.data.steps_per_epoch
+    # In any case: all processes must ask after the same steps.
     asked = self.stop_request.reached(steps)
     return asked and self.position.epoch < self.config.train.epochs
 
@@ -354,6 +360,7 @@ def _prepare(
     saved = store.read_description(latest)
     position = resume.Position.from_dict(saved['position'])
     training_data = saved['training_data']
+    # As at the beginning: other parts have other batch statistics.
     config = memory.replace_auto(
       config,
       saved['config']['model']['remat'],

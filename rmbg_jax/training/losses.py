@@ -29,7 +29,7 @@ _STRUCTURE_GAIN = 5.0
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _PYRAMID_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_PYRAMID_LEVELS = 4  # Sizes are multiples of 16: they halve four times.
+_PYRAMID_LEVELS = 4  # Input sizes are multiples of 16: they halve four times.
 
 
 def compute_bce(logits: Maps, alpha: Maps) -> PerImage:
@@ -78,6 +78,7 @@ def compute_ssim_loss(logits: Maps, alpha: Maps) -> PerImage:
 
   probs = _probs(logits)
   mean_p, mean_a = mean(probs), mean(alpha)
+  # In each window: var x = E x^2 - (E x)^2, and so for the covariance.
   var_p = mean(probs**2) - mean_p**2
   var_a = mean(alpha**2) - mean_a**2
   covariance = mean(probs * alpha) - mean_p * mean_a

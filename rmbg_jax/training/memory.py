@@ -57,6 +57,7 @@ def choose(
     return replace_auto(config, *tries[0])
   limit, least, needed = _SHARE * available, 0.0, None
   for remat, count in tries:
+    # Fewer parts than `least` cannot fit. The last try is made in any case.
     if count < least and count != tries[-1][1]:
       continue  # To compile a step takes a minute: not for too few parts.
     chosen = replace_auto(config, remat, count)
@@ -99,6 +100,7 @@ def measure_step(
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     return jax.tree.map(lambda x: x.update(sharding=sharding), tree)
 
+  # Shapes alone: nothing is allocated.
   train_state, batch, rate = jax.eval_shape(make_arguments)
   lowered = cast(jax.stages.Wrapped, step).lower(
     place(train_state), place(batch, 'data'), place(rate)
@@ -109,6 +111,7 @@ def measure_step(
     if runtime.is_exhausted(error):  # While compiling.
       return None
     raise
+  # Outputs in the buffers of arguments (`alias`) take no memory of their own.
   kept = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   return sizes.argument_size_in_bytes + kept + sizes.temp_size_in_bytes
 
@@ -116,5 +119,6 @@ def measure_step(
 def find_available() -> int:
   """Returns the bytes that the fullest device of all hosts has left, or 0."""
   available = min(map(runtime.find_free_memory, jax.local_devices()))
+  # JAX gathers 32-bit integers, too small for bytes.
   megabytes = np.asarray(available >> 20, np.int32)
   return int(np.min(multihost_utils.process_allgather(megabytes))) << 20

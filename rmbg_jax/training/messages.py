@@ -72,6 +72,7 @@ def describe_changed_rate(
     setup.make_schedule(config, steps=steps, epochs=epochs)(step)
     for epochs in (before, config.train.epochs)
   )
+  # A training that is complete needs no rate.
   if config.train.epochs <= position.epoch or old == new:
     return ''
   return (

@@ -30,6 +30,7 @@ def summarize(model: FlaxNetwork, *, size: tuple[int, int]) -> str:
       parts.append(('/'.join(path), outputs.shape))
     return outputs
 
+  # Flax calls `record` in place of each method while shapes are traced.
   with nn.intercept_methods(record):
     variables = jax.eval_shape(
       lambda: model.init(
@@ -65,5 +66,5 @@ def summarize(model: FlaxNetwork, *, size: tuple[int, int]) -> str:
 
 def _count(tree, part=''):
   for name in part.split('/') if part else ():
-    tree = tree.get(name, {})
+    tree = tree.get(name, {})  # Not all parts have batch statistics.
   return sum(leaf.size for leaf in jax.tree.leaves(tree))

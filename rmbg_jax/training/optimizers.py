@@ -78,6 +78,7 @@ def make_optimizer(
     _scale_by_adam(),
     optax.add_decayed_weights(
       weight_decay,
+      # Of all variables, kernels alone have more than one axis.
       mask=lambda params: jax.tree.map(lambda value: value.ndim > 1, params),
     ),
     _scale_by_rate(),
@@ -148,7 +149,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
   added before the second moment's bias is corrected, so that it counts for
   more in the first steps than in Optax, which adds it afterwards.
   """
-  b1, b2, epsilon = 0.9, 0.999, 1e-7
+  b1, b2, epsilon = 0.9, 0.999, 1e-7  # Keras' defaults.
 
   def update(updates, state, params=None):
     del params
@@ -166,4 +167,5 @@ def _scale_by_adam() -> optax.GradientTransformation:
 
 def _by_part(params: Any, encoder: Any, rest: Any) -> dict[str, Any]:
   """Returns one value for the encoder and another for all other parts."""
+  # Optax takes a value for all that is below it in the tree.
   return {part: encoder if part == 'encoder' else rest for part in params}

@@ -27,6 +27,7 @@ class Profiler:
   def after(self, step: int, results: jax.Array) -> None:
     """Ends the profile after its last step, once that has results."""
     if self._running and step >= self._last:
+      # Steps are dispatched ahead: without waiting, the last ones would be cut.
       jax.block_until_ready(results)
       self.close()
 

@@ -68,7 +68,7 @@ def check_compatible(saved: JsonObject, wanted: JsonObject) -> None:
     f'{path}: {old} in the checkpoint, {new} in the configuration'
     for key in ('architecture', 'preprocessing', 'config', 'data')
     for path, old, new in _differences(saved.get(key), wanted.get(key), key)
-    if not path.startswith(CHANGEABLE)
+    if not path.startswith(CHANGEABLE)  # By prefix: all below a key.
   ]
   if differences:
     raise errors.UserError(

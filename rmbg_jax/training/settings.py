@@ -45,6 +45,7 @@ _SHARES = {
 # Check of the value if it is not 'auto', and what it may be in words.
 _OR_AUTO = {
   'model.remat': (lambda value: isinstance(value, bool), 'True, False'),
+  # Not isinstance, for which True is an int.
   'optimizer.accumulation': (
     lambda value: type(value) is int and value >= 1,
     'at least 1',
@@ -80,6 +81,7 @@ def check_config(config: ConfigDict) -> None:
       must be.
   """
   lists = _LISTS | _LISTS_OF_MODELS.get(config.model.name, {})
+  # All are collected, so that one error names them.
   wrong = []
   for key, least in _AT_LEAST.items():
     value = _find(config, key)
@@ -115,6 +117,7 @@ def check_config(config: ConfigDict) -> None:
         "rate (or choose 'constant' or 'cosine')",
       )
     )
+  # U2-Net's encoder has no name of its own.
   name = _find(config, 'model.encoder.name') or config.model.name
   stages = models.ENCODER_STAGES.get(name, 0)
   frozen = _find(config, 'model.encoder.frozen_stages') or 0

@@ -91,6 +91,7 @@ def make_components(config: ml_collections.ConfigDict) -> Components:
   monitor_settings = monitor.MonitorSettings(
     **config.optimizer.plateau, stop_patience=config.train.early_stopping
   )
+  # After the checks: this reads the header of every file.
   data = inputs.make_inputs(config, size=preprocessing.size)
   schedule = make_schedule(config, steps=data.steps_per_epoch)
   optimizer = optimizers.make_optimizer(
@@ -132,6 +133,7 @@ def settle(
 
 
 def _to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  # As a checkpoint has it, so that both compare: tuples become lists.
   return json.loads(config.to_json_best_effort())
 
 
@@ -166,6 +168,7 @@ def create_model(
 
 def count_frozen(config: ml_collections.ConfigDict) -> int:
   """Returns the number of the encoder's frozen stages."""
+  # At a rate of 0 nothing moves; frozen, it costs no gradient either.
   if config.optimizer.encoder_rate == 0:
     return models.ENCODER_STAGES[
       config.model.encoder.get('name', config.model.name)
@@ -186,7 +189,7 @@ def create_train_state(
     config: Says where the first weights come from.
     components: Components made of the same configuration.
     mesh: The devices.
-    resumed: Whether a checkpoint will replace all numbers, so that any do.
+    resumed: Whether a checkpoint will replace all numbers; then any will do.
 
   Raises:
     FileNotFoundError: if weights are missing.

@@ -43,8 +43,8 @@ def make_train_step(
 
   It takes the state (whose buffers it reuses), a batch as the loader makes it,
   and the learning rate, and returns the next state and the step's `METRICS`.
-  Over a mesh, the loss, its gradient and the
-  batch statistics are those of the whole global batch.
+  Over a mesh, the loss, its gradient and the batch statistics are those of the
+  whole global batch.
 
   Args:
     model: The network.
@@ -76,6 +76,7 @@ def make_train_step(
       weights=loss_weights,
       output_weights=output_weights,
     )
+    # By the whole batch's weight, so that parts add up to its mean.
     loss = jnp.sum(per_image * batch['weight']) / total_weight
     return loss, updates['batch_stats']
 
@@ -83,6 +84,7 @@ def make_train_step(
 
   def accumulate_grads(params, batch_stats, batch, total_weight):
     def add_part(carry, part):
+      # Statistics go from part to part, so each part moves the running ones.
       loss, batch_stats, grads = carry
       (part_loss, batch_stats), part_grads = compute_grads(
         params, batch_stats, part, total_weight
@@ -105,6 +107,7 @@ def make_train_step(
       train_state.params,
       train_state.batch_stats,
       batch,
+      # Labels may weigh 0, and so may all pairs of a batch.
       jnp.maximum(jnp.sum(batch['weight']), 1e-6),
     )
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
@@ -119,6 +122,7 @@ def make_train_step(
     ema = train_state.ema
     if ema_decay:
       step = train_state.step.astype(jnp.float32)
+      # As TensorFlow's averages: the first steps' weights are soon forgotten.
       decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
       ema = jax.tree.map(
         lambda old, new: old + (1 - decay) * (new - old),

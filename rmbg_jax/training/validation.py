@@ -88,6 +88,7 @@ def evaluate(
   mesh: Mesh,
 ) -> dict[str, float]:
   """Returns the means over all images of `val_loss`, `val_mae`, `val_iou`."""
+  # Nothing is read here, so batches are dispatched without waiting.
   sums = [
     eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
   ]

@@ -68,6 +68,7 @@ def find_colour(context: 'av.VideoCodecContext') -> Colour:
   if form is None or form.is_rgb or form.name.startswith(('pal', 'gray')):
     return Colour()
   matrix = context.colorspace
+  # A clip that is not RGB cannot have RGB's matrix.
   if matrix in (_UNKNOWN, _RGB):
     matrix = _HD if context.height >= _HD_HEIGHT else _SD
   return Colour(
@@ -86,7 +87,7 @@ def names_matrix(context: 'av.VideoCodecContext') -> bool:
 
 def find_scaler(matrix: int) -> int:
   """Returns what FFmpeg's scaler calls a matrix (SWS_CS_...)."""
-  return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)
+  return {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}.get(matrix, 5)  # 5 is SD's.
 
 
 def to_photo(
@@ -99,6 +100,7 @@ def to_photo(
       'src_colorspace': find_scaler(colour.matrix),
       'src_color_range': _FULL if colour.full_range else _LIMITED,
     }
+    # Grey pictures use all values.
     if frame.format.name.startswith('gray'):
       options['src_color_range'] = _FULL
   form = 'rgba' if has_alpha or frame.format.name.startswith('pal') else 'rgb24'

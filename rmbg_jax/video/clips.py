@@ -83,6 +83,7 @@ def opened(
     with named(path):
       with open_file(path) as container:
         turn = _find_turn(path, container)
+      # Opened again, to begin at its first frame.
       container = stack.enter_context(open_file(path))
       clip = _open_video(path, container, turn, max_pixels)
     if containers.is_cut_off(path):
@@ -110,7 +111,7 @@ def open_file(path: Path) -> 'av.container.InputContainer':
   container = av.open(
     find_address(path),
     options={'protocol_whitelist': 'file'},
-    metadata_errors='ignore',
+    metadata_errors='ignore',  # They need not be UTF-8.
   )
   if container.format.name in ('hls', 'concat', 'dash', 'image2'):
     container.close()
@@ -157,6 +158,7 @@ def _open_folder(folder: Path, max_pixels: int, rate: Fraction) -> Clip:
           f'{path}: {photo.rgb.width}x{photo.rgb.height} pixels, unlike the '
           f'{first.rgb.width}x{first.rgb.height} of the first frame.'
         )
+      # Clips have 8 bits; here the unit of time is a frame.
       yield Frame(
         photo=dataclasses.replace(photo, deep=None), start=index, duration=1
       )
@@ -275,6 +277,7 @@ def _find_alpha_decoder(stream):
   """Returns the one that sees a WebM's alpha; None where there is none."""
   import av
 
+  # FFmpeg's own decoders of these leave alpha out.
   names = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
   name = names.get(stream.codec_context.codec.canonical_name)
   if name is None or stream.metadata.get('alpha_mode') != '1':
@@ -287,10 +290,12 @@ def _decode(container, stream, decoder) -> Iterator[Any]:
     yield from container.decode(stream)
     return
   for packet in container.demux(stream):
+    # An empty packet is the last, and asks for frames that are left: None.
     yield from decoder.decode(packet if packet.size else None)
 
 
 def _find_turn(path: Path, container) -> appearance.Turn:
+  # The first frame has the matrix, if any has.
   for frame in container.decode(_choose_stream(path, container)):
     matrix = frame.side_data.get('DISPLAYMATRIX')
     return appearance.find_turn(bytes(matrix) if matrix else b'')

@@ -47,7 +47,7 @@ def _is_mp4_cut(file: IO[bytes], size: int) -> bool:
     if len(head) < 8:  # Nothing that means anything.
       break
     length, kind = struct.unpack('>I4s', head[:8])
-    if length == 1 and len(head) == 16:
+    if length == 1 and len(head) == 16:  # 64 bits, behind.
       length = struct.unpack('>Q', head[8:])[0]
     if length == 0:  # To the end, as long as it may be.
       return False
@@ -67,6 +67,7 @@ def _is_matroska_cut(file: IO[bytes], size: int) -> bool:
     if kind is None or length is None:
       file.seek(place)
       rest = file.read(16)
+      # No element begins here: a header is cut off, or zeros fill the rest.
       return len(rest) < 16 and rest.strip(b'\0') != b''
     place = file.tell()
     if kind not in _OPEN:
@@ -83,6 +84,7 @@ def _read_number(file: IO[bytes], *, keep_mark: bool) -> int | None:
   first = file.read(1)
   if not first or not first[0]:
     return None
+  # As many bytes as the first has leading zeros, and itself.
   count = 9 - first[0].bit_length()
   rest = file.read(count - 1)
   if len(rest) < count - 1:
@@ -91,10 +93,12 @@ def _read_number(file: IO[bytes], *, keep_mark: bool) -> int | None:
   if keep_mark:
     return number
   number &= (1 << 7 * count) - 1
+  # All bits set: of unknown length.
   return -1 if number == (1 << 7 * count) - 1 else number
 
 
 def _is_gif_cut(file: IO[bytes]) -> bool:
+  # Signature, size of the picture, flags, background, shape of a pixel.
   head = file.read(13)
   if len(head) < 13:
     return True
@@ -104,15 +108,16 @@ def _is_gif_cut(file: IO[bytes]) -> bool:
     if mark == b';':
       return False
     if mark == b',':
-      place = file.read(9)
+      place = file.read(9)  # Place and size, then flags.
       if len(place) < 9:
         return True
       _skip_colours(file, place[8])
-      file.read(1)
+      file.read(1)  # How it is compressed.
     elif mark == b'!':
-      file.read(1)
+      file.read(1)  # Its kind.
     else:
       return not mark  # With a mark, it is not what it seems.
+    # Blocks of at most 255 bytes, each behind its length; 0 ends them.
     while length := file.read(1):
       if length == b'\0':
         break
@@ -120,6 +125,7 @@ def _is_gif_cut(file: IO[bytes]) -> bool:
 
 
 def _skip_colours(file: IO[bytes], flags: int) -> None:
+  # The first bit says that there is a table, the last three how large it is.
   if flags & 0x80:
     file.seek(3 * 2 ** ((flags & 7) + 1), os.SEEK_CUR)
 
@@ -130,5 +136,5 @@ def _is_png_cut(file: IO[bytes]) -> bool:
     length, kind = struct.unpack('>I4s', head)
     if kind == b'IEND':
       return False
-    file.seek(length + 4, os.SEEK_CUR)
+    file.seek(length + 4, os.SEEK_CUR)  # Content and checksum.
   return True

@@ -24,8 +24,8 @@ from rmbg_jax.inference.predictor import Predictor
 from rmbg_jax.video import clips, encoding, temporal
 
 _PART = 120  # Frames, at least: what an interruption costs at most.
-# Memory that frames may take that wait for the network, and that wait to be
-# written; and what a pixel of either takes, about.
+# Bytes that frames may take while they wait for the network, and as many while
+# they wait to be written; and what a pixel takes, about.
 _WAITING_BYTES = 500_000_000
 _PIXEL_BYTES = 16
 _FOLDER = '.parts'  # Folder in the output for unfinished clips.
@@ -129,6 +129,8 @@ class _Work:
     names, made = self.task.name_results(job), {}
     state = job.find_state()  # Before it is read.
     stamp = state.stamp if state else ''
+    # All that a part depends on, and where parts end: parts of another key are
+    # made again.
     self._key = repr(
       (
         *(stamp, sorted(self._missing), self._style, form, self.key),
@@ -160,6 +162,7 @@ class _Work:
         )
         result = storage.find_state(path)
         made[names[kind]] = (result.size if result else 0, stamp)
+    # Not before all results are there.
     self.clear()
     count = sum(len(state['times']) for state in states)
     said = [note for _, notes in sounds.values() for note in notes]
@@ -194,6 +197,7 @@ class _Work:
     states = []
     for index in itertools.count():
       try:
+        # Only an unbroken row of parts from the first one on can be joined.
         state = json.loads(self._find_state(index, '.json').read_text())
       except (OSError, ValueError):
         break
@@ -219,6 +223,7 @@ class _Work:
     """Does what is left and returns all states; None if it was stopped."""
     # Large frames go through the network in smaller batches, to save memory.
     room = _WAITING_BYTES // (_PIXEL_BYTES * clip.size[0] * clip.size[1])
+    # Two batches are in memory: one in the network, one that is read.
     self._size = max(1, min(self.remover.batch_size, room // 2))
     done = sum(len(state['times']) for state in states)
     threads = parallel.count_cores()
@@ -258,6 +263,7 @@ class _Work:
           probs, guide = self._steadier.last
           path = self._find_state(index, '.npz')
           np.savez(path, probs=probs, guide=guide)
+        # Last: from here on, the part counts as done.
         files.write_text(self._find_state(index, '.json'), json.dumps(state))
         states.append(state)
     return states
@@ -295,6 +301,7 @@ class _Work:
           return None
         frames, resized = batches.take()
         probs = self.remover.predict(resized)
+        # Steadied in the frames' order, so here; drawn in any.
         for frame, one, seen in zip(frames, probs, resized, strict=True):
           steadied = self._steadier.steady(one, seen)
           drawn = pool.submit(self._draw, frame, steadied, writers)

@@ -26,7 +26,8 @@ class _Codec:
   Attributes:
     name: FFmpeg's name of the encoder.
     container: The file's format.
-    pixels: Their format; that of odd sizes, where 2x2 pixels share colours.
+    pixels: Their format, and that for odd sizes: in some formats 2x2 pixels
+      share their colours, which takes even sizes.
     options: Options of the encoder. Frames are in order (no B-frames, no hidden
       ones), so parts can be joined.
     sounds: Codecs that the container takes as they are.
@@ -44,6 +45,7 @@ class _Codec:
 _H264 = _Codec(
   name='libx264',
   container='mp4',
+  # Players know 4:2:0, which odd sizes cannot have.
   pixels=('yuv420p', 'yuv444p'),
   options={'crf': '16', 'preset': 'veryfast', 'bf': '0'},
   sounds=('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'),
@@ -53,7 +55,7 @@ _PRORES = _Codec(
   name='prores_aw',  # Takes a third of `prores_ks`'s time.
   container='mov',
   pixels=('yuva444p10le', 'yuva444p10le'),
-  options={'profile': '4'},
+  options={'profile': '4'},  # ProRes 4444, which has alpha.
   sounds=('aac', 'mp3', 'ac3', 'alac', 'pcm_s16le', 'pcm_s24le', 'pcm_s16be'),
   sound='aac',
 )
@@ -63,6 +65,7 @@ _VP9 = _Codec(
   pixels=('yuva420p', 'yuva420p'),
   options={
     'crf': '20',
+    # Without a bit rate, `crf` alone decides.
     'b:v': '0',
     'auto-alt-ref': '0',
     'lag-in-frames': '0',
@@ -130,6 +133,7 @@ class VideoWriter(contextlib.AbstractContextManager):
 
   def __exit__(self, *exc_info):
     if self._container:
+      # Closing it writes the end of the file, after an error too.
       with self._container:
         if exc_info[0] is None:
           self._encode(None)
@@ -138,7 +142,7 @@ class VideoWriter(contextlib.AbstractContextManager):
     """Returns what `add` takes of a uint8 grey, RGB or RGBA picture."""
     import av
 
-    if pixels.ndim == 2:  # As RGB, black and white stay.
+    if pixels.ndim == 2:  # As RGB, since black and white then stay so.
       pixels = np.repeat(pixels[..., None], 3, axis=2)
     form = 'rgba' if pixels.shape[2] == 4 else 'rgb24'
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
@@ -270,6 +274,8 @@ def _read_parts(
     with clips.open_file(part) as container:
       stream = container.streams.video[0]
       packets = (packet for packet in container.demux(stream) if packet.size)
+      # A packet for each frame, in order (`_Codec.options`), so that both times
+      # of a packet are the same.
       for packet, (start, duration) in zip(packets, times, strict=True):
         packet.stream = pictures
         packet.time_base = time_base
@@ -294,6 +300,7 @@ def _join_folders(parts: Sequence[Path], path: Path) -> None:
       frame.replace(gathered / frame.name)
     part.rmdir()
   path.parent.mkdir(parents=True, exist_ok=True)
+  # No system renames over a folder with files in it.
   if path.exists():
     shutil.rmtree(path)
   gathered.rename(path)

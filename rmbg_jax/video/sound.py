@@ -147,6 +147,7 @@ def _read_packets(source, stream) -> Iterator['av.Packet']:
 
 def _copy(source, stream, target) -> Iterator[tuple[float, 'av.Packet']]:
   for packet in _read_packets(source, stream):
+    # An empty packet ends the stream; one without a time has no place.
     if packet.size and packet.dts is not None:
       seconds = float(packet.dts * packet.time_base)
       packet.stream = target
@@ -172,9 +173,10 @@ def _encode(source, stream, target) -> Iterator[tuple[float, 'av.Packet']]:
         decoded += 1
         yield from resampler.resample(frame)
     if not decoded:
+      # `_works` asks for another way, then.
       raise ValueError('nothing of it can be decoded')
     yield from resampler.resample(None)
-    yield None
+    yield None  # Ends the encoder.
 
   for frame in decode():
     for packet in target.encode(frame):

@@ -61,6 +61,7 @@ class Door:
       )
     self.waiting += 1
     accepted = request.headers.get('accept', '')
+    # Who takes both gets the picture.
     as_json = 'application/json' in accepted and 'image/' not in accepted
     try:
       async with self._turns, contextlib.AsyncExitStack() as stack:
@@ -92,11 +93,13 @@ class Door:
         request.form(
           max_files=_MOST_FILES,
           max_fields=_MOST_FIELDS,
+          # Starlette takes 1 MB by default, too little for a photo in base64.
           max_part_size=count_most(self._service),
         )
       )
       fields = dict(data)
       if isinstance(options := fields.pop('options', None), str):
+        # Own fields count first.
         fields = {**_parse_json(options.encode()), **fields}
       return fields
     raise problems.ProblemError(
@@ -110,6 +113,7 @@ class Door:
 def _parse_json(text: bytes) -> Fields:
   try:
     fields = json.loads(text)
+  # RecursionError: of brackets that are nested a thousand deep.
   except (ValueError, RecursionError) as error:
     raise problems.ProblemError(
       400,

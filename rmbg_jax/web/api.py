@@ -53,7 +53,7 @@ class Options(pydantic.BaseModel):
   @classmethod
   def _is_no_path(cls, value: str) -> str:
     if value not in ('', 'blur'):
-      ImageColor.getrgb(value)
+      ImageColor.getrgb(value)  # A path is a ValueError here.
     return value
 
 
@@ -112,6 +112,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
 
 def list_routes(api: fastapi.FastAPI) -> list[routing.Route]:
   """Returns routes that lead another application to this one."""
+  # A path once, whatever the number of its methods.
   paths = dict.fromkeys(
     route.path for route in api.routes if isinstance(route, routing.Route)
   )
@@ -138,6 +139,7 @@ def _remove(
       path = folder / 'background.png'
       content = read_content(picture, 'background_file', service.limits)
       picture = service.read(content, 'background_file')
+      # It is read again at once: compressing would only take time.
       picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
     kind = options.kind or 'cutout'
@@ -213,9 +215,11 @@ def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
     return value.file.read()
   if isinstance(value, str):
     text = value.partition('base64,')[2] or value  # A data address.
+    # Two more, since base64 fills up to three bytes.
     if len(text) * 3 // 4 > limits.bytes + 2:
       raise _too_large(len(text) * 3 // 4, limits)
     try:
+      # Encoders break lines.
       return base64.b64decode(''.join(text.split()), validate=True)
     except (ValueError, binascii.Error):
       pass

@@ -42,11 +42,12 @@ def make_application(
     max_file_size=most_uploaded,
     show_error=False,
     footer_links=['api'],
-    ssr_mode=False,
+    ssr_mode=False,  # It needs Node.
     theme=page.THEME,
     css=page.CSS,
   )
-  # Or files of this machine would be a visitor's to name.
+  # Gradio checks the paths of files only in a page that has been launched.
+  # Without this, visitors could name any file of this machine.
   blocks.has_launched = True
   paths = {route.path for route in api.list_routes(calls)}
 

@@ -71,7 +71,7 @@ def shrink(
   if most is None or width * height <= most:
     return dataclasses.replace(photo, deep=None), roi
   scale = (most / (width * height)) ** 0.5
-  size = max(1, int(width * scale)), max(1, int(height * scale))
+  size = max(1, int(width * scale)), max(1, int(height * scale))  # Never more.
   resample = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR
   small = dataclasses.replace(
     photo,
@@ -81,6 +81,7 @@ def shrink(
   )
   left, top = (int(roi[k] * size[k] / photo.rgb.size[k]) for k in (0, 1))
   right, bottom = (
+    # One pixel at least.
     max(start + 1, round(roi[2 + k] * size[k] / photo.rgb.size[k]))
     for k, start in enumerate((left, top))
   )
@@ -100,6 +101,7 @@ def find_box(alpha: np.ndarray) -> Box:
   """Returns (left, top, width, height) of a subject's visible part."""
   seen = alpha >= _SEEN
   rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+  # There are some: a photo without a subject has been refused.
   left, top = int(columns[0]), int(rows[0])
   return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
 

@@ -39,10 +39,11 @@ _MOST_BODIES = 256
 # Larger bodies are in a file.
 _IN_MEMORY = 65_536
 _CHUNK = 262_144
-# A body loses its place if it is not there after the longer of two times:
-# seconds from its beginning, and so many more for each byte that has come.
+# A body loses its place at the earlier of two times. Each is so many seconds
+# after its beginning, and later the more bytes have come. This one is for
+# bodies that hardly begin:
 _FIRST_SECONDS, _FIRST_BYTES_PER_SECOND = 10, 10_000
-# All of a body: as many, which is the shorter time for large ones.
+# This one is the earlier for large bodies:
 _ALL_SECONDS, _ALL_BYTES_PER_SECOND = 120, 500_000
 
 # ASGI's own words; its messages hold values of many types.
@@ -110,6 +111,7 @@ class Guard:
 
   def _strip_root(self, scope: Message) -> Message:
     path = scope['path']
+    # With slashes, since `/application` is not below `/app`.
     if self._root_path and f'{path}/'.startswith(f'{self._root_path}/'):
       path = path.removeprefix(self._root_path) or '/'
       return {**scope, 'path': path, 'raw_path': urls.quote(path).encode()}
@@ -123,7 +125,9 @@ class Guard:
     headers = datastructures.Headers(scope=scope)
     # The first is for programs; browsers ask people for the second.
     sent = [headers.get('x-api-key', '').encode('latin-1'), _password(headers)]
+    # Digests are equally long; a comparison of keys would tell their lengths.
     digests = [hashlib.sha256(one).digest() for one in sent]
+    # A list, since `any` would stop at the first and so take less time.
     found = [
       hmac.compare_digest(digest, one)
       for digest in digests
@@ -131,6 +135,7 @@ class Guard:
     ]
     if not any(found):
       raise problems.ProblemError(
+        # 403 is what remove.bg answers.
         403 if path.startswith(_FOREIGN) else 401,
         'auth_failed',
         'API Key invalid',
@@ -156,6 +161,7 @@ class Guard:
       return
     most = self._find_most(scope['path'])
     if declared > most:
+      # Before a byte of it is read.
       raise _too_large(most)
     with self._reserving(max(most, _ROOM)) as reserve:
       reserve(declared)
@@ -224,7 +230,7 @@ async def _fill(
     received += len(content)
     if received > most:
       raise _too_large(most)
-    if received > declared:  # Nobody has said how much there will be.
+    if received > declared:  # More than the header announced.
       reserve(min(len(content), received - declared))
     try:
       file.write(content)
@@ -240,6 +246,7 @@ def _replay(file: IO[bytes], receive: Receive) -> Receive:
   async def give() -> Message:
     nonlocal is_over
     if is_over:
+      # The body is over: what comes now is news of the connection.
       return await receive()
     content = file.read(_CHUNK)
     is_over = not content
@@ -260,6 +267,7 @@ def _password(headers: datastructures.Headers) -> bytes:
 
 def _check_address(path: str) -> None:
   """Refuses paths of Gradio's that would make the server fetch something."""
+  # /proxy=ADDRESS and /file=ADDRESS.
   if path.startswith(_PAGE_CALLS) and re.search(
     r'(^|/)(proxy=|file[=/]\s*[a-z]+://?)', path, re.IGNORECASE
   ):
@@ -275,6 +283,7 @@ def _check_addresses(file: IO[bytes], headers: datastructures.Headers) -> None:
   except (ValueError, RecursionError):
     body = None  # The application will say so.
   file.seek(0)
+  # A list, not a recursion: bodies may be nested deeply.
   left = [body]
   while left:
     value = left.pop()

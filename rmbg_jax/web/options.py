@@ -86,6 +86,7 @@ class Options:
     if self.background == 'blur':
       return 'blur'
     if self.background == 'colour':
+      # `rendering.Style` would take other texts for paths.
       if not re.fullmatch('#[0-9a-fA-F]{6}', self.colour):
         raise errors.UserError(f'colour={self.colour}: pass #rrggbb.')
       return self.colour

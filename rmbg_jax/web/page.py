@@ -114,6 +114,7 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
       inputs,
       results.components,
       show_progress_on=[photos],
+      # Not for scripts, which have `remove_background`.
       api_visibility='private',
       **_LIMITED,
     )
@@ -166,13 +167,14 @@ class _Results:
         # Gradio deletes old files only if a component holds them.
         self._images = gr.File(label='Results', interactive=False)
         self._masks = gr.File(label='Masks', interactive=False)
+    # Each visitor has a state.
     self._done = gr.State([])
     self._chosen = [slider, mask, download]
     self._gallery.select(
       self._choose,
       [self._done],
       self._chosen,
-      queue=False,
+      queue=False,  # Nothing is computed.
       api_visibility='private',
     )
 
@@ -196,6 +198,7 @@ class _Results:
     lines = list(answer.failures)
     for one in found:
       lines += [f'{one.name}: {note}.' for note in one.notes]
+    # Names are visitors' own, and shown as HTML.
     problems = ''.join(f'<p>{html.escape(line)}</p>' for line in lines)
     values = {
       self._problems: gr.update(value=problems, visible=bool(problems)),
@@ -307,6 +310,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
       value='cutout',
       label='Result',
     )
+  # Only the input that the background needs is shown.
   background.change(
     lambda value: (
       gr.update(visible=value == 'colour'),
@@ -342,6 +346,7 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
       ),
     )
   except errors.UserError as error:
+    # Gradio shows it as HTML.
     message = html.escape(str(error), quote=False)
     raise gr.Error(message, print_exception=False) from error
   except OSError as error:

@@ -57,6 +57,7 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
   Raises:
     ProblemError: naming the first that is wrong.
   """
+  # Forms send '' for what nobody filled in.
   fields = {
     name: value for name, value in fields.items() if value not in ('', None)
   }
@@ -68,6 +69,7 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
     value = first['input']
     if not isinstance(value, str | int | float):
       value = type(value).__name__
+    # Pydantic puts that before the text of a ValueError.
     message = first['msg'].removeprefix('Value error, ')
     raise ProblemError(
       400,

@@ -113,6 +113,7 @@ def cut_out(
   Raises:
     ProblemError: if an option is wrong, or there is no foreground.
   """
+  # All options are checked before the network runs.
   colour = _parse_colour(options.bg_color)
   margins = _parse_margins(options.crop_margin)
   scale, position = _parse_place(options)
@@ -124,6 +125,7 @@ def cut_out(
     )
   roi = _parse_roi(options.roi, photo.rgb.size)
   photo, roi = composition.shrink(photo, roi, _SIZES[options.size])
+  # Outside of the region, nothing is foreground.
   alpha = np.zeros(photo.rgb.size[::-1], np.float32)
   left, top, right, bottom = roi
   alpha[top:bottom, left:right] = find_alpha(composition.crop(photo, roi))
@@ -182,6 +184,7 @@ def cut_out(
 def _parse_colour(text: str) -> tuple[int, int, int, int] | None:
   if not text:
     return None
+  # The interface takes hexadecimal colours without '#'.
   if re.fullmatch('[0-9a-fA-F]{3,8}', text):
     text = f'#{text}'
   try:
@@ -205,6 +208,7 @@ def _parse_lengths(name, text, counts) -> list[tuple[float, str]]:
 def _parse_margins(text: str) -> list[tuple[float, str]]:
   """Returns top, right, bottom and left."""
   found = _parse_lengths('crop_margin', text, (1, 2, 4))
+  # As in CSS: one for all, or (above and below, right and left).
   return found if len(found) == 4 else [found[0], found[-1]] * 2
 
 
@@ -233,6 +237,7 @@ def _parse_place(options: Options):
       raise problems.wrong('scale', options.scale, 'pass 10% to 100%')
     scale = value / 100
   if options.position == 'original':
+    # Scaling alone centres, unless it is said that the place stays.
     said = 'position' in options.model_fields_set
     return scale, 'original' if said and scale else None
   if options.position == 'center':

@@ -29,10 +29,12 @@ def bind(host: str, port: int | None) -> socket.socket:
   ports = range(_FIRST_PORT, _FIRST_PORT + _PORTS) if port is None else [port]
   for one in ports:
     listening = socket.socket(family, socket.SOCK_STREAM)
+    # Or the port stays taken for a minute after another server's end.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+      # An address of IPv6 has two more numbers.
       listening.bind((address[0], one, *address[2:]))
-      listening.listen(2048)
+      listening.listen(2048)  # As many as uvicorn's own.
       return listening
     except PermissionError as error:
       listening.close()
@@ -64,6 +66,7 @@ class Server:
     Raises:
       UserError: if it does not begin.
     """
+    # 0.0.0.0 is for listening: no browser can open it.
     name = 'localhost' if host == '0.0.0.0' else host  # noqa: S104
     port = listening.getsockname()[1]
     self.url = f'http://{name}:{port}/'
@@ -79,6 +82,7 @@ class Server:
     )
     self._thread.start()
     end = time.monotonic() + _START_SECONDS
+    # uvicorn has a flag to look at, and nothing to wait for.
     while not self._server.started:
       if time.monotonic() > end or not self._thread.is_alive():
         raise errors.UserError('The page does not start: see above.')

@@ -139,6 +139,7 @@ class Service:
         f'{len(uploads)} photos are more than the limit of '
         f'{self.limits.files} at once. Remove some.'
       )
+    # Before a turn is taken, for which others may wait.
     kind, style = options.make_style(self.limits)
     remover = self._load_remover(options.checkpoint).with_refinement(
       refinement.Refinement(method=options.edges)
@@ -162,7 +163,10 @@ class Service:
       for name, job in zip(names, jobs, strict=True):
         entry = entries.get(str(job.photo))
         if entry is None or entry.error:
+          # Without an entry, `pipeline.run` has stopped, as it does on a full
+          # disk.
           error = entry.error if entry else 'not done: there is no space left.'
+          # Paths of the server are not for visitors.
           error = error.replace(f'{folder}{os.sep}', '')
           error = options_lib.without_path(error, job.photo)
           failures.append(f'{name}: {error}')
@@ -254,7 +258,7 @@ class Service:
       report_progress(done, len(jobs))
 
     report_progress(done, len(jobs))
-    never = threading.Event()
+    never = threading.Event()  # But for a full disk, which sets it.
     pipeline.run(remover, small, task, add_entry=add_entry, stop=never)
     return entries
 
@@ -317,9 +321,11 @@ def name_uploads(names: Sequence[str]) -> list[str]:
     path = Path(re.sub(r'[^\w .()+-]', '_', name.strip()).lstrip('. '))
     suffix = path.suffix[:10]
     length = _NAME_LENGTH - len(suffix.encode())
+    # A cut may go through a character, which is then left out.
     stem = path.stem.encode()[:length].decode(errors='ignore').strip()
     stem = stem or 'photo'
     candidate, number = f'{stem}{suffix}', 1
+    # Some disks take a and A for the same.
     while candidate.casefold() in taken:
       number += 1
       candidate = f'{stem} ({number}){suffix}'

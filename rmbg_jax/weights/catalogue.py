@@ -69,8 +69,8 @@ class Checkpoint:
   is_tried: bool = True
 
 
-# Seconds for a photo on two cores, of the network alone (docs/results.md).
 _TOGETHER = 0.864, 0.042, 0.047  # IoU, MAE and seconds of the default.
+# Seconds for a photo on two cores, of the network alone (docs/results.md).
 _SECONDS = {'small': 0.008, 'lite': 0.021, 'u2netp': 0.19}
 
 
@@ -85,6 +85,7 @@ def list_checkpoints() -> list[Checkpoint]:
     path = release.find_released(name)
     found.append(_describe_release(path, name=name, origin='shipped'))
   found += [_describe_published(name) for name in onnx_published.PUBLISHED]
+  # By commit: a branch of the hub may move on.
   for address, path in hub.list_cached():
     try:
       described = _describe_release(path, name=str(address), origin='cached')

@@ -29,6 +29,7 @@ _policies = ocp.training.preservation_policies
 def has_checkpoints(workdir: Path) -> bool:
   """Returns whether a training has saved anything in a working directory."""
   directory = workdir / _SUBDIRECTORY
+  # Those that are half written have other names than a step.
   return directory.is_dir() and any(
     entry.name.isdigit() for entry in directory.iterdir()
   )
@@ -128,6 +129,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
       self._checkpointer.save_checkpointables_async(
         step,
         dict(trees),
+        # With the step, so that `_rank` can tell ties apart.
         metrics={**metrics, 'step': step} if metrics else None,
         custom_metadata=dict(description),
         force=True,
@@ -142,6 +144,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
       number = getattr(error, 'errno', None)
       if found := re.search(r"os_error_code='(\d+)'", str(error)):
         number = int(found[1])
+      # Not of the system: a mistake of the program.
       if number is None:
         raise
       whole = Path(self._checkpointer.directory).iterdir()
@@ -195,6 +198,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
       shapes: Their shapes by flat keys.
       step: Step of the checkpoint.
     """
+    # NumPy arrays ask Orbax for such; their content is not used.
     abstract = layers.unflatten(
       {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
     )

@@ -113,6 +113,7 @@ def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
     _check(path, settings, beside)
     return settings
   known = onnx_published.find_known(f'sha256:{sha256}')
+  # Most publishers state MD5 (`onnx_published.py`).
   return known or onnx_published.find_known(
     f'md5:{files.hash_file(path, "md5")}'
   )
@@ -196,12 +197,14 @@ def _read_facts(path: Path) -> _Facts:
   for one in model.graph.output:  # Some do not state it, as they must.
     one.type.tensor_type.shape.SetInParent()
   try:  # OpenVINO crashes at some that this refuses.
+    # By path, since a model is copied first; what is mended is only in memory.
     onnx.checker.check_model(path if all(outputs.values()) else model)
   except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
     raise errors.UserError(
       f'{path}: damaged, or not written by the rules of ONNX '
       f'({str(error).partition(chr(10))[0]}). Download or export it again.'
     ) from error
+  # Old files list their weights among the inputs.
   weights = {tensor.name for tensor in model.graph.initializer}
   inputs = [one for one in model.graph.input if one.name not in weights]
   shape = _shape(inputs[0]) if len(inputs) == 1 else None

@@ -115,6 +115,7 @@ def list_cached() -> Iterator[tuple[Address, Path]]:
   except (hub.errors.CacheNotFound, OSError):
     return
   for repository in sorted(found.repos, key=lambda repo: repo.repo_id):
+    # Data sets are in the same cache.
     if repository.repo_type != 'model':
       continue
     for revision in sorted(repository.revisions, key=lambda r: r.commit_hash):
@@ -145,6 +146,7 @@ def _describe_failure(
 ) -> errors.MissingFileError:
   kinds = hub.errors
   remedy = 'Look at the address.'
+  # First the narrow kinds: they are kinds of those below.
   if isinstance(error, kinds.GatedRepoError):
     reason = 'its owner grants access'
     remedy = "Ask for it on the repository's page, and set HF_TOKEN."

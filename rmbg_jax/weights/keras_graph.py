@@ -45,6 +45,7 @@ class Graph:
     for name in self.layers:
       if self.kind(name) == 'InputLayer':
         config = self.layers[name]['config']
+        # Keras 2's name and Keras 3's.
         shape = config.get('batch_input_shape') or config.get('batch_shape')
         return tuple(shape[1:3]) if all(shape[1:3]) else None
     return None
@@ -62,7 +63,7 @@ class Graph:
         'UpSampling2D',
       ):
         found += self.convs_after(consumer)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))  # Two ways may lead to one.
 
   def conv_after(self, name: str, *, kernel: int, head: bool = False) -> str:
     """Returns the one convolution of a kernel size; a head has one filter."""
@@ -122,6 +123,8 @@ def find_by_graph(
   layers['bridge/conv_out'] = conv_out
   layers['bridge/bn_out'] = graph.norm_after(conv_out)
 
+  # A block reads what the one before ends with: an addition, and for the first
+  # block the bridge's normalisation.
   previous = layers['bridge/bn_out']
   for index in range(BLOCKS):
     conv1 = graph.conv_after(previous, kernel=3)
@@ -172,6 +175,7 @@ def find_by_rank(
       f'{BLOCKS}'
     )
   layers = {}
+  # The Keras project's rates: without a graph, nothing states them.
   for part, conv, norm in zip(
     ('rate3', 'rate6', 'rate9', 'out'), others, norms, strict=False
   ):
@@ -184,6 +188,7 @@ def find_by_rank(
     for conv, norm in zip(
       others[start : start + 3], norms[start : start + 3], strict=True
     ):
+      # The 1x1 is the shortcut, number 0; the others are 1 and 2.
       if convs[conv][:2] == (1, 1):
         number = 0
       else:
@@ -229,6 +234,7 @@ def _concatenated(graph: Graph, conv: str) -> list[str]:
 def _check_concatenation(graph: Graph, conv: str) -> None:
   concatenation = _only(graph.inputs[conv], f'input of {conv}')
   first = graph.inputs[concatenation][0]
+  # The order in which the channels of this project's kernels are, too.
   if graph.kind(first) != 'UpSampling2D':
     raise LookupError(f'{concatenation} has the skip connection first')
 

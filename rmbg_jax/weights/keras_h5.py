@@ -138,6 +138,7 @@ def encoder_layer_name(path: str) -> str:
   block, _, part = path.rpartition('/')
   kind = part.rstrip('0123456789')
   number = part.removeprefix(kind)
+  # The stem: conv1_conv, conv1_bn, conv1_relu, pool1_pool.
   if not block:
     block, number = ('pool' if kind == 'pool' else 'conv') + number, ''
   return '_'.join(filter(None, (block, number, kind)))

@@ -27,6 +27,7 @@ def make_layer(
       'the Keras file does. Export to .onnx or .stablehlo.'
     )
   std = np.asarray(preprocessing.std)
+  # 255, since the input is divided by it already.
   kernel = np.diag(255 / (preprocessing.scale * std))
   if preprocessing.channels == 'rgb':
     kernel = kernel[::-1]  # Row i is of input channel i: blue comes first.
@@ -49,6 +50,7 @@ def read_layer(
   """
   matrix = kernel.reshape(-1, 3).astype(np.float64)
   channels = 'bgr'
+  # Rows in the other order: the kernel reverses the channels.
   if matrix[0, 0] == 0:
     channels, matrix = 'rgb', matrix[::-1]
   gain = np.diag(matrix)

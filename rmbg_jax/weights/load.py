@@ -115,6 +115,7 @@ class LoadedModel:
       *(partner.compute_digest() for partner in self.partners),
     ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    # Sorted, since files have their tensors in any order.
     for key, leaf in sorted(layers.flatten(self.variables).items()):
       digest.update(f'{key} {leaf.shape}'.encode())
       digest.update(leaf.tobytes())
@@ -277,6 +278,7 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
 
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
+  # First, since the next line reads the whole file.
   foreign_onnx.check_size(path)
   sha256 = files.hash_file(path)
   settings = foreign_onnx.find_settings(path, sha256)

@@ -90,6 +90,7 @@ def assign(
   for key, foreign in names.items():
     if key not in shapes:
       problems.append(f'unexpected: {foreign} (the network has no {key})')
+    # What is missing has been named above.
     elif foreign in tensors and tensors[foreign].shape != shapes[key]:
       problems.append(
         f'shape: {foreign} is {tensors[foreign].shape} in the file, '
@@ -104,6 +105,7 @@ def assign(
     )
   return layers_lib.unflatten(
     {
+      # Releases have float16.
       key: np.asarray(tensors[foreign], np.float32)
       for key, foreign in names.items()
     }

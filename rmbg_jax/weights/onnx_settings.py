@@ -67,8 +67,8 @@ def read_settings(path: Path) -> Settings:
 def _is_number(value: object) -> bool:
   return (
     isinstance(value, int | float)
-    and not isinstance(value, bool)
-    and abs(value) < 1e9
+    and not isinstance(value, bool)  # To Python, True is 1.
+    and abs(value) < 1e9  # JSON may have NaN and Infinity.
   )
 
 

@@ -135,6 +135,7 @@ def _find_efficientnet(variant: str) -> dict[_Pair, _Pair]:
       ours, theirs = f'stage{index}_block{block + 1}', f'_blocks.{number}'
       parts = ('_expand_conv', '_depthwise_conv', '_project_conv')
       for part, their_part in enumerate(parts):
+        # The first stage does not expand, so its first convolution is missing.
         if part or stage.expansion > 1:
           pair = f'{ours}/conv{part}', f'{ours}/bn{part}'
           pairs[pair] = f'{theirs}.{their_part}', f'{theirs}._bn{part}'

@@ -157,6 +157,7 @@ def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
     ValueError: if it reaches beyond it.
   """
   numbers = (tensor.offset, *tensor.shape, *tensor.strides)
+  # They are the file's: `as_strided` would read any memory they lead to.
   if any(not isinstance(n, int) or n < 0 for n in numbers):
     raise ValueError(f'a tensor has the shape {tensor.shape}')
   last = tensor.offset + sum(
@@ -179,8 +180,10 @@ def _open_archive(
   file: io.BufferedIOBase,
 ) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
   archive = zipfile.ZipFile(file)
+  # Not exactly one is a ValueError, which says that the file is damaged.
   (index,) = (n for n in archive.namelist() if n.endswith('data.pkl'))
   folder = index.removesuffix('data.pkl')
+  # Older archives do not say; they are taken to have the low byte first.
   order: Literal['<', '>'] = '<'
   if f'{folder}byteorder' in archive.namelist():
     order = _ORDERS[archive.read(f'{folder}byteorder')]

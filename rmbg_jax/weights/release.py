@@ -132,6 +132,7 @@ def read_release(path: Path) -> matching.StoredModel:
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       metadata = file.metadata() or {}
+      # `safe_open` is no mapping: it can be asked for its keys alone.
       tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
     raise errors.UserError(

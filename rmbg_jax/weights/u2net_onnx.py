@@ -57,6 +57,7 @@ def read_model(path: Path) -> matching.StoredModel:
     # PyTorch keeps convolution kernels as (out, in, h, w).
     kernel = stored[conv.weight].transpose(2, 3, 1, 0)
     filters = widths[name] = kernel.shape[-1]
+    # Without a bias, a name of no tensor.
     bias = stored.get(conv.bias, np.zeros(filters))
     is_block = '/' in name
     add(
@@ -125,10 +126,12 @@ def _read_graph(
         bias=node.input[2] if len(node.input) > 2 else '',
         dilation=_attribute(node, 'dilations', [1])[0],
         norm=tuple(norm.input[1:]) if norm else (),
+        # ONNX' default.
         epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
       )
     )
   shape = graph.input[0].type.tensor_type.shape.dim
+  # A side of any length has the value 0.
   height, width = (side.dim_value for side in shape[2:4])
   size = (height, width) if height and width else _DEFAULT_SIZE
   return convs, tensors, size
@@ -157,7 +160,7 @@ def _norm_parts(
 ) -> dict[str, np.ndarray]:
   """Returns scale, bias, mean and variance behind a convolution."""
   if not conv.norm:  # Folded: an identity.
-    values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)
+    values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)  # Variance + epsilon is 1.
     return {
       f'{conv.weight} (folded {part})': np.full(filters, value, np.float32)
       for part, value in zip(
@@ -165,7 +168,7 @@ def _norm_parts(
       )
     }
   parts = {name: tensors[name] for name in conv.norm}
-  # Only the sum of the two is used.
+  # The network adds its own epsilon to the variance; only the sum counts.
   parts[conv.norm[3]] = parts[conv.norm[3]] + (conv.epsilon - u2net.EPSILON)
   return parts
 

@@ -20,7 +20,7 @@ from rmbg_jax.batch.ray import manifest, worker
 from rmbg_jax.weights import load
 
 _NODE_ID = 'ray.io/node-id'  # Ray's label for a machine.
-_INIT_DEATHS = 3  # In a row, of actors that load the network.
+_INIT_DEATHS = 3  # Actors that may die in a row while they load the network.
 # Bytes in Ray's object store beside the network: names and the report.
 _OBJECT_STORE_BYTES = 200_000_000
 
@@ -56,8 +56,9 @@ def run(
 ) -> report.Tally:
   """Does photos on a cluster.
 
-  They have their missing kinds and are taken as needed, in a thread. The output
-  is a URL, or on a disk that all machines have; the network is on this one.
+  Each job must have its missing kinds; a thread takes jobs as they are needed.
+  The output must be a URL, or on a disk that all machines have. The network is
+  read on this machine.
 
   Raises:
     UserError: if the photos cannot be listed, or the cluster gives up.
@@ -65,6 +66,7 @@ def run(
   name = report.name_run()
   lister = manifest.Lister(jobs, task.output, name)
   with lister:
+    # Without work, no cluster is started or reached.
     if not lister.wait_for_work():
       return lister.finish(report.Tally())
     tally, parts = report.Tally(), report.PartedReport(task.output, name)
@@ -76,7 +78,7 @@ def run(
         options,
         batch_size=batch_size,
         cluster=cluster,
-        rows_per_task=1,
+        rows_per_task=1,  # A row of the manifest is a task of many photos.
         run_name=name,
       )
       try:
@@ -138,6 +140,7 @@ def cut_out(
     batch_format='pyarrow',
     compute=pool,
     fn_constructor_kwargs={
+      # Once in Ray's store, from where each machine fetches it once.
       'loaded': ray.put(loaded.pack()),
       'task': task,
       'options': options,
@@ -160,6 +163,7 @@ def _read_manifest(output: storage.Place, run_name: str) -> ray.data.Dataset:
   # One task yields all rows: they are done while it waits for more.
   return ray.data.from_items([run_name]).map_batches(
     lambda _: manifest.follow(output, run_name),
+    # It mostly waits, and should take no actor's CPU.
     num_cpus=0,
     # Beside the driver: that is the machine that will not be taken away.
     label_selector={_NODE_ID: ray.get_runtime_context().get_node_id()},
@@ -178,6 +182,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
     )
   options: dict[str, Any] = {'logging_level': 'WARNING', 'log_to_driver': False}
   if not cluster.address:
+    # Otherwise Ray reports the start to its makers.
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     network = loaded.count_bytes()
     options |= {
@@ -189,6 +194,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
     host, _, port = cluster.address.rpartition(':')
     if port.isdecimal():  # Ray would try for many minutes.
       socket.create_connection((host, int(port)), timeout=10).close()
+    # 'local': without an address, Ray joins a cluster that it finds here.
     ray.init(address=cluster.address or 'local', **options)
   except (OSError, ValueError, RuntimeError) as error:
     raise errors.UserError(
@@ -214,17 +220,20 @@ def _choose_pool(
     (found.get('CPU', 0), found.get('GPU', 0))
     for found in (node['Resources'] for node in ray.nodes() if node['Alive'])
   ]
+  # A GPU can be shared: `gpus` may be a part of one.
   gpus = cluster.gpus
   if gpus is None:
     gpus = 1 if any(machine[1] for machine in machines) else 0
   fit = [
+    # As many actors as its GPUs are enough for.
     (machine, machine[1] // gpus if gpus else 1)
     for machine in machines
     if machine[0] and machine[1] >= gpus
   ]
   cpus = cluster.cpus
-  if cpus is None:  # Each machine's shared by its actors.
+  if cpus is None:  # All actors get the same, so the smallest share counts.
     cpus = min((max(1, machine[0] // on) for machine, on in fit), default=1)
+  # 10**6 is no bound: without GPUs, only the CPUs set one.
   room = sum(
     int(min(machine[0] // cpus if cpus else on, on if gpus else 10**6))
     for machine, on in fit
@@ -240,6 +249,7 @@ def _choose_pool(
     min_size=fewest,
     max_size=most,
     max_concurrent_calls_per_actor=worker.CALLS_PER_ACTOR,
+    # Otherwise Ray runs the calls of an actor one after the other.
     enable_true_multi_threading=True,
   )
   return pool, {'num_cpus': cpus, 'num_gpus': gpus}

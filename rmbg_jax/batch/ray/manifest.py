@@ -54,6 +54,7 @@ class Lister:
 
   def __exit__(self, *exc_info):
     self._stop.set()
+    # First, or the thread would go on writing what is removed here.
     self._thread.join()
     folder = self._output / report.FOLDER
     with contextlib.suppress(errors.UserError):  # Files left there do no harm.
@@ -85,6 +86,7 @@ class Lister:
     except Exception as error:  # The main thread's to raise.
       self._error = error
     finally:
+      # On errors too: `wait_for_work` waits for it.
       self._first.set()
 
   def _choose(self, skipped: report.PartedReport) -> Iterator[listing.Job]:
@@ -104,6 +106,7 @@ class Lister:
     tasks, written, parts = [], 0, 0
     try:
       while True:
+        # A sixteenth of what there is so far: tasks grow slowly.
         size = written // _TASKS_AT_FIRST
         size = max(_SMALLEST_TASK, min(LARGEST_TASK, size))
         if not (batch := list(itertools.islice(jobs, size))):
@@ -185,7 +188,9 @@ def read_jobs(table: pa.Table) -> list[listing.Job]:
   for row in table.to_pylist():
     columns = [row.get(name) for name in _SCHEMA.names]
     if isinstance(row['photo'], str):
+      # Rows of others' data sets hold one photo each.
       columns = [[value] for value in columns]
+    # Columns that such a data set does not have are filled with None.
     for photo, result, kinds, stamp, remark in itertools.zip_longest(
       *(column or () for column in columns)
     ):
@@ -194,6 +199,7 @@ def read_jobs(table: pa.Table) -> list[listing.Job]:
           photo=storage.parse(photo),
           result=Path(result),
           kinds=tuple(kinds.split(',')) if kinds else None,
+          # Only the stamp is needed: the report keeps it.
           state=storage.State(0, 0, stamp) if stamp else None,
           remark=remark or '',
         )

@@ -21,7 +21,7 @@ from rmbg_jax.inference import runtimes
 
 # One call's first photos are read while another's last ones are written.
 CALLS_PER_ACTOR = 2
-# Deaths of its process that a photo may have been at, alone.
+# How often a process may have died at a photo that it did alone.
 _LONE_TRIES = 2
 
 
@@ -61,6 +61,7 @@ class Worker:
     # Other tasks go on, and the photos are named.
     except Exception as error:
       text = pipeline.describe(error)
+      # Photos that were done before the error keep their lines.
       for job in jobs:
         entries.setdefault(str(job.photo), report.pass_over(job, text))
     found = [entries[str(job.photo)] for job in jobs]
@@ -69,6 +70,7 @@ class Worker:
       'status': [entry.status for entry in found],
       'line': [report.to_line(entry) for entry in found],
     }
+    # Rows go back in the form in which they came.
     if pa.types.is_list(table.schema.field('photo').type):
       columns = {name: [values] for name, values in columns.items()}
     return pa.table(columns)
@@ -86,6 +88,8 @@ class Worker:
       return
     with self._places:
       todo = [job for job in jobs if self._task.missing(job)]
+      # Before the work, which may end the process. Lists what had no results,
+      # so that a second try can tell.
       storage.write(
         tries / 'all', json.dumps([str(job.photo) for job in todo]).encode()
       )
@@ -104,11 +108,12 @@ class Worker:
     todo = set()
     if 'all' in before:
       todo = set(json.loads(storage.read(tries / 'all')))
+    # Marks have the names `all`, INDEX-TRY and INDEX-ended.
     lone = collections.Counter(name.partition('-')[0] for name in before)
     for index, job in enumerate(jobs):
       # Their results may have been there before the first try.
       is_anew = self._task.overwrite or job.remark == record.CHANGED
-      if not is_anew:  # It was listed before the first try.
+      if not is_anew:  # Its kinds are those from before the first try.
         job = dataclasses.replace(job, kinds=None)
       name = str(job.photo)
       if f'{index}-ended' in before:
@@ -129,8 +134,10 @@ class Worker:
           'memory?). Do it on a machine with more, or leave it out.',
         )
       else:
+        # Also before the work.
         storage.write(tries / f'{index}-{lone[str(index)]}', b'')
         self._run([job], entries)
+        # Kept, since the next photo may end the process.
         line = report.to_line(entries[name]).encode()
         storage.write(tries / f'{index}-ended', line)
 
@@ -148,6 +155,7 @@ class Worker:
 
   @contextlib.contextmanager
   def _alone(self) -> Iterator[None]:
+    # Two calls that took half of the places each would wait for ever.
     with self._taking_all:
       for _ in range(CALLS_PER_ACTOR):
         self._places.acquire()

@@ -21,8 +21,8 @@ from rmbg_jax.weights import foreign_onnx, load
 # Of several views the logits are averaged, which leaves less half-transparent
 # than averaging probabilities; a view counts as no surer than .999.
 SURE = 6.9
-# Of probabilities that become logits: the logit of 0 is infinite, and what is
-# farther from a half is no probability.
+# For probabilities that become logits: the smallest one, since the logit of 0
+# is infinite, and how far from .5 a value may be: others are no probabilities.
 LEAST, FARTHEST = 1e-6, 0.6
 # Packages by which JAX finds accelerators.
 _PLUGINS = (
@@ -125,7 +125,7 @@ def make_runtime(
     runtime = 'openvino' if foreign else choose_runtime()
   if runtime == 'jax':
     if foreign:
-      foreign[0].refuse()
+      foreign[0].refuse()  # Raises: JAX cannot compute it.
     from rmbg_jax.inference.runtimes import jax_runtime
 
     return jax_runtime.JaxRuntime(
@@ -148,6 +148,7 @@ def make_runtime(
       threads=threads,
     )
   except CannotRunError as error:
+    # What was asked for by name is not replaced by onnxruntime in float32.
     if wanted != 'auto' or precision == 'bfloat16':
       raise
     try:
@@ -219,6 +220,7 @@ def choose_runtime() -> str:
 
   JAX is imported only if a package for an accelerator is installed.
   """
+  # An installation may leave out OpenVINO.
   if importlib.util.find_spec('openvino') is None:
     return 'jax'
   platforms = os.environ.get('JAX_PLATFORMS', '')
@@ -228,5 +230,6 @@ def choose_runtime() -> str:
     return 'openvino'
   import jax
 
+  # For an error in words; `default_backend` would raise JAX's own.
   process.check_devices()
   return 'openvino' if jax.default_backend() == 'cpu' else 'jax'

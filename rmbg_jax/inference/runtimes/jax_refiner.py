@@ -30,6 +30,8 @@ class JaxRefiner:
   ) -> Float[np.ndarray, 'n h w']:
     """Returns refined logits, in units of `refiner.LIMIT`."""
     results = np.empty_like(units)
+    # One size, so that JAX compiles once; the last batch ends with windows of
+    # the one before, which nobody reads.
     batch = np.zeros((_BATCH, self._side, self._side, 3), np.uint8)
     plane = np.zeros(batch.shape[:3], np.float32)
     for start in range(0, len(units), _BATCH):

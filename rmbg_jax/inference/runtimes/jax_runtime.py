@@ -79,6 +79,7 @@ class JaxRuntime:
       UserError: if the device's memory is used up.
     """
     count = len(photos)
+    # One size, so that JAX compiles once.
     padding = ((0, self.batch_size - count), (0, 0), (0, 0), (0, 0))
     height, width = photos.shape[1:3]
     with process.naming_remedies(

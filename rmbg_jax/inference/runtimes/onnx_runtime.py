@@ -40,7 +40,7 @@ class OnnxRuntime:
     self._views = views
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that decode and encode share the cores.
+    # Threads that wait must not spin: those that decode and encode need cores.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
       self._session = onnxruntime.InferenceSession(
@@ -54,6 +54,7 @@ class OnnxRuntime:
         output = self._session.get_outputs()[output].name
       self._output = output
       size = max(view.size for view in views)
+      # Some operations fail only when they run: now is better than later.
       self.compute_logits(np.zeros((1, *size, 3), np.uint8))
     except errors.UserError:
       raise
@@ -82,6 +83,7 @@ class OnnxRuntime:
     seen = photo[:, ::-1] if view.mirrored else photo
     planes = seen.transpose(2, 0, 1).astype(np.float32)
     planes = resampling.resize(planes, view.size)
+    # `normalize` takes channels last, the network first.
     x = self._normalize(planes.transpose(1, 2, 0)).transpose(2, 0, 1)[None]
     x = np.ascontiguousarray(x, _TYPES[self._entry.type])
     outputs = self._session.run([self._output], {self._entry.name: x})

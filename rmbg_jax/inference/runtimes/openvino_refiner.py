@@ -56,6 +56,7 @@ class OpenVinoRefiner:
       ),
       starts,
     )
+    # `units[:0]`: without windows there would be nothing to concatenate.
     return np.clip(np.concatenate([units[:0], *changes]) + units, -1, 1)
 
   def _infer(
@@ -101,6 +102,7 @@ def _build_input(side: int) -> ov.Model:
     plane,
     _times(ops.log(odds), 1 / refiner.LIMIT),
   ]
+  # `blocks_first` is the order of `refiner_jax._join_blocks`.
   blocks = ops.space_to_depth(
     ops.concat(planes, axis=1), 'blocks_first', refiner.BLOCK
   )
@@ -119,6 +121,7 @@ def _build_network(loaded: load.LoadedModel, side: int) -> ov.Model:
 
 
 def _guide(colours: _Value, alpha: _Value, side: int) -> _Value:
+  # A matrix that averages pairs of pixels, as `refiner_jax.halve` does.
   half = np.kron(
     np.eye(side // 2, dtype=np.float32), np.full((1, 2), 0.5, np.float32)
   )

@@ -44,6 +44,7 @@ class OpenVinoRuntime:
     if precision == 'auto':
       precision = choose_precision(core, networks)
     self.batch_size = batch_size
+    # A stream for each photo of a batch, as long as each has a thread.
     streams = min(batch_size, threads)
 
     def compile_view(view: runtimes.View) -> ov.CompiledModel:
@@ -57,6 +58,7 @@ class OpenVinoRuntime:
     # One model for each: OpenVINO compiles a model in one thread. The largest
     # networks come last, and take longest.
     with futures.ThreadPoolExecutor(threads) as pool:
+      # Reversed, so that these begin first; a mean of logits has no order.
       self._compiled = list(pool.map(compile_view, views[::-1]))
     # A processor without bfloat16 computes in float32, whatever is asked for.
     chosen = self._compiled[0].get_property('INFERENCE_PRECISION_HINT')
@@ -181,6 +183,7 @@ def _splice(
       math.prod(value.get_shape()) > _MOST_VALUES
       for one in model.get_ops()
       for value in one.outputs()
+      # Shapes that are not known yet cannot be counted.
       if value.get_partial_shape().is_static
     ):
       raise errors.UserError(
@@ -189,9 +192,11 @@ def _splice(
       )
     found = model.output(network.output)
     shape = tuple(found.get_shape())
+    # The node before: the output's own only marks it.
     result = found.get_node().input_value(0)
-    if result.get_node() == entry:
+    if result.get_node() == entry:  # It returns its input.
       result = ops.convert(x, np.float32).output(0)
+    # What the file's input fed, our input feeds.
     for target in entry.output(0).get_target_inputs():
       target.replace_source_output(x.output(0))
   network.check_mask(shape)
@@ -272,7 +277,7 @@ def _convolve(
   (top, bottom), (left, right) = node.padding
   y = convolve(
     x,
-    ops.constant(kernel, shared_memory=True),
+    ops.constant(kernel, shared_memory=True),  # No copy of it.
     strides=[node.stride] * 2,
     pads_begin=[top, left],
     pads_end=[bottom, right],

@@ -13,6 +13,7 @@ def make_weights(old: int, new: int) -> Float[np.ndarray, 'new old']:
   centres = (np.arange(new) + 0.5) * scale - 0.5
   distances = np.abs(centres[:, None] - np.arange(old)) / max(scale, 1)
   weights = np.maximum(0, 1 - distances)
+  # At the border, a part of the triangle lies outside of the picture.
   return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
