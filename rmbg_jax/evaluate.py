@@ -231,7 +231,8 @@ def _open_checkpoint(
 
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
-  details = predictions.describe_checkpoint(path, load.load_model(path))
+  loaded = load.load_model(path)
+  details = predictions.describe_checkpoint(path, loaded)
   details['notes'] = []
   for data_set in data_sets:
     # Before the network is compiled, which takes longest.
@@ -249,8 +250,8 @@ def _open_checkpoint(
         f'Trained on {", ".join(seen)} of {data_set.name}: its figures there '
         'say nothing about new images.'
       )
-  remover = remover_lib.BackgroundRemover.from_checkpoint(
-    path, batch_size=flags.FLAGS.batch_size, **options
+  remover = remover_lib.BackgroundRemover(
+    loaded, batch_size=flags.FLAGS.batch_size, **options
   )
   details['runtime'] = remover.runtime
 

@@ -21,6 +21,10 @@ class UserError(ValueError):
   """
 
 
+class TooManyPixelsError(UserError):
+  """Reports a photo that is larger than the user allows."""
+
+
 class DivergedError(UserError, FloatingPointError):
   """Reports a training whose numbers stopped being finite."""
 

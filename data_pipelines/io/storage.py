@@ -226,11 +226,11 @@ def list_files(root: Place) -> Iterator[File]:
     return
   list_store = _list_s3 if root.scheme == 's3' else _list_folders
   with stores.naming(root.text):
-    files = list_store(stores.open_store(root.scheme), root.path)
+    found = list_store(stores.open_store(root.scheme), root.path)
   # A generator: its errors come with the pages, not with the call.
   while True:
     with stores.naming(root.text):
-      file = next(files, None)
+      file = next(found, None)
     if file is None:
       return
     yield file

@@ -6,7 +6,5 @@ IMAGE = JPEG | {
   *('.png', '.webp', '.tif', '.tiff', '.bmp', '.gif', '.jp2', '.avif')
 }
 # Endings of photos to cut out.
-PHOTO = IMAGE | {
-  *('.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx', '.avif')
-}
+PHOTO = IMAGE | {'.heic', '.heif', '.hif', '.mpo', '.apng', '.j2k', '.jpx'}
 CLIP = frozenset({'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi'})

@@ -101,7 +101,7 @@ def read_photo(
     return _convert(source)
   height, width = images.read_size(source)
   if width * height > max_pixels:
-    raise errors.UserError(
+    raise errors.TooManyPixelsError(
       f'{width}x{height} are more pixels than the limit of {max_pixels}. '
       'Reduce the photo, or raise max_pixels if there is memory for it.'
     )

@@ -72,9 +72,8 @@ class Door:
     except errors.UserError as error:
       # Messages name flags, which are fields here.
       text = re.sub(r'--(?=[a-z])', '', str(error))
-      code = (
-        'resolution_too_high' if 'pixels than the limit' in text else 'invalid'
-      )
+      is_large = isinstance(error, errors.TooManyPixelsError)
+      code = 'resolution_too_high' if is_large else 'invalid'
       raise problems.ProblemError(400, code, text) from error
     except OSError as error:
       logging.getLogger(__name__).exception('A request failed.')

@@ -95,13 +95,13 @@ class Options:
     try:
       height, width = images.read_size(self.picture)
       if height * width > limits.pixels:
-        raise errors.UserError(
+        raise errors.TooManyPixelsError(
           f'{width}x{height} are more pixels than the limit of '
           f'{limits.pixels}. Reduce it.'
         )
       rendering.Style(background=str(self.picture))  # Reads it.
     except errors.UserError as error:
-      raise errors.UserError(
+      raise type(error)(
         f'The background {self.picture.name}: '
         f'{without_path(str(error), self.picture)}'
       ) from error

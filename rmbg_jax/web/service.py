@@ -211,7 +211,7 @@ class Service:
       return photos.read_photo(content, max_pixels=self.limits.pixels)
     except errors.UserError as error:
       text = str(error).removeprefix('The given bytes: ')
-      raise errors.UserError(f'{name}: {text}') from error
+      raise type(error)(f'{name}: {text}') from error
 
   def find_alpha(
     self,

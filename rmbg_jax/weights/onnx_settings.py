@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from data_pipelines.io import errors, files
 from rmbg_jax.models.preprocessing import Preprocessing
 
-MOST_PIXELS = 4096  # Longest side of the input.
+LONGEST_SIDE = 4096  # Pixels of the input.
 
 
 class Settings(NamedTuple):
@@ -82,7 +82,7 @@ def _is_size(value: object) -> bool:
   return (
     isinstance(value, list)
     and len(value) == 2
-    and all(type(side) is int and 16 <= side <= MOST_PIXELS for side in value)
+    and all(type(side) is int and 16 <= side <= LONGEST_SIDE for side in value)
   )
 
 
@@ -96,7 +96,7 @@ def _is_flag(value: object) -> bool:
 
 # Check of a value, and what it must be in words. Any: a value of JSON.
 _REQUIRED: dict[str, tuple[Any, str]] = {
-  'size': (_is_size, f'[height, width], each 16 to {MOST_PIXELS}'),
+  'size': (_is_size, f'[height, width], each 16 to {LONGEST_SIDE}'),
   'channels': (lambda v: v in ('rgb', 'bgr'), '"rgb" or "bgr"'),
   'scale': (
     lambda v: v == 'maximum' or (_is_number(v) and v > 0),
