@@ -15,10 +15,8 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from rmbg_jax.models import winograd
@@ -42,14 +40,6 @@ def plain() -> Iterator[None]:
     yield
   finally:
     _is_plain.reset(token)
-
-
-def init_kernel(
-  key: jax.Array, shape: tuple[int, ...], dtype: np.dtype | type = jnp.float32
-) -> Float[Array, 'kh kw c f']:
-  """Returns the kernel before training, for `flax.linen.Conv` to call."""
-  # Uniform: normal ones take XLA several times as long to compile.
-  return nn.initializers.he_uniform()(key, shape, dtype)
 
 
 def is_for_cpu() -> bool:

@@ -129,7 +129,6 @@ class _FlaxLayers:
       feature_group_count=wanted.filters if wanted.depthwise else 1,
       use_bias=wanted.use_bias,
       dtype=dtype,
-      kernel_init=convolution.init_kernel,
       conv_general_dilated_cls=_choose_algorithm(
         wanted.depthwise, wanted.accurate
       ),

@@ -246,7 +246,8 @@ def _create_trees(
   model: FlaxNetwork, optimizer: optax.GradientTransformation, seed: int
 ) -> dict[str, Any]:
   """Returns what a checkpoint holds: moving averages as the model, the rest."""
-  params = state.create_variables(model, seed=seed, size=(32, 32))['params']
+  variables = state.create_variables(model, seed=seed, size=(32, 32))
+  params = jax.device_put(variables['params'])
   # Next to no change at first.
   head = params['head_conv']
   params = {**params, 'head_conv': {**head, 'kernel': head['kernel'] * 0.1}}

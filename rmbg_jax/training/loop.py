@@ -116,7 +116,6 @@ class Training:
     mesh: The devices.
     train_step: See `step.make_train_step`.
     eval_step: See `validation.make_eval_step`.
-    predict_step: See `validation.make_predict_step`.
     store: Store of the checkpoints.
     stop_request: Whether to stop.
     reporter: Writes logs and pictures.
@@ -131,7 +130,6 @@ class Training:
   mesh: Mesh
   train_step: TrainStep
   eval_step: validation.EvalStep
-  predict_step: validation.PredictStep
   store: checkpoints.CheckpointStore
   stop_request: signals.StopRequest
   reporter: logs.Reporter
@@ -318,7 +316,7 @@ class Training:
   def _make_grid(self) -> UInt8[np.ndarray, 'h w 3']:
     """Draws this process's first validation images: photo, truth, outputs."""
     batch = self._first_batch
-    probs = self.predict_step(
+    _, probs = self.eval_step(
       self.train_state.eval_variables, state.put_batch(batch, self.mesh)
     )
     count = int((batch['weight'] > 0).sum())
@@ -327,7 +325,7 @@ class Training:
       np.asarray(batch['image']),
       np.repeat(np.asarray(batch['alpha']), 3, axis=-1),
     ]
-    for output in jax.device_get(probs):
+    for output in map(state.read_own_part, probs):
       grey = np.round(output * 255).astype(np.uint8)
       columns.append(np.repeat(grey, 3, axis=-1))
     return np.concatenate(
@@ -388,11 +386,9 @@ def _prepare(
     eval_step=validation.make_eval_step(
       components.model,
       components.preprocessing,
+      mesh,
       deterministic=config.deterministic,
       **components.loss_options,
-    ),
-    predict_step=validation.make_predict_step(
-      components.model, components.preprocessing, mesh
     ),
     store=store,
     stop_request=stop_request,

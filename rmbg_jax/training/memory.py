@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from data_pipelines.io import errors
 from rmbg_jax import runtime
@@ -96,14 +96,14 @@ def measure_step(
     }
     return train_state, batch, jnp.zeros(())
 
-  def place(tree, *axes):
-    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+  def place(tree, sharding):
     return jax.tree.map(lambda x: x.update(sharding=sharding), tree)
 
   # Shapes alone: nothing is allocated.
+  once, split = state.replicated(mesh), state.along_batch(mesh)
   train_state, batch, rate = jax.eval_shape(make_arguments)
   lowered = cast(jax.stages.Wrapped, step).lower(
-    place(train_state), place(batch, 'data'), place(rate)
+    place(train_state, once), place(batch, split), place(rate, once)
   )
   try:
     sizes: Any = lowered.compile().memory_analysis()  # XLA's, without types.

@@ -18,23 +18,26 @@ from rmbg_jax.training import losses, state
 
 # Sum of an image's values, and their number.
 Sums = tuple[Float[Array, ''], Float[Array, '']]
-EvalStep = Callable[[Variables, state.Batch], dict[str, Sums]]
-PredictStep = Callable[[Variables, state.Batch], tuple[jax.Array, ...]]
+EvalStep = Callable[
+  [Variables, state.Batch], tuple[dict[str, Sums], list[jax.Array]]
+]
 
 
 def make_eval_step(
   model: flax_network.FlaxNetwork,
   preprocessing: Preprocessing,
+  mesh: Mesh,
   *,
   loss_weights: Mapping[str, float],
   output_weights: Sequence[float],
   deterministic: bool = False,
 ) -> EvalStep:
-  """Returns the jitted step: variables and a batch in, sums of metrics out.
+  """Returns the jitted step: sums of metrics, and the outputs' probabilities.
 
-  The batch is as the loader makes it; pairs of weight 0 are padding, and the
-  others count alike. The metrics are those of the last output, the loss is the
-  training's. If `deterministic`, a GPU gives the same bits every time.
+  It takes variables and a batch as the loader makes it; pairs of weight 0 are
+  padding, and the others count alike. The metrics are those of the last output,
+  the loss is the training's. Probabilities are (b, h, w, 1), split along the
+  batch. If `deterministic`, a GPU gives the same bits every time.
   """
 
   def eval_step(variables, batch):
@@ -42,41 +45,21 @@ def make_eval_step(
       model, variables, preprocessing.normalize(batch['image'])
     )
     alpha = batch['alpha'].astype(jnp.float32) / 255
-    probs = jax.nn.sigmoid(outputs[-1])
+    probs = [jax.nn.sigmoid(logits) for logits in outputs]
     values = {
       'val_loss': losses.compute_loss(
         outputs, alpha, weights=loss_weights, output_weights=output_weights
       ),
-      'val_mae': compute_mae(probs, alpha),
-      'val_iou': compute_iou(probs, alpha),
+      'val_mae': compute_mae(probs[-1], alpha),
+      'val_iou': compute_iou(probs[-1], alpha),
     }
     valid = (batch['weight'] > 0).astype(jnp.float32)
-    return {key: sum_valid(v, valid) for key, v in values.items()}
+    return {key: sum_valid(v, valid) for key, v in values.items()}, probs
 
   return jax.jit(
     eval_step,
+    out_shardings=(state.replicated(mesh), state.along_batch(mesh)),
     compiler_options=compiling.make_options(deterministic=deterministic),
-  )
-
-
-def make_predict_step(
-  model: flax_network.FlaxNetwork, preprocessing: Preprocessing, mesh: Mesh
-) -> PredictStep:
-  """Returns the jitted step to probabilities (b, h, w, 1) of all outputs.
-
-  Every process gets those of the whole batch.
-  """
-
-  def predict_step(variables, batch):
-    outputs = flax_network.compute(
-      model, variables, preprocessing.normalize(batch['image'])
-    )
-    return tuple(jax.nn.sigmoid(logits) for logits in outputs)
-
-  return jax.jit(
-    predict_step,
-    out_shardings=state.replicated(mesh),
-    compiler_options=compiling.make_options(),
   )
 
 
@@ -90,7 +73,7 @@ def evaluate(
   """Returns the means over all images of `val_loss`, `val_mae`, `val_iou`."""
   # Nothing is read here, so batches are dispatched without waiting.
   sums = [
-    eval_step(variables, state.put_batch(batch, mesh)) for batch in batches
+    eval_step(variables, state.put_batch(batch, mesh))[0] for batch in batches
   ]
   return merge_all(sums)
 

@@ -115,7 +115,6 @@ def sharing_programs():
   with pytest.MonkeyPatch.context() as patch:
     share(patch, state, 'create_variables')
     share(patch, validation, 'make_eval_step')
-    share(patch, validation, 'make_predict_step')
     share(patch, setup, 'make_train_step', _describe_train_step)
     yield
 

@@ -85,8 +85,7 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
       ),
       mesh=mesh,
       train_step=take_step,
-      eval_step=lambda *_: {},
-      predict_step=lambda *_: (),
+      eval_step=lambda *_: ({}, []),
       store=checkpoints.CheckpointStore(tmp_path, writable=True),
       stop_request=signals.StopRequest(),
       reporter=logs.Reporter(
