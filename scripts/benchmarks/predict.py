@@ -99,16 +99,16 @@ def measure_original(folder: Path) -> None:
       picture = np.concatenate([photo, line, photo * mask], axis=1)
       cv2.imwrite(str(output / f'{path.stem}.png'), picture)
 
-  run_here = common.make_predict(remover, photos, ('side_by_side',))
+  predict = common.make_predict(remover, photos, ('side_by_side',))
   common.compare(
     'photos of 1500x1000 to side-by-side pictures',
-    {"the notebook's loop": run_notebook, 'here': run_here},
+    {"the notebook's loop": run_notebook, 'here': predict},
     count=24,
     repeats=1,
   )
 
 
-def predict_folder(photos: str, output: str) -> float:
+def predict_folder(photos: Path, output: Path) -> float:
   """Returns the peak memory of this process after a run of `predict`."""
   from rmbg_jax import predict
 
