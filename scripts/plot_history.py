@@ -27,17 +27,15 @@ PANELS = (
 def main(argv: list[str]) -> None:
   """Writes the picture."""
   try:
-    import matplotlib
+    from matplotlib import figure
   except ImportError as error:
     raise errors.UserError(
       'the curves need Matplotlib. Run: pip install matplotlib'
     ) from error
   if len(argv) < 2:
     raise app.UsageError('Pass the working directory of a training, or several')
-  matplotlib.use('Agg')  # No screen is needed.
-  from matplotlib import pyplot as plt
-
-  figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout='constrained')
+  picture = figure.Figure(figsize=(10, 7), layout='constrained')
+  axes = picture.subplots(2, 2)
   for workdir in map(Path, map(cli.expand_home, argv[1:])):
     rows = logs.read_log(workdir)
     epochs = [row['epoch'] + 1 for row in rows]
@@ -50,7 +48,7 @@ def main(argv: list[str]) -> None:
   for axis in axes.flat:
     axis.legend(fontsize='small')
   with files.write_atomically(_OUTPUT.value) as partial:
-    figure.savefig(partial, dpi=120, format='png')
+    picture.savefig(partial, dpi=120, format='png')
   print(_OUTPUT.value)
 
 

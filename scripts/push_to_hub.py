@@ -10,6 +10,7 @@ reads. `--output=FOLDER` writes the two there instead, to be looked at. Needs
 `pip install -e '.[hub]'`, and a token with the right to write in HF_TOKEN.
 """
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -43,23 +44,19 @@ _OUTPUT = cli.define_path(
 
 def main() -> None:
   """Publishes the checkpoint."""
-  owner, slash, name = _REPO.value.partition('/')
-  if not (owner and slash and name) or '/' in name:
+  if not re.fullmatch('[^/]+/[^/]+', _REPO.value):
     raise errors.UserError(f'--repo={_REPO.value}: pass OWNER/NAME.')
   from rmbg_jax.weights import hub
 
   hub.import_hub(f'--repo={_REPO.value}')
-  if _OUTPUT.value:
-    output = Path(_OUTPUT.value)
-    if output.exists():
-      raise errors.UserError(f'--output={output} is there. Pass a new folder.')
-    output.mkdir(parents=True)
-    write_release(output)
-    print(output)
-    return
-  with tempfile.TemporaryDirectory() as folder:
-    write_release(Path(folder))
-    print(upload(Path(folder)))
+  output = _OUTPUT.value
+  if output and Path(output).exists():
+    raise errors.UserError(f'--output={output} is there. Pass a new folder.')
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = Path(output or temporary)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_release(folder)
+    print(output or upload(folder))
 
 
 def write_release(folder: Path) -> None:

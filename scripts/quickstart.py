@@ -15,12 +15,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import bootstrap
 
 PHOTOS = 'docs/images/photos'
-WORKDIR = 'runs/quickstart'
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     '--output', default='quickstart_output', help='Folder for the results.'
   )
   parser.add_argument(
-    '--workdir', default=WORKDIR, help='Folder of the training.'
+    '--workdir', default='runs/quickstart', help='Folder of the training.'
   )
   parser.add_argument(
     '--no-install',
@@ -44,19 +44,24 @@ def main() -> None:
   )
   # The rest goes to the training, such as --config.train.epochs=2.
   arguments, overrides = parser.parse_known_args()
-  output = Path(arguments.output)
+  output, python = Path(arguments.output), sys.executable
 
-  began = announce('1/3 Setting up: some minutes the first time, then none.')
-  python = (
-    sys.executable
-    if arguments.no_install
-    else bootstrap.prepare('requirements.txt')
-  )
-  finish(began)
+  with announcing('1/3 Setting up: some minutes the first time, then none.'):
+    if not arguments.no_install:
+      python = bootstrap.prepare('requirements.txt')
 
-  began = announce('2/3 Cutting out four photographs: half a minute or less.')
-  sheet = cut_out(python, output)
-  finish(began)
+  def make_sheet(photos, results, *options):
+    sheet = results / 'sheet.png'
+    bootstrap.run(
+      [python, '-m', 'scripts.contact_sheet', f'--input={photos}']
+      + [f'--results={results}', f'--output={sheet}', *options]
+    )
+    return sheet
+
+  predict = [python, '-m', 'rmbg_jax.predict', '--save=mask,cutout']
+  with announcing('2/3 Cutting out four photographs: half a minute or less.'):
+    bootstrap.run([*predict, f'--input={PHOTOS}/*.jpg', f'--output={output}'])
+    sheet = make_sheet(PHOTOS, output, '--cell=200', '--columns=1')
   print(f'Look at {sheet}: photo, mask and cut-out.')
   print('Your own photos, now or after what follows:')
   if not arguments.no_install:
@@ -65,65 +70,35 @@ def main() -> None:
   if not arguments.no_open:
     open_picture(bootstrap.ROOT / sheet)
 
-  began = announce(
+  with announcing(
     '3/3 Training a network from nothing, on drawn pictures, to show that '
     'training works: two to five minutes the first time (Ctrl-C ends it).'
-  )
-  demo = train(python, output / 'demo', arguments.workdir, overrides)
-  finish(began)
-  print(f'Look at {demo}: pictures that it had not seen.')
+  ):
+    # Other pictures than those of the training: another seed.
+    pictures, demo = output / 'demo/pictures', output / 'demo'
+    bootstrap.run(
+      [python, '-m', 'data_pipelines.demo', f'--output={pictures}']
+      + ['--count=12', '--size=320', '--seed=7']
+    )
+    bootstrap.run(
+      [python, '-m', 'rmbg_jax.main', '--config=configs/demo.py']
+      + [f'--workdir={arguments.workdir}', *overrides]
+    )
+    bootstrap.run(
+      [*predict, f'--checkpoint={arguments.workdir}']
+      + [f'--input={pictures / "Images"}', f'--output={demo}']
+    )
+    sheet = make_sheet(pictures / 'Images', demo, '--cell=120', '--columns=2')
+  print(f'Look at {sheet}: pictures that it had not seen.')
 
 
-def cut_out(python: str | Path, output: Path) -> Path:
-  """Cuts out the photographs with the weights that come with the project.
-
-  Returns:
-    The picture with all of them.
-  """
-  bootstrap.run(
-    [python, '-m', 'rmbg_jax.predict', f'--input={PHOTOS}/*.jpg']
-    + [f'--output={output}', '--save=mask,cutout']
-  )
-  return make_sheet(python, Path(PHOTOS), output, cell=200, columns=1)
-
-
-def train(
-  python: str | Path, output: Path, workdir: str, overrides: list[str]
-) -> Path:
-  """Trains the demo network and shows what it does.
-
-  Returns:
-    The picture with its results on pictures that it had not seen.
-  """
-  pictures = output / 'pictures'
-  # Other pictures than those of the training: another seed.
-  bootstrap.run(
-    [python, '-m', 'data_pipelines.demo', f'--output={pictures}', '--count=12']
-    + ['--size=320', '--seed=7']
-  )
-  bootstrap.run(
-    [python, '-m', 'rmbg_jax.main', '--config=configs/demo.py']
-    + [f'--workdir={workdir}', *overrides]
-  )
-  bootstrap.run(
-    [python, '-m', 'rmbg_jax.predict', f'--checkpoint={workdir}']
-    + [f'--input={pictures / "Images"}', f'--output={output}']
-    + ['--save=mask,cutout']
-  )
-  return make_sheet(python, pictures / 'Images', output, cell=120, columns=2)
-
-
-def make_sheet(
-  python: str | Path, photos: Path, output: Path, *, cell: int, columns: int
-) -> Path:
-  """Puts photos and results on one picture; returns its path."""
-  sheet = output / 'sheet.png'
-  bootstrap.run(
-    [python, '-m', 'scripts.contact_sheet', f'--input={photos}']
-    + [f'--results={output}', f'--output={sheet}']
-    + [f'--cell={cell}', f'--columns={columns}']
-  )
-  return sheet
+@contextlib.contextmanager
+def announcing(title: str) -> Iterator[None]:
+  """Prints what is done, and then how long it took."""
+  print(f'\n{title}', flush=True)
+  began = time.monotonic()
+  yield
+  print(f'Took {time.monotonic() - began:.0f} s.', flush=True)
 
 
 def open_picture(path: Path) -> None:
@@ -131,33 +106,19 @@ def open_picture(path: Path) -> None:
   if sys.platform == 'win32':
     os.startfile(path)
     return
-  if sys.platform == 'darwin':
-    command = 'open'
-  elif os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY'):
-    command = 'xdg-open'
-  else:
+  is_mac = sys.platform == 'darwin'
+  if not (is_mac or {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ)):
     return
   # Without such a program, the printed path is enough.
   with contextlib.suppress(OSError):
     # On its own: it neither writes here nor ends with Ctrl-C.
     subprocess.Popen(
-      [command, str(path)],
+      ['open' if is_mac else 'xdg-open', str(path)],
       stdin=subprocess.DEVNULL,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
       start_new_session=True,
     )
-
-
-def announce(title: str) -> float:
-  """Prints what is done next; returns the time."""
-  print(f'\n{title}', flush=True)
-  return time.monotonic()
-
-
-def finish(began: float) -> None:
-  """Prints how long it took."""
-  print(f'Took {time.monotonic() - began:.0f} s.', flush=True)
 
 
 if __name__ == '__main__':

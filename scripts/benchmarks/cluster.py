@@ -15,10 +15,7 @@ Needs the extras cluster and s3.
 """
 
 import http.server
-import io
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -28,51 +25,40 @@ import urllib.parse
 from pathlib import Path
 
 from absl import flags
+from PIL import Image
 
 from scripts.benchmarks import common
 
 PAGE = 1000  # Names, as S3 gives them.
 SETTLED = 0.1  # Share of the photos that are not timed.
 
-_CASES = flags.DEFINE_list('cases', ['engines'], 'Of engines, names.')
 _COUNT = flags.DEFINE_integer(
   'count', 500, 'Of photos or names.', lower_bound=20
 )
-
-
-def make_command(source: str | Path, output: Path, *flags: str) -> list[str]:
-  """Returns the command that does the photos of a place."""
-  command = [sys.executable, '-m', 'rmbg_jax.predict', f'--input={source}']
-  return [*command, f'--output={output}', *flags]
 
 
 def measure_engines(folder: Path) -> None:
   """Prints both engines' starts and speeds."""
   photos = folder / 'photos'
   common.make_photos(photos, _COUNT.value, (1500, 1000))
-  speeds = {}
+  common.print_head('--engine', 'first result after, s', 'photos/s', 'in all')
   for engine in ('local', 'ray'):
-    output = folder / engine
     began = time.time()
-    common.run_process(*make_command(photos, output, f'--engine={engine}'))
-    ended = time.time()
-    times = sorted(path.stat().st_mtime for path in output.glob('cutout/*'))
-    settled = int(SETTLED * len(times))
-    speed = (len(times) - 1 - settled) / (times[-1] - times[settled])
-    print(
-      f'{engine}: first result after {times[0] - began:.1f} s, then '
-      f'{speed:.2f} photos/s, {ended - began:.0f} s in all',
-      flush=True,
+    common.run_python(
+      *('-m', 'rmbg_jax.predict', f'--engine={engine}', f'--input={photos}'),
+      f'--output={folder / engine}',
     )
-    speeds[engine] = speed
-  print(f'ray / local: {speeds["ray"] / speeds["local"]:.2f}')
+    whole, results = time.time() - began, (folder / engine).glob('cutout/*')
+    times = sorted(path.stat().st_mtime for path in results)
+    times = times[int(SETTLED * len(times)) :]
+    speed = (len(times) - 1) / (times[-1] - times[0])
+    common.print_row(engine, times[0] - began, speed, whole)
 
 
 class _Names(http.server.BaseHTTPRequestHandler):
   """A store with as many names as it is told, and one photo behind them."""
 
   protocol_version = 'HTTP/1.1'
-  count = 0
   photo = b''
 
   def log_message(self, *_: object) -> None:
@@ -84,12 +70,12 @@ class _Names(http.server.BaseHTTPRequestHandler):
     body, kind = self.photo, 'image/jpeg'
     if 'list-type' in query:
       begin = int(query.get('continuation-token', ['0'])[0])
-      end = min(begin + PAGE, self.count)
+      end = min(begin + PAGE, _COUNT.value)
       names = ''.join(
         f'<Contents><Key>photos/{index:09}.jpg</Key><Size>1</Size></Contents>'
         for index in range(begin, end)
       )
-      more = str(end < self.count).lower()
+      more = str(end < _COUNT.value).lower()
       page = (
         f'<ListBucketResult><IsTruncated>{more}</IsTruncated>'
         f'<NextContinuationToken>{end}</NextContinuationToken>{names}'
@@ -103,77 +89,51 @@ class _Names(http.server.BaseHTTPRequestHandler):
     self.wfile.write(body)
 
 
-def count_listed(output: Path) -> int:
-  """Returns how many names are in the parts of a manifest."""
-  return sum(
-    len(task['photo'])
-    for part in output.glob('report/manifest-*/[0-9]*.json')
-    for task in json.loads(part.read_bytes())['tasks']
-  )
-
-
 def measure_names(folder: Path) -> None:
   """Prints time and memory that many names take."""
-  from PIL import Image
-
-  count = _COUNT.value
-  file = io.BytesIO()
-  Image.new('RGB', (60, 40), 'grey').save(file, 'jpeg')
-  _Names.count, _Names.photo = count, file.getvalue()
+  # Ignored in the background of a shell, and then by the command as well.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  Image.new('RGB', (60, 40), 'grey').save(folder / 'photo.jpg')
+  _Names.photo = (folder / 'photo.jpg').read_bytes()
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Names)
   # Says nothing of connections that end with the command.
   server.handle_error = lambda *_: None
   threading.Thread(target=server.serve_forever, daemon=True).start()
-  output, log = folder / 'names', folder / 'names.log'
   store = {
     'AWS_ENDPOINT_URL': f'http://127.0.0.1:{server.server_port}',
     'AWS_ACCESS_KEY_ID': 'none',
     'AWS_SECRET_ACCESS_KEY': 'none',
     'AWS_DEFAULT_REGION': 'us-east-1',
   }
-  options = 's3://bucket/photos', output, '--engine=ray', '--save=mask'
-  began = time.time()
+  began, output, log = time.time(), folder / 'out', folder / 'log'
   with log.open('w') as messages:
     process = subprocess.Popen(
-      make_command(*options),
+      [sys.executable, '-m', 'rmbg_jax.predict', '--input=s3://bucket/photos']
+      + [f'--output={output}', '--engine=ray', '--save=mask'],
       cwd=common.ROOT,
       env={**os.environ, **store},
       stdout=messages,
       stderr=subprocess.STDOUT,
     )
-  first = last = None
-  seen = -1
+  first = last = 0.0
   while not (first and last):
     time.sleep(0.2)
     if process.poll() is not None:
       raise SystemExit(log.read_text()[-2000:])
     if not first and any(output.glob('mask/*.png')):
       first = time.time() - began
-    parts = len(list(output.glob('report/manifest-*/[0-9]*.json')))
-    if not last and parts != seen:
-      seen = parts
-      if count_listed(output) >= count:
-        last = time.time() - began
-  status = Path(f'/proc/{process.pid}/status').read_text()
-  peak = int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1e6
-  done = len(list(output.glob('mask/*.png')))
+    # The manifest's last part says so at its end.
+    parts = sorted(output.glob('report/manifest-*/[0-9]*.json'))
+    if not last and parts and parts[-1].read_bytes().endswith(b'true}'):
+      last = time.time() - began
+  peak = common.read_peak_mb(process.pid)
   process.send_signal(signal.SIGINT)
   process.wait()
-  server.shutdown()
   print(
-    f'{count:,} names: first result after {first:.1f} s, all listed after '
-    f'{last:.0f} s, driver at most {peak:.2f} GB ({done} photos done by then)'
+    f'{_COUNT.value:,} names: first result after {first:.1f} s, all listed '
+    f'after {last:.0f} s, driver at most {peak:.0f} MB'
   )
 
 
-def measure(folder: Path) -> None:
-  """Runs the chosen cases."""
-  # Ignored in the background of a shell, and then by the command as well.
-  signal.signal(signal.SIGINT, signal.default_int_handler)
-  cases = {'engines': measure_engines, 'names': measure_names}
-  for measure_case in common.choose(_CASES, cases).values():
-    measure_case(folder)
-
-
 if __name__ == '__main__':
-  common.run(measure)
+  common.run({'engines': measure_engines, 'names': measure_names})

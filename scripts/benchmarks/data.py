@@ -5,10 +5,10 @@ python -m scripts.benchmarks.data
 ```
 
 Needs requirements-dev.txt. Photos of 1000x1000 pixels become 512x512 in
-batches of 16. Every side runs in processes of its own, in turn, `--rounds`
-times; printed are the medians of images per second. The original's pipeline is
-tf.data with OpenCV through `numpy_function`: as that project writes it, one
-image after the other, and with parallel calls, which it does not use.
+batches of 16. Every side runs in processes of its own, in turn; printed are the
+medians. The original's pipeline is tf.data with OpenCV through
+`numpy_function`: as that project writes it, one image after the other, and with
+parallel calls, which it does not use.
 """
 
 import functools
@@ -30,11 +30,14 @@ from scripts.benchmarks import common
 
 SIDES = ('bare', 'loader', 'augmented', 'original', 'original_parallel')
 SIZE, BATCH, MEMORY_BATCH = (512, 512), 16, 64
+# Both the loader and the bare side call it.
+DECODE = transforms.Decode(
+  SIZE, allow_empty=True, label_weights=dict.fromkeys(records.LABELS, 1.0)
+)
 
 _SIDES = flags.DEFINE_list('sides', list(SIDES), 'What to measure.')
 _IMAGES = flags.DEFINE_integer('images', 320, 'Per timing.')
 _FILES = flags.DEFINE_integer('files', 64, 'Photos to make.')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timings of each side.')
 
 
 def make_pairs(root: Path, count: int) -> None:
@@ -49,64 +52,22 @@ def make_pairs(root: Path, count: int) -> None:
     mask.save(root / f'Masks/{photo.stem}.png')
 
 
-def make_decode() -> transforms.Decode:
-  """Returns the function that both the loader and the bare side call."""
-  return transforms.Decode(
-    SIZE, allow_empty=True, label_weights=dict.fromkeys(records.LABELS, 1.0)
-  )
-
-
 def _decode_all(pairs: list[records.Pair]) -> float:
-  decode = make_decode()
   began = time.process_time()
   for pair in pairs:
-    decode.map(pair)
+    DECODE.map(pair)
   return time.process_time() - began
 
 
 def measure_bare(pairs: list[records.Pair], images: int) -> tuple[float, float]:
-  """Returns `measure_iterator` of a process per core, without any pipeline."""
+  """Returns the seconds of a process per core, without any pipeline."""
   cores = parallel.count_cores()
-  work = (pairs * -(-images // len(pairs)))[:images]
-  shares = [work[index::cores] for index in range(cores)]
+  shares = [pairs[:images][index::cores] for index in range(cores)]
   with multiprocessing.get_context('spawn').Pool(cores) as pool:
     pool.map(_decode_all, [pairs[:1]] * cores, chunksize=1)  # Imports.
     began = time.perf_counter()
     busy = sum(pool.map(_decode_all, shares, chunksize=1))
-    return images / (time.perf_counter() - began), busy / images * 1000
-
-
-def make_batches(
-  pairs: Sequence[records.Pair], batch: int, augment: transforms.Augment
-) -> Iterator[transforms.Element]:
-  """Returns the training loader at its default threads and buffer."""
-  return loader.make_train_iterator(
-    pairs,
-    decode=make_decode(),
-    augment=augment,
-    batch_size=batch,
-    seed=0,
-    read_options=loader.make_read_options(threads=0, buffer=0),
-    sharding=loader.Sharding(),
-  )
-
-
-def measure_iterator(
-  batches: Iterator[object], batch: int, images: int
-) -> tuple[float, float]:
-  """Returns images/s and milliseconds of CPU time per image.
-
-  The buffer is emptied first.
-  """
-
-  def take(count):
-    for _ in range(count):
-      next(batches)
-
-  take(6)
-  steps = images // batch
-  clock, busy = common.time_call(lambda: take(steps))
-  return steps * batch / clock, busy / (steps * batch) * 1000
+    return time.perf_counter() - began, busy
 
 
 def make_original(
@@ -133,69 +94,71 @@ def make_original(
     mask.set_shape([height, width, 1])
     return photo, mask
 
-  paths = (
-    [str(pair.image_path) for pair in pairs],
-    [str(pair.mask_path) for pair in pairs],
-  )
+  images = [str(pair.image_path) for pair in pairs]
+  masks = [str(pair.mask_path) for pair in pairs]
   calls = tf.data.AUTOTUNE if parallel else None
-  dataset = tf.data.Dataset.from_tensor_slices(paths).repeat()
+  dataset = tf.data.Dataset.from_tensor_slices((images, masks)).repeat()
   dataset = dataset.map(preprocess, num_parallel_calls=calls)
   return iter(dataset.batch(BATCH).prefetch(2))
 
 
-def measure_side(side: str, root: str, images: int) -> dict[str, float]:
-  """Measures one side in this process."""
-  pairs = folder.read_folder(Path(root))
+def measure_side(
+  side: str, root: Path, images: int, batch: int
+) -> tuple[float, float, float]:
+  """Returns images/s, ms of the processor for one, and this process' memory."""
+  pairs = folder.read_folder(root)
   # Grain's shuffling takes 1.6 ms an element of 16, and .03 ms of 1,000.
-  pairs *= -(-1000 // len(pairs))
-  off = transforms.Augment(flip=0.0, min_scale=1.0)
-  on = transforms.Augment(**default.get_config().data.augment)
-  batch = BATCH
-  if side == 'memory':
-    batch, images = MEMORY_BATCH, 10 * MEMORY_BATCH
+  pairs *= -(-max(1000, images) // len(pairs))
   if side == 'bare':
-    speed, busy = measure_bare(pairs, images)
+    clock, busy = measure_bare(pairs, images)
   else:
+    augment = transforms.Augment(flip=0.0, min_scale=1.0)
+    if side == 'augmented':
+      augment = transforms.Augment(**default.get_config().data.augment)
     batches = (
       make_original(pairs, side == 'original_parallel')
       if side.startswith('original')
-      else make_batches(pairs, batch, off if side == 'loader' else on)
+      else loader.make_train_iterator(
+        pairs,
+        decode=DECODE,
+        augment=augment,
+        batch_size=batch,
+        seed=0,
+        read_options=loader.make_read_options(threads=0, buffer=0),
+        sharding=loader.Sharding(),
+      )
     )
-    speed, busy = measure_iterator(batches, batch, images)
-  return {'speed': speed, 'cpu_ms': busy, 'peak_mb': common.read_peak_mb()}
+
+    def take(count):
+      for _ in range(count):
+        next(batches)
+
+    take(6)  # Empties the buffer.
+    clock, busy = common.time_call(lambda: take(images // batch))
+  return images / clock, busy / images * 1000, common.read_peak_mb()
 
 
 def measure(root: Path) -> None:
-  """Prints throughput of all sides, their ratios, and the loader's memory."""
+  """Prints the medians of all sides, and the loader's memory."""
   make_pairs(root, _FILES.value)
 
-  def run(side):
-    return common.call_apart(measure_side, side, root, _IMAGES.value)
+  def run(side, images, batch):
+    return common.call_apart(measure_side, side, root, images, batch)
 
+  images = _IMAGES.value // BATCH * BATCH
   results = common.repeat_in_turn(
-    {side: functools.partial(run, side) for side in _SIDES.value},
-    _ROUNDS.value,
+    {s: functools.partial(run, s, images, BATCH) for s in _SIDES.value},
+    flags.FLAGS.repeats,
   )
-  common.print_head('', 'images/s', 'ms of CPU an image', 'of each run')
-  speeds = {}
+  common.print_head('', 'images/s', 'of the first one', 'ms of CPU an image')
+  first = None
   for side, rows in results.items():
-    speeds[side] = statistics.median(row['speed'] for row in rows)
-    busy = statistics.median(row['cpu_ms'] for row in rows)
-    each = ', '.join(f'{row["speed"]:.1f}' for row in rows)
-    common.print_row(side, f'{speeds[side]:.1f}', f'{busy:.1f}', each)
-  for side, other in (
-    ('loader', 'bare'),
-    ('augmented', 'bare'),
-    ('loader', 'original'),
-    ('loader', 'original_parallel'),
-  ):
-    if {side, other} <= speeds.keys():
-      print(f'{side} / {other}: {speeds[side] / speeds[other]:.2f}')
-  print(
-    f'peak memory, batch {MEMORY_BATCH}, augmented: '
-    f'{run("memory")["peak_mb"]:.0f} MB'
-  )
+    speed, busy, _ = map(statistics.median, zip(*rows, strict=True))
+    first = first or speed
+    common.print_row(side, speed, speed / first, busy)
+  *_, peak = run('augmented', 10 * MEMORY_BATCH, MEMORY_BATCH)
+  print(f'peak memory, batch {MEMORY_BATCH}, augmented: {peak:.0f} MB')
 
 
 if __name__ == '__main__':
-  common.run(measure)
+  common.run({'reading': measure})

@@ -7,12 +7,12 @@ python -m scripts.benchmarks.export --checkpoints=released,lite
 One photo at a time, all runtimes in turn, medians. Needs requirements-dev.txt.
 """
 
+import functools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors
@@ -24,7 +24,6 @@ _CHECKPOINTS = cli.define_paths(
   'What `load_model` loads; or "original" for the original network with random '
   'weights, which do not change the time.',
 )
-_REPEATS = flags.DEFINE_integer('repeats', 9, 'Timed calls of each.')
 
 Predict = Callable[[np.ndarray], np.ndarray]  # From photos to alpha.
 
@@ -72,63 +71,51 @@ def make_keras_call(path: Path) -> Predict:
   return predict
 
 
-# What runs it, the file's ending, and how.
-CALLS = {
-  'onnxruntime': ('.onnx', make_onnx_call),
-  'OpenVINO': ('.onnx', make_openvino_call),
-  'JAX': ('.stablehlo', make_stablehlo_call),
-  'Keras 3, TensorFlow': ('.h5', make_keras_call),
-}
+def make_own_call(path: Path) -> Predict:
+  """Returns a released file's function in this project."""
+  from rmbg_jax import BackgroundRemover
+
+  return BackgroundRemover.from_checkpoint(path, scales=(1.0,)).predict
 
 
-def measure_network(checkpoint: str, folder: Path) -> None:
-  """Prints a table of one network."""
-  from rmbg_jax import BackgroundRemover, export, load_model
-
-  folder.mkdir()
-  path = checkpoint
-  if checkpoint == 'original':
-    path = folder / 'original.h5'
-    common.make_keras_model(path)
-  loaded = load_model(path)
-  remover = BackgroundRemover(loaded, scales=(1.0,))
-  size = loaded.preprocessing.size
-  photos = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-  expected = remover.predict(photos)
-  calls, files = {}, {}
-  own = export.RELEASE, lambda path: remover.predict
-  for runner, (suffix, make_call) in {'this project': own, **CALLS}.items():
-    path = folder / f'network{suffix}'
-    try:
-      export.save_export(path, loaded)
-    except errors.UserError as error:  # Not every network fits every format.
-      print(error)
-      continue
-    predict = make_call(path)
-    calls[runner] = lambda predict=predict: predict(photos)
-    files[runner] = path
-  seconds = common.time_in_turn(calls, _REPEATS.value)
-  print(f'\n{Path(checkpoint).stem}, {size[0]}x{size[1]}\n')
-  common.print_head(
-    'file', 'MB', 'run by', 's/photo', 'largest difference of alpha'
-  )
-  for runner, path in files.items():
-    difference = f'{np.abs(calls[runner]() - expected).max():.0e}'
-    common.print_row(
-      f'`{path.suffix}`',
-      f'{path.stat().st_size / 1e6:.1f}',
-      runner,
-      f'{seconds[runner].clock:.3f}',
-      # Where alpha is the same everywhere, agreement says nothing.
-      difference if np.ptp(expected) > 0.1 else '',
-    )
+# What runs it, the file's ending, and how; the first one is compared with.
+CALLS = (
+  ('this project', '.safetensors', make_own_call),
+  ('onnxruntime', '.onnx', make_onnx_call),
+  ('OpenVINO', '.onnx', make_openvino_call),
+  ('JAX', '.stablehlo', make_stablehlo_call),
+  ('Keras 3, TensorFlow', '.h5', make_keras_call),
+)
 
 
 def measure(folder: Path) -> None:
-  """Prints the tables."""
-  for number, checkpoint in enumerate(_CHECKPOINTS.value):
-    measure_network(checkpoint, folder / str(number))
+  """Prints a table of each network."""
+  from rmbg_jax import export, load_model
+
+  for checkpoint in _CHECKPOINTS.value:
+    if checkpoint == 'original':
+      checkpoint = folder / 'original.h5'
+      common.make_keras_model(checkpoint)
+    loaded = load_model(checkpoint)
+    size = loaded.preprocessing.size
+    photos = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    calls, expected = {}, None
+    for runner, suffix, make_call in CALLS:
+      path = folder / f'network{suffix}'
+      try:
+        export.save_export(path, loaded)
+      except errors.UserError as error:  # Not every network fits every format.
+        print(error)
+        continue
+      predict = make_call(path)
+      alpha = predict(photos)
+      expected = alpha if expected is None else expected
+      calls[
+        f'`{suffix}` of {path.stat().st_size / 1e6:.1f} MB, {runner}, alpha to '
+        f'{np.abs(alpha - expected).max():.0e}'
+      ] = functools.partial(predict, photos)
+    common.compare(f'{Path(checkpoint).stem}, {size[0]}x{size[1]}', calls)
 
 
 if __name__ == '__main__':
-  common.run(measure)
+  common.run({'formats': measure})

@@ -1,40 +1,65 @@
-r"""Times a training step of the original network here, in Keras and PyTorch.
+r"""Times training steps, their compilation, and one of their layers.
 
 ```bash
-python -m scripts.benchmarks.train --cases=2x256,1x512
-python -m scripts.benchmarks.train --sides=jax,torch --dtype=bfloat16 \
-  --cases=64x512,48x512,32x512 --steps=20   # on a GPU
+python -m scripts.benchmarks.train --cases=step --shapes=2x256,1x512
+python -m scripts.benchmarks.train --cases=step --sides=torch,jax \
+  --shapes=64x512 --dtype=bfloat16    # on a GPU
+python -m scripts.benchmarks.train --cases=compiling --networks=lite,small,full
+python -m scripts.benchmarks.train --cases=exactness,depthwise
 ```
 
-Needs requirements-dev.txt, or PyTorch. Each side runs in a process of its own,
-so that the peak of its memory is its own. All take the same network (53.5 M
-parameters), Adam, and binary cross-entropy over the four outputs, from uint8
-batches in the host's memory; Keras' step is a compiled `train_on_batch`,
-PyTorch's is compiled too, with channels last and autocast. Printed are the
-medians, and the model FLOP utilisation: three times the forward pass' products
-against the rate that a product of large matrices reaches on the same device.
+step: the original network (53.5 M parameters) here, in Keras, in PyTorch: Adam,
+  binary cross-entropy over the four outputs, uint8 batches in the host's
+  memory. Keras' step is a compiled `train_on_batch`; PyTorch's is compiled too,
+  with channels last and autocast. Each side runs in a process of its own, so
+  that the peak of its memory is its own.
+exactness: the demo network for an epoch, twice with
+  `--config.deterministic=True`: losses and metrics are the same.
+compiling: a configuration's training step, and the prediction of one photo,
+  and then the program's own time, which compiling less must not cost.
+depthwise: EfficientNet-Lite0's layers at 192x192 here and in XLA, on a CPU:
+  values and both gradients.
+
+Needs requirements-dev.txt, or PyTorch.
 """
 
-import math
+import functools
+import importlib
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
+from rmbg_jax.training import logs
 from scripts.benchmarks import common
 
-_MATRIX = 8192  # Rows and columns; smaller on a CPU.
-
-_CASES = flags.DEFINE_list('cases', ['2x256', '1x512'], 'BATCHxSIZE each.')
-_STEPS = flags.DEFINE_integer('steps', 5, 'Timed steps of each.')
-_DTYPE = flags.DEFINE_enum(
-  'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
+# Side of the features, channels, side of the kernel, stride.
+LAYERS = (
+  (96, 32, 3, 1),
+  (96, 96, 3, 2),
+  (48, 144, 5, 2),
+  (24, 240, 5, 1),
+  (12, 480, 5, 1),
+  (6, 1152, 5, 1),
 )
+
+# Of a training's log, what two must have the same.
+_COMPARED = ('loss', 'val_loss', 'val_mae', 'val_iou', 'grad_norm')
+
+_SHAPES = flags.DEFINE_list('shapes', ['2x256', '1x512'], 'BATCHxSIZE of step.')
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Of step.'
+)
+_NETWORKS = flags.DEFINE_list(
+  'networks', ['lite', 'small', 'full'], 'Names of files in configs/.'
+)
+_BATCH = flags.DEFINE_integer('batch', 4, 'Images of compiling and depthwise.')
 
 
 def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
@@ -48,6 +73,32 @@ def make_batch(batch: int, size: int) -> dict[str, np.ndarray]:
   }
 
 
+def make_training(
+  config: Any,  # A ConfigDict, which only this case needs.
+  size: int,
+) -> tuple[Any, Callable[..., tuple], list]:
+  """Returns components, a step and its arguments: state, batch and rate."""
+  from rmbg_jax.training import setup, state
+
+  batch = config.data.batch_size
+  with config.unlocked():
+    config.data.update({'name': 'demo', 'loader': 'grain', 'threads': 1})
+    config.data.update({'buffer': 1, 'size': (size, size)})
+    config.data.demo.count = 2 * batch
+    config.model.encoder.weights = ''
+  config.model.remat, config.optimizer.accumulation = False, 1
+  mesh = state.make_mesh()
+  with tempfile.TemporaryDirectory() as folder:
+    config.data.dir = folder
+    components = setup.make_components(config)
+    arguments = [
+      setup.create_train_state(config, components, mesh, resumed=False),
+      state.put_batch(make_batch(batch, size), mesh),
+      state.put_scalar(1e-6, mesh),
+    ]
+  return components, setup.make_train_step(config, components), arguments
+
+
 def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   """Returns a function that takes a step and returns its loss."""
   from configs import default
@@ -58,20 +109,13 @@ def make_jax_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   runtime.return_memory_after_compiling()  # As every command does.
   config = default.get_config()
   config.model.dtype = dtype
-  config.data.update(
-    normalization='original', size=(size, size), batch_size=batch
-  )
-  with tempfile.TemporaryDirectory() as folder:
-    _, step, arguments = common.make_training(config, folder)
-  train_state, _, learning_rate = arguments
-  mesh = state.make_mesh()
-  data = make_batch(batch, size)
+  config.data.update(normalization='original', batch_size=batch)
+  _, step, (train_state, _, rate) = make_training(config, size)
+  data, mesh = make_batch(batch, size), state.make_mesh()
 
   def take_step():
     nonlocal train_state
-    train_state, metrics = step(
-      train_state, state.put_batch(data, mesh), learning_rate
-    )
+    train_state, metrics = step(train_state, state.put_batch(data, mesh), rate)
     return step_lib.read_metrics(metrics)['loss']
 
   return take_step
@@ -142,49 +186,6 @@ def make_torch_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   return take_step
 
 
-def count_flops(size: int) -> int:
-  """Returns the products and sums of an image's forward pass."""
-  import jax
-
-  from rmbg_jax import models
-  from rmbg_jax.models import graph as graph_lib
-
-  model = models.create_model({'name': 'unet'})
-  params = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3)))
-  )['params']
-  flops = 0
-  for node in graph_lib.Graph(model.network, size=(size, size)).nodes.values():
-    if node.op == 'conv':
-      kernel = params
-      for name in (*node.name.split('/'), 'kernel'):
-        kernel = kernel[name]
-      flops += 2 * math.prod(node.shape[:2]) * math.prod(kernel.shape)
-  return flops
-
-
-def measure_matrix_rate(dtype: str) -> float:
-  """Returns the FLOP/s of a product of two large square matrices."""
-  import jax
-
-  on_cpu = jax.default_backend() == 'cpu'
-  side = 1024 if on_cpu else _MATRIX
-  # Random, and of size 1 all the way: zeros would be multiplied faster.
-  x = jax.random.normal(jax.random.key(0), (side, side), dtype)
-
-  @jax.jit
-  def multiply(x):
-    product = x
-    for _ in range(10):  # One after the other, so that none is left out.
-      product = product @ x * side**-0.5
-    return product
-
-  calls = [
-    common.time_call(lambda: multiply(x).block_until_ready()) for _ in range(6)
-  ]
-  return 10 * 2 * side**3 / min(calls).clock
-
-
 def read_peak_mb(side: str) -> float:
   """Returns the device's peak memory, or on a CPU the process'."""
   if side == 'torch':
@@ -195,86 +196,153 @@ def read_peak_mb(side: str) -> float:
   if side == 'jax':
     import jax
 
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if 'peak_bytes_in_use' in stats:
+    if stats := jax.local_devices()[0].memory_stats():
       return stats['peak_bytes_in_use'] / 2**20
   return common.read_peak_mb()
 
 
 SIDES = {
-  'jax': make_jax_step,
   'keras': make_keras_step,
   'torch': make_torch_step,
+  'jax': make_jax_step,
 }
-_SIDES = flags.DEFINE_list('sides', ['jax', 'keras'], ', '.join(SIDES))
+_SIDES = flags.DEFINE_list('sides', ['keras', 'jax'], ', '.join(SIDES))
 
 
 def measure_side(
-  side: str, batch: int, size: int, dtype: str, steps: int
-) -> dict[str, float]:
-  """Returns seconds per step and peak memory of this process."""
-  began = time.perf_counter()
+  side: str, batch: int, size: int, dtype: str, repeats: int
+) -> tuple[float, float]:
+  """Returns the median seconds of a step, and this process' peak memory."""
   take_step = SIDES[side](batch, size, dtype)
-  take_step()
-  first = time.perf_counter() - began
-  take_step()
-  seconds = [common.time_call(take_step).clock for _ in range(steps)]
-  result = {
-    'median': statistics.median(seconds),
-    'fastest': min(seconds),
-    'first': first,
-    'peak_mb': read_peak_mb(side),
+  for _ in range(2):  # The first one compiles.
+    take_step()
+  seconds = [common.time_call(take_step)[0] for _ in range(repeats)]
+  return statistics.median(seconds), read_peak_mb(side)
+
+
+def measure_step(_: Path) -> None:
+  """Prints the sides of each shape, as a share of the first one too."""
+  for shape in _SHAPES.value:
+    batch, size = map(int, shape.split('x'))
+    common.print_head(
+      *(f'{shape}, {_DTYPE.value}', 's a step', 'of the first one'),
+      *('images/s', 'peak MB', 'of the first one'),
+    )
+    first = None
+    for side in _SIDES.value:
+      seconds, peak = common.call_apart(
+        *(measure_side, side, batch, size, _DTYPE.value, flags.FLAGS.repeats)
+      )
+      first = first or (seconds, peak)
+      common.print_row(
+        *(side, seconds, seconds / first[0], batch / seconds),
+        *(peak, peak / first[1]),
+      )
+
+
+def measure_exactness(folder: Path) -> None:
+  """Prints what differs between two trainings."""
+  rows = []
+  for run in ('first', 'second'):
+    common.run_python(
+      *('-m', 'rmbg_jax.main', '--config=demo', f'--workdir={folder / run}'),
+      *('--config.data.loader=device', '--config.data.augment.jpeg=0'),
+      *('--config.deterministic=True', '--config.train.epochs=1'),
+      f'--config.data.dir={folder / "demo"}',
+    )
+    rows.append(logs.read_log(folder / run)[-1])
+  unequal = [key for key in _COMPARED if rows[0][key] != rows[1][key]]
+  print(f'Different in the second training: {", ".join(unequal) or "nothing"}')
+
+
+def time_programs(network: str, batch: int) -> dict[str, tuple]:
+  """Returns seconds of the processor to compile two programs, and of a call."""
+  os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+  import jax
+  from jax import numpy as jnp
+
+  from rmbg_jax.models import compiling as compiling_lib
+
+  config = importlib.import_module(f'configs.{network}').get_config()
+  config.data.batch_size = batch
+  components, step, arguments = make_training(config, config.data.size[0])
+  predict = jax.jit(
+    lambda variables, images: components.model.apply(
+      variables, components.preprocessing.normalize(images)
+    )[-1],
+    compiler_options=compiling_lib.make_options(),
+  )
+
+  def time_program(jitted, *arguments):
+    began = time.process_time()
+    program = jitted.lower(*arguments).compile()
+    compiling, calls = time.process_time() - began, []
+    for _ in range(3):
+      # A step takes its state's memory over.
+      copy = jax.block_until_ready(jax.tree.map(jnp.copy, arguments))
+      began = time.perf_counter()
+      jax.block_until_ready(program(*copy))
+      calls.append(time.perf_counter() - began)
+    return compiling, min(calls)
+
+  images = make_batch(1, config.data.size[0])['image']
+  variables = jax.device_get(arguments[0].eval_variables)
+  return {
+    'training step': time_program(step, *arguments),
+    'prediction': time_program(predict, variables, images),
   }
-  if side == 'jax':
-    flops = 3 * batch * count_flops(size)
-    result['rate'] = measure_matrix_rate(dtype)
-    result['utilisation'] = flops / result['median'] / result['rate']
-  return result
 
 
-def measure_case(case: str) -> None:
-  """Prints a case's sides, and the first one's ratios."""
-  batch, size = map(int, case.split('x'))
-  results = {}
-  for side in common.choose(_SIDES, SIDES):
-    try:
-      results[side] = result = common.call_apart(
-        measure_side, side, batch, size, _DTYPE.value, _STEPS.value
-      )
-    except SystemExit as error:
-      reason = (str(error).strip() or 'no message').splitlines()[-1]
-      print(f'{case} {side:6} failed: {reason[:300]}', flush=True)
-      continue
-    print(
-      f'{case} {side:6} {result["median"]:8.3f} s/step (fastest '
-      f'{result["fastest"]:.3f}, first {result["first"]:.1f}), '
-      f'{batch / result["median"]:.1f} images/s, peak '
-      f'{result["peak_mb"]:.0f} MB',
-      flush=True,
+def measure_compiling(_: Path) -> None:
+  """Prints both programs of each network, from a process of its own."""
+  common.print_head('', 'to compile, s of processor', 'once compiled, s')
+  for network in _NETWORKS.value:
+    programs = common.call_apart(time_programs, network, _BATCH.value)
+    for name, seconds in programs.items():
+      common.print_row(f'`{network}`, {name}', *seconds)
+
+
+def measure_depthwise(_: Path) -> None:
+  """Prints both sides of each layer."""
+  import jax
+
+  from rmbg_jax.models import depthwise
+
+  def compute_all(convolve, stride, x, kernel):
+    y, pull = jax.vjp(
+      lambda x, kernel: convolve(
+        *(x, kernel, (stride, stride), 'SAME'),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=x.shape[-1],
+      ),
+      *(x, kernel),
     )
-    if 'rate' in result:
-      print(
-        f'{case} {side:6} {100 * result["utilisation"]:.1f} % of the '
-        f'{result["rate"] / 1e12:.2f} TFLOP/s of a matrix product'
-      )
-  first = _SIDES.value[0]
-  ours = results.pop(first, None)
-  for side, theirs in results.items() if ours else ():
-    print(
-      f'{case} {first} / {side}: '
-      f'{ours["median"] / theirs["median"]:.2f} of the time, '
-      f'{ours["peak_mb"] / theirs["peak_mb"]:.2f} of the memory',
-      flush=True,
+    return y, pull(y)
+
+  compute_all = jax.jit(compute_all, static_argnums=(0, 1))
+  for side, channels, size, stride in LAYERS:
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (_BATCH.value, side, side, channels))
+    kernel = jax.random.normal(keys[1], (size, size, 1, channels))
+
+    def run(convolve, arguments=(stride, x, kernel)):
+      jax.block_until_ready(compute_all(convolve, *arguments))
+
+    common.compare(
+      f'{side}x{side}x{channels}, {size}x{size}, {stride}',
+      {
+        "XLA's own": functools.partial(run, jax.lax.conv_general_dilated),
+        'here': functools.partial(run, depthwise.convolve),
+      },
     )
-
-
-def measure(folder: Path) -> None:
-  """Prints each case."""
-  del folder
-  print(_DTYPE.value)
-  for case in _CASES.value:
-    measure_case(case)
 
 
 if __name__ == '__main__':
-  common.run(measure)
+  common.run(
+    {
+      'step': measure_step,
+      'exactness': measure_exactness,
+      'compiling': measure_compiling,
+      'depthwise': measure_depthwise,
+    }
+  )

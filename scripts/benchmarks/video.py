@@ -1,25 +1,22 @@
-"""Times a clip through `predict` beside rembg and backgroundremover.
+"""Times a clip through `predict` beside rembg.
 
 ```bash
 python -m scripts.benchmarks.video --rembg=/path/to/bin/rembg
 ```
 
 The same drawn clip of 1280x720 pixels goes through each, from its file to the
-finished result, in processes that take turns. The others use U2-Net-p, their
-lightest network (`--checkpoint=u2netp` here too). Start-up is taken
-off: the time of a clip of a few frames. rembg has no video files: it gets raw
-frames on its standard input, and writes a PNG for each. backgroundremover
-writes a ProRes file. Needs `pip install -e '.[video]'`, and what is named.
+finished result, in processes that take turns. rembg uses U2-Net-p, its lightest
+network (`--checkpoint=u2netp` here too). It has no video files: it gets raw
+frames on its standard input, and writes a PNG for each. Start-up is taken off:
+the time of a clip of a few frames. Needs `pip install -e '.[video]'`.
 """
 
 import functools
-import shlex
 import statistics
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 from absl import flags
 
@@ -29,10 +26,14 @@ from scripts.benchmarks import common
 
 _CHECKPOINT = cli.define_path('checkpoint', 'released', 'Of `predict`.')
 _FRAMES = flags.DEFINE_integer('frames', 60, 'Of the clip.', lower_bound=20)
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed runs of each.')
-_REMBG = flags.DEFINE_string('rembg', '', 'Such as /path/to/bin/rembg.')
-_OTHER = flags.DEFINE_string(
-  'backgroundremover', '', 'Such as /path/to/bin/backgroundremover.'
+_REMBG = cli.define_path('rembg', '', 'Such as /path/to/bin/rembg.')
+# Options of `predict`.
+FORMATS = (
+  ('--clip_format=prores',),
+  ('--clip_format=prores', '--noestimate_foreground'),
+  ('--clip_format=vp9',),
+  ('--clip_format=png',),
+  ('--clip_format=png', '--noestimate_foreground'),
 )
 _SIZE = (1280, 720)
 _START_FRAMES = 4
@@ -40,8 +41,6 @@ _START_FRAMES = 4
 
 def make_clip(path: Path, count: int) -> bytes:
   """Writes H.264 of a camera that moves over figures; returns raw frames."""
-  import av
-
   width, height = _SIZE
   pixels, _, _ = demo.draw_pair(
     np.random.default_rng(3), (height, width + 2 * count)
@@ -60,73 +59,54 @@ def make_clip(path: Path, count: int) -> bytes:
   return raw
 
 
-def make_programs(folder: Path) -> dict[str, Callable[[int], object]]:
-  """Returns what does a clip of so many frames, by name."""
+def measure(folder: Path) -> None:
+  """Prints frames per second."""
   clips, raw = {}, {}
   for count in (_START_FRAMES, _FRAMES.value):
     clips[count] = folder / f'clip{count}.mp4'
     raw[count] = make_clip(clips[count], count)
 
-  def run_own(*options):
-    return lambda count: common.run_process(
-      *(sys.executable, '-m', 'rmbg_jax.predict', '--overwrite'),
+  def run_own(options, count):
+    common.run_python(
+      *('-m', 'rmbg_jax.predict', '--overwrite', '--save=cutout'),
       *(f'--input={clips[count]}', f'--output={folder / "own"}'),
-      *('--save=cutout', f'--checkpoint={_CHECKPOINT.value}', *options),
+      *(f'--checkpoint={_CHECKPOINT.value}', *options),
     )
 
   def run_rembg(count):
-    width, height = map(str, _SIZE)
-    command = [*shlex.split(_REMBG.value), 'b', '-m', 'u2netp', width, height]
     # Not as text: its input are raw frames.
     subprocess.run(
-      [*command, '-o', str(folder / 'rembg-%03u.png')],
+      [_REMBG.value, 'b', '-m', 'u2netp', *map(str, _SIZE)]
+      + ['-o', folder / 'rembg-%03u.png'],
       input=raw[count],
       check=True,
       capture_output=True,
     )
 
-  def run_other(count):
-    common.run_process(
-      *(*shlex.split(_OTHER.value), '-m', 'u2netp', '-tv'),
-      *('-i', clips[count], '-o', folder / 'o.mov'),
-    )
-
-  plain = '--noestimate_foreground'
   programs = {
-    'predict, ProRes': run_own(),
-    'predict, ProRes, colours as they are': run_own(plain),
-    'predict, VP9': run_own('--clip_format=vp9'),
-    'predict, PNG': run_own('--clip_format=png'),
-    'predict, PNG, colours as they are': run_own(plain, '--clip_format=png'),
+    ' '.join(options): functools.partial(run_own, options)
+    for options in FORMATS
   }
   if _REMBG.value:
-    programs['rembg b, PNG'] = run_rembg
-  if _OTHER.value:
-    programs['backgroundremover'] = run_other
-  return programs
+    programs['rembg b'] = run_rembg
 
+  def time_frames(program):
+    start, whole = (
+      common.time_call(functools.partial(program, count))[0] for count in clips
+    )
+    return whole - start
 
-def measure(folder: Path) -> None:
-  """Prints frames per second."""
-
-  def make_timed(program):
+  for program in programs.values():
     program(_START_FRAMES)  # Compiles, and fills caches.
-
-    def time_frames():
-      start, whole = (
-        common.time_call(functools.partial(program, count)).clock
-        for count in (_START_FRAMES, _FRAMES.value)
-      )
-      return whole - start
-
-    return time_frames
-
-  programs = make_programs(folder)
-  timed = {name: make_timed(program) for name, program in programs.items()}
-  for name, seconds in common.repeat_in_turn(timed, _ROUNDS.value).items():
+  found = common.repeat_in_turn(
+    {x: functools.partial(time_frames, programs[x]) for x in programs},
+    flags.FLAGS.repeats,
+  )
+  common.print_head('', 'frames/s')
+  for name, seconds in found.items():
     rate = (_FRAMES.value - _START_FRAMES) / statistics.median(seconds)
-    print(f'{name}: {rate:.2f} frames/s')
+    common.print_row(name, rate)
 
 
 if __name__ == '__main__':
-  common.run(measure)
+  common.run({'clips': measure})

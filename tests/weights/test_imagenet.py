@@ -9,7 +9,7 @@ import safetensors.numpy
 from rmbg_jax.models import resnet
 from rmbg_jax.weights import cache, imagenet
 from scripts.references import keras_network
-from tests.support import helpers
+from tests.support import helpers, torchvision_resnet
 
 STAGES = (3, 4, 6)
 
@@ -67,11 +67,11 @@ def test_keras_features(tmp_path, rng):
 def test_torchvision_features(tmp_path, rng):
   import keras
 
-  model = keras_network.build_torchvision_resnet(keras)
+  model = torchvision_resnet.build(keras)
   images = rng.normal(0, 1, (2, 64, 96, 3)).astype('float32')
   keras_network.randomize(keras, model, images, rng)
   path = tmp_path / 'resnet50.safetensors'
-  tensors = keras_network.torchvision_state_dict(model)
+  tensors = torchvision_resnet.to_state_dict(model)
   safetensors.numpy.save_file(tensors, path)
   _assert_close(
     _features('torchvision', path, images), model.predict(images, verbose=0)
