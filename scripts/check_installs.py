@@ -147,7 +147,8 @@ def run(script: str, folder: Path) -> str:
     if not key.startswith(('PYTHON', 'VIRTUAL_ENV', 'JAX_', 'XLA_'))
   }
   variables['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'cache')
-  variables['PATH'] = f'{folder / "environment/bin"}:{os.defpath}'
+  git = os.path.dirname(shutil.which('git') or '')  # noqa: PTH120
+  variables['PATH'] = f'{folder / "environment/bin"}:{git}:{os.defpath}'
   done = subprocess.run(
     ['timeout', '900', 'bash', '-euo', 'pipefail', '-c', script],
     cwd=folder,
