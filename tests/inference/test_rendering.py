@@ -3,11 +3,7 @@
 import dataclasses
 import importlib
 import io
-import os
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -367,33 +363,6 @@ def _soft_disc():
   )
   photo = Image.fromarray(pixels.astype(np.uint8))
   return truth, photo, np.asarray(Image.fromarray(truth).resize((32, 24), 4))
-
-
-def test_matting_is_the_same_where_numba_compiles_it(tmp_path):
-  """As users have it; other tests switch the compiler off, to be quick."""
-  pytest.importorskip('pymatting')
-  _, photo, probs = _soft_disc()
-  photo.save(tmp_path / 'photo.png')
-  np.save(tmp_path / 'probs.npy', probs)
-  code = (
-    'import numba, numpy, PIL.Image\n'
-    'from rmbg_jax.inference import refinement\n'
-    'assert not numba.config.DISABLE_JIT\n'
-    "matting = refinement.Refinement(method='matting')\n"
-    "probs = numpy.load('probs.npy')\n"
-    "photo = PIL.Image.open('photo.png')\n"
-    "numpy.save('alpha.npy', matting.apply(probs, photo))"
-  )
-  paths = {'PYTHONPATH': str(Path(__file__).resolve().parents[2])}
-  subprocess.run(
-    [sys.executable, '-c', code],
-    cwd=tmp_path,
-    env=os.environ | paths | {'NUMBA_DISABLE_JIT': '0'},
-    check=True,
-  )
-  expected = refinement.Refinement(method='matting').apply(probs, photo)
-  actual = np.load(tmp_path / 'alpha.npy')
-  np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
 def test_matting_solves_the_band():

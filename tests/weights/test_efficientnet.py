@@ -110,7 +110,7 @@ def test_a_file_is_read_name_by_name(tmp_path, rng):
 
 
 def test_imagenet_classes(capsys):
-  """With its classifier, the network knows one photo of each class.
+  """With its classifier, the network knows a photo of every third class.
 
   Stride, padding, epsilon, ReLU6, normalisation and every weight would show.
   """
@@ -130,7 +130,7 @@ def test_imagenet_classes(capsys):
   )
   preprocessing = make_preprocessing('efficientnet', size=(224, 224))
 
-  # With all optimisations: a thousand photos are many.
+  # With all optimisations: hundreds of photos are many.
   options = {'xla_backend_optimization_level': 3}
 
   @functools.partial(jax.jit, compiler_options=options)
@@ -149,6 +149,7 @@ def test_imagenet_classes(capsys):
   synsets = sorted({_synset(path) for path in paths})
   assert len(synsets) == 1000
   right = 0
+  paths = paths[::3]
   for start in range(0, len(paths), 50):
     batch = paths[start : start + 50]
     scores = classify(np.stack([_crop(path) for path in batch]))
