@@ -5,6 +5,7 @@ python -m scripts.benchmarks.gpu | tee gpu.md
 ```
 """
 
+from data_pipelines import cli
 from scripts.benchmarks import common
 
 # The most important first: what was printed stays, whatever ends the run.
@@ -28,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  cli.run(main, __name__)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import folder
+from data_pipelines.io import images
 from tests.support import colour_network
 
 # What foreground has more of than background: channels of BGR.
@@ -66,7 +67,7 @@ def test_photos_on_which_all_agree_are_a_data_set(networks, photos, tmp_path):
     strict=True,
   ):
     assert (pair.label, pair.source) == ('pseudo', 'mine')
-    photo, mask = Image.open(pair.image_path), Image.open(pair.mask_path)
+    photo, mask = map(images.open_image, (pair.image_path, pair.mask_path))
     assert photo.size == mask.size == size
     truth = np.asarray(colour_network.draw(size, box=box))[..., 0] > 127
     found = np.asarray(mask) > 127

@@ -71,7 +71,8 @@ def save_random_release(path):
 
   config = make_config('')
   architecture, model = setup.create_model(config)
-  variables = state.create_variables(model, seed=0, size=(32, 32))
+  # A seed whose masks have foreground and background.
+  variables = state.create_variables(model, seed=6, size=(32, 32))
   description = {
     'architecture': architecture,
     'preprocessing': preprocessing.make_preprocessing(
