@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import tempfile
 from pathlib import Path
 
 # Commands of the tests find the project where it is not installed, too.
@@ -26,10 +25,11 @@ os.environ.setdefault('XLA_FLAGS', _XLA_FLAGS)
 # Numba would compile all of pymatting, for a minute, for two small pictures.
 os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
 
-# The same programs are compiled by many tests and their processes: once is
-# enough. A new folder, so that every run of the tests compiles them itself.
-_CACHE = tempfile.TemporaryDirectory(prefix='rmbg_jax_tests_')
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _CACHE.name)
+# The same programs are compiled by many tests, their processes and the next
+# run: once is enough. A program is kept under its text, flags and XLA's version.
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache/programs')
+)
 # The small ones too: every process needs the same hundred.
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
