@@ -26,7 +26,7 @@ os.environ.setdefault('XLA_FLAGS', _XLA_FLAGS)
 os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
 
 # The same programs are compiled by many tests, their processes and the next
-# run: once is enough. A program is kept under its text, flags and XLA's version.
+# run: once is enough. A program's key has its text, its flags, XLA's version.
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache/programs')
 )
