@@ -50,7 +50,12 @@ def main() -> None:
       f'--output={output} is a data set that this command has not made. Pass '
       'another folder.'
     )
-  jobs = [job for job in listing.list_jobs(values.input) if not job.is_clip]
+  # The output may be below the input: what it holds is no new photo.
+  jobs = [
+    job
+    for job in listing.list_jobs(values.input)
+    if not job.is_clip and output.resolve() not in job.photo.resolve().parents
+  ]
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   teachers = [

@@ -84,6 +84,12 @@ def test_photos_on_which_all_agree_are_a_data_set(networks, photos, tmp_path):
   assert (output / 'Masks/large.png').stat().st_mtime_ns == before
 
 
+def test_the_output_may_be_below_the_input(networks, photos):
+  both = networks['red'], networks['red_too']
+  for _ in range(2):
+    assert '2 of 3 photos' in _run(photos, photos / 'labelled', *both)
+
+
 def test_photos_on_which_one_differs_are_left_out(networks, photos, tmp_path):
   said = _run(photos, tmp_path / 'out', *networks.values())
   assert '0 of 3 photos are labelled' in said
