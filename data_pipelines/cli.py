@@ -73,22 +73,12 @@ def define_path(
   required: bool = False,
   urls: Sequence[str] = (),
 ) -> flags.FlagHolder:
-  """Defines a flag that takes a path.
+  """Defines a flag that takes a path, and URLs of some kinds, such as 's3'.
 
-  Args:
-    name: Name of the flag.
-    default: Its value where it is not passed.
-    description: Text for --help.
-    short: Another name for it, '' for none.
-    required: Whether it must be passed.
-    urls: Kinds of URLs that it takes as well, such as 's3'.
+  `short` is another name for it, '' for none.
   """
   holder = flags.DEFINE(
-    _PathParser(urls),
-    name,
-    default,
-    description,
-    required=required,
+    _PathParser(urls), name, default, description, required=required
   )
   if short:
     flags.DEFINE_alias(short, name)
@@ -96,11 +86,7 @@ def define_path(
 
 
 def define_paths(
-  name: str,
-  default: list[str],
-  description: str,
-  *,
-  urls: Sequence[str] = (),
+  name: str, default: list[str], description: str, *, urls: Sequence[str] = ()
 ) -> flags.FlagHolder:
   """Defines a flag that takes paths with commas between; see `define_path`."""
   return flags.DEFINE(
@@ -233,15 +219,11 @@ def _give_up_closed_output(error: Exception) -> None:
     raise SystemExit(1) from None
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: errors.UserError | OSError) -> str:
   """Returns what to say of an error, '' for one that the user cannot mend."""
   if isinstance(error, errors.UserError):
     return str(error)
-  if not isinstance(error, OSError):
-    return ''
-  if error.filename is None and error.errno not in _SYSTEM_ERRORS:
-    return ''
   reason = error.strerror or str(error)
   if error.filename is None:
-    return reason
+    return reason if error.errno in _SYSTEM_ERRORS else ''
   return f'{os.fsdecode(error.filename)}: {reason}'

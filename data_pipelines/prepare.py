@@ -69,12 +69,7 @@ def main() -> None:
 
 
 def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
-  """Reads the named data sets and prints their sizes.
-
-  Returns:
-    (pairs, photos of COD10K that --cod10k_images does not choose, problems). A
-    folder's own rows are all used, wherever they are from.
-  """
+  """Returns pairs, photos that --cod10k_images leaves out, and problems."""
   everything, unwanted, problems = [], set(), []
   out = Path(flags.FLAGS.output).resolve()
   for name in (*published.DATA_SETS, 'folder'):
@@ -91,6 +86,7 @@ def _read_sources() -> tuple[list[records.Pair], set[Path], list[str]]:
     pairs = read(directory, problems)
     print(published.describe_counts(pairs, known.counts if known else {}))
     everything += pairs
+    # A folder's own rows are all used, wherever they are from.
     if name == 'cod10k':
       choice = flags.FLAGS.cod10k_images
       unwanted = {

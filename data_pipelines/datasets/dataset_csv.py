@@ -74,11 +74,7 @@ def read(path: Path) -> tuple[list[Pair[Path]], list[str]]:
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str | None, Any]]]:
-  """Returns a CSV's rows, each with the number of its last line in the file.
-
-  Raises:
-    UserError: if it is no CSV with the columns.
-  """
+  """Returns a CSV's rows, each with the number of its last line in the file."""
   # Names of files need not be UTF-8 on Linux. Spreadsheets put a byte order
   # mark in front, and their quotes are the only ones.
   content = path.read_bytes()

@@ -16,11 +16,8 @@ def read_pair(
 ) -> tuple[Image.Image, Image.Image]:
   """Reads a photo as RGB and its mask as 8-bit grey, of equal size.
 
-  Args:
-    pair: Pair to read.
-    allow_empty: Whether a mask without any foreground is accepted.
-    reduce_to: The (height, width) that the photo will be resized to, if it may
-      come reduced where that is cheap; the mask never is.
+  If the photo is to be resized, `reduce_to` is the (height, width): it comes
+  reduced where that is cheap; the mask never does.
 
   Raises:
     FileNotFoundError: if a file is missing.

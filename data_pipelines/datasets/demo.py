@@ -95,18 +95,18 @@ def draw_pair(
   photo = _draw_background(rng, x, y)
   for _ in range(rng.integers(3, 9)):
     coverage = _draw_clutter(rng, x, y, unit)
-    photo = _blend(photo, _muted_colour(rng), coverage)
+    photo = _mix(photo, _muted_colour(rng), coverage)
 
   kind = rng.choice(sorted(_FIGURES))
   alpha = np.zeros(size)
   for _ in range(rng.choice([1, 1, 2])):
     figure = _place_figure(rng, x, y, unit, _FIGURES[kind])
-    photo = _blend(photo, _draw_texture(rng, x, y), figure)
+    photo = _mix(photo, _draw_texture(rng, x, y), figure)
     alpha = figure + alpha * (1 - figure)  # The later figure is in front.
 
   for _ in range(rng.choice([0, 0, 1, 2])):
     occluder = _draw_bar(rng, x, y, unit)
-    photo = _blend(photo, _muted_colour(rng), occluder)
+    photo = _mix(photo, _muted_colour(rng), occluder)
     alpha = alpha * (1 - occluder)
 
   photo = photo + rng.normal(0, rng.uniform(0.003, 0.03), photo.shape)
@@ -254,10 +254,6 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 def _mix(first: np.ndarray, second: np.ndarray, share: Plane) -> Picture:
   return first + (second - first) * share[..., None]
-
-
-def _blend(below: Picture, above: np.ndarray, coverage: Plane) -> Picture:
-  return below + (above - below) * coverage[..., None]
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from data_pipelines.datasets import folder, records
 from data_pipelines.io import errors, words
@@ -28,20 +29,16 @@ BACKGROUND = 'background'  # The category of NonCAM photos without any object.
 _DEPTH = 3
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Subset:
+class Subset(NamedTuple):
   """Photos and masks of equal stems, in two folders of a published tree.
 
-  The folders are relative to the tree's root; the rest is each pair's
-  (`records.Pair`).
+  The folders are relative to the tree's root; `facts` is what else a
+  `records.Pair` says of them all.
   """
 
   images: str
   masks: str
-  source: str
-  split: str = ''
-  category: str = ''
-  label: str = 'gt'
+  facts: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,10 +75,7 @@ class DataSet:
   ) -> list[records.Pair]:
     """Reads those subsets that are there; returns pairs sorted by name.
 
-    Args:
-      directory: The tree, or a folder that it is somewhere in.
-      problems: Given, it collects what is wrong with single files, which are
-        left out; otherwise that is an error.
+    The folder holds the tree, at any place. `problems` is as in `read_folder`.
 
     Raises:
       MissingFileError: if there is no such folder.
@@ -99,16 +93,7 @@ class DataSet:
         continue
       matched, unmatched = folder.pair_by_stem(image_dir, mask_dir)
       found += unmatched
-      pairs += [
-        dataclasses.replace(
-          pair,
-          source=subset.source,
-          split=subset.split,
-          category=subset.category,
-          label=subset.label,
-        )
-        for pair in matched
-      ]
+      pairs += [dataclasses.replace(p, **subset.facts) for p in matched]
     if not pairs:
       raise errors.UserError(f'{root}: no pair in it. Expected\n{self.layout}')
     if self.complete:
@@ -223,12 +208,14 @@ P3M = DataSet(
   mark='P3M-500-*/mask',
   subsets=tuple(
     Subset(
-      images=f'{place}/{images}',
-      masks=f'{place}/mask',
-      source=source,
-      split=split,
-      category='human',
-      label='alpha',
+      f'{place}/{images}',
+      f'{place}/mask',
+      {
+        'source': source,
+        'split': split,
+        'category': 'human',
+        'label': 'alpha',
+      },
     )
     for place, images, source, split in (
       ('train', 'blurred_image', 'p3m-10k', 'train'),
@@ -255,10 +242,9 @@ COD10K = DataSet(
   mark='Test/GT_Object',
   subsets=tuple(
     Subset(
-      images=f'{place}/Image',
-      masks=f'{place}/GT_Object',
-      source='cod10k',
-      split=place.lower(),
+      f'{place}/Image',
+      f'{place}/GT_Object',
+      {'source': 'cod10k', 'split': place.lower()},
     )
     for place in ('Train', 'Test')
   ),
@@ -279,7 +265,7 @@ PEOPLE = DataSet(
   segmentation/{train.txt,val.txt}   one stem per line""",
   mark='segmentation/val.txt',
   subsets=(
-    Subset(images='images', masks='masks', source='people', category='human'),
+    Subset('images', 'masks', {'source': 'people', 'category': 'human'}),
   ),
   counts={('people', 'train'): 5110, ('people', 'val'): 568},
   complete=_read_lists,

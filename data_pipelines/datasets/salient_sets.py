@@ -62,13 +62,8 @@ def read_saliency(
 ) -> list[records.Pair]:
   """Reads the pairs of a folder with the name of a set of `BENCHMARKS`.
 
-  Args:
-    directory: The folder.
-    problems: Given, it collects what is wrong with single files, which are
-      left out; otherwise that is an error.
-
-  Returns:
-    Pairs of split 'test', sorted by name.
+  They are sorted by name, of split 'test'. `problems` collects, if given, what
+  is wrong with single files, which are left out; otherwise that is an error.
 
   Raises:
     MissingFileError: if there is no such folder.

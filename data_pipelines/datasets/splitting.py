@@ -17,14 +17,8 @@ def split_pairs(
 
   The data set's own split counts where it has validation pairs. Otherwise what
   is not for tests is split as the Keras project splits the sorted list with
-  scikit-learn's `train_test_split` and seed 42 (see `permute`).
-
-  Args:
-    pairs: Sorted by name, as the results are.
-    validation_share: Share of the pairs, in (0, 1).
-
-  Returns:
-    (training pairs, validation pairs).
+  scikit-learn's `train_test_split` and seed 42 (see `permute`). The results are
+  sorted as the pairs are, by name; the share is in (0, 1).
 
   Raises:
     ValueError: if either would be empty.

@@ -192,16 +192,16 @@ def load(
   index = files.parse_json(
     path.read_bytes(), path, remedy='Build the data set again.'
   )
-  stored = {}
-  for split in splits:
-    if split in index:
-      stored[split] = StoredPairs(
-        _open_records(builder, split),
-        index[split],
-        f'{path} {path.stat().st_mtime_ns} {split}',
-        range(len(index[split])),
-      )
-  return stored
+  return {
+    split: StoredPairs(
+      _open_records(builder, split),
+      index[split],
+      f'{path} {path.stat().st_mtime_ns} {split}',
+      range(len(index[split])),
+    )
+    for split in splits
+    if split in index
+  }
 
 
 def _index_path(builder: RmbgPairs) -> Path:

@@ -43,10 +43,7 @@ def rename(directory: Path, category: str) -> int:
 def create_csv(directory: Path, category: str) -> int:
   """Writes the Dataset.csv of a folder that has none; returns its rows.
 
-  Args:
-    directory: Folder with `Images/` and `Masks/`.
-    category: Category of all pairs; '' for the part of each name before the
-      first '_', none in names without one.
+  Without a category, each pair's is the part of its name before the first '_'.
   """
   _refuse_csv(directory)
   pairs = []

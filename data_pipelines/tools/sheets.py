@@ -13,12 +13,7 @@ def make_sheet(
 ) -> Image.Image:
   """Returns rows of images, each fitted into a cell; `columns` side by side.
 
-  A line is no higher than the images in it.
-
-  Args:
-    rows: Rows of images, at least one; all of the same length.
-    cell: Height and width of a cell in pixels.
-    columns: Rows that stand side by side.
+  A line is no higher than the images in it. All rows are of the same length.
   """
   parts = len(rows[0])
   fitted = [

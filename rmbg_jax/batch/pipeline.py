@@ -58,11 +58,7 @@ class Task(Generic[storage.PlaceT]):
   clip_format: str = 'prores'
 
   def check_output(self) -> None:
-    """Checks that a disk takes results, making nothing; stores are asked later.
-
-    Raises:
-      UserError: naming what is in the way.
-    """
+    """Raises a `UserError` if a disk takes no results; makes nothing there."""
     if isinstance(self.output, storage.Url):
       return
     for folder in (self.output, *(self.output / kind for kind in self.kinds)):
@@ -83,11 +79,7 @@ class Task(Generic[storage.PlaceT]):
         )
 
   def check_photos(self, photos_to_do: Iterable[Path]) -> None:
-    """Checks that no result will be among the photos.
-
-    Raises:
-      UserError: naming the photo, and where it is.
-    """
+    """Raises a `UserError` if a photo is among the results."""
     # Of all kinds: earlier runs may have written others than this one.
     real = {
       os.path.realpath(str(self.output / kind)): self.output / kind

@@ -91,11 +91,7 @@ def settle(
 
 
 def check_file(photo: str, output: storage.Place, *, overwrite: bool) -> None:
-  """Checks that a file may be written, before anything is computed for it.
-
-  Raises:
-    UserError: if it is there, or is the photo itself.
-  """
+  """Raises a `UserError` if the file is there, or is the photo itself."""
   if not storage.exists(output):
     return
   if isinstance(output, Path) and output.samefile(photo):
@@ -110,11 +106,7 @@ def check_file(photo: str, output: storage.Place, *, overwrite: bool) -> None:
 
 
 def check_apart(source: str, output: storage.Place) -> None:
-  """Checks that the results will not be among the photos.
-
-  Raises:
-    UserError: naming both folders.
-  """
+  """Raises a `UserError` if the results would be among the photos."""
   root = storage.parse(source)
   is_folder = isinstance(root, storage.Url) or root.is_dir()
   if is_folder and is_below(output, root):

@@ -105,11 +105,7 @@ def check(
 ) -> listing.Job:
   """Returns a job with the kinds that are still to be made, and a remark.
 
-  Args:
-    job: The job.
-    task: Work to do on it.
-    record: What was made before.
-    find: Returns what there is of a result's name, relative to the output.
+  `find` returns what there is of a result's name, relative to the output.
   """
   # Nothing there can be up to date, so no file is asked for.
   if job.error or (task.overwrite and record.is_empty):

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import tqdm
@@ -28,7 +27,14 @@ def run(
     UserError: if there is nothing to do, or no place for the results.
   """
   task = request.task
-  cluster_lib = None if cluster is None else _import_cluster()
+  if cluster is not None:
+    try:
+      from rmbg_jax.batch.ray import cluster as cluster_lib
+    except ImportError as error:
+      raise errors.UserError(
+        f'--engine=ray needs Ray Data ({errors.install_command("cluster")}): '
+        f'{error}'
+      ) from error
   shard = listing.parse_shard(request.shard)
   if storage.is_url(source):
     stored.check_source(source, task)
@@ -37,7 +43,7 @@ def run(
   jobs = _list_jobs(source, request, shard, counts)
   loaded = load.load_model(request.checkpoint)
   stored.begin(task, loaded.compute_digest(), request.options)
-  if cluster_lib and cluster is not None:
+  if cluster is not None:
     outcome = cluster_lib.run(
       jobs,
       task,
@@ -60,17 +66,6 @@ def run(
   if outcome.trouble:
     print(f'Stopped: {outcome.trouble}. The same command goes on.')
   return bool(outcome.counts['failed'] or outcome.trouble)
-
-
-def _import_cluster() -> ModuleType:
-  try:
-    from rmbg_jax.batch.ray import cluster
-  except ImportError as error:
-    raise errors.UserError(
-      f'--engine=ray needs Ray Data ({errors.install_command("cluster")}): '
-      f'{error}'
-    ) from error
-  return cluster
 
 
 def _list_jobs(

@@ -98,13 +98,10 @@ class Session:
     show: Callable[[report.Entry], object],
     put_back: Callable[[str], bool] = lambda _: False,
   ) -> None:
-    """Does jobs.
+    """Does photos and clips; `show` is called with each result.
 
-    Args:
-      jobs: Photos and clips; if it is no sequence, photos are taken from it
-        as their turn comes.
-      show: Called with each result.
-      put_back: Asked for what failed; what it takes is not reported.
+    If `jobs` is no sequence, photos are taken from it as their turn comes. What
+    failed and is taken by `put_back` is not reported.
     """
 
     def add_entry(entry):

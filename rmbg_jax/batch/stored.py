@@ -17,9 +17,6 @@ from rmbg_jax.batch import listing, pipeline, places, record, report
 
 # Beside the parts of the report: what the results are made with.
 _MADE_WITH = 'made_with.json'
-_WRONG_NAME = (
-  'its name has parts that are empty, . or .., as no path has. Rename it.'
-)
 
 
 class Counts:
@@ -35,11 +32,7 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
 
   Their results are named as `listing.name_results` does, with two exceptions:
   names that differ in upper and lower case alone stay as they are, and a name
-  such as `a.jpg.webp` always keeps its ending.
-
-  Args:
-    source: The URL of a photo, or the beginning of all names (a folder).
-    counts: Kept up to date.
+  such as `a.jpg.webp` always keeps its ending. `counts` is kept up to date.
 
   Raises:
     UserError: if it cannot be listed, or has no photos.
@@ -60,7 +53,10 @@ def list_jobs(source: str, counts: Counts) -> Iterator[listing.Job]:
     yield listing.Job(
       photo=root / file.name,
       result=Path() if wrong else Path(result),
-      error=_WRONG_NAME if wrong else '',
+      error='its name has parts that are empty, . or .., as no path has. '
+      'Rename it.'
+      if wrong
+      else '',
       state=file.state,
     )
   if not counts.photos:
@@ -102,11 +98,7 @@ def listing_order(job: listing.Job) -> str:
 
 
 def check_source(source: str, task: pipeline.Task) -> None:
-  """Checks that the photos are not among the results.
-
-  Raises:
-    UserError: naming both places.
-  """
+  """Raises a `UserError` if the photos are among the results."""
   root, output = storage.parse(source), task.output
   for kind in (*choices.KINDS, report.FOLDER):
     if places.is_below(root, output / kind):

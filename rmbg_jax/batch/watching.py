@@ -39,13 +39,8 @@ def watch(
 ) -> None:
   """Does the files of a folder and those that appear there, until stopped.
 
-  Args:
-    folder: Folder to watch, with its sub-folders.
-    list_jobs: Returns the jobs for the files that are there.
-    do: Does jobs. For each photo that fails, it must call its second argument
-      with the path: True means that the file may be incomplete, and will be
-      tried again.
-    stop: Ends it once set.
+  For each photo that fails, `do` must call its second argument with the path:
+  True means that the file may be incomplete, and will be tried again.
   """
   import watchfiles
 

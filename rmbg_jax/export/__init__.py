@@ -23,11 +23,7 @@ FORMATS = (RELEASE, *_WRITERS)
 
 
 def check_request(path: Path, *, dtype: str | None = None) -> None:
-  """Raises the errors of `save_export` before a network is loaded in vain.
-
-  Raises:
-    UserError: for an unknown ending, or a type that the format cannot hold.
-  """
+  """Raises a `UserError` for an ending or type that no format here has."""
   if path.suffix not in FORMATS:
     raise errors.UserError(
       f'{path}: unknown format. The name must end in {", ".join(FORMATS)}.'
@@ -44,11 +40,8 @@ def save_export(
 ) -> None:
   """Writes a network in the format that the path's ending names, atomically.
 
-  Args:
-    path: Ending in one of `FORMATS`.
-    loaded: The network.
-    dtype: Type of the parameters in a `.safetensors`, 'float16' (the default)
-      or 'float32'; other formats hold float32.
+  Parameters in a `.safetensors` are of `dtype`, 'float16' (the default) or
+  'float32'; other formats hold float32.
 
   Raises:
     UserError: for another ending, a network that the format cannot hold,

@@ -9,6 +9,7 @@ turns that into the input of the training.
 import collections
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -129,17 +130,12 @@ def _sources(layer: Mapping[str, Any]) -> list[str]:
 
 
 class _Model:
-  """The layers of the Keras model, and their weights.
-
-  Attributes:
-    layers: Their configurations by name.
-    weights: Arrays by the layer's name and the weight's.
-    output: The layer that concatenates the four outputs.
-  """
+  """The layers of the Keras model, and their weights."""
 
   def __init__(self, loaded: load.LoadedModel):
     graph = graph_lib.Graph(loaded.network, size=loaded.preprocessing.size)
-    self.layers: dict[str, dict[str, Any]] = {}
+    self.layers: dict[str, dict[str, Any]] = {}  # Configurations by name.
+    # Arrays by the layer's name and the weight's.
     self.weights: dict[str, dict[str, np.ndarray]] = {}
     self._graph = graph
     self._variables = layers_lib.flatten(loaded.variables)
@@ -162,7 +158,8 @@ class _Model:
   ) -> str:
     """Adds a layer; without a name it gets the next of Keras' own."""
     if not name:
-      base = _BASE_NAMES[kind]
+      # Such as batch_normalization, conv2d, re_lu.
+      base = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', kind).lower()
       number = self._counts[base]
       self._counts[base] += 1
       name = f'{base}_{number}' if number else base
@@ -200,7 +197,7 @@ class _Model:
     sources = [self._names[name] for name in node.inputs]
     name = _encoder_name(node.name)
     if node.op in ('conv', 'depthwise'):
-      return self._add_conv(node, sources)
+      return self._add_conv(node, sources, name)
     if node.op in _SIMPLE:
       kind, config = _SIMPLE[node.op]
       return self._add(kind, sources, name=name, **config)
@@ -224,13 +221,14 @@ class _Model:
       interpolation='bilinear',
     )
 
-  def _add_conv(self, node: graph_lib.Node, sources: list[str]) -> str:
+  def _add_conv(
+    self, node: graph_lib.Node, sources: list[str], name: str
+  ) -> str:
     kernel, *bias = self._find(layers_lib.CONV_KEYS, node.name)
     padding = 'same'
     if node.stride > 1 and not node.same:  # Keras' 'same' is uneven here.
       padding = 'valid'
       if node.kernel > 1:
-        name = _encoder_name(node.name)
         sources = [self._add_padding(sources, name, node.padding)]
     parts = keras_h5.CONV_PARTS
     if node.op == 'depthwise':
@@ -242,7 +240,7 @@ class _Model:
     name = self._add(
       kind,
       sources,
-      name=_encoder_name(node.name),
+      name=name,
       **size,
       kernel_size=list(kernel.shape[:2]),
       strides=[node.stride] * 2,
@@ -284,17 +282,6 @@ _SIMPLE = {
   'concat': ('Concatenate', {'axis': -1}),
   'relu': ('Activation', {'activation': 'relu'}),
   'relu6': ('ReLU', {'max_value': 6.0}),
-}
-# Keras' default names of layers.
-_BASE_NAMES = {
-  'Activation': 'activation',
-  'Add': 'add',
-  'BatchNormalization': 'batch_normalization',
-  'Concatenate': 'concatenate',
-  'Conv2D': 'conv2d',
-  'DepthwiseConv2D': 'depthwise_conv2d',
-  'ReLU': 're_lu',
-  'UpSampling2D': 'up_sampling2d',
 }
 
 

@@ -8,12 +8,9 @@ from data_pipelines.io.types import JsonObject
 def make_card(
   description: JsonObject, *, repository: str, license_name: str
 ) -> str:
-  """Returns the model card, which begins with lines for the hub.
+  """Returns a release's model card, which begins with lines for the hub.
 
-  Args:
-    description: Description in the release.
-    repository: OWNER/NAME.
-    license_name: One of the hub's identifiers.
+  The licence is one of the hub's identifiers.
   """
   import huggingface_hub
 

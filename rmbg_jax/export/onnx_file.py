@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io import errors, files
+from data_pipelines.io import files
 from rmbg_jax.export import descriptions
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import load, release
+from rmbg_jax.weights import load, onnx_package, release
 
 # onnxruntime 1.20 and newer run these; 18 has `axes` for Resize.
 _OPSET, _IR_VERSION = 18, 8
@@ -30,13 +30,9 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
     UserError: for a network that cannot be exported, or if `onnx` is not
       installed.
   """
-  try:
-    import onnx
-  except ImportError as error:
-    raise errors.UserError(
-      f'{path}: writing ONNX files needs the onnx package: '
-      f'{errors.install_command("onnx")}.'
-    ) from error
+  onnx_package.check_installed(f'{path}: writing')
+  import onnx
+
   preprocessing = loaded.preprocessing
   graph = graph_lib.Graph(loaded.network, size=preprocessing.size)
   writer = _Writer(onnx)
@@ -137,9 +133,10 @@ def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
 
 def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
   name, inputs = node.name, list(node.inputs)
+  (top, bottom), (left, right) = node.padding
+  window = {'strides': [node.stride] * 2, 'pads': [top, left, bottom, right]}
   if node.op in graph_lib.CONVOLUTIONS:
     kernel, bias = graph_lib.fold_conv(variables, node)
-    (top, bottom), (left, right) = node.padding
     inputs.append(writer.tensor(f'{name}/kernel', kernel))
     inputs.append(writer.tensor(f'{name}/bias', bias))
     writer.add(
@@ -147,20 +144,13 @@ def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
       inputs,
       name,
       kernel_shape=kernel.shape[2:],
-      strides=[node.stride] * 2,
       dilations=[node.dilation] * 2,
-      pads=[top, left, bottom, right],
       group=len(kernel) if node.op == 'depthwise' else 1,
+      **window,
     )
   elif node.op == 'pool':
-    (top, bottom), (left, right) = node.padding
     writer.add(
-      'MaxPool',
-      inputs,
-      name,
-      kernel_shape=[node.kernel] * 2,
-      strides=[node.stride] * 2,
-      pads=[top, left, bottom, right],
+      'MaxPool', inputs, name, kernel_shape=[node.kernel] * 2, **window
     )
   elif node.op == 'resize':
     size = writer.tensor(f'{name}/size', np.array(node.shape[:2]))

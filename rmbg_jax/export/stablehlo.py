@@ -24,8 +24,6 @@ from rmbg_jax.weights import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
 
-_PLATFORMS = ('cpu', 'cuda')
-
 
 def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a program: photos (b, h, w, 3) to alpha (b, h, w), any b.
@@ -50,9 +48,9 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
   (batch,) = jax.export.symbolic_shape('b')
   photos = jax.ShapeDtypeStruct((batch, *preprocessing.size, 3), jnp.uint8)
   with convolution.plain():
-    program = jax.export.export(jax.jit(compute_alpha), platforms=_PLATFORMS)(
-      photos
-    )
+    program = jax.export.export(
+      jax.jit(compute_alpha), platforms=('cpu', 'cuda')
+    )(photos)
   description = descriptions.describe_photos(loaded)
   with (
     files.write_atomically(path) as partial,

@@ -7,8 +7,6 @@ import platformdirs
 
 from data_pipelines.io import errors
 
-_TIMEOUT = 10  # Seconds without an answer.
-
 
 def cache_dir() -> Path:
   """Returns the user's cache folder of this project.
@@ -26,11 +24,7 @@ def cache_dir() -> Path:
 
 
 def local_path(url: str) -> Path:
-  """Returns where the local copy of a published file is, once fetched.
-
-  Raises:
-    UserError: as `cache_dir`.
-  """
+  """Returns where the local copy of a published file is, once fetched."""
   return cache_dir() / url.rpartition('/')[2]
 
 
@@ -64,7 +58,7 @@ def fetch(url: str, *, checksum: str, flag: str) -> Path:
 
   path = local_path(url)
   # Any: it does not fulfil pooch's own protocol as that is declared.
-  download: Any = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
+  download: Any = pooch.HTTPDownloader(progressbar=True, timeout=10)
   pooch.get_logger().setLevel('WARNING')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,14 +4,10 @@ Nothing is downloaded for it, and no network is loaded.
 """
 
 import dataclasses
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import safetensors
 
 from data_pipelines.io import errors, files
 from rmbg_jax.weights import cache, hub, onnx_published, release
@@ -42,15 +38,12 @@ class Checkpoint:
     size: Size of the file in bytes; of a file that was never here, about.
     checksum: 'sha256:HEX' or 'md5:HEX'.
     architecture: Description of the network in words.
-    parameters: Number of parameters, batch statistics included; None if it is
-      not known.
+    parameters: Number of them, batch statistics included, if it is known.
     input_size: (height, width) in pixels that photos are stretched to.
-    training_data: The terms of each source; empty if nothing is stated.
+    training_data: The terms of each source, if they are stated.
     terms: Terms of the weights.
-    scores: Scores by set, such as {'val': {'iou': .85, 'mae': .04}}; empty if
-      nothing was measured.
-    seconds: Seconds that the network takes for a photo on two cores, None if
-      they were not measured (docs/results.md).
+    scores: Scores by set, such as {'val': {'iou': .85, 'mae': .04}}.
+    seconds: What the network takes for a photo on two cores, if measured.
     is_tried: Whether the project has ever run the file.
   """
 
@@ -89,7 +82,8 @@ def list_checkpoints() -> list[Checkpoint]:
   for address, path in hub.list_cached():
     try:
       described = _describe_release(path, name=str(address), origin='cached')
-    except errors.UserError:  # Most files there are of other projects.
+    # Most files there are of other projects; of some, only the link is left.
+    except (errors.UserError, OSError):
       continue
     found.append(described)
   return found
@@ -97,17 +91,14 @@ def list_checkpoints() -> list[Checkpoint]:
 
 def format_checkpoint(checkpoint: Checkpoint) -> str:
   """Returns all facts about a checkpoint, as lines of text."""
-  title = checkpoint.name
-  if title in release.RELEASED:
+  lines = [checkpoint.name]
+  if checkpoint.name in release.RELEASED:
     together = ' and '.join(release.RELEASED)
-    title += f' (the default, released, is {together} together)'
-  lines = {
-    'From': f'{checkpoint.origin}, {checkpoint.location}',
-    **_list_facts(checkpoint),
-  }
-  return '\n'.join(
-    [title, *(f'  {key.lower():<12}{value}' for key, value in lines.items())]
-  )
+    lines[0] += f' (the default, released, is {together} together)'
+  lines.append(f'  {"from":<12}{checkpoint.origin}, {checkpoint.location}')
+  for key, value in _list_facts(checkpoint).items():
+    lines.append(f'  {key.lower():<12}{value}')
+  return '\n'.join(lines)
 
 
 def format_table(checkpoints: Sequence[Checkpoint]) -> str:
@@ -175,26 +166,21 @@ def _list_facts(checkpoint: Checkpoint) -> dict[str, str]:
     for name, score in checkpoint.scores.items()
   )
   unknown = 'not measured' if checkpoint.is_tried else 'not tried'
-  time = unknown
-  if checkpoint.seconds is not None:
-    time = f'{checkpoint.seconds:.2g} s of the network on two cores'
   return {
     'File': f'{checkpoint.size / 1e6:.1f} MB, {checkpoint.checksum}',
     'Network': f'{architecture}, input {height}x{width}',
     'Trained on': data or 'not stated',
     'Terms': checkpoint.terms,
     'Scores': scores or unknown,
-    'A photo': time,
+    'A photo': f'{checkpoint.seconds:.2g} s of the network on two cores'
+    if checkpoint.seconds is not None
+    else unknown,
   }
 
 
 def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
-  """Describes a release file by its header.
-
-  Raises:
-    UserError: if it is not a release file of this project.
-  """
-  description, parameters = _read_header(path)
+  stored = release.read_release(path)
+  description = stored.description
   scores = description.get('scores', {})
   return Checkpoint(
     name=name,
@@ -202,9 +188,9 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     location=str(path),
     size=path.stat().st_size,
     checksum=f'sha256:{files.hash_file(path)}',
-    architecture=_describe_architecture(description['architecture']),
-    parameters=parameters,
-    input_size=tuple(description['preprocessing']['size']),
+    architecture=_describe_architecture(stored.architecture),
+    parameters=sum(tensor.size for tensor in stored.tensors.values()),
+    input_size=stored.preprocessing.size,
     training_data={
       source: _DATA_TERMS.get(source, _NOT_STATED)
       for source in description.get('training_data') or ()
@@ -218,19 +204,6 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     else {},
     seconds=_SECONDS.get(name),
   )
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-  """Returns the description and the number of parameters."""
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      description = json.loads((file.metadata() or {})[release.DESCRIPTION])
-      shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-  except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-    raise errors.UserError(f'{path}: not a release ({error}).') from error
-  if not set(release.REQUIRED) <= set(description):
-    raise errors.UserError(f'{path}: the header does not describe a network.')
-  return description, sum(math.prod(shape) for shape in shapes)
 
 
 def _describe_published(name: str) -> Checkpoint:

@@ -90,17 +90,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
   @property
   def best_step(self) -> int | None:
     """The step of the lowest val_loss (the first on ties), None if none."""
-    evaluated = [
-      checkpoint
-      for checkpoint in self._checkpointer.checkpoints
-      if checkpoint.metrics
-    ]
-    if not evaluated:
-      return None
-    return max(
-      evaluated,
+    best = max(
+      (found for found in self._checkpointer.checkpoints if found.metrics),
       key=lambda found: _rank(cast(Mapping[str, float], found.metrics)),
-    ).step
+      default=None,
+    )
+    return best.step if best else None
 
   def save(
     self,
@@ -170,10 +165,6 @@ class CheckpointStore(contextlib.AbstractContextManager):
   ) -> dict[str, Any]:
     """Returns saved trees, laid out over the devices as `trees` are.
 
-    Args:
-      trees: Arrays in the structure of what was saved.
-      step: Step of the checkpoint.
-
     Raises:
       UserError: if the checkpoint is of another network or optimiser.
     """
@@ -192,19 +183,15 @@ class CheckpointStore(contextlib.AbstractContextManager):
   ) -> layers.Variables:
     """Returns the saved `params` and `batch_stats` as NumPy arrays.
 
-    Works on any device, whatever the checkpoint was saved on.
-
-    Args:
-      shapes: Their shapes by flat keys.
-      step: Step of the checkpoint.
+    Works on any device, whatever the checkpoint was saved on. Their shapes are
+    passed by flat keys.
     """
     # NumPy arrays ask Orbax for such; their content is not used.
     abstract = layers.unflatten(
       {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
     )
-    return self._checkpointer.load_checkpointables(step, {'model': abstract})[
-      'model'
-    ]
+    trees = self._checkpointer.load_checkpointables(step, {'model': abstract})
+    return trees['model']
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:

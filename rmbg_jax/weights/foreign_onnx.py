@@ -21,7 +21,6 @@ T = TypeVar('T')
 
 SUFFIX = '.json'  # Added to the ONNX file's name for its settings.
 
-_MOST_BYTES = 2**31  # Protobuf's own limit.
 _FLOATS = {1: 'float32', 10: 'float16'}
 
 
@@ -56,11 +55,7 @@ class OnnxNetwork:
     self.refuse()
 
   def refuse(self) -> NoReturn:
-    """Says what to use in its place for anything but prediction.
-
-    Raises:
-      UserError: naming what to use instead.
-    """
+    """Raises a `UserError` that says what to use for more than prediction."""
     raise errors.UserError(
       f'{self.path}: a foreign ONNX network is only run as it is, on a CPU: it '
       'cannot be trained or exported. To train, start from u2netp or another '
@@ -68,11 +63,7 @@ class OnnxNetwork:
     )
 
   def check_mask(self, shape: tuple[int, ...]) -> None:
-    """Checks the shape of the output.
-
-    Raises:
-      UserError: if it is not that of one mask.
-    """
+    """Raises a `UserError` if an output of that shape is not one mask."""
     if not is_mask(shape):
       raise errors.UserError(
         f'{self.path}: its output {self.output} is '
@@ -83,19 +74,6 @@ class OnnxNetwork:
   def pack(self) -> 'OnnxNetwork':
     """Returns the same with its content, to be sent to another machine."""
     return dataclasses.replace(self, content=self.path.read_bytes())
-
-
-def check_size(path: Path) -> None:
-  """Checks that a file is no larger than ONNX files can be.
-
-  Raises:
-    UserError: if it is.
-  """
-  if path.stat().st_size >= _MOST_BYTES:
-    raise errors.UserError(
-      f'{path}: larger than 2 GB, which an ONNX file cannot be. Save it again, '
-      'with float16 weights.'
-    )
 
 
 def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
@@ -136,9 +114,7 @@ def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
 def explain_missing(path: Path, reason: str) -> errors.UserError:
   """Returns the error for a file without settings.
 
-  Args:
-    path: The file.
-    reason: Why it is not run as a U2-Net; begins with the path.
+  The reason, which begins with the path, says why it is not run as a U2-Net.
   """
   try:
     facts = _read_facts(path)
@@ -156,9 +132,8 @@ def explain_missing(path: Path, reason: str) -> errors.UserError:
     'sigmoid': False,
     'stretch': False,
   }
-  lines = '\n'.join(
+  lines = ',\n'.join(
     f'  {json.dumps(key)}: {json.dumps(value)}'
-    + (',' if key != 'stretch' else '')
     for key, value in template.items()
   )
   outputs = ', '.join(
@@ -179,11 +154,7 @@ class _Facts(NamedTuple):
 
 
 def _read_facts(path: Path) -> _Facts:
-  """Reads names and shapes of a file's input and outputs.
-
-  Raises:
-    UserError: if it is damaged, not in one file, or does not take photos.
-  """
+  """Reads names and shapes; the file must be whole, and take photos."""
   model = onnx_package.read(path)
   import onnx
 
@@ -225,11 +196,6 @@ def _read_facts(path: Path) -> _Facts:
 
 
 def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:
-  """Checks that settings fit a file.
-
-  Raises:
-    UserError: naming the key that does not.
-  """
   facts = _read_facts(path)
   size = settings.preprocessing.size
   if any(

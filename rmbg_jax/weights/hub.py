@@ -69,9 +69,6 @@ def fetch(text: str) -> Path:
   Without a network, the copy that the last download left is taken. Either way
   the content is held against the checksum that the hub states.
 
-  Args:
-    text: An address, as `parse_address` takes it.
-
   Raises:
     MissingFileError: if it cannot be downloaded, and why.
     UserError: if it is no address, if the content is damaged, or if
@@ -114,10 +111,9 @@ def list_cached() -> Iterator[tuple[Address, Path]]:
     found = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE)
   except (hub.errors.CacheNotFound, OSError):
     return
-  for repository in sorted(found.repos, key=lambda repo: repo.repo_id):
-    # Data sets are in the same cache.
-    if repository.repo_type != 'model':
-      continue
+  # Data sets are in the same cache.
+  models = [repo for repo in found.repos if repo.repo_type == 'model']
+  for repository in sorted(models, key=lambda repo: repo.repo_id):
     for revision in sorted(repository.revisions, key=lambda r: r.commit_hash):
       for file in sorted(revision.files, key=lambda f: f.file_path):
         if file.file_path.suffix == '.safetensors':
@@ -144,41 +140,33 @@ def import_hub(text: str):
 def _describe_failure(
   text: str, error: Exception, hub
 ) -> errors.MissingFileError:
-  kinds = hub.errors
-  remedy = 'Look at the address.'
-  # First the narrow kinds: they are kinds of those below.
-  if isinstance(error, kinds.GatedRepoError):
-    reason = 'its owner grants access'
-    remedy = "Ask for it on the repository's page, and set HF_TOKEN."
-  elif isinstance(error, kinds.RepositoryNotFoundError):
-    reason = 'there is no such repository, or it is private'
-    remedy = 'Look at the address; for a private one, set HF_TOKEN.'
-  elif isinstance(error, kinds.RevisionNotFoundError):
-    reason = 'there is no such revision'
-  elif isinstance(error, kinds.LocalEntryNotFoundError):
-    reason = 'the hub cannot be reached, and no copy is in its cache'
-    remedy = (
-      'Try again with a network and without HF_HUB_OFFLINE, or pass the path '
-      'of a copy.'
-    )
-  elif isinstance(error, kinds.EntryNotFoundError):
-    reason = f'there is no {parse_address(text).file} in the repository'
-    remedy = 'Name another file behind it: hf://OWNER/NAME/FILE.'
-  else:
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
-    remedy = 'Try again, or pass the path of a copy.'
-  return errors.MissingFileError(
-    f'{text} cannot be downloaded: {reason}. {remedy}'
+  first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+  reasons = {
+    # First the narrow kinds: they are kinds of those below.
+    'GatedRepoError': "its owner grants access. Ask for it on the repository's "
+    'page, and set HF_TOKEN.',
+    'RepositoryNotFoundError': 'there is no such repository, or it is private. '
+    'Look at the address; for a private one, set HF_TOKEN.',
+    'RevisionNotFoundError': 'there is no such revision. Look at the address.',
+    'LocalEntryNotFoundError': 'the hub cannot be reached, and no copy is in '
+    'its cache. Try again with a network and without HF_HUB_OFFLINE, or pass '
+    'the path of a copy.',
+    'EntryNotFoundError': f'there is no {parse_address(text).file} in the '
+    'repository. Name another file behind it: hf://OWNER/NAME/FILE.',
+  }
+  reason = next(
+    (
+      reason
+      for kind, reason in reasons.items()
+      if isinstance(error, getattr(hub.errors, kind))
+    ),
+    f'{first}. Try again, or pass the path of a copy.',
   )
+  return errors.MissingFileError(f'{text} cannot be downloaded: {reason}')
 
 
 def _check_content(text: str, path: Path) -> None:
-  """Holds a cached file against its checksum, which is its blob's name.
-
-  Raises:
-    UserError: if it is another.
-  """
+  """Holds a cached file against its checksum, which is its blob's name."""
   stored = path.resolve()
   digits = stored.name
   if not re.fullmatch(r'[0-9a-f]{40}|[0-9a-f]{64}', digits):

@@ -23,22 +23,12 @@ PUBLISHED = {
   ),
 }
 
-# Readers for ResNet50 by the file's ending.
-_READERS = {
-  '.h5': ('keras', keras_h5.load_encoder),
-  '.safetensors': ('torchvision', pytorch_encoders.load_resnet),
-  '.pth': ('torchvision', pytorch_encoders.load_resnet),
-}
-
 
 def load_encoder(variables: Variables, config: JsonObject) -> Variables:
   """Returns a network's variables with the encoder's replaced.
 
-  Args:
-    variables: `params` and `batch_stats` of the whole network.
-    config: `config.model.encoder`. Its `weights` are 'imagenet' for the
-      published ones, or the path of a file: `.h5` (Keras), `.safetensors` or
-      `.pth` (PyTorch).
+  In `config.model.encoder`, `weights` are 'imagenet' for the published ones, or
+  the path of a file: `.h5` (Keras), `.safetensors` or `.pth` (PyTorch).
 
   Raises:
     MissingFileError: if the file is missing or cannot be downloaded.
@@ -59,14 +49,16 @@ def _read_resnet(encoder: Variables, config: JsonObject) -> Variables:
     url, checksum = PUBLISHED[dialect]
     path = cache.fetch(url, checksum=checksum, flag=FLAG)
   else:
-    path = _check_path(weights, tuple(_READERS))
-  file_dialect, reader = _READERS[path.suffix]
+    path = _check_path(weights, ('.h5', '.safetensors', '.pth'))
+  file_dialect, read = 'torchvision', pytorch_encoders.load_resnet
+  if path.suffix == '.h5':
+    file_dialect, read = 'keras', keras_h5.load_encoder
   if file_dialect != dialect:
     raise UserError(
       f'{FLAG}={weights}: {path.suffix} weights belong to the {file_dialect} '
       f'dialect, but config.model.encoder.dialect is {dialect!r}.'
     )
-  return reader(encoder, path, stage_sizes=tuple(config['stage_sizes']))
+  return read(encoder, path, stage_sizes=tuple(config['stage_sizes']))
 
 
 def _read_efficientnet(encoder: Variables, config: JsonObject) -> Variables:

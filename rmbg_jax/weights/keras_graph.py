@@ -110,7 +110,11 @@ def find_by_graph(
     'convolution after the dilated ones',
   )
   # The order in which they are concatenated is that of conv_out's channels.
-  order = _concatenated(graph, conv_out)
+  order = []
+  for name in _concatenated(graph, conv_out):
+    while graph.kind(name) in ('Activation', 'ReLU'):
+      name = _only(graph.inputs[name], f'input of {name}')
+    order.append(name)
   if sorted(order) != sorted(norms):
     raise LookupError(f'{conv_out} does not read the dilated convolutions')
   layers, rates = {}, []
@@ -128,7 +132,9 @@ def find_by_graph(
   previous = layers['bridge/bn_out']
   for index in range(BLOCKS):
     conv1 = graph.conv_after(previous, kernel=3)
-    _check_concatenation(graph, conv1)
+    # The order in which the channels of this project's kernels are, too.
+    if graph.kind(_concatenated(graph, conv1)[0]) != 'UpSampling2D':
+      raise LookupError(f'{conv1} reads the skip connection first')
     conv0 = graph.conv_after(previous, kernel=1)
     bn1 = graph.norm_after(conv1)
     conv2 = graph.conv_after(bn1, kernel=3)
@@ -184,16 +190,10 @@ def find_by_rank(
   for index in range(BLOCKS):
     start = 4 + 3 * index
     block = f'decoder{index + 1}/residual'
-    main = 0
-    for conv, norm in zip(
-      others[start : start + 3], norms[start : start + 3], strict=True
-    ):
-      # The 1x1 is the shortcut, number 0; the others are 1 and 2.
-      if convs[conv][:2] == (1, 1):
-        number = 0
-      else:
-        main += 1
-        number = main
+    pairs = zip(others[start:], norms[start : start + 3], strict=False)
+    # The 1x1 is the shortcut, number 0; the others are 1 and 2.
+    pairs = sorted(pairs, key=lambda pair: convs[pair[0]][:2] != (1, 1))
+    for number, (conv, norm) in enumerate(pairs):
       layers[f'{block}/conv{number}'] = conv
       layers[f'{block}/bn{number}'] = norm
     layers[f'head{index + 1}/conv'] = heads[index]
@@ -221,31 +221,14 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _concatenated(graph: Graph, conv: str) -> list[str]:
-  """Returns the normalisations whose outputs a convolution concatenates."""
-  concatenation = _only(graph.inputs[conv], f'input of {conv}')
-  found = []
-  for name in graph.inputs[concatenation]:
-    while graph.kind(name) in ('Activation', 'ReLU'):
-      name = _only(graph.inputs[name], f'input of {name}')
-    found.append(name)
-  return found
-
-
-def _check_concatenation(graph: Graph, conv: str) -> None:
-  concatenation = _only(graph.inputs[conv], f'input of {conv}')
-  first = graph.inputs[concatenation][0]
-  # The order in which the channels of this project's kernels are, too.
-  if graph.kind(first) != 'UpSampling2D':
-    raise LookupError(f'{concatenation} has the skip connection first')
+  """Returns what is concatenated for a convolution."""
+  return graph.inputs[_only(graph.inputs[conv], f'input of {conv}')]
 
 
 def _by_number(names, prefix: str) -> list[str]:
   """Returns `prefix`, `prefix_1`, ... in the order of their numbers."""
-  numbered = []
-  for name in names:
-    if match := re.fullmatch(rf'{prefix}(?:_(\d+))?', name):
-      numbered.append((int(match[1] or 0), name))
-  return [name for _, name in sorted(numbered)]
+  found = [name for name in names if re.fullmatch(rf'{prefix}(_\d+)?', name)]
+  return sorted(found, key=lambda name: int(name[len(prefix) + 1 :] or 0))
 
 
 def _only(found: list[str], what: str) -> str:

@@ -31,8 +31,6 @@ CONV_PARTS = ('kernel', 'bias')
 NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # The last stage and the classifier, which the encoder does without.
 _IGNORED_PREFIXES = ('conv5_', 'predictions')
-_DEFAULT_SIZE = (512, 512)  # The original's, where the file does not say.
-_DEFAULT_MOMENTUM = 0.99  # Keras'.
 
 
 def read_model(path: Path) -> matching.StoredModel:
@@ -58,14 +56,15 @@ def read_model(path: Path) -> matching.StoredModel:
     if name.endswith('/kernel')
   }
   encoder_out = f'conv{len(stage_sizes) + 1}_block{stage_sizes[-1]}_out'
-  size, rates, momentum = _DEFAULT_SIZE, (3, 6, 9), _DEFAULT_MOMENTUM
+  # The original's, and Keras' momentum, where the file does not say.
+  size, rates, momentum = (512, 512), (3, 6, 9), 0.99
   try:
     if 'model_config' not in attributes:
       layers = keras_graph.find_by_rank(tensors, convs)
     else:
       graph = keras_graph.Graph(attributes['model_config']['config'])
       layers, rates = keras_graph.find_by_graph(graph, encoder_out)
-      size = graph.input_size() or _DEFAULT_SIZE
+      size = graph.input_size() or size
       momentum = graph.option(layers['bridge/bn_out'], 'momentum')
   except LookupError as error:
     raise errors.UserError(
@@ -112,13 +111,10 @@ def read_model(path: Path) -> matching.StoredModel:
 def load_encoder(
   encoder: layers_lib.Variables, path: Path, *, stage_sizes: tuple[int, ...]
 ) -> layers_lib.Variables:
-  """Returns an encoder's variables with the file's weights.
+  """Returns the weights of `keras.applications.ResNet50` as an encoder's.
 
-  Args:
-    encoder: `params` and `batch_stats` of a ResNet in the keras dialect, for
-      their shapes.
-    path: Weights of `keras.applications.ResNet50`, with or without its top.
-    stage_sizes: Numbers of blocks in the encoder's stages.
+  The variables, of a ResNet in the keras dialect, are passed for their shapes.
+  The file may have the classifier or not.
 
   Raises:
     UserError: if the file does not hold exactly these weights.
@@ -130,11 +126,7 @@ def load_encoder(
 
 
 def encoder_layer_name(path: str) -> str:
-  """Returns `keras.applications.ResNet50`'s name of an encoder's layer.
-
-  Args:
-    path: Such as `bn1`, `conv2_block1/conv0` or `conv2_block1/out`.
-  """
+  """Returns the name at Keras of `bn1`, `conv2_block1/conv0` or such."""
   block, _, part = path.rpartition('/')
   kind = part.rstrip('0123456789')
   number = part.removeprefix(kind)

@@ -38,12 +38,7 @@ def make_layer(
 def read_layer(
   kernel: np.ndarray, bias: np.ndarray, *, size: tuple[int, int]
 ) -> Preprocessing:
-  """Returns the preprocessing that a layer does, with a scale of 255.
-
-  Args:
-    kernel: Kernel from a file, as `make_layer` makes it.
-    bias: Bias from a file, as `make_layer` makes it.
-    size: (height, width) of the input in pixels.
+  """Returns the preprocessing that a layer of a file does, of scale 255.
 
   Raises:
     UserError: if the layer mixes colours.

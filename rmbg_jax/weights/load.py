@@ -35,8 +35,6 @@ _RELEASED_NAMES = (RELEASED, *release.RELEASED)
 # Names of files that are downloaded.
 DOWNLOADED = tuple(onnx_published.PUBLISHED)
 
-_ANY_SIZE = (32, 32)  # The shapes of variables do not depend on it.
-
 _KINDS = (
   "a training's working directory (WORKDIR, WORKDIR@latest or WORKDIR@STEP), a "
   '.safetensors release, a Keras .h5 or an .onnx file, '
@@ -175,9 +173,7 @@ def load_model(
 def check_exists(path: str | os.PathLike) -> None:
   """Checks that there is something at the path, without loading it.
 
-  Args:
-    path: Path that `load_model` takes; names of checkpoints and files on the
-      hub are not looked for.
+  Names of checkpoints and files on the hub are not looked for.
 
   Raises:
     MissingFileError: if there is nothing.
@@ -194,11 +190,7 @@ def check_exists(path: str | os.PathLike) -> None:
 
 
 def check_single(loaded: LoadedModel) -> None:
-  """Checks that it is one network of this project.
-
-  Raises:
-    UserError: if it has partners, or is an `OnnxNetwork`.
-  """
+  """Raises a `UserError` if it has partners, or is an `OnnxNetwork`."""
   if isinstance(loaded.network, foreign_onnx.OnnxNetwork):
     loaded.network.refuse()
   if loaded.partners:
@@ -214,12 +206,7 @@ def load_variables(
 ) -> layers.Variables:
   """Returns another network's weights for this one, to start a training from.
 
-  Args:
-    path: Path or name that `load_model` takes.
-    model: The network that is to be trained.
-
-  Returns:
-    `params` and `batch_stats`, float32 NumPy arrays.
+  They are `params` and `batch_stats`, float32 NumPy arrays.
 
   Raises:
     MissingFileError: if there is nothing at the path.
@@ -279,7 +266,11 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
 
 def _load_onnx(path: Path, dtype: str) -> LoadedModel:
   # First, since the next line reads the whole file.
-  foreign_onnx.check_size(path)
+  if path.stat().st_size >= 2**31:  # Protobuf's own limit.
+    raise errors.UserError(
+      f'{path}: larger than 2 GB, which an ONNX file cannot be. Save it again, '
+      'with float16 weights.'
+    )
   sha256 = files.hash_file(path)
   settings = foreign_onnx.find_settings(path, sha256)
   if settings is None:
@@ -314,5 +305,5 @@ def _assemble(
 
 
 def _list_shapes(network: layers.Network) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of the network's variables by their flat keys."""
-  return graph.Graph(network, size=_ANY_SIZE).list_shapes()
+  # The shapes of variables do not depend on the size.
+  return graph.Graph(network, size=(32, 32)).list_shapes()

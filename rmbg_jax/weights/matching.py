@@ -14,8 +14,6 @@ from data_pipelines.io import errors
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models.preprocessing import Preprocessing
 
-Tensors = Mapping[str, np.ndarray]
-
 
 @dataclasses.dataclass(frozen=True)
 class StoredModel:
@@ -56,7 +54,7 @@ def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:
 
 def assign(
   shapes: Mapping[str, tuple[int, ...]],
-  tensors: Tensors,
+  tensors: Mapping[str, np.ndarray],
   names: Mapping[str, str] | None = None,
   *,
   source: str,
@@ -75,17 +73,12 @@ def assign(
       another shape.
   """
   names = {key: key for key in shapes} if names is None else names
+  there, wanted = set(tensors), set(names.values())
+  bare = sorted(set(shapes) - set(names))
   problems = [
-    f'missing: {foreign}'
-    for foreign in sorted(set(names.values()) - set(tensors))
-  ]
-  problems += [
-    f'missing: {key} (has no counterpart)'
-    for key in sorted(set(shapes) - set(names))
-  ]
-  problems += [
-    f'unexpected: {foreign}'
-    for foreign in sorted(set(tensors) - set(names.values()))
+    *(f'missing: {foreign}' for foreign in sorted(wanted - there)),
+    *(f'missing: {key} (has no counterpart)' for key in bare),
+    *(f'unexpected: {foreign}' for foreign in sorted(there - wanted)),
   ]
   for key, foreign in names.items():
     if key not in shapes:
@@ -103,13 +96,11 @@ def assign(
       f'{source}: the weights do not fit the network:\n  {shown}{more}\n'
       'Use the configuration that the weights were made for.'
     )
-  return layers_lib.unflatten(
-    {
-      # Releases have float16.
-      key: np.asarray(tensors[foreign], np.float32)
-      for key, foreign in names.items()
-    }
-  )
+  flat = {  # Releases have float16.
+    key: np.asarray(tensors[foreign], np.float32)
+    for key, foreign in names.items()
+  }
+  return layers_lib.unflatten(flat)
 
 
 def find_shapes(variables: layers_lib.Variables) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,5 @@
 """Reads ONNX files with the onnx package, an extra."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,25 +9,13 @@ if TYPE_CHECKING:
   import onnx
 
 
-def is_installed() -> bool:
-  """Returns whether there is the package."""
-  return importlib.util.find_spec('onnx') is not None
-
-
-def check_installed(name: str) -> None:
-  """Checks that there is the package.
-
-  Args:
-    name: Name of what is to be read, for the error.
-
-  Raises:
-    UserError: if there is not.
-  """
+def check_installed(what: str) -> None:
+  """Raises a `UserError` if there is no working package; says what needs it."""
   try:
     import onnx  # noqa: F401 (A package may be there and broken.)
   except ImportError as error:
     raise errors.UserError(
-      f'{name}: reading ONNX files needs the onnx package: '
+      f'{what} ONNX files needs the onnx package: '
       f'{errors.install_command("onnx")}.'
     ) from error
 
@@ -39,7 +26,7 @@ def read(path: Path) -> 'onnx.ModelProto':
   Raises:
     UserError: if it is not ONNX, or the package is not installed.
   """
-  check_installed(str(path))
+  check_installed(f'{path}: reading')
   import onnx
   from google.protobuf.message import DecodeError
 

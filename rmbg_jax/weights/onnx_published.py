@@ -4,6 +4,8 @@ What is done to a photo is what rembg does, whose releases they are.
 """
 
 import dataclasses
+import functools
+import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,25 +24,25 @@ class Published(NamedTuple):
   Attributes:
     file: Its name in rembg's release.
     checksum: 'md5:HEX' or 'sha256:HEX', as rembg states it.
+    data: What it was trained on, by its authors.
     megabytes: Its size.
     architecture: The network in words.
     terms: Terms of the weights.
     origin: Who trained it.
-    data: What it was trained on, by its authors.
     preprocessing: What rembg does to a photo.
     sigmoid: Whether the output is logits.
     citation: Paper to cite, '' if it is not asked for.
-    parameters: Number of parameters, None if it is not known.
+    parameters: Number of them, if it is known.
     scores: As in `catalogue.Checkpoint`.
   """
 
   file: str
   checksum: str
+  data: str
   megabytes: float
   architecture: str
   terms: str
   origin: str
-  data: str
   preprocessing: Preprocessing
   sigmoid: bool
   citation: str = ''
@@ -68,60 +70,47 @@ _ISNET = dataclasses.replace(_IMAGENET, std=(1.0, 1.0, 1.0))
 _SMALL = dataclasses.replace(_IMAGENET, size=(320, 320))
 
 
-def _u2net(file: str, checksum: str, data: str):
-  return Published(
-    file,
-    f'md5:{checksum}',
-    175.997641,
-    'U2-Net',
-    'Apache-2.0',
-    'github.com/xuebinqin/U-2-Net',
-    data,
-    _SMALL,
-    sigmoid=False,
-    citation=(
-      'Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient '
-      'Object Detection", Pattern Recognition 2020, '
-      'doi 10.1016/j.patcog.2020.107404'
-    ),
-    parameters=44_009_869,
-  )
-
-
-def _birefnet(file: str, checksum: str, data: str, megabytes: int = 973):
-  return Published(
-    file,
-    f'md5:{checksum}',
-    megabytes,
-    'BiRefNet',
-    'MIT',
-    'github.com/ZhengPeng7/BiRefNet',
-    data,
-    _IMAGENET,
-    sigmoid=True,
-  )
-
-
-def _isnet(file: str, checksum: str, megabytes: int, origin: str, data: str):
-  return Published(
-    file,
-    f'md5:{checksum}',
-    megabytes,
-    'IS-Net',
-    'Apache-2.0',
-    origin,
-    data,
-    _ISNET,
-    sigmoid=False,
-  )
-
+_u2net = functools.partial(
+  Published,
+  megabytes=175.997641,
+  architecture='U2-Net',
+  terms='Apache-2.0',
+  origin='github.com/xuebinqin/U-2-Net',
+  preprocessing=_SMALL,
+  sigmoid=False,
+  citation=(
+    'Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient '
+    'Object Detection", Pattern Recognition 2020, '
+    'doi 10.1016/j.patcog.2020.107404'
+  ),
+  parameters=44_009_869,
+)
+_isnet = functools.partial(
+  Published,
+  architecture='IS-Net',
+  terms='Apache-2.0',
+  preprocessing=_ISNET,
+  sigmoid=False,
+)
+_birefnet = functools.partial(
+  Published,
+  megabytes=973,
+  architecture='BiRefNet',
+  terms='MIT',
+  origin='github.com/ZhengPeng7/BiRefNet',
+  preprocessing=_IMAGENET,
+  sigmoid=True,
+)
 
 # The files of rembg that give one mask.
 PUBLISHED = {
-  'u2net': _u2net('u2net.onnx', '60024c5c889badc19c04ad937298a77b', 'DUTS-TR'),
+  'u2net': _u2net(
+    'u2net.onnx', 'md5:60024c5c889badc19c04ad937298a77b', 'DUTS-TR'
+  ),
   'u2netp': _u2net(
-    'u2netp.onnx', '8e83ca70e441ab06c318d82300c84806', 'DUTS-TR'
-  )._replace(
+    'u2netp.onnx',
+    'md5:8e83ca70e441ab06c318d82300c84806',
+    'DUTS-TR',
     megabytes=4.574861,
     architecture='U2-Net-p',
     parameters=1_131_181,
@@ -130,77 +119,77 @@ PUBLISHED = {
   ),
   'u2net_human_seg': _u2net(
     'u2net_human_seg.onnx',
-    'c09ddc2e0104f800e3e1bb4652583d1f',
+    'md5:c09ddc2e0104f800e3e1bb4652583d1f',
     'Supervisely Person',
   ),
   'isnet-general-use': _isnet(
     'isnet-general-use.onnx',
-    'fc16ebd8b0c10d971d3513d564d01e29',
-    179,
-    'github.com/xuebinqin/DIS',
+    'md5:fc16ebd8b0c10d971d3513d564d01e29',
     'DIS5K and others',
+    megabytes=179,
+    origin='github.com/xuebinqin/DIS',
   ),
   'isnet-anime': _isnet(
     'isnet-anime.onnx',
-    '6f184e756bb3bd901c8849220a83e38e',
-    176,
-    'github.com/SkyTNT/anime-segmentation',
+    'md5:6f184e756bb3bd901c8849220a83e38e',
     'drawn characters',
+    megabytes=176,
+    origin='github.com/SkyTNT/anime-segmentation',
   ),
-  'silueta': Published(
+  'silueta': _u2net(
     'silueta.onnx',
     'md5:55e59e0d8062d2f5d013f4725ee84782',
-    44,
-    'U2-Net, made smaller',
-    'Apache-2.0',
-    'github.com/xuebinqin/U-2-Net, issue 295',
     'DUTS-TR',
-    _SMALL,
-    sigmoid=False,
+    megabytes=44,
+    architecture='U2-Net, made smaller',
+    origin='github.com/xuebinqin/U-2-Net, issue 295',
+    citation='',
+    parameters=None,
   ),
   'birefnet-general': _birefnet(
     'BiRefNet-general-epoch_244.onnx',
-    '7a35a0141cbbc80de11d9c9a28f52697',
+    'md5:7a35a0141cbbc80de11d9c9a28f52697',
     'DIS5K, HRSOD, DUTS and others',
   ),
   'birefnet-general-lite': _birefnet(
     'BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx',
-    '4fab47adc4ff364be1713e97b7e66334',
+    'md5:4fab47adc4ff364be1713e97b7e66334',
     'DIS5K, HRSOD, DUTS and others',
-    224,
+    megabytes=224,
   ),
   'birefnet-portrait': _birefnet(
     'BiRefNet-portrait-epoch_150.onnx',
-    'c3a64a6abf20250d090cd055f12a3b67',
+    'md5:c3a64a6abf20250d090cd055f12a3b67',
     'P3M-10k and others',
   ),
   'birefnet-dis': _birefnet(
-    'BiRefNet-DIS-epoch_590.onnx', '2d4d44102b446f33a4ebb2e56c051f2b', 'DIS5K'
+    'BiRefNet-DIS-epoch_590.onnx',
+    'md5:2d4d44102b446f33a4ebb2e56c051f2b',
+    'DIS5K',
   ),
   'birefnet-hrsod': _birefnet(
     'BiRefNet-HRSOD_DHU-epoch_115.onnx',
-    'c017ade5de8a50ff0fd74d790d268dda',
+    'md5:c017ade5de8a50ff0fd74d790d268dda',
     'DUTS, HRSOD and UHRSD',
   ),
   'birefnet-cod': _birefnet(
     'BiRefNet-COD-epoch_125.onnx',
-    'f6d0d21ca89d287f17e7afe9f5fd3b45',
+    'md5:f6d0d21ca89d287f17e7afe9f5fd3b45',
     'COD10K and CAMO',
   ),
   'birefnet-massive': _birefnet(
     'BiRefNet-massive-TR_DIS5K_TR_TEs-epoch_420.onnx',
-    '33e726a2136a3d59eb0fdf613e31e3e9',
+    'md5:33e726a2136a3d59eb0fdf613e31e3e9',
     'DIS5K, HRSOD, DUTS and others',
   ),
-  'bria-rmbg': Published(
+  'bria-rmbg': _birefnet(
     'bria-rmbg-2.0.onnx',
     'sha256:5b486f08200f513f460da46dd701db5fbb47d79b4be4b708a19444bcd4e79958',
-    1024,
-    'BiRefNet, by BRIA AI (RMBG 2.0)',
-    'CC BY-NC 4.0: non-commercial use only',
-    'huggingface.co/briaai/RMBG-2.0',
     'own photos',
-    _IMAGENET,
+    megabytes=1024,
+    architecture='BiRefNet, by BRIA AI (RMBG 2.0)',
+    terms='CC BY-NC 4.0: non-commercial use only',
+    origin='huggingface.co/briaai/RMBG-2.0',
     sigmoid=False,
   ),
 }
@@ -233,16 +222,13 @@ def find_published(name: str) -> Path:
 
   Terms that restrict its use are printed before.
 
-  Args:
-    name: A key of `PUBLISHED`.
-
   Raises:
     MissingFileError: if it cannot be downloaded.
     UserError: if the download is damaged, or `onnx` is needed and missing.
   """
   published = PUBLISHED[name]
   if published.is_u2net:  # Before 176 MB are fetched in vain.
-    onnx_package.check_installed(name)
+    onnx_package.check_installed(f'{name}: reading')
   if published.is_restricted and not cache.is_present(published.url):
     print(f'{name}: {published.terms}, by {published.origin}.', file=sys.stderr)
   return cache.fetch(
@@ -254,7 +240,7 @@ def find_published(name: str) -> Path:
 
 def list_present() -> list[str]:
   """Returns the published names that load without a download."""
-  has_onnx = onnx_package.is_installed()
+  has_onnx = importlib.util.find_spec('onnx') is not None
   return [
     name
     for name, one in PUBLISHED.items()

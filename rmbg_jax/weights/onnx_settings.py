@@ -86,14 +86,6 @@ def _is_size(value: object) -> bool:
   )
 
 
-def _is_text(value: object) -> bool:
-  return isinstance(value, str)
-
-
-def _is_flag(value: object) -> bool:
-  return isinstance(value, bool)
-
-
 # Check of a value, and what it must be in words. Any: a value of JSON.
 _REQUIRED: dict[str, tuple[Any, str]] = {
   'size': (_is_size, f'[height, width], each 16 to {LONGEST_SIDE}'),
@@ -104,13 +96,18 @@ _REQUIRED: dict[str, tuple[Any, str]] = {
   ),
   'mean': (_are_three, 'three numbers'),
   'std': (lambda v: _are_three(v) and all(v), 'three numbers other than 0'),
-  'sigmoid': (_is_flag, 'true (the output is logits) or false'),
+  'sigmoid': (
+    lambda v: isinstance(v, bool),
+    'true (the output is logits) or false',
+  ),
 }
 _OPTIONAL: dict[str, tuple[Any, str]] = {
   'output': (
-    lambda v: _is_text(v) or (type(v) is int and v >= 0),
+    lambda v: isinstance(v, str) or (type(v) is int and v >= 0),
     'the name or the position of an output',
   ),
-  'stretch': (_is_flag, 'true or false'),
-  **dict.fromkeys(('name', 'source', 'license'), (_is_text, 'a text')),
+  'stretch': (lambda v: isinstance(v, bool), 'true or false'),
+  **dict.fromkeys(
+    ('name', 'source', 'license'), (lambda v: isinstance(v, str), 'a text')
+  ),
 }

@@ -64,13 +64,10 @@ def find_published(variant: str) -> Path:
 def load_resnet(
   encoder: layers.Variables, path: Path, *, stage_sizes: tuple[int, ...]
 ) -> layers.Variables:
-  """Returns a ResNet's variables with the file's weights.
+  """Returns the weights of a state dict of torchvision's `resnet50`.
 
-  Args:
-    encoder: `params` and `batch_stats` of a ResNet in the torchvision dialect,
-      for their shapes.
-    path: A state dict of torchvision's `resnet50`.
-    stage_sizes: Numbers of blocks in the encoder's stages.
+  The variables, of a ResNet in the torchvision dialect, are passed for their
+  shapes.
 
   Raises:
     UserError: if the file is not such a state dict.
@@ -82,12 +79,9 @@ def load_resnet(
 def load_efficientnet(
   encoder: layers.Variables, path: Path, *, variant: str
 ) -> layers.Variables:
-  """Returns an EfficientNet's variables with the file's weights.
+  """Returns the weights of a state dict of the port of an EfficientNet-Lite.
 
-  Args:
-    encoder: `params` and `batch_stats` of an EfficientNet, for their shapes.
-    path: A state dict of the port.
-    variant: Name of the EfficientNet-Lite.
+  The variables are passed for their shapes.
 
   Raises:
     UserError: if the file is not such a state dict.

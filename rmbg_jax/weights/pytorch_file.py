@@ -53,20 +53,10 @@ _DAMAGED = (
 )
 
 
-class _StorageType(NamedTuple):
-  name: str
-
-
 class _Storage(NamedTuple):
-  """Names the values that tensors are views of.
+  """Names the values that tensors are views of."""
 
-  Attributes:
-    key: The storage's name in the file.
-    dtype: Type of a value.
-    count: Number of values.
-  """
-
-  key: str
+  key: str  # Its name in the file.
   dtype: np.dtype
   count: int
 
@@ -78,18 +68,11 @@ class _Tensor(NamedTuple):
   strides: tuple[int, ...]  # Counted in values, not bytes.
 
 
-# Counts batches for PyTorch; nothing here reads it.
-_COUNTER = '.num_batches_tracked'
-
-
 def read_weights(path: Path) -> dict[str, np.ndarray]:
   """Returns a state dict's weights by name, in Flax' layout.
 
-  Convolution kernels (out, in, h, w) become (h, w, in, out).
-
-  Args:
-    path: A state dict, `.safetensors` or `.pth`; in a `.pth`, one under the key
-      `state_dict` of a larger checkpoint is found too.
+  Convolution kernels (out, in, h, w) become (h, w, in, out). In a `.pth`, one
+  under the key `state_dict` of a larger checkpoint is found too.
 
   Raises:
     UserError: if the file is damaged, holds no state dict, or asks for more
@@ -107,7 +90,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
   return {
     name: tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
     for name, tensor in tensors.items()
-    if not name.endswith(_COUNTER)
+    # Counts batches for PyTorch; nothing here reads it.
+    if not name.endswith('.num_batches_tracked')
   }
 
 
@@ -151,11 +135,7 @@ def _collect(
 
 
 def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
-  """Returns a copy of the part of its storage that a tensor shows.
-
-  Raises:
-    ValueError: if it reaches beyond it.
-  """
+  """Returns a copy of the part of its storage that a tensor shows."""
   numbers = (tensor.offset, *tensor.shape, *tensor.strides)
   # They are the file's: `as_strided` would read any memory they lead to.
   if any(not isinstance(n, int) or n < 0 for n in numbers):
@@ -225,39 +205,34 @@ def _decode(
 
 
 class _Unpickler(pickle.Unpickler):
-  """Admits ordered dictionaries and tensors.
-
-  Attributes:
-    storages: Those that were named so far, by key.
-  """
+  """Admits ordered dictionaries and tensors."""
 
   def __init__(self, file: io.BufferedIOBase):
     super().__init__(file, encoding='utf-8')
-    self.storages: dict[str, _Storage] = {}
+    self.storages: dict[str, _Storage] = {}  # Named so far, by key.
 
   def find_class(self, module: str, name: str) -> Any:
     admitted = {
       ('collections', 'OrderedDict'): collections.OrderedDict,
       ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-      ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+      ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
     }
     if (module, name) in admitted:
       return admitted[module, name]
     if module == 'torch' and name in _DTYPES:
-      return _StorageType(name)
+      return np.dtype(_DTYPES[name])
     raise UserError(
       f'it asks for {module}.{name}, which a file of weights does not need. It '
       'was not run.'
     )
 
   def persistent_load(self, pid: tuple) -> _Storage:
-    kind, storage_type, key, _, count, *views = pid
+    kind, dtype, key, _, count, *views = pid
     if kind != 'storage' or any(view is not None for view in views):
       raise ValueError(f'unknown kind of storage {pid}')
-    storage = _Storage(key, np.dtype(_DTYPES[storage_type.name]), count)
     if not isinstance(count, int) or count < 0:
       raise ValueError(f'storage {key} has {count} values')
-    return self.storages.setdefault(key, storage)
+    return self.storages.setdefault(key, _Storage(key, dtype, count))
 
 
 def _rebuild_tensor(
@@ -265,14 +240,6 @@ def _rebuild_tensor(
   offset: int,
   shape: tuple[int, ...],
   strides: tuple[int, ...],
-  *unused: Any,
+  *_: Any,  # About gradients.
 ) -> _Tensor:
-  """Stands for PyTorch's function; the rest is about gradients."""
-  del unused
   return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _rebuild_parameter(tensor: _Tensor, *unused: Any) -> _Tensor:
-  """Stands for PyTorch's function."""
-  del unused
-  return tensor

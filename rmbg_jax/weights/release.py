@@ -23,7 +23,6 @@ from rmbg_jax.weights import matching
 
 # The metadata in which every file of the project describes itself, in JSON.
 DESCRIPTION = 'rmbg_jax'
-REQUIRED = ('architecture', 'preprocessing')
 # The weights that come with the project. The default, called 'released', is the
 # first, with the others as its partners.
 RELEASED = ('small', 'lite')
@@ -47,10 +46,9 @@ PREDICTIONS: dict[str, JsonObject] = {
 
 
 def find_released(name: str) -> Path:
-  """Returns the path of weights that come with the project.
+  """Returns the path of one of `RELEASED`, or `REFINER`.
 
-  Args:
-    name: One of `RELEASED`, 'released' for the first, or `REFINER`.
+  The first one stands for 'released'.
   """
   stem = RELEASED[0] if name == 'released' else name
   return Path(__file__).parent / 'released' / f'{stem}.safetensors'
@@ -65,12 +63,9 @@ def save_release(
 ) -> None:
   """Writes a release file, atomically.
 
-  Args:
-    path: Ending in `.safetensors`.
-    variables: `params` and `batch_stats`.
-    description: JSON-compatible, with `architecture` and `preprocessing`.
-    dtype: Type of the stored parameters. Batch statistics stay float32: a
-      variance can be beyond float16, and they are few.
+  The description is JSON-compatible, with `architecture` and `preprocessing`.
+  `dtype` is that of parameters. Batch statistics stay float32: a variance can
+  be beyond float16, and they are few.
   """
   flat = layers.flatten(variables)
   tensors = {
@@ -92,11 +87,7 @@ def describe(
 ) -> dict[str, Any]:
   """Returns the description of a loaded network for its release file.
 
-  Args:
-    description: Description that the network was loaded with.
-    preprocessing: Preprocessing of the network.
-    **statements: Whatever else is to be said (data, scores, terms), JSON-
-      compatible.
+  Statements (data, scores, terms) are added to what it was loaded with.
   """
   kept = {
     **copy.deepcopy(dict(description)),
@@ -131,25 +122,29 @@ def read_release(path: Path) -> matching.StoredModel:
   """
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
-      metadata = file.metadata() or {}
+      description = files.parse_json(
+        (file.metadata() or {}).get(DESCRIPTION, '{}'),
+        f'{path}: the description in the header',
+        remedy='Get the file again.',
+      )
+      missing = [
+        key
+        for key in ('architecture', 'preprocessing')
+        if key not in description
+      ]
+      # Before the tensors are read: another project's may be many gigabytes.
+      if missing:
+        raise errors.UserError(
+          f'{path}: the header does not state {" and ".join(missing)}, so this '
+          'is not a release of this project. ImageNet weights for the encoder '
+          'go to --config.model.encoder.weights.'
+        )
       # `safe_open` is no mapping: it can be asked for its keys alone.
       tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
     raise errors.UserError(
       f'{path}: not a readable .safetensors file ({error}).'
     ) from error
-  description = files.parse_json(
-    metadata.get(DESCRIPTION, '{}'),
-    f'{path}: the description in the header',
-    remedy='Get the file again.',
-  )
-  missing = [key for key in REQUIRED if key not in description]
-  if missing:
-    raise errors.UserError(
-      f'{path}: the header does not state {" and ".join(missing)}, so this is '
-      'not a release of this project. ImageNet weights for the encoder go to '
-      '--config.model.encoder.weights.'
-    )
   return matching.StoredModel(
     architecture=description['architecture'],
     preprocessing=Preprocessing.from_dict(description['preprocessing']),

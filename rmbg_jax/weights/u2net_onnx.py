@@ -12,7 +12,7 @@ They become normalisations that change nothing, which training must leave so
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.weights import matching, onnx_package, onnx_published, release
-
-_DEFAULT_SIZE = (320, 320)  # The authors', where the file does not say.
 
 
 class OtherNetworkError(errors.UserError):
@@ -97,9 +95,12 @@ class _Conv(NamedTuple):
 def _read_graph(
   path: Path,
 ) -> tuple[list[_Conv], dict[str, np.ndarray], tuple[int, int]]:
-  """Returns convolutions, weights by name, and (height, width) of the input."""
+  """Returns convolutions, weights by name, and the input's (height, width)."""
   model = onnx_package.read(path)
-  from onnx import numpy_helper
+  from onnx import helper, numpy_helper
+
+  def read_attributes(node):
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
 
   if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
     raise errors.UserError(
@@ -124,35 +125,37 @@ def _read_graph(
       _Conv(
         weight=node.input[1],
         bias=node.input[2] if len(node.input) > 2 else '',
-        dilation=_attribute(node, 'dilations', [1])[0],
+        dilation=read_attributes(node).get('dilations', [1])[0],
         norm=tuple(norm.input[1:]) if norm else (),
         # ONNX' default.
-        epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
+        epsilon=read_attributes(norm).get('epsilon', 1e-5) if norm else 0.0,
       )
     )
   shape = graph.input[0].type.tensor_type.shape.dim
   # A side of any length has the value 0.
   height, width = (side.dim_value for side in shape[2:4])
-  size = (height, width) if height and width else _DEFAULT_SIZE
-  return convs, tensors, size
+  if not (height and width):
+    height = width = 320  # The authors'.
+  return convs, tensors, (height, width)
 
 
 def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
   """Returns the convolutions by this project's names, in their order."""
-  expected = [*u2net.block_dilations().items()]
-  expected += [(name, 1) for name in u2net.HEADS]
+  expected = u2net.block_dilations() | dict.fromkeys(u2net.HEADS, 1)
   if len(convs) != len(expected):
     raise OtherNetworkError(
       f'{path}: not a U2-Net: it has {len(convs)} convolutions instead of '
       f'{len(expected)}.'
     )
-  for (name, dilation), conv in zip(expected, convs, strict=True):
+  named = dict(zip(expected, convs, strict=True))
+  for name, conv in named.items():
+    dilation = expected[name]
     if conv.dilation != dilation:
       raise OtherNetworkError(
         f'{path}: not a U2-Net: the convolution of {conv.weight}, by its rank '
         f'{name}, has dilation {conv.dilation} instead of {dilation}.'
       )
-  return {name: conv for (name, _), conv in zip(expected, convs, strict=True)}
+  return named
 
 
 def _norm_parts(
@@ -190,11 +193,3 @@ def _describe(path: Path) -> dict[str, str]:
   said = f'{about["license"]}, {about["citation"]}'
   print(f'Weights {name}: {said}.', file=sys.stderr)
   return about
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-  """Returns a node's attribute: a list of whole numbers, or a number."""
-  for attribute in node.attribute:
-    if attribute.name == name:
-      return list(attribute.ints) or attribute.f
-  return default

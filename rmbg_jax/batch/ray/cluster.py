@@ -64,8 +64,7 @@ def run(
     UserError: if the photos cannot be listed, or the cluster gives up.
   """
   name = report.name_run()
-  lister = manifest.Lister(jobs, task.output, name)
-  with lister:
+  with manifest.Lister(jobs, task.output, name) as lister:
     # Without work, no cluster is started or reached.
     if not lister.wait_for_work():
       return lister.finish(report.Tally())
@@ -211,11 +210,7 @@ def _connected(cluster: Cluster, loaded: load.LoadedModel) -> Iterator[None]:
 def _choose_pool(
   cluster: Cluster,
 ) -> tuple[ray.data.ActorPoolStrategy, dict[str, Any]]:
-  """Returns the pool of actors and what each one needs.
-
-  Raises:
-    UserError: if no machine has that.
-  """
+  """Returns the pool of actors and what each one needs."""
   machines = [
     (found.get('CPU', 0), found.get('GPU', 0))
     for found in (node['Resources'] for node in ray.nodes() if node['Alive'])

@@ -94,7 +94,12 @@ class Lister:
     for job in self._jobs:
       if self._stop.is_set():
         return
-      wrong = job.error or _find_fault(str(job.photo))
+      wrong = job.error
+      try:
+        str(job.photo).encode()
+      except UnicodeEncodeError:  # Ray cannot take it.
+        problem = 'its name is not UTF-8. Rename it, or leave out --engine.'
+        wrong = wrong or problem
       if job.kinds and not wrong:
         yield job
         continue
@@ -154,15 +159,6 @@ def _wait_for(place: storage.Place) -> bytes:
     except FileNotFoundError:
       time.sleep(seconds)
       seconds = min(2 * seconds, longest)
-
-
-def _find_fault(name: str) -> str:
-  """Returns why Ray cannot take a name; '' if it can."""
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return 'its name is not UTF-8. Rename it, or leave out --engine.'
-  return ''
 
 
 def _name_part(
