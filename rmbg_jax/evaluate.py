@@ -12,8 +12,7 @@ docs/evaluation.md says what the columns mean. Needs the extra `eval`.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,11 @@ from absl import app, flags
 from data_pipelines import cli
 from data_pipelines.io import errors, files, parallel
 from rmbg_jax import runtime_flags
-from rmbg_jax.evaluation import benchmarks, metrics
+from rmbg_jax.batch import listing
+from rmbg_jax.evaluation import benchmarks, metrics, predictions
+from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.inference import runtimes
+from rmbg_jax.weights import load
 
 # Returns a data set's predictions in the order of its pairs: files, arrays, or
 # error messages.
@@ -40,7 +43,12 @@ def main() -> None:
     if flags.FLAGS.input:
       failed = _compare_checkpoints()
     elif flags.FLAGS.compare:
-      failed = _compare_results()
+      # Late, like all that needs the extra or SciPy.
+      from rmbg_jax.evaluation import compare
+
+      first, second = map(Path, flags.FLAGS.compare)
+      print(compare.compare(first, second, Path(flags.FLAGS.output)))
+      failed = []
     else:
       failed = _evaluate()
   # Another missing module is a mistake of the program.
@@ -78,26 +86,15 @@ def _check_flags() -> None:
     )
 
 
-def _compare_results() -> list[str]:
-  from rmbg_jax.evaluation import compare
-
-  first, second = map(Path, flags.FLAGS.compare)
-  print(compare.compare(first, second, Path(flags.FLAGS.output)))
-  return []
-
-
 def _compare_checkpoints() -> list[str]:
   """Draws the photos on which checkpoints differ most; returns what failed."""
-  from rmbg_jax.batch import listing
   from rmbg_jax.evaluation import differences
-  from rmbg_jax.inference import runtimes
 
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   checkpoints: dict[str, str] = {}
   for path in flags.FLAGS.compare:
-    name = _make_unique(_name_system(path), Path(path), checkpoints.keys())
-    checkpoints[name] = path
+    checkpoints[_name_system(path, checkpoints)] = path
   jobs = listing.list_jobs(flags.FLAGS.input)
   output = Path(flags.FLAGS.output) / 'most_different.jpg'
   failed = differences.compare_checkpoints(
@@ -113,13 +110,12 @@ def _compare_checkpoints() -> list[str]:
 
 def _evaluate() -> list[str]:
   """Scores everything; returns what failed."""
-  from rmbg_jax.evaluation import publishing, scoring
-  from rmbg_jax.evaluation import results as results_lib
+  from rmbg_jax.evaluation import publishing, results, scoring
 
   data_sets: list[benchmarks.DataSet] = []
   for directory in flags.FLAGS.data:
     for found in benchmarks.load_data_sets(directory, splits=flags.FLAGS.split):
-      taken = {other.name for other in data_sets}
+      taken = [other.name for other in data_sets]
       name = _make_unique(found.name, found.directory, taken)
       data_sets.append(dataclasses.replace(found, name=name))
   # Open all before scoring any, so that none is refused at the end.
@@ -130,10 +126,10 @@ def _evaluate() -> list[str]:
     (_open_folder, flags.FLAGS.predictions),
   ):
     for path in paths:  # A Path would break hf://OWNER/NAME.
-      name = _make_unique(_name_system(path), Path(path), systems.keys())
+      name = _name_system(path, systems)
       systems[name], predicts[name] = opener(path, data_sets)
   output = Path(flags.FLAGS.output)
-  results = []
+  parts = []
   failed = [p for data_set in data_sets for p in data_set.problems]
   count = len(predicts) * sum(len(data_set.pairs) for data_set in data_sets)
   processes = 1 if count <= _FEW else parallel.count_cores()
@@ -141,32 +137,36 @@ def _evaluate() -> list[str]:
     for name, predict in predicts.items():
       for data_set in data_sets:
         folder = output / name / data_set.name
-        part = _score(
-          predict,
+        jobs = _make_jobs(
+          predict(data_set),
           data_set,
-          pool,
-          system=name,
           scales=systems[name].get('scales', {}),
           masks_dir=folder / 'masks',
         )
+        scores = tqdm.tqdm(
+          scoring.score_all(jobs, pool),
+          total=len(data_set.pairs),
+          desc=f'{name} on {data_set.name}',
+          unit='image',
+        )
+        part = results.collect(scores, system=name, data_set=data_set.name)
         try:
-          results_lib.save_results(part, folder)
+          results.save_results(part, folder)
         except OSError as error:
           raise errors.UserError(
             f'{error.filename}: {error.strerror or error}; '
-            f'{len(results)} of {len(predicts) * len(data_sets)} results are '
+            f'{len(parts)} of {len(predicts) * len(data_sets)} results are '
             f'written below {output}. Make room and evaluate again.'
           ) from error
-        results.append(part)
+        parts.append(part)
         failed += [
           f'{name} on {data_set.name}: {image}: {error}'
           for image, error in part.failed.items()
         ]
   print(
     publishing.save_report(
-      results,
+      parts,
       data_sets,
-      about=publishing.describe_run(),
       systems=systems,
       output=output,
       gallery_count=flags.FLAGS.gallery,
@@ -178,26 +178,23 @@ def _evaluate() -> list[str]:
   return list(dict.fromkeys(failed))
 
 
-def _score(
-  predict: Predict,
+def _make_jobs(
+  predicted: Iterator[Any],
   data_set: benchmarks.DataSet,
-  pool: futures.Executor | None,
   *,
-  system: str,
-  scales: Mapping[str, int],
+  scales: dict[str, int],
   masks_dir: Path,
-) -> Any:
-  """Returns a system's results; writes its masks, if they are not files yet."""
-  from rmbg_jax.evaluation import predictions, results, scoring
+) -> Iterator[Any]:
+  """Yields the jobs of `scoring`, as masks are predicted."""
+  from rmbg_jax.evaluation import scoring
 
   kinds = tuple(flags.FLAGS.metrics)
   if not kinds:
     soft = all(pair.label == 'alpha' for pair in data_set.pairs)
     kinds = ('matting',) if soft else ('saliency',)
   names = predictions.name_masks(data_set.pairs)
-  # A generator, so that masks are scored as they are predicted.
-  jobs = (
-    scoring.Job(
+  for pair, prediction in zip(data_set.pairs, predicted, strict=True):
+    yield scoring.Job(
       pair=pair,
       prediction=prediction,
       kinds=kinds,
@@ -206,29 +203,12 @@ def _score(
       save_as=masks_dir / names[pair.name],
       scales=scales,
     )
-    for pair, prediction in zip(data_set.pairs, predict(data_set), strict=True)
-  )
-  return results.collect(
-    tqdm.tqdm(
-      scoring.score_all(jobs, pool),
-      total=len(data_set.pairs),
-      desc=f'{system} on {data_set.name}',
-      unit='image',
-    ),
-    system=system,
-    data_set=data_set.name,
-  )
 
 
 def _open_checkpoint(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Describes a checkpoint, and returns a function that predicts a data set."""
-  from rmbg_jax.evaluation import predictions
-  from rmbg_jax.inference import remover as remover_lib
-  from rmbg_jax.inference import runtimes
-  from rmbg_jax.weights import load
-
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   loaded = load.load_model(path)
@@ -267,8 +247,6 @@ def _open_folder(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Describes a folder of masks, and returns a function that finds them."""
-  from rmbg_jax.evaluation import predictions
-
   index = predictions.index_masks(Path(path))
 
   def predict(data_set) -> Iterator[Any]:
@@ -286,9 +264,10 @@ def _open_folder(
   return {'masks': str(path), 'scales': scales, 'notes': notes}, predict
 
 
-def _name_system(path: str) -> str:
-  """Returns a system's name: that of its file or folder."""
-  return Path(path).stem if Path(path).is_file() else Path(path).absolute().name
+def _name_system(path: str, taken: Collection[str]) -> str:
+  place = Path(path)
+  name = place.stem if place.is_file() else place.absolute().name
+  return _make_unique(name, place, taken)
 
 
 def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:

@@ -19,16 +19,14 @@ from data_pipelines.io import errors
 _DEPTH = 3
 
 
-class Known(NamedTuple):
-  """A published test set: its name and how many pairs it was published with."""
-
+class _Known(NamedTuple):
   title: str
-  count: int
+  count: int  # Pairs that were published.
   binarize: bool = False
 
 
 _KNOWN = {
-  source: Known(title, known.counts[source, split])
+  source: _Known(title, known.counts[source, split])
   for source, split, title, known in (
     ('p3m-500-p', 'test', 'P3M-500-P', published.P3M),
     ('p3m-500-np', 'test', 'P3M-500-NP', published.P3M),
@@ -36,7 +34,7 @@ _KNOWN = {
     ('people', 'val', 'People-val', published.PEOPLE),
   )
 } | {
-  known.source: Known(known.title, known.count, binarize=True)
+  known.source: _Known(known.title, known.count, binarize=True)
   for known in salient_sets.BENCHMARKS
 }
 
@@ -88,7 +86,6 @@ def load_data_sets(
     )
   problems: list[str] = []
   pairs, is_published = _read(directory, problems)
-  learnable = frozenset(pair.source for pair in pairs if pair.split == 'train')
   chosen = [
     pair
     for pair in pairs
@@ -109,24 +106,26 @@ def load_data_sets(
       f'--data={directory}: none of the {len(pairs)} pairs is of the split to '
       f'score on; there are {", ".join(there)}. Pass --split=NAME[,NAME].'
     )
-  by_source = is_published and {pair.source for pair in chosen}
-  # '' stands for a folder that is no published set: all of it is one set.
-  data_sets = []
-  for source in sorted(by_source or {''}):
-    known = _KNOWN[source] if source else Known(directory.resolve().name, 0)
-    data_sets.append(
-      DataSet(
-        name=known.title,
-        directory=directory,
-        pairs=tuple(p for p in chosen if not source or p.source == source),
-        binarize=known.binarize,
-        # A choice of rows is not what papers score on.
-        published=0 if splits else known.count,
-        learnable=learnable,
-        problems=tuple(problems),
-      )
+  whole = DataSet(
+    name=directory.resolve().name,
+    directory=directory,
+    pairs=tuple(chosen),
+    learnable=frozenset(p.source for p in pairs if p.split == 'train'),
+    problems=tuple(problems),
+  )
+  if not is_published:
+    return [whole]
+  return [
+    dataclasses.replace(
+      whole,
+      name=_KNOWN[source].title,
+      pairs=tuple(pair for pair in chosen if pair.source == source),
+      binarize=_KNOWN[source].binarize,
+      # A choice of rows is not what papers score on.
+      published=0 if splits else _KNOWN[source].count,
     )
-  return data_sets
+    for source in sorted({pair.source for pair in chosen})
+  ]
 
 
 def find_trained_on(

@@ -36,7 +36,9 @@ def compare(first: Path, second: Path, output: Path) -> str:
       f'--compare: {paths[0]} has results on {", ".join(sorted(names[0]))}, '
       f'{paths[1]} on {", ".join(sorted(names[1]))}: no data set in common.'
     )
-  systems = _name_systems(*paths)
+  systems = paths[0].name, paths[1].name
+  if systems[0] == systems[1]:
+    systems = f'A ({systems[0]})', f'B ({systems[1]})'
   lines = [f'# {systems[1]} minus {systems[0]}', '']
   lines += [
     f'- {name}: {path}' for name, path in zip(systems, paths, strict=True)
@@ -50,10 +52,11 @@ def compare(first: Path, second: Path, output: Path) -> str:
   for name in common:
     pair = _align(*(results_lib.load_results(path / name) for path in paths))
     rows = compare_results(*pair)
-    report['data_sets'][name] = {'images': len(pair[0].images), 'rows': rows}
-    lines += [f'## {name}: {words.count(len(pair[0].images), "image")}', '']
+    count = len(pair[0].images)
+    report['data_sets'][name] = {'images': count, 'rows': rows}
+    lines += [f'## {name}: {words.count(count, "image")}', '']
     lines += [_render(rows, systems), '']
-    lines += [_write_changes(pair, systems, output / name), '']
+    lines += [_write_changes(*pair, systems, output / name), '']
   text = '\n'.join(lines)
   files.write_text(output / 'comparison.md', text)
   tables.save_json(report, output / 'comparison.json')
@@ -74,17 +77,18 @@ def compare_results(
     interval.
   """
   shared = [c for c in first.metrics if c.key in second.values]
-  averages = [part.average() for part in (first, second)]
 
   def subtract(weights):
     changed, before = second.average(weights), first.average(weights)
     return {c.key: changed[c.key] - before[c.key] for c in shared}
 
   intervals = results_lib.compute_intervals(subtract, len(first.images))
+  averages = [part.average() for part in (first, second)]
   rows = []
   for metric in shared:
     key = metric.key
     low, high = intervals[key]
+    before, after = (float(average[key][0]) for average in averages)
     gains = second.values[key] - first.values[key]
     gains = gains if metric.higher_is_better else -gains
     # With 0 outside of the interval, the sign is certain.
@@ -92,9 +96,9 @@ def compare_results(
     rows.append(
       {
         'key': key,
-        'first': float(averages[0][key][0]),
-        'second': float(averages[1][key][0]),
-        'difference': float(averages[1][key][0] - averages[0][key][0]),
+        'first': before,
+        'second': after,
+        'difference': after - before,
         'low': low,
         'high': high,
         'improved': float(np.mean(gains > 0)),
@@ -126,12 +130,6 @@ def find_system(directory: Path) -> Path:
       f'of {", ".join(map(str, found))}.'
     )
   return found[0]
-
-
-def _name_systems(first: Path, second: Path) -> tuple[str, str]:
-  if first.name != second.name:
-    return first.name, second.name
-  return f'A ({first.name})', f'B ({second.name})'
 
 
 def _align(
@@ -172,48 +170,36 @@ def _render(rows: list[dict[str, Any]], systems: tuple[str, str]) -> str:
 
 
 def _write_changes(
-  pair: tuple[results_lib.Results, results_lib.Results],
+  first: results_lib.Results,
+  second: results_lib.Results,
   systems: tuple[str, str],
   directory: Path,
 ) -> str:
   """Writes the differences per image; returns the table of the largest."""
-  first, second = pair
   changes = {
     metric.key: second.values[metric.key] - first.values[metric.key]
     for metric in first.metrics
     if metric.key in second.values
   }
+  columns = {'name': [image['name'] for image in first.images]}
+  columns |= {key: values.tolist() for key, values in changes.items()}
   rows = (
-    {
-      'name': image['name'],
-      **{key: float(values[index]) for key, values in changes.items()},
-    }
-    for index, image in enumerate(first.images)
+    dict(zip(columns, row, strict=True))
+    for row in zip(*columns.values(), strict=True)
   )
-  files.write_csv(directory / 'differences.csv', ['name', *changes], rows)
+  files.write_csv(directory / 'differences.csv', list(columns), rows)
   key = metrics.find_rank_key(set(changes))
   change = changes[key]
   # Stable: equal changes stay in the order of names.
-  largest = np.argsort(-np.abs(change), kind='stable')[:_SHOWN]
-  gallery.save_comparison(
-    [
-      (
-        first.images[i],
-        second.images[i],
-        f'{key} {first.values[key][i]:.4f} to {second.values[key][i]:.4f}',
-      )
-      for i in largest
-    ],
-    directory / 'changed_most.html',
-    systems=systems,
-  )
-  cells = [
-    [
-      first.images[i]['name'],
-      *(tables.format_value(float(r.values[key][i])) for r in pair),
-      f'{change[i]:+.4f}',
-    ]
-    for i in largest
-  ]
+  shown, cells = [], []
+  for i in np.argsort(-np.abs(change), kind='stable')[:_SHOWN]:
+    image = first.images[i]
+    before, after = first.values[key][i], second.values[key][i]
+    text = f'{key} {before:.4f} to {after:.4f}'
+    shown.append((image, second.images[i], text))
+    values = map(tables.format_value, (float(before), float(after)))
+    cells.append([image['name'], *values, f'{change[i]:+.4f}'])
+  path = directory / 'changed_most.html'
+  gallery.save_comparison(shown, path, systems=systems)
   header = ('changed most', *(f'{key} of {name}' for name in systems))
   return tables.render_cells((*header, 'difference'), cells)

@@ -15,6 +15,7 @@ from data_pipelines.tools import sheets
 from rmbg_jax.evaluation import gallery
 from rmbg_jax.evaluation import results as results_lib
 from rmbg_jax.inference import remover as remover_lib
+from rmbg_jax.inference import rendering
 from rmbg_jax.weights import load
 
 _SIDE = 256  # Pixels of a picture's longest side.
@@ -25,7 +26,7 @@ _BEHIND = (0, 177, 64)  # Cut-outs lie on green.
 def _shrink(alpha: Float[np.ndarray, 'h w'] | Image.Image) -> bytes:
   """Returns alpha in [0, 1], or a grey image, as a small PNG file's content."""
   if isinstance(alpha, np.ndarray):
-    alpha = Image.fromarray(np.rint(alpha * 255).astype(np.uint8))
+    alpha = Image.fromarray(rendering.to_mask(alpha))
   small = alpha.convert('L')
   small.thumbnail((_SIDE, _SIDE))
   buffer = io.BytesIO()

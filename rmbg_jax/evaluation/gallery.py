@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from data_pipelines.io import files, images, masks
 from rmbg_jax.evaluation import metrics, predictions, scoring, tables
 from rmbg_jax.evaluation import results as results_lib
+from rmbg_jax.inference import rendering
 
 _SIDE = 240  # Pixels of a picture's longest side.
 _STYLE = (
@@ -30,23 +31,29 @@ def save_gallery(
   order = np.argsort(values, kind='stable').tolist()  # Worst first.
   scales = find_scales(results.images)
   middle = max(0, (len(order) - count) // 2)
+
+  def make_row(index):
+    image = results.images[index]
+    truth = read_truth(image['truth'])
+    prediction = read_prediction(image['prediction'], scales)
+    difference = None
+    if truth is not None and prediction is not None:
+      difference = _make_difference(prediction, truth)
+    value = tables.format_value(float(results.values[key][index]))
+    return _make_row(image, f'{key} {value}', truth, prediction, difference)
+
   sections = {
     'Worst': order[:count],
     'Median': order[middle : middle + count],
     'Best': order[::-1][:count],
   }
-  header = ('', 'photo', 'truth', 'prediction', 'difference')
-  parts = [
-    _make_table(
-      f'{title} by {key}',
-      header,
-      [_make_row(results, index, key, scales) for index in chosen],
-    )
-    for title, chosen in sections.items()
-  ]
-  title = f'{results.system} on {results.data_set}'
-  note = 'Difference: red is too much, blue is missing.'
-  files.write_text(path, _make_page(title, note, parts))
+  _save_page(
+    path,
+    f'{results.system} on {results.data_set}',
+    'Difference: red is too much, blue is missing.',
+    ('truth', 'prediction', 'difference'),
+    {f'{name} by {key}': map(make_row, own) for name, own in sections.items()},
+  )
 
 
 def save_comparison(
@@ -59,36 +66,16 @@ def save_comparison(
 
   Each is the same image as both results describe it, and a caption.
   """
-  rows = []
   scales = [find_scales([pair[system] for pair in pairs]) for system in (0, 1)]
-  for first, second, caption in pairs:
-    truth = read_truth(first['truth'])
-    cells = [_show(read_photo(first['photo'])), _show(truth)]
-    for image, found in zip((first, second), scales, strict=True):
-      cells.append(_show(read_prediction(image['prediction'], found)))
-    rows.append([_caption(first['name'], caption), *cells])
-  table = _make_table('Changed most', ('', 'photo', 'truth', *systems), rows)
+  rows = []
+  for first, second, text in pairs:
+    predicted = (
+      read_prediction(image['prediction'], found)
+      for image, found in zip((first, second), scales, strict=True)
+    )
+    rows.append(_make_row(first, text, read_truth(first['truth']), *predicted))
   title = f'{systems[0]} and {systems[1]}'
-  files.write_text(path, _make_page(title, '', [table]))
-
-
-def _make_row(
-  results: results_lib.Results, index: int, key: str, scales: Mapping[str, int]
-) -> list[str]:
-  image = results.images[index]
-  truth = read_truth(image['truth'])
-  prediction = read_prediction(image['prediction'], scales)
-  difference = None
-  if truth is not None and prediction is not None:
-    difference = _make_difference(prediction, truth)
-  value = tables.format_value(float(results.values[key][index]))
-  return [
-    _caption(image['name'], f'{key} {value}'),
-    _show(read_photo(image['photo'])),
-    _show(truth),
-    _show(prediction),
-    _show(difference),
-  ]
+  _save_page(path, title, '', ('truth', *systems), {'Changed most': rows})
 
 
 def _make_difference(
@@ -135,8 +122,17 @@ def read_prediction(path: str, scales: Mapping[str, int]) -> Image.Image | None:
   except (OSError, ValueError):
     return None
   if alpha.mode == 'F':
-    return Image.fromarray(scoring.round_to_8_bit(np.asarray(alpha)))
+    return Image.fromarray(rendering.to_mask(np.asarray(alpha)))
   return alpha
+
+
+def _make_row(
+  image: Mapping[str, str], text: str, *pictures: Image.Image | None
+) -> str:
+  name = html.escape(image['name'])
+  cells = [f'{name}<br><small>{html.escape(text)}</small>']
+  cells += map(_show, (read_photo(image['photo']), *pictures))
+  return '<tr>' + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>'
 
 
 def _show(image: Image.Image | None) -> str:
@@ -150,28 +146,22 @@ def _show(image: Image.Image | None) -> str:
   return f'<img src="data:image/jpeg;base64,{code}" alt="">'
 
 
-def _caption(name: str, text: str) -> str:
-  return f'{html.escape(name)}<br><small>{html.escape(text)}</small>'
-
-
-def _make_table(
-  title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
-) -> str:
-  lines = [f'<h2>{html.escape(title)}</h2>', '<table>']
-  lines.append(''.join(f'<th>{html.escape(name)}</th>' for name in header))
-  for row in rows:
-    lines.append('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>')
-  return '\n'.join([*lines, '</table>'])
-
-
-def _make_page(title: str, note: str, parts: Sequence[str]) -> str:
+def _save_page(
+  path: Path,
+  title: str,
+  note: str,
+  pictures: Sequence[str],
+  sections: Mapping[str, Iterable[str]],
+) -> None:
   title = html.escape(title)
-  return '\n'.join(
-    [
-      '<!doctype html><meta charset="utf-8">',
-      f'<title>{title}</title><style>{_STYLE}</style>',
-      f'<h1>{title}</h1><p>{html.escape(note)}</p>',
-      *parts,
-      '',
-    ]
-  )
+  lines = [
+    '<!doctype html><meta charset="utf-8">',
+    f'<title>{title}</title><style>{_STYLE}</style>',
+    f'<h1>{title}</h1><p>{html.escape(note)}</p>',
+  ]
+  header = ('', 'photo', *map(html.escape, pictures))
+  for name, rows in sections.items():
+    lines += [f'<h2>{html.escape(name)}</h2>', '<table>']
+    lines.append(''.join(f'<th>{one}</th>' for one in header))
+    lines += [*rows, '</table>']
+  files.write_text(path, '\n'.join([*lines, '']))

@@ -70,13 +70,12 @@ def compute_gradient(
   smooth = np.exp(-(taps**2) / (2 * _SIGMA**2))
   slope = -taps * smooth
   smooth, slope = smooth / np.linalg.norm(smooth), slope / np.linalg.norm(slope)
-  along = []
-  for axis in (0, 1):
+
+  def differentiate(axis):
     sloped = ndimage.convolve1d(alpha, slope, axis=axis, mode='nearest')
-    along.append(
-      ndimage.convolve1d(sloped, smooth, axis=1 - axis, mode='nearest')
-    )
-  return np.hypot(*along)
+    return ndimage.convolve1d(sloped, smooth, axis=1 - axis, mode='nearest')
+
+  return np.hypot(differentiate(0), differentiate(1))
 
 
 def compute_connectivity_errors(
@@ -95,11 +94,9 @@ def compute_connectivity_errors(
     region = _find_largest_region((alpha >= level) & (truth >= level))
     connected[(connected == -1) & ~region] = below
   connected[connected == -1] = 1
-  degrees = []
-  for matte in (alpha, truth):
-    above = matte - connected
-    degrees.append(1 - above * (above >= _TOLERANCE))
-  return np.abs(degrees[0] - degrees[1])
+  above = np.stack([alpha, truth]) - connected
+  first, second = above * (above >= _TOLERANCE)
+  return np.abs(first - second)
 
 
 def _find_largest_region(mask: np.ndarray) -> np.ndarray:

@@ -72,10 +72,8 @@ def find_scales(paths: Iterable[Path]) -> dict[str, int]:
     seen[kind].append((low, high, path))
     if len(seen[kind]) == _ENOUGH or high > _TELLING[kind]:
       scales[kind] = _find_scale(kind, seen[kind])
-  for kind, found in seen.items():
-    if kind not in scales:
-      scales[kind] = _find_scale(kind, found)
-  return scales
+  left = {k: _find_scale(k, seen[k]) for k in seen if k not in scales}
+  return scales | left
 
 
 def _find_scale(kind: str, seen: list[tuple[float, float, Path]]) -> int:
@@ -152,12 +150,11 @@ def name_masks(pairs: Sequence[records.Pair]) -> dict[str, str]:
 
   Sub-folders in names stay.
   """
-  stems = collections.Counter(Path(pair.name).with_suffix('') for pair in pairs)
+  names = {p.name: str(Path(p.name).with_suffix('.png')) for p in pairs}
+  counts = collections.Counter(names.values())
   return {
-    pair.name: str(Path(pair.name).with_suffix('.png'))
-    if stems[Path(pair.name).with_suffix('')] == 1
-    else f'{pair.name}.png'
-    for pair in pairs
+    name: mask if counts[mask] == 1 else f'{name}.png'
+    for name, mask in names.items()
   }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import rmbg_jax
 from data_pipelines.io import files, parallel, words
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.evaluation import (
@@ -24,16 +25,13 @@ from rmbg_jax.evaluation import results as results_lib
 _PACKAGES = ('numpy', 'scipy', 'pillow', 'pysodmetrics', 'jax', 'jaxlib')
 
 
-def describe_run() -> dict[str, Any]:
-  """Returns the command, the date, the versions and the machine."""
-  from rmbg_jax import __version__
-
+def _describe_run() -> dict[str, Any]:
   return {
     # To be pasted, however the program was started.
     'command': shlex.join(['python', '-m', 'rmbg_jax.evaluate', *sys.argv[1:]]),
     'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
     'versions': {
-      'rmbg_jax': __version__,
+      'rmbg_jax': rmbg_jax.__version__,
       'python': platform.python_version(),
       **{name: importlib.metadata.version(name) for name in _PACKAGES},
     },
@@ -49,7 +47,6 @@ def save_report(
   results: Sequence[results_lib.Results],
   data_sets: Sequence[benchmarks.DataSet],
   *,
-  about: JsonObject,
   systems: Mapping[str, JsonObject],
   output: Path,
   gallery_count: int,
@@ -59,7 +56,6 @@ def save_report(
   Args:
     results: Results of all systems on all data sets.
     data_sets: Data sets of the results.
-    about: As `describe_run` returns it.
     systems: Their descriptions; `notes` is a list of sentences.
     output: The folder.
     gallery_count: Worst, median and best images to show; 0 for no gallery.
@@ -67,6 +63,7 @@ def save_report(
   Returns:
     The report for a terminal: the same without intervals.
   """
+  about = _describe_run()
   rows = [row for part in results for row in tables.make_rows(part)]
   text, shown = (
     _render(results, data_sets, rows, about, systems, intervals=intervals)
@@ -79,18 +76,17 @@ def save_report(
       'about': about,
       'systems': systems,
       'rows': rows,
-      'empty': {_key(part): part.empty for part in results},
-      'failed': {_key(part): part.failed for part in results},
+      **{
+        kind: {f'{r.system} on {r.data_set}': getattr(r, kind) for r in results}
+        for kind in ('empty', 'failed')
+      },
     },
     output / 'results.json',
   )
   for part in results:
     if gallery_count and part.images:
-      gallery.save_gallery(
-        part,
-        output / part.system / part.data_set / 'gallery.html',
-        count=gallery_count,
-      )
+      path = output / part.system / part.data_set / 'gallery.html'
+      gallery.save_gallery(part, path, count=gallery_count)
   for data_set in data_sets:
     own = [part for part in results if part.data_set == data_set.name]
     if drawn := [part for part in own if part.curves]:
@@ -110,10 +106,10 @@ def _render(
   *,
   intervals: bool,
 ) -> str:
-  parts = ['\n'.join(_write_header(about, systems))]
+  parts = [_write_header(about, systems)]
   for data_set in data_sets:
     own = [part for part in results if part.data_set == data_set.name]
-    parts.append('\n'.join(_describe_data_set(data_set, own)))
+    parts.append(_describe_data_set(data_set, own))
     own_rows = [row for row in rows if row['data_set'] == data_set.name]
     for table, explanation in metrics.TABLES.items():
       rendered = tables.render(own_rows, table=table, intervals=intervals)
@@ -124,13 +120,7 @@ def _render(
   return '\n\n'.join(parts) + '\n'
 
 
-def _key(part: results_lib.Results) -> str:
-  return f'{part.system} on {part.data_set}'
-
-
-def _write_header(
-  about: JsonObject, systems: Mapping[str, JsonObject]
-) -> list[str]:
+def _write_header(about: JsonObject, systems: Mapping[str, JsonObject]) -> str:
   versions = ', '.join(f'{k} {v}' for k, v in about['versions'].items())
   machine = about['machine']
   lines = [
@@ -155,12 +145,12 @@ def _write_header(
       stated = 'not stated' if sources is None else ', '.join(sources)
       lines.append(f'  - trained on: {stated}')
     lines += [f'  - **{note}**' for note in details['notes']]
-  return lines
+  return '\n'.join(lines)
 
 
 def _describe_data_set(
   data_set: benchmarks.DataSet, results: Sequence[results_lib.Results]
-) -> list[str]:
+) -> str:
   count = len(data_set.pairs)
   lines = [f'## {data_set.name}: {words.count(count, "image")}', '']
   if data_set.published and count != data_set.published:
@@ -182,4 +172,4 @@ def _describe_data_set(
         f'; {part.resized} predictions were of another size than the truth and '
         'resized, bilinear'
       )
-  return lines
+  return '\n'.join(lines)

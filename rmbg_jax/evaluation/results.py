@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets import records
 from data_pipelines.io import errors, files
 from rmbg_jax.evaluation import metrics, scoring
 
@@ -111,10 +110,10 @@ def compute_intervals(
   for key in chunks[0]:
     values = np.concatenate([chunk[key] for chunk in chunks])
     values = values[np.isfinite(values)]
-    low, high = (
-      np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan,) * 2
-    )
-    intervals[key] = (float(low), float(high))
+    low, high = float('nan'), float('nan')
+    if len(values):
+      low, high = np.quantile(values, (0.025, 0.975)).tolist()
+    intervals[key] = low, high
   return intervals
 
 
@@ -125,7 +124,7 @@ def collect(
   data_set: str,
 ) -> Results:
   """Returns the results of scored jobs."""
-  infos, empty, failed, rows, curves, resized = [], [], {}, [], [], 0
+  infos, empty, failed, found, resized = [], [], {}, [], 0
   for job, score in scores:
     if score.error:
       failed[job.pair.name] = score.error
@@ -134,16 +133,15 @@ def collect(
     info = _describe(job)
     if score.empty:
       empty.append({**info, **score.values})
-      continue
-    infos.append(info)
-    rows.append(score.values)
-    curves.append(score.curves)
+    else:
+      infos.append(info)
+      found.append(score)
   return Results(
     system=system,
     data_set=data_set,
     images=infos,
-    values=_stack(rows, [metric.key for metric in metrics.METRICS]),
-    curves=_stack(curves, sorted({key for c in curves for key in c})),
+    values=_stack([score.values for score in found]),
+    curves=_stack([score.curves for score in found]),
     empty=empty,
     failed=failed,
     resized=resized,
@@ -156,10 +154,14 @@ def save_results(results: Results, directory: Path) -> None:
   header = [*_INFO, 'truth_is_empty', *keys]
   if 'mae_raw' not in keys:  # Empty truths have it.
     header.append('mae_raw')
-  rows: list[dict[str, object]] = []
-  for index, info in enumerate(results.images):
-    values = {key: float(results.values[key][index]) for key in keys}
-    rows.append({**info, 'truth_is_empty': 0, **values})
+  rows: list[dict[str, object]] = [
+    {
+      **info,
+      'truth_is_empty': 0,
+      **{key: float(results.values[key][index]) for key in keys},
+    }
+    for index, info in enumerate(results.images)
+  ]
   rows += [{**row, 'truth_is_empty': 1} for row in results.empty]
   rows += [{'name': n, 'error': error} for n, error in results.failed.items()]
   files.write_csv(
@@ -210,9 +212,9 @@ def load_results(directory: Path) -> Results:
 
 
 def _describe(job: scoring.Job) -> dict[str, str]:
-  pair: records.Pair = job.pair
-  is_file = isinstance(job.prediction, Path)
-  path = job.prediction if is_file else job.save_as
+  pair, path = job.pair, job.save_as
+  if isinstance(job.prediction, Path):
+    path = job.prediction
   return {
     'name': pair.name,
     'source': pair.source,
@@ -223,9 +225,6 @@ def _describe(job: scoring.Job) -> dict[str, str]:
   }
 
 
-def _stack(rows: list[dict], keys: list[str]) -> dict[str, np.ndarray]:
-  return {
-    key: np.array([row[key] for row in rows])
-    for key in keys
-    if rows and key in rows[0]
-  }
+def _stack(rows: list[dict]) -> dict[str, np.ndarray]:
+  keys = rows[0] if rows else ()
+  return {key: np.array([row[key] for row in rows]) for key in keys}

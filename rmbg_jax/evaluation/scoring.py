@@ -18,6 +18,7 @@ from data_pipelines.datasets import decoding, records
 from data_pipelines.io import files, images, masks, parallel, ranges
 from data_pipelines.io.errors import UserError
 from rmbg_jax.evaluation import matting, saliency
+from rmbg_jax.inference import rendering
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,11 +144,6 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
   return Image.fromarray(np.clip(values, 0, 1))
 
 
-def round_to_8_bit(alpha: np.ndarray) -> np.ndarray:
-  """Returns alpha of [0, 1] as a mask's file has it."""
-  return np.round(alpha * 255).astype(np.uint8)
-
-
 def _score(job: Job) -> Score:
   if isinstance(job.prediction, Exception):
     raise job.prediction
@@ -158,7 +154,7 @@ def _score(job: Job) -> Score:
   if job.binarize:
     truth = np.where(truth > 128, 255, 0).astype(np.uint8)
   if isinstance(job.prediction, np.ndarray):
-    grey = Image.fromarray(round_to_8_bit(job.prediction))
+    grey = Image.fromarray(rendering.to_mask(job.prediction))
     if job.save_as:
       with files.write_atomically(job.save_as) as partial:
         grey.save(partial, format='png', compress_level=1)
@@ -166,7 +162,7 @@ def _score(job: Job) -> Score:
   else:
     grey = exact = read_alpha(job.prediction, job.scales)
     if exact.mode == 'F':
-      grey = Image.fromarray(round_to_8_bit(np.asarray(exact)))
+      grey = Image.fromarray(rendering.to_mask(np.asarray(exact)))
   resized = grey.size != stored.size
   if resized:
     grey, exact = (

@@ -22,21 +22,19 @@ def make_rows(results: results_lib.Results) -> list[Row]:
   Each row has `system`, `data_set`, `group`, `images`, the metrics' values by
   key in `values`, and 95 % bootstrap intervals (low, high) in `intervals`.
   """
-  rows = []
-  for group, part in _split(results):
-    averages = part.average()
-    count = len(part.images)
-    rows.append(
-      {
-        'system': part.system,
-        'data_set': part.data_set,
-        'group': group,
-        'images': count,
-        'values': {key: float(value[0]) for key, value in averages.items()},
-        'intervals': results_lib.compute_intervals(part.average, count),
-      }
-    )
-  return rows
+  return [
+    {
+      'system': part.system,
+      'data_set': part.data_set,
+      'group': group,
+      'images': len(part.images),
+      'values': {k: float(value[0]) for k, value in part.average().items()},
+      'intervals': results_lib.compute_intervals(
+        part.average, len(part.images)
+      ),
+    }
+    for group, part in _split(results)
+  ]
 
 
 def render_empty(results: Sequence[results_lib.Results]) -> str:
@@ -88,16 +86,11 @@ def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
 
 def render_cells(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
   """Returns a Markdown table whose columns line up in a terminal too."""
-  widths = [
-    max(len(line[index]) for line in (header, *cells))
-    for index in range(len(header))
-  ]
+  columns = zip(header, *cells, strict=True)
+  widths = [max(map(len, column)) for column in columns]
 
   def join(line):
-    padded = (
-      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-    )
-    return f'| {" | ".join(padded)} |'
+    return f'| {" | ".join(map(str.ljust, line, widths))} |'
 
   rule = f'|{"|".join("-" * (width + 2) for width in widths)}|'
   return '\n'.join([join(header), rule, *map(join, cells)])

@@ -425,7 +425,6 @@ def test_report_and_gallery_hold_what_was_scored(pair, tmp_path, rng):
   text = publishing.save_report(
     [results],
     [data_set],
-    about=publishing.describe_run(),
     systems={'<net>': {'masks': 'p', 'notes': ['Trained on this.']}},
     output=tmp_path / 'out',
     gallery_count=3,
