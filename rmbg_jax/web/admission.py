@@ -56,9 +56,8 @@ class Door:
         within the limits, or of the function.
     """
     if self.waiting >= self._queue + service_lib.AT_ONCE:
-      raise problems.busy(
-        429, 'rate_limit_exceeded', 'Too many requests are waiting.'
-      )
+      why = 'Too many requests are waiting.'
+      raise problems.busy('rate_limit_exceeded', why, status=429)
     self.waiting += 1
     accepted = request.headers.get('accept', '')
     # Who takes both gets the picture.
@@ -74,12 +73,11 @@ class Door:
       text = re.sub(r'--(?=[a-z])', '', str(error))
       is_large = isinstance(error, errors.TooManyPixelsError)
       code = 'resolution_too_high' if is_large else 'invalid'
-      raise problems.ProblemError(400, code, text) from error
+      raise problems.ProblemError(code, text) from error
     except OSError as error:
       logging.getLogger(__name__).exception('A request failed.')
-      raise problems.ProblemError(
-        503, 'unavailable', f'The server cannot do it now: {error.strerror}'
-      ) from error
+      text = f'The server cannot do it now: {error.strerror}'
+      raise problems.ProblemError('unavailable', text, status=503) from error
     finally:
       self.waiting -= 1
 
@@ -102,10 +100,10 @@ class Door:
         fields = {**_parse_json(options.encode()), **fields}
       return fields
     raise problems.ProblemError(
-      415,
       'unsupported_media_type',
       'Send a form (curl -F file=@photo.jpg) or JSON',
       f'Content-Type is {form[: problems.SHOWN_LENGTH]!r}.',
+      status=415,
     )
 
 
@@ -114,14 +112,12 @@ def _parse_json(text: bytes) -> Fields:
     fields = json.loads(text)
   # RecursionError: of brackets that are nested a thousand deep.
   except (ValueError, RecursionError) as error:
+    why = str(error)[: problems.SHOWN_LENGTH]
     raise problems.ProblemError(
-      400,
-      'invalid_json',
-      'That is not JSON',
-      str(error)[: problems.SHOWN_LENGTH],
+      'invalid_json', 'That is not JSON', why
     ) from error
   if not isinstance(fields, dict):
     raise problems.ProblemError(
-      400, 'invalid_json', 'Send a JSON object, such as {"kind": "mask"}'
+      'invalid_json', 'Send a JSON object, such as {"kind": "mask"}'
     )
   return fields

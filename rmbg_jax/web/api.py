@@ -15,16 +15,10 @@ from starlette import datastructures, exceptions, responses, routing
 
 import rmbg_jax
 from rmbg_jax import choices
-from rmbg_jax.inference import refinement, rendering
+from rmbg_jax.inference import photos, refinement, rendering
 from rmbg_jax.web import admission, guard, openapi, problems, removebg
 from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
-
-_MEDIA_TYPES = {
-  '.png': 'image/png',
-  '.webp': 'image/webp',
-  '.jpg': 'image/jpeg',
-}
 
 
 class Options(pydantic.BaseModel):
@@ -85,7 +79,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     '/api/remove',
     summary='Cuts out a photo',
     response_class=responses.Response,
-    responses=openapi.describe_answers(*_MEDIA_TYPES.values()),
+    responses=openapi.describe_answers(),
     openapi_extra=openapi.describe_body(
       Options, {'file': True, 'background_file': False}, required='file'
     ),
@@ -97,7 +91,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     '/v1.0/removebg',
     summary="Cuts out a photo, by remove.bg's interface",
     response_class=responses.Response,
-    responses=openapi.describe_answers(*removebg.MEDIA_TYPES.values()),
+    responses=openapi.describe_answers('application/zip'),
     openapi_extra=openapi.describe_body(
       removebg.Options, {'image_file': True, 'bg_image_file': False}
     ),
@@ -127,18 +121,17 @@ def _remove(
   options = problems.parse(Options, fields)
   if file is None:
     raise problems.ProblemError(
-      400, 'missing_source', 'There is no photo: send it as file'
+      'missing_source', 'There is no photo: send it as file'
     )
   if picture is not None and options.background:
     raise problems.ProblemError(
-      400, 'invalid_parameters', 'Pass background or background_file, not both'
+      'invalid_parameters', 'Pass background or background_file, not both'
     )
   with service.take_turn() as folder:
     background = options.background
     if picture is not None:
       path = folder / 'background.png'
-      content = read_content(picture, 'background_file', service.limits)
-      picture = service.read(content, 'background_file')
+      picture = _read(service, picture, 'background_file', 'background_file')
       # It is read again at once: compressing would only take time.
       picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
@@ -152,9 +145,7 @@ def _remove(
       **options.model_dump(include=looks),
     )
     style.check_kinds((kind,))
-    photo = service.read(
-      read_content(file, 'file', service.limits), _find_name(file)
-    )
+    photo = _read(service, file, 'file', _find_name(file))
     alpha = service.find_alpha(
       photo,
       checkpoint=options.checkpoint,
@@ -175,7 +166,7 @@ def _remove(
       'notes': photo.notes,
     }
     return responses.JSONResponse({'data': data})
-  media_type = _MEDIA_TYPES[style.suffix(kind)]
+  media_type = removebg.MEDIA_TYPES[style.suffix(kind).removeprefix('.')]
   return responses.Response(content, media_type=media_type)
 
 
@@ -184,15 +175,12 @@ def _remove_bg(
 ) -> responses.Response:
   options = problems.parse(removebg.Options, fields)
   source = removebg.choose_source(options, fields)
+  file, behind = fields[source], fields.get('bg_image_file')
   with service.take_turn():
-    photo = service.read(
-      read_content(fields[source], source, service.limits),
-      _find_name(fields[source]),
-    )
+    photo = _read(service, file, source, _find_name(file))
     picture = None
-    if (file := fields.get('bg_image_file')) not in (None, ''):
-      content = read_content(file, 'bg_image_file', service.limits)
-      picture = service.read(content, 'bg_image_file')
+    if behind not in (None, ''):
+      picture = _read(service, behind, 'bg_image_file', 'bg_image_file')
     return removebg.cut_out(
       photo,
       options,
@@ -202,12 +190,16 @@ def _remove_bg(
     )
 
 
-def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
-  """Returns the content of a file that came as such, or as base64.
+def _read(
+  service: service_lib.Service, value: object, field: str, name: str
+) -> photos.Photo:
+  return service.read(_read_content(value, field, service.limits), name)
 
-  Raises:
-    ProblemError: if it is too large, or neither.
-  """
+
+def _read_content(
+  value: object, field: str, limits: options_lib.Limits
+) -> bytes:
+  """Returns the content of a file that came as such, or as base64."""
   if isinstance(value, datastructures.UploadFile):
     size = value.size or 0
     if size > limits.bytes:
@@ -224,7 +216,7 @@ def read_content(value: object, name: str, limits: options_lib.Limits) -> bytes:
     except (ValueError, binascii.Error):
       pass
   raise problems.ProblemError(
-    400, 'invalid_file', f'{name}: neither a file nor base64'
+    'invalid_file', f'{field}: neither a file nor base64'
   )
 
 
@@ -236,10 +228,10 @@ def _find_name(value: Any) -> str:
 
 def _too_large(size: int, limits: options_lib.Limits) -> problems.ProblemError:
   return problems.ProblemError(
-    413,
     'file_size_too_large',
     f'{size / 1_000_000:.1f} MB are more than the limit of '
     f'{limits.megabytes} MB. Reduce the photo.',
+    status=413,
   )
 
 
@@ -250,13 +242,12 @@ async def _answer_error(
   if isinstance(error, exceptions.HTTPException):
     # Of the framework: no such method, a form that is none.
     error = problems.ProblemError(
-      error.status_code,
       'invalid_request',
       str(error.detail),
+      status=error.status_code,
       headers=error.headers,
     )
   if not isinstance(error, problems.ProblemError):  # The server's log has it.
-    error = problems.ProblemError(
-      500, 'internal_error', 'The server made a mistake'
-    )
+    text = 'The server made a mistake'
+    error = problems.ProblemError('internal_error', text, status=500)
   return error.to_response()

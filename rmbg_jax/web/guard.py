@@ -135,12 +135,12 @@ class Guard:
     ]
     if not any(found):
       raise problems.ProblemError(
-        # 403 is what remove.bg answers.
-        403 if path.startswith(_FOREIGN) else 401,
         'auth_failed',
         'API Key invalid',
         'Send one of the keys of this server in the header X-Api-Key. A '
         'browser asks for it as the password; the name does not matter.',
+        # 403 is what remove.bg answers.
+        status=403 if path.startswith(_FOREIGN) else 401,
         headers={'WWW-Authenticate': 'Basic realm="key", charset="UTF-8"'},
       )
 
@@ -165,7 +165,10 @@ class Guard:
       raise _too_large(most)
     with self._reserving(max(most, _ROOM)) as reserve:
       reserve(declared)
-      with _open_file(self._folder) as file:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      with tempfile.SpooledTemporaryFile(
+        max_size=_IN_MEMORY, dir=str(self._folder)
+      ) as file:
         await _fill(file, receive, declared, most, reserve)
         if scope['path'].startswith(_PAGE_CALLS):
           _check_addresses(file, headers)
@@ -179,23 +182,18 @@ class Guard:
     def reserve(count):
       nonlocal taken
       if self._bytes + count > room:
-        raise problems.no_room()
+        raise _no_room()
       self._bytes += count
       taken += count
 
     if self._bodies >= _MOST_BODIES:
-      raise problems.no_room()
+      raise _no_room()
     self._bodies += 1
     try:
       yield reserve
     finally:
       self._bodies -= 1
       self._bytes -= taken
-
-
-def _open_file(folder: Path) -> IO[bytes]:
-  folder.mkdir(parents=True, exist_ok=True)
-  return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(folder))
 
 
 async def _fill(
@@ -217,14 +215,12 @@ async def _fill(
         message = await receive()
     except TimeoutError as error:
       raise problems.ProblemError(
-        408,
         'request_timeout',
         f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
+        status=408,
       ) from error
     if message['type'] == 'http.disconnect':
-      raise problems.ProblemError(
-        400, 'incomplete_body', 'The body is incomplete'
-      )
+      raise problems.ProblemError('incomplete_body', 'The body is incomplete')
     content = message.get('body', b'')
     more = message.get('more_body', False)
     received += len(content)
@@ -235,7 +231,7 @@ async def _fill(
     try:
       file.write(content)
     except OSError as error:
-      raise problems.no_room() from error
+      raise _no_room() from error
   file.seek(0)
 
 
@@ -298,7 +294,6 @@ def _check_addresses(file: IO[bytes], headers: datastructures.Headers) -> None:
 
 def _no_address() -> problems.ProblemError:
   return problems.ProblemError(
-    400,
     'invalid_file',
     'This server fetches no addresses',
     'Send the file itself.',
@@ -306,6 +301,10 @@ def _no_address() -> problems.ProblemError:
 
 
 def _too_large(most: int) -> problems.ProblemError:
-  return problems.ProblemError(
-    413, 'file_size_too_large', f'The body has more than {most} bytes'
-  )
+  text = f'The body has more than {most} bytes'
+  return problems.ProblemError('file_size_too_large', text, status=413)
+
+
+def _no_room() -> problems.ProblemError:
+  why = 'There is no room for another body now.'
+  return problems.busy('unavailable', why, status=503)

@@ -8,8 +8,12 @@ import pydantic
 from rmbg_jax.web import problems
 
 
-def describe_answers(*media_types: str) -> dict[int | str, Any]:
-  """Returns the OpenAPI description of answers by their status."""
+def describe_answers(*other_types: str) -> dict[int | str, Any]:
+  """Returns the OpenAPI description of answers by their status.
+
+  A result is a picture, or of one of the other media types.
+  """
+  pictures = ('image/png', 'image/webp', 'image/jpeg')
   picture = {'type': 'string', 'format': 'binary'}
   error = {'application/json': {'schema': problems.ERROR_SCHEMA}}
   reasons = {
@@ -28,7 +32,7 @@ def describe_answers(*media_types: str) -> dict[int | str, Any]:
   answers[200] = {
     'description': 'The result, or JSON with it where that is accepted',
     'content': {
-      **{media_type: {'schema': picture} for media_type in media_types},
+      **{kind: {'schema': picture} for kind in (*pictures, *other_types)},
       'application/json': {'schema': {'type': 'object'}},
     },
   }

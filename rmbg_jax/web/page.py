@@ -29,12 +29,12 @@ _SENTENCE = (
   'Drop photographs of people, animals or things; get them back cut out, at '
   'their own size. They stay on the machine that runs this page.'
 )
-_BACKGROUNDS = {
-  'transparent': 'Transparent',
-  'colour': 'Colour',
-  'blur': 'Blurred',
-  'picture': 'Own picture',
-}
+_BACKGROUNDS = [
+  ('Transparent', 'transparent'),
+  ('Colour', 'colour'),
+  ('Blurred', 'blur'),
+  ('Own picture', 'picture'),
+]
 _EDGES = {
   'none': 'As the network gives them',
   'learned': 'Sharpened by a small network',
@@ -42,12 +42,12 @@ _EDGES = {
   'matting': 'Matting (seconds a photo)',
 }
 
-_KINDS = {
-  'cutout': 'Photo cut out',
-  'foreground': 'Colours without transparency',
-  'trimap': 'Trimap',
-  'overlay': 'Overlay, to judge the mask',
-}
+_KINDS = [
+  ('Photo cut out', 'cutout'),
+  ('Colours without transparency', 'foreground'),
+  ('Trimap', 'trimap'),
+  ('Overlay, to judge the mask', 'overlay'),
+]
 
 # Browsers show transparency as nothing; people know it as squares.
 CSS = """
@@ -170,18 +170,8 @@ class _Results:
     # Each visitor has a state.
     self._done = gr.State([])
     self._chosen = [slider, mask, download]
-    self._gallery.select(
-      self._choose,
-      [self._done],
-      self._chosen,
-      queue=False,  # Nothing is computed.
-      api_visibility='private',
-    )
-
-  @property
-  def components(self) -> list[gr.blocks.Block]:
-    """All that `update` may change."""
-    return [
+    # All that `update` may change.
+    self.components: list[gr.blocks.Block] = [
       self._problems,
       self._column,
       self._gallery,
@@ -191,6 +181,13 @@ class _Results:
       self._done,
       *self._chosen,
     ]
+    self._gallery.select(
+      self._choose,
+      [self._done],
+      self._chosen,
+      queue=False,  # Nothing is computed.
+      api_visibility='private',
+    )
 
   def update(self, answer: service_lib.Answer) -> dict[gr.blocks.Block, Any]:
     """Returns the components' new values."""
@@ -283,9 +280,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
   with gr.Accordion('Options', open=False):
     with gr.Row():
       background = gr.Radio(
-        [(label, value) for value, label in _BACKGROUNDS.items()],
-        value='transparent',
-        label='Background',
+        _BACKGROUNDS, value='transparent', label='Background'
       )
       colour = gr.ColorPicker(value='#ffffff', label='Colour', visible=False)
       picture = gr.File(label='Picture', visible=False, height=120)
@@ -305,11 +300,7 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
       label='Checkpoint',
       visible=len(service.checkpoints) > 1,
     )
-    kind = gr.Radio(
-      [(_KINDS[kind], kind) for kind in options_lib.KINDS],
-      value='cutout',
-      label='Result',
-    )
+    kind = gr.Radio(_KINDS, value='cutout', label='Result')
   # Only the input that the background needs is shown.
   background.change(
     lambda value: (
@@ -357,8 +348,5 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
 
 def _show_one(result: service_lib.Result) -> tuple[Any, ...]:
   """Returns the values of slider, mask and download button."""
-  return (
-    (str(result.shown), str(result.image)),
-    str(result.mask),
-    str(result.image),
-  )
+  image = str(result.image)
+  return (str(result.shown), image), str(result.mask), image

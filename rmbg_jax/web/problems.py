@@ -28,11 +28,11 @@ class ProblemError(Exception):
 
   def __init__(
     self,
-    status: int,
     code: str,
     title: str,
     detail: str = '',
     *,
+    status: int = 400,
     headers: Mapping[str, str] | None = None,
   ):
     super().__init__(title)
@@ -69,32 +69,24 @@ def parse(model: type[_Model], fields: JsonObject) -> _Model:
     value = first['input']
     if not isinstance(value, str | int | float):
       value = type(value).__name__
+    if first['type'] == 'extra_forbidden':
+      raise ProblemError(
+        'invalid_parameters',
+        f'{name}: no such parameter. Choose from '
+        f'{", ".join(model.model_fields)}',
+      ) from error
     # Pydantic puts that before the text of a ValueError.
     message = first['msg'].removeprefix('Value error, ')
-    raise ProblemError(
-      400,
-      'invalid_parameters',
-      f'{name}={str(value)[:SHOWN_LENGTH]}: {message}'
-      if first['type'] != 'extra_forbidden'
-      else f'{name}: no such parameter. Choose from '
-      f'{", ".join(model.model_fields)}',
-    ) from error
+    raise wrong(name, str(value), message) from error
 
 
-def busy(status: int, code: str, why: str) -> ProblemError:
+def busy(code: str, why: str, *, status: int) -> ProblemError:
   """Returns the answer to what may be tried again soon."""
-  return ProblemError(
-    status, code, f'{why} Try again.', headers={'Retry-After': '5'}
-  )
-
-
-def no_room() -> ProblemError:
-  """Returns the answer to a body for which there is no room."""
-  return busy(503, 'unavailable', 'There is no room for another body now.')
+  headers = {'Retry-After': '5'}
+  return ProblemError(code, f'{why} Try again.', status=status, headers=headers)
 
 
 def wrong(name: str, value: str, remedy: str) -> ProblemError:
   """Returns the answer to a wrong parameter."""
-  return ProblemError(
-    400, 'invalid_parameters', f'{name}={value[:SHOWN_LENGTH]}: {remedy}'
-  )
+  text = f'{name}={value[:SHOWN_LENGTH]}: {remedy}'
+  return ProblemError('invalid_parameters', text)

@@ -75,7 +75,6 @@ def choose_source(options: Options, fields: JsonObject) -> str:
   for name in ('image_url', 'bg_image_url'):
     if getattr(options, name):
       raise problems.ProblemError(
-        400,
         'invalid_image_url',
         f'{name}: this server fetches no addresses',
         'Send the file itself.',
@@ -84,14 +83,10 @@ def choose_source(options: Options, fields: JsonObject) -> str:
   found = [name for name in names if fields.get(name) not in (None, '')]
   if not found:
     raise problems.ProblemError(
-      400,
-      'missing_source',
-      'No image given',
-      'Pass image_file or image_file_b64.',
+      'missing_source', 'No image given', 'Pass image_file or image_file_b64.'
     )
   if len(found) > 1:
     raise problems.ProblemError(
-      400,
       'multiple_sources',
       'Multiple image sources given: pass either image_file or image_file_b64',
     )
@@ -131,7 +126,6 @@ def cut_out(
   alpha[top:bottom, left:right] = find_alpha(composition.crop(photo, roi))
   if alpha.max() < _FOUND:
     raise problems.ProblemError(
-      400,
       'unknown_foreground',
       'Could not identify foreground in image.',
       'There is nothing in it that the network takes for a subject.',
@@ -152,14 +146,11 @@ def cut_out(
     opaque = picture is not None or (colour is not None and colour[3] == 255)
     form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
   content = composition.encode(cutout, behind, form, options.channels, profile)
-  left, top, width, height = box
+  place = dict(zip(('left', 'top', 'width', 'height'), box, strict=True))
   if as_json:
-    data = {
+    data: JsonObject = {
       'result_b64': base64.b64encode(content).decode(),
-      'foreground_top': top,
-      'foreground_left': left,
-      'foreground_width': width,
-      'foreground_height': height,
+      **{f'foreground_{name}': value for name, value in place.items()},
     }
     return responses.JSONResponse({'data': data})
   # A header may not hold whatever a client sends.
@@ -168,12 +159,8 @@ def cut_out(
     'X-Type': 'other' if options.type == 'auto' else kind or 'other',
     'X-Width': cutout.width,
     'X-Height': cutout.height,
-    'X-Foreground-Top': top,
-    'X-Foreground-Left': left,
-    'X-Foreground-Width': width,
-    'X-Foreground-Height': height,
     'X-Credits-Charged': 0,
-  }
+  } | {f'X-Foreground-{key.title()}': value for key, value in place.items()}
   return responses.Response(
     content,
     media_type=MEDIA_TYPES[form],

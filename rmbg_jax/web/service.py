@@ -34,9 +34,6 @@ _SHOWN_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')
 _SHOWN_SIDE = 2000
 _NAME_LENGTH = 100  # Bytes; some file systems take no more than 143.
 
-# Called with (photos done, photos in all).
-ReportProgress = Callable[[int, int], None]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
@@ -123,11 +120,12 @@ class Service:
     uploads: Sequence[Path],
     options: options_lib.Options,
     *,
-    report_progress: ReportProgress,
+    report_progress: Callable[[int, int], None],
   ) -> Answer:
     """Cuts out photos; one's trouble does not touch the others.
 
-    `report_progress` is called, in this thread, as photos are done.
+    `report_progress` is called, in this thread, as photos are done: with their
+    number, and how many there are in all.
 
     Raises:
       UserError: if the request as a whole cannot be done, and why.
