@@ -64,16 +64,10 @@ def compose_all(
 ) -> list[Composition]:
   """Makes missing compositions, and returns all.
 
-  Args:
-    pairs: Photos and true alphas.
-    backgrounds: Photos without a subject that matters.
-    directory: Folder to make them in, in one that other photos, networks or
-      seeds do not share.
-    count: Compositions of each photo.
-    checkpoints: Names or paths of the networks that give coarse alphas.
-    reduce: Whole number that sides are divided by first: masks that people drew
-      are sharp and exact then.
-    seed: Decides all that is drawn.
+  Each pair of a photo and true alpha gets `count` compositions, before photos
+  without a subject that matters. They are in a folder of the directory that
+  other photos, networks or seeds do not share. Sides are divided by `reduce`
+  first: masks that people drew are sharp and exact then.
   """
   facts = [checkpoints, reduce, seed, *map(_identify, backgrounds)]
   facts += [

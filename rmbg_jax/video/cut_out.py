@@ -217,7 +217,7 @@ class _Work:
 
   def _find_part(self, index: int, kind: str) -> Path:
     suffix = clip_names.suffix(kind, self.task.clip_format)
-    return self._folder / f'{index:05}.{kind}{suffix}'
+    return self._find_state(index, f'.{kind}{suffix}')
 
   def _do_parts(self, clip: clips.Clip, states: list) -> list | None:
     """Does what is left and returns all states; None if it was stopped."""

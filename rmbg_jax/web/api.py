@@ -227,12 +227,8 @@ def _find_name(value: Any) -> str:
 
 
 def _too_large(size: int, limits: options_lib.Limits) -> problems.ProblemError:
-  return problems.ProblemError(
-    'file_size_too_large',
-    f'{size / 1_000_000:.1f} MB are more than the limit of '
-    f'{limits.megabytes} MB. Reduce the photo.',
-    status=413,
-  )
+  text = limits.describe_excess(size)
+  return problems.ProblemError('file_size_too_large', text, status=413)
 
 
 async def _answer_error(

@@ -10,7 +10,7 @@ from rmbg_jax.inference import rendering
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
 # Kinds on offer; 'cutout' is a composite where there is a background.
 KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
-MEGABYTE = 1_000_000
+_MEGABYTE = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,14 @@ class Limits:
   @property
   def bytes(self) -> int:
     """The largest file."""
-    return self.megabytes * MEGABYTE
+    return self.megabytes * _MEGABYTE
+
+  def describe_excess(self, size: int) -> str:
+    """Returns what is wrong with a file of so many bytes."""
+    return (
+      f'{size / _MEGABYTE:.1f} MB are more than the limit of {self.megabytes} '
+      'MB. Reduce the photo.'
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,13 +36,12 @@ def bind(host: str, port: int | None) -> socket.socket:
       listening.bind((address[0], one, *address[2:]))
       listening.listen(2048)  # As many as uvicorn's own.
       return listening
-    except PermissionError as error:
-      listening.close()
-      raise errors.UserError(
-        f'--port={one}: no permission. Pass one above 1023.'
-      ) from error
     except OSError as error:
       listening.close()
+      if isinstance(error, PermissionError):
+        raise errors.UserError(
+          f'--port={one}: no permission. Pass one above 1023.'
+        ) from error
       if not _is_in_use(address, family):
         raise _wrong_host(host, 'it is not an address of this machine') from (
           error

@@ -242,10 +242,7 @@ class Service:
         if size <= self.limits.bytes:
           small.append(job)
           continue
-        error = (
-          f'{size / options_lib.MEGABYTE:.1f} MB are more than the limit of '
-          f'{self.limits.megabytes} MB. Reduce the photo.'
-        )
+        error = self.limits.describe_excess(size)
       entries[str(job.photo)] = report_lib.pass_over(job, error)
     done = len(jobs) - len(small)
 
