@@ -94,9 +94,8 @@ def _make_difference(
 def read_photo(path: str) -> Image.Image | None:
   """Returns a photo in RGB, None if it cannot be read."""
   try:
-    image = images.open_image(path)
-    with images.named(path):
-      return images.to_rgb(image)
+    with images.opened(path) as image:
+      return images.to_rgb(images.turn_upright(image))
   except (OSError, ValueError):
     return None  # Masks can be scored without their photos.
 

@@ -93,7 +93,7 @@ def run(
       entry = work.run()
     except Exception as error:  # Any error concerns this clip only.
       text = pipeline.describe(error).removeprefix(f'{job.photo}: ')
-      entry = report.Entry(photo=str(job.photo), status='failed', error=text)
+      entry = report.pass_over(job, text)
       if isinstance(error, errors.UserError):
         work.clear()  # Parts of a broken clip are useless.
       if isinstance(error, OSError) and error.errno in pipeline.FULL:

@@ -131,7 +131,7 @@ def _remove(
     background = options.background
     if picture is not None:
       path = folder / 'background.png'
-      picture = _read(service, picture, 'background_file', 'background_file')
+      picture = _read(service, picture, 'background_file')
       # It is read again at once: compressing would only take time.
       picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
@@ -180,7 +180,7 @@ def _remove_bg(
     photo = _read(service, file, source, _find_name(file))
     picture = None
     if behind not in (None, ''):
-      picture = _read(service, behind, 'bg_image_file', 'bg_image_file')
+      picture = _read(service, behind, 'bg_image_file')
     return removebg.cut_out(
       photo,
       options,
@@ -191,9 +191,10 @@ def _remove_bg(
 
 
 def _read(
-  service: service_lib.Service, value: object, field: str, name: str
+  service: service_lib.Service, value: object, field: str, name: str = ''
 ) -> photos.Photo:
-  return service.read(_read_content(value, field, service.limits), name)
+  content = _read_content(value, field, service.limits)
+  return service.read(content, name or field)
 
 
 def _read_content(

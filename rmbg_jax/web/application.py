@@ -29,9 +29,8 @@ def make_application(
   calls = api.make_api(service, queue=queue)
   blocks = page.make_page(service)
   blocks.queue(max_size=queue)
-  outer = fastapi.FastAPI(
-    routes=[*api.list_routes(calls)], openapi_url=None, docs_url=None
-  )
+  routes = api.list_routes(calls)
+  outer = fastapi.FastAPI(routes=[*routes], openapi_url=None, docs_url=None)
   # A bound for all that arrives; the service names single files.
   most_uploaded = service.limits.bytes * service.limits.files
   gr.mount_gradio_app(
@@ -49,7 +48,7 @@ def make_application(
   # Gradio checks the paths of files only in a page that has been launched.
   # Without this, visitors could name any file of this machine.
   blocks.has_launched = True
-  paths = {route.path for route in api.list_routes(calls)}
+  paths = {route.path for route in routes}
 
   def find_most(path: str) -> int:
     if path.rstrip('/') == _UPLOAD:

@@ -294,9 +294,7 @@ def _check_addresses(file: IO[bytes], headers: datastructures.Headers) -> None:
 
 def _no_address() -> problems.ProblemError:
   return problems.ProblemError(
-    'invalid_file',
-    'This server fetches no addresses',
-    'Send the file itself.',
+    'invalid_file', 'This server fetches no addresses', 'Send the file itself.'
   )
 
 
