@@ -287,7 +287,8 @@ def test_a_full_disk_is_no_room(guarded, monkeypatch):
     def write(self, _):
       raise OSError(errno.ENOSPC, 'No space left on device')
 
-  monkeypatch.setattr(guard, '_open_file', lambda _: Full())
+  opening = 'SpooledTemporaryFile'
+  monkeypatch.setattr(guard.tempfile, opening, lambda **_: Full())
   assert _run(_Sender(guarded, length=4, parts=[b'abcd']))[0][0] == 503
 
 
