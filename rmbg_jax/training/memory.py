@@ -1,7 +1,4 @@
-"""Fits a training step to the memory of the device.
-
-It settles 'auto' for `model.remat` and `optimizer.accumulation`.
-"""
+"""Settles 'auto' in a configuration by the memory of the device."""
 
 import copy
 from typing import Any, cast
@@ -83,9 +80,8 @@ def measure_step(
   size, images = components.preprocessing.size, config.data.batch_size
 
   def make_arguments():
-    one = jnp.zeros((1, *size, 3))
     train_state = state.init_train_state(
-      components.model.init(jax.random.key(0), one, train=False),
+      components.model.init(jax.random.key(0), jnp.zeros((1, *size, 3))),
       components.optimizer,
       use_ema=config.optimizer.ema_decay > 0,
     )
