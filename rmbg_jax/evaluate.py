@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 from absl import app, flags
@@ -22,11 +22,10 @@ from absl import app, flags
 from data_pipelines import cli
 from data_pipelines.io import errors, files, parallel
 from rmbg_jax import runtime_flags
-from rmbg_jax.batch import listing
 from rmbg_jax.evaluation import benchmarks, metrics, predictions
-from rmbg_jax.inference import remover as remover_lib
-from rmbg_jax.inference import runtimes
-from rmbg_jax.weights import load
+
+if TYPE_CHECKING:
+  from rmbg_jax.evaluation import scoring
 
 # Returns a data set's predictions in the order of its pairs: files, arrays, or
 # error messages.
@@ -88,7 +87,9 @@ def _check_flags() -> None:
 
 def _compare_checkpoints() -> list[str]:
   """Draws the photos on which checkpoints differ most; returns what failed."""
+  from rmbg_jax.batch import listing
   from rmbg_jax.evaluation import differences
+  from rmbg_jax.inference import runtimes
 
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
@@ -184,8 +185,8 @@ def _make_jobs(
   *,
   scales: dict[str, int],
   masks_dir: Path,
-) -> Iterator[Any]:
-  """Yields the jobs of `scoring`, as masks are predicted."""
+) -> 'Iterator[scoring.Job]':
+  """Yields a job for each pair, as masks are predicted."""
   from rmbg_jax.evaluation import scoring
 
   kinds = tuple(flags.FLAGS.metrics)
@@ -209,6 +210,11 @@ def _open_checkpoint(
   path: str, data_sets: Sequence[benchmarks.DataSet]
 ) -> tuple[dict[str, Any], Predict]:
   """Describes a checkpoint, and returns a function that predicts a data set."""
+  # Here, since every process that scores imports this module.
+  from rmbg_jax.inference import remover as remover_lib
+  from rmbg_jax.inference import runtimes
+  from rmbg_jax.weights import load
+
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   loaded = load.load_model(path)

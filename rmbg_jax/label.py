@@ -24,7 +24,7 @@ from data_pipelines import cli
 from data_pipelines.datasets import dataset_csv, records
 from data_pipelines.io import errors, files
 from rmbg_jax import runtime_flags
-from rmbg_jax.batch import listing
+from rmbg_jax.batch import listing, places
 from rmbg_jax.evaluation import agreement
 from rmbg_jax.inference import photos, runtimes
 from rmbg_jax.inference import remover as remover_lib
@@ -54,7 +54,7 @@ def main() -> None:
   jobs = [
     job
     for job in listing.list_jobs(values.input)
-    if not job.is_clip and output.resolve() not in job.photo.resolve().parents
+    if not (job.is_clip or places.is_below(job.photo, output))
   ]
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])

@@ -197,7 +197,7 @@ def _fill(rgba: Float[Array, 'b h w 4']) -> Float[Array, 'b h w 3']:
 
 
 def _make_plain(shape, draws):
-  """Returns backgrounds as `Augment.draw_plain` has them, in [0, 255]."""
+  """Returns backgrounds (b, h, w, 3) as `Augment.draw_plain`, in [0, 255]."""
 
   def draw(low, high):
     return low + (high - low) * next(draws)[:, None, None, None]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from rmbg_jax.inference import remover
+
 # Beyond these logits, a network that is sure would outvote all others.
 _SUREST = 4.6  # A probability of .99.
 
@@ -33,12 +35,12 @@ def combine(alphas: Sequence[Float[np.ndarray, 'h w']]) -> Label:
   """Averages logits, so that sure networks count more than unsure ones.
 
   Args:
-    alphas: Alpha in [0, 1] of at least two networks.
+    alphas: Alpha in [0, 1] of at least two networks, all of one size.
   """
   edge = 1 / (1 + np.exp(_SUREST))
   clipped = np.clip(alphas, edge, 1 - edge)
   logits = np.mean(np.log(clipped / (1 - clipped)), axis=0)
-  alpha = 1 / (1 + np.exp(-logits))
+  alpha = remover.compute_probs(logits, temperature=1.0)
   # Where all are as sure as can be, nothing is left to be undecided about.
   alpha = np.clip((alpha - edge) / (1 - 2 * edge), 0, 1).astype(np.float32)
   found = [np.asarray(one) > 0.5 for one in alphas]

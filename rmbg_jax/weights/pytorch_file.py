@@ -220,19 +220,20 @@ class _Unpickler(pickle.Unpickler):
     if (module, name) in admitted:
       return admitted[module, name]
     if module == 'torch' and name in _DTYPES:
-      return np.dtype(_DTYPES[name])
+      return name  # A text: a pickle can neither call nor change it.
     raise UserError(
       f'it asks for {module}.{name}, which a file of weights does not need. It '
       'was not run.'
     )
 
   def persistent_load(self, pid: tuple) -> _Storage:
-    kind, dtype, key, _, count, *views = pid
+    kind, storage_type, key, _, count, *views = pid
     if kind != 'storage' or any(view is not None for view in views):
       raise ValueError(f'unknown kind of storage {pid}')
     if not isinstance(count, int) or count < 0:
       raise ValueError(f'storage {key} has {count} values')
-    return self.storages.setdefault(key, _Storage(key, dtype, count))
+    storage = _Storage(key, np.dtype(_DTYPES[storage_type]), count)
+    return self.storages.setdefault(key, storage)
 
 
 def _rebuild_tensor(

@@ -12,7 +12,7 @@ They become normalisations that change nothing, which training must leave so
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,10 +97,7 @@ def _read_graph(
 ) -> tuple[list[_Conv], dict[str, np.ndarray], tuple[int, int]]:
   """Returns convolutions, weights by name, and the input's (height, width)."""
   model = onnx_package.read(path)
-  from onnx import helper, numpy_helper
-
-  def read_attributes(node):
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+  from onnx import numpy_helper
 
   if any(entry.key == release.DESCRIPTION for entry in model.metadata_props):
     raise errors.UserError(
@@ -125,10 +122,10 @@ def _read_graph(
       _Conv(
         weight=node.input[1],
         bias=node.input[2] if len(node.input) > 2 else '',
-        dilation=read_attributes(node).get('dilations', [1])[0],
+        dilation=_attribute(node, 'dilations', [1])[0],
         norm=tuple(norm.input[1:]) if norm else (),
         # ONNX' default.
-        epsilon=read_attributes(norm).get('epsilon', 1e-5) if norm else 0.0,
+        epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
       )
     )
   shape = graph.input[0].type.tensor_type.shape.dim
@@ -193,3 +190,11 @@ def _describe(path: Path) -> dict[str, str]:
   said = f'{about["license"]}, {about["citation"]}'
   print(f'Weights {name}: {said}.', file=sys.stderr)
   return about
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+  """Returns a node's attribute: a list of whole numbers, or a number."""
+  for attribute in node.attribute:
+    if attribute.name == name:
+      return list(attribute.ints) or attribute.f
+  return default

@@ -1,5 +1,6 @@
 """PyTorch's files are read without PyTorch, and never run."""
 
+import io
 import os
 import pickle
 import zipfile
@@ -70,6 +71,14 @@ def test_nothing_is_run(inside, arrays, tmp_path, monkeypatch):
   with pytest.raises(UserError, match='model.pth: it asks for .*mkdir'):
     pytorch_file.read_weights(path)
   assert not (tmp_path / 'attacked').exists()
+
+
+def test_a_pickle_cannot_change_a_type():
+  """Its last opcode but one hands a state to what a type's name stands for."""
+  state = pickle.dumps((3, '<', None, None, None, -1, -1, 0), protocol=0)
+  content = b'ctorch\nFloatStorage\n' + state[:-1] + b'b.'
+  with pytest.raises(pickle.UnpicklingError):
+    pytorch_file._Unpickler(io.BytesIO(content)).load()
 
 
 @pytest.mark.parametrize('ending', WRITERS)
