@@ -52,7 +52,7 @@ def main() -> None:
   runtimes.start_process('auto')
   loaded = load.load_model(values.checkpoint)
   if output:
-    load.check_single(loaded)
+    load.check_own(loaded)
   remover = remover_lib.BackgroundRemover(loaded)
   table = calibration.measure(remover, tqdm.tqdm(pairs, unit='photo'))
   if not table:

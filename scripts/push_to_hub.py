@@ -10,6 +10,7 @@ reads. `--output=FOLDER` writes the two there instead, to be looked at. Needs
 `pip install -e '.[hub]'`, and a token with the right to write in HF_TOKEN.
 """
 
+import dataclasses
 import re
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from data_pipelines import cli
 from data_pipelines.io import errors, files
 
 _CHECKPOINT = cli.define_path(
-  'checkpoint', 'small', 'The network to publish, as predict takes it.'
+  'checkpoint', 'released', 'What to publish, as predict takes it.'
 )
 _REPO = flags.DEFINE_string('repo', '', 'OWNER/NAME on the hub.')
 _LICENSE = flags.DEFINE_string(
@@ -61,19 +62,17 @@ def main() -> None:
 
 def write_release(folder: Path) -> None:
   """Writes the weights and the card."""
+  from rmbg_jax import export
   from rmbg_jax.export import model_card
-  from rmbg_jax.weights import hub, load, release
+  from rmbg_jax.weights import hub, load
 
   loaded = load.load_model(_CHECKPOINT.value)
-  load.check_single(loaded)
-  description = release.describe(
-    loaded.description,
-    loaded.preprocessing,
-    **({'terms': _TERMS.value} if _TERMS.value else {}),
-  )
-  release.save_release(folder / hub.DEFAULT_FILE, loaded.variables, description)
+  if _TERMS.value:
+    described = {**loaded.description, 'terms': _TERMS.value}
+    loaded = dataclasses.replace(loaded, description=described)
+  export.save_export(folder / hub.DEFAULT_FILE, loaded)
   card = model_card.make_card(
-    description, repository=_REPO.value, license_name=_LICENSE.value
+    loaded.describe(), repository=_REPO.value, license_name=_LICENSE.value
   )
   files.write_text(folder / 'README.md', card)
 

@@ -38,21 +38,24 @@ def check_request(path: Path, *, dtype: str | None = None) -> None:
 def save_export(
   path: Path, loaded: load.LoadedModel, *, dtype: str | None = None
 ) -> None:
-  """Writes a network in the format that the path's ending names, atomically.
+  """Writes a checkpoint in the format of the path's ending, atomically.
 
   Parameters in a `.safetensors` are of `dtype`, 'float16' (the default) or
   'float32'; other formats hold float32.
 
   Raises:
-    UserError: for another ending, a network that the format cannot hold,
-      several networks, or if the format needs a package that is not installed.
+    UserError: for another ending, a network that the format cannot hold, or if
+      the format needs a package that is not installed.
   """
   check_request(path, dtype=dtype)
-  load.check_single(loaded)
+  load.check_own(loaded)
   if path.suffix == RELEASE:
-    description = release.describe(loaded.description, loaded.preprocessing)
     release.save_release(
-      path, loaded.variables, description, dtype=dtype or 'float16'
+      path,
+      loaded.variables,
+      loaded.describe(),
+      partners=[partner.variables for partner in loaded.partners],
+      dtype=dtype or 'float16',
     )
   elif loaded.network.channels != 3:
     raise errors.UserError(

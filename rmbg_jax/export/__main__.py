@@ -36,7 +36,7 @@ def run() -> None:
   """Runs the command; `rmbg-export` is this."""
   # Here, since `predict` has some of these names as well.
   cli.define_path(
-    'checkpoint', 'small', 'What `load_model` loads, one network.', urls=('hf',)
+    'checkpoint', 'released', 'What `predict` takes.', urls=('hf',)
   )
   cli.define_path('output', None, 'The file to write.', required=True)
   flags.DEFINE_enum(

@@ -34,15 +34,21 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a Keras model: BGR / 255 (b, h, w, 3) to probs (b, h, w, 4), any b.
 
   Raises:
-    UserError: for a network that is not that project's, at any widths, or a
-      preprocessing that no layer does.
+    UserError: for a network that is not that project's, at any widths, for
+      several, or for a preprocessing that no layer does.
   """
   if not isinstance(loaded.network, unet.UNet):
     raise errors.UserError(
       f'{path}: {type(loaded.network).__name__} has no counterpart in the '
       'Keras project. Export it to .onnx or .stablehlo.'
     )
-  height, width = loaded.preprocessing.size
+  if loaded.partners:
+    raise errors.UserError(
+      f'{path}: this checkpoint is {1 + len(loaded.partners)} networks, and a '
+      'Keras file holds one. Export to .onnx or .stablehlo, or pass one of '
+      f'them, such as --checkpoint={release.RELEASED[0]}.'
+    )
+  height, width = size = loaded.preprocessing.size
   loaded = _fold_temperature(loaded)
   model = _Model(loaded)
   config = {
@@ -57,6 +63,7 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
   }
   description = descriptions.describe(
     loaded,
+    size=size,
     takes=f'float32 (b, {height}, {width}, 3), BGR in [0, 1]',
     gives=f'float32 (b, {height}, {width}, 4) in [0, 1]; the last is alpha',
   )

@@ -45,7 +45,18 @@ def make_card(
     or (license_name if license_name != 'other' else 'Not stated.')
   )
   sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
-  height, width = description['preprocessing']['size']
+  networks = [
+    line
+    for one in (description, *description.get('partners', ()))
+    for line in (
+      f'Input {"x".join(map(str, one["preprocessing"]["size"]))}:',
+      '',
+      '```json',
+      json.dumps(one['architecture'], indent=2),
+      '```',
+      '',
+    )
+  ]
   table = [
     f'| {source} | {score.get("images", "")} | {score["mae"]:.3f} | '
     f'{score["iou"]:.3f} |'
@@ -69,13 +80,11 @@ def make_card(
     '',
     '## The network',
     '',
-    f'Input {width}x{height}. In the header of `model.safetensors` are the '
-    'architecture and the preprocessing; no pickle is in it.',
+    'In the header of `model.safetensors` are the architecture and the '
+    'preprocessing; no pickle is in it. Answers of several networks are '
+    'averaged.',
     '',
-    '```json',
-    json.dumps(description['architecture'], indent=2),
-    '```',
-    '',
+    *networks,
     '## Training data',
     '',
     sources,

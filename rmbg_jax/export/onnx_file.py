@@ -6,7 +6,7 @@ normalisations are folded into the convolutions.
 
 import json
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from data_pipelines.io import files
 from rmbg_jax.export import descriptions
+from rmbg_jax.inference import runtimes
+from rmbg_jax.inference.runtimes import resampling
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
@@ -33,21 +35,35 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
   onnx_package.check_installed(f'{path}: writing')
   import onnx
 
-  preprocessing = loaded.preprocessing
-  graph = graph_lib.Graph(loaded.network, size=preprocessing.size)
+  networks = (loaded, *loaded.partners)
+  views = runtimes.list_views(networks)
+  size = max(view.size for view in views)
   writer = _Writer(onnx)
-  variables = layers.flatten(loaded.variables)
-  _add_preprocessing(writer, preprocessing)
-  for node in graph.find_needed(graph.outputs[-1]):
-    _add_node(writer, node, variables)
-  logits = graph.outputs[-1]
+  writer.add('Cast', ['photos'], 'pixels', to=1)  # 1 is float32.
+  writer.add('Transpose', ['pixels'], 'planes', perm=[0, 3, 1, 2])
+  logits = [
+    # Prefixes keep names apart, where there is more than one.
+    _add_view(
+      writer,
+      networks[view.network],
+      view,
+      size,
+      prefix=f'view{number}/' if len(views) > 1 else '',
+      limit=runtimes.SURE if len(views) > 1 else None,
+    )
+    for number, view in enumerate(views, start=1)
+  ]
+  x = logits[0]
+  if len(views) > 1:
+    writer.add('Mean', logits, 'mean')
+    x = 'mean'
   if loaded.temperature != 1:
-    writer.add('Div', [logits, writer.scalar(loaded.temperature)], 'sharpened')
-    logits = 'sharpened'
-  writer.add('Sigmoid', [logits], 'probs')
+    writer.add('Div', [x, writer.scalar(loaded.temperature)], 'sharpened')
+    x = 'sharpened'
+  writer.add('Sigmoid', [x], 'probs')
   channel = writer.tensor('channel', np.array([1]))
   writer.add('Squeeze', ['probs', channel], 'alpha')
-  shape = ('batch', *preprocessing.size)
+  shape = ('batch', *size)
   made = onnx.helper.make_tensor_value_info
   model = onnx.helper.make_model(
     onnx.helper.make_graph(
@@ -61,7 +77,7 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
     ir_version=_IR_VERSION,
     producer_name='rmbg_jax',
   )
-  description = json.dumps(descriptions.describe_photos(loaded))
+  description = json.dumps(descriptions.describe_photos(loaded, size=size))
   onnx.helper.set_model_props(model, {release.DESCRIPTION: description})
   # Full: shapes are inferred, so that no wrong graph is written.
   onnx.checker.check_model(model, full_check=True)
@@ -91,54 +107,123 @@ class _Writer:
     )
 
   def tensor(self, name: str, values: np.ndarray) -> str:
-    tensor = self._onnx.numpy_helper.from_array(
-      np.ascontiguousarray(values), name
-    )
-    self.tensors.append(tensor)
+    """Adds a tensor, unless its name is there, and returns the name."""
+    if all(tensor.name != name for tensor in self.tensors):
+      self.tensors.append(
+        self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)
+      )
     return name
 
   def scalar(self, value: float) -> str:
     """Adds a number, unless it is there, and returns its name."""
-    name = f'scalar_{value:g}'
-    if all(tensor.name != name for tensor in self.tensors):
-      self.tensor(name, np.array(value, np.float32))
-    return name
+    return self.tensor(f'scalar_{value:g}', np.array(value, np.float32))
+
+  def mirror(self, x: str, width: int, output: str) -> str:
+    """Adds the reversal of rows of pixels (b, c, h, w)."""
+    columns = self.tensor(f'mirror{width}', np.arange(width - 1, -1, -1))
+    self.add('Gather', [x, columns], output, axis=3)
+    return output
+
+  def resize(
+    self, x: str, old: tuple[int, int], new: tuple[int, int], output: str
+  ) -> str:
+    """Adds a resize of planes (b, c, h, w), unless the size is that already."""
+    if old == new:
+      return x
+    # Products, as the runtimes do: ONNX' own would not average on the way down.
+    rows, columns = map(resampling.make_weights, old, new)
+    left = self.tensor(f'resize{old[0]}to{new[0]}', rows)
+    right = self.tensor(f'resize{old[1]}to{new[1]}/columns', columns.T)
+    self.add('MatMul', [left, x], f'{output}/rows')
+    self.add('MatMul', [f'{output}/rows', right], output)
+    return output
 
 
-def _add_preprocessing(writer: _Writer, preprocessing: Preprocessing) -> None:
-  """Adds the operations of `Preprocessing.normalize`, then channels first."""
-  writer.add('Cast', ['photos'], 'pixels', to=1)  # 1 is float32.
-  x, scale = 'pixels', preprocessing.scale
+def _add_view(
+  writer: _Writer,
+  loaded: load.LoadedModel,
+  view: runtimes.View,
+  size: tuple[int, int],
+  *,
+  prefix: str,
+  limit: float | None,
+) -> str:
+  """Adds a look at the planes; returns its logits (b, 1, h, w).
+
+  Args:
+    writer: Collects the operations.
+    loaded: The network that looks.
+    view: How it looks.
+    size: (height, width) of the planes and of the logits.
+    prefix: Put before the names of the view's results.
+    limit: Largest logit, where several views are averaged.
+  """
+  x = 'planes'
+  if view.mirrored:
+    x = writer.mirror(x, size[1], f'{prefix}mirrored')
+  x = writer.resize(x, size, view.size, f'{prefix}resized')
+  # Views of the same network share its tensors.
+  weights = f'network{view.network + 1}/' if prefix else ''
+  _add_preprocessing(writer, x, loaded.preprocessing, prefix, weights)
+  graph = graph_lib.Graph(loaded.network, size=view.size)
+  variables = layers.flatten(loaded.variables)
+  for node in graph.find_needed(graph.outputs[-1]):
+    _add_node(writer, node, variables, prefix, weights)
+  x = prefix + graph.outputs[-1]
+  if view.mirrored:
+    x = writer.mirror(x, view.size[1], f'{x}/mirrored')
+  if limit:
+    bounds = [writer.scalar(-limit), writer.scalar(limit)]
+    writer.add('Clip', [x, *bounds], f'{x}/limited')
+    x = f'{x}/limited'
+  return writer.resize(x, view.size, size, f'{x}/resized')
+
+
+def _add_preprocessing(
+  writer: _Writer,
+  x: str,
+  preprocessing: Preprocessing,
+  prefix: str,
+  weights: str,
+) -> None:
+  """Adds the operations of `Preprocessing.normalize`, channels first."""
+  scale = preprocessing.scale
   if scale == 'maximum':
     axes = writer.tensor('axes', np.array([1, 2, 3]))
-    writer.add('ReduceMax', [x, axes], 'brightest')
+    writer.add('ReduceMax', [x, axes], f'{prefix}brightest')
     one = writer.tensor('one', np.ones(1, np.float32))
-    writer.add('Max', ['brightest', one], 'scale')
-    writer.add('Div', [x, 'scale'], 'scaled')
-    x, scale = 'scaled', 1.0
+    writer.add('Max', [f'{prefix}brightest', one], f'{prefix}scale')
+    writer.add('Div', [x, f'{prefix}scale'], f'{prefix}scaled')
+    x, scale = f'{prefix}scaled', 1.0
   if preprocessing.channels == 'bgr':
     order = writer.tensor('order', np.array([2, 1, 0]))
-    writer.add('Gather', [x, order], 'bgr', axis=3)
-    x = 'bgr'
+    writer.add('Gather', [x, order], f'{prefix}bgr', axis=1)
+    x = f'{prefix}bgr'
   # As in `normalize`: one product and one sum for each pixel.
-  std = np.asarray(preprocessing.std)
-  gain = writer.tensor('gain', (1 / (scale * std)).astype(np.float32))
-  offset = writer.tensor(
-    'offset', (-np.asarray(preprocessing.mean) / std).astype(np.float32)
+  std = np.asarray(preprocessing.std).reshape(3, 1, 1)
+  mean = np.asarray(preprocessing.mean).reshape(3, 1, 1)
+  gain, offset = (
+    writer.tensor(weights + name, values.astype(np.float32))
+    for name, values in (('gain', 1 / (scale * std)), ('offset', -mean / std))
   )
-  writer.add('Mul', [x, gain], 'multiplied')
-  writer.add('Add', ['multiplied', offset], 'normalized')
-  writer.add('Transpose', ['normalized'], graph_lib.INPUT, perm=[0, 3, 1, 2])
+  writer.add('Mul', [x, gain], f'{prefix}multiplied')
+  writer.add('Add', [f'{prefix}multiplied', offset], prefix + graph_lib.INPUT)
 
 
-def _add_node(writer: _Writer, node: graph_lib.Node, variables: Any) -> None:
-  name, inputs = node.name, list(node.inputs)
+def _add_node(
+  writer: _Writer,
+  node: graph_lib.Node,
+  variables: Mapping[str, np.ndarray],
+  prefix: str,
+  weights: str,
+) -> None:
+  name, inputs = prefix + node.name, [prefix + one for one in node.inputs]
   (top, bottom), (left, right) = node.padding
   window = {'strides': [node.stride] * 2, 'pads': [top, left, bottom, right]}
   if node.op in graph_lib.CONVOLUTIONS:
     kernel, bias = graph_lib.fold_conv(variables, node)
-    inputs.append(writer.tensor(f'{name}/kernel', kernel))
-    inputs.append(writer.tensor(f'{name}/bias', bias))
+    inputs.append(writer.tensor(f'{weights}{node.name}/kernel', kernel))
+    inputs.append(writer.tensor(f'{weights}{node.name}/bias', bias))
     writer.add(
       'Conv',
       inputs,

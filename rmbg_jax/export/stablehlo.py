@@ -19,7 +19,9 @@ from jaxtyping import Array, Float, UInt8
 
 from data_pipelines.io import errors, files
 from rmbg_jax.export import descriptions
-from rmbg_jax.models import convolution, flax_network
+from rmbg_jax.inference import runtimes
+from rmbg_jax.inference.runtimes import jax_runtime
+from rmbg_jax.models import convolution
 from rmbg_jax.weights import load
 
 PROGRAM, DESCRIPTION = 'program', 'description.json'
@@ -36,22 +38,24 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
       f'{path}: writing StableHLO needs the flatbuffers package: '
       f'{errors.install_command("stablehlo")}'
     )
-  model, preprocessing = loaded.model, loaded.preprocessing
+  networks = (loaded, *loaded.partners)
+  views = runtimes.list_views(networks)
+  size = max(view.size for view in views)
+  compute = jax_runtime.make_function(networks, views, precision=loaded.dtype)
 
   # The weights become constants of the program.
   def compute_alpha(photos: UInt8[Array, 'b h w 3']) -> Float[Array, 'b h w']:
-    inputs = preprocessing.normalize(photos)
-    logits = flax_network.compute(model, loaded.variables, inputs)[-1][..., 0]
+    logits = compute([network.variables for network in networks], photos)
     return jax.nn.sigmoid(logits / loaded.temperature)
 
   # Any number of photos.
   (batch,) = jax.export.symbolic_shape('b')
-  photos = jax.ShapeDtypeStruct((batch, *preprocessing.size, 3), jnp.uint8)
+  photos = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
   with convolution.plain():
     program = jax.export.export(
       jax.jit(compute_alpha), platforms=('cpu', 'cuda')
     )(photos)
-  description = descriptions.describe_photos(loaded)
+  description = descriptions.describe_photos(loaded, size=size)
   with (
     files.write_atomically(path) as partial,
     zipfile.ZipFile(partial, 'w') as file,

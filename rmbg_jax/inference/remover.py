@@ -110,11 +110,7 @@ class BackgroundRemover:
         '--refine=learned, and another checkpoint.'
       )
     networks = (loaded, *loaded.partners)
-    views = [
-      view
-      for index, network in enumerate(networks)
-      for view in _list_views(index, network, scales, flip)
-    ]
+    views = runtimes.list_views(networks, scales=scales, flip=flip)
     for network in networks:
       _check_finite(network.variables)
     self._size = max(view.size for view in views)  # Others are made from it.
@@ -299,36 +295,6 @@ class BackgroundRemover:
       )
     alpha = self.refinement.apply(probs, photo.seen, self._refiner)
     return photo.hide_transparent(alpha)
-
-
-def _list_views(
-  index: int,
-  network: load.LoadedModel,
-  scales: Sequence[float] | None,
-  flip: bool | None,
-) -> list[runtimes.View]:
-  """Returns how a network looks at a photo."""
-  if scales is None and flip is None:
-    wanted = network.prediction
-    scales, flip = wanted.get('scales'), wanted.get('flip')
-  scales = tuple(scales or (1.0,))
-  if flip and len(scales) == 1:
-    scales = (*scales, *scales)
-  size = network.preprocessing.size
-  return [
-    runtimes.View(index, _scale_size(size, scale), bool(flip and number % 2))
-    for number, scale in enumerate(scales)
-  ]
-
-
-def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-  if not scale > 0:
-    raise errors.UserError(f'scales must be positive, got {scale}.')
-  if scale == 1:
-    return size
-  # All encoders take multiples of 32.
-  height, width = (max(32, round(side * scale / 32) * 32) for side in size)
-  return height, width
 
 
 def _check_finite(variables: layers.Variables) -> None:

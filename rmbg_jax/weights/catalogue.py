@@ -62,9 +62,8 @@ class Checkpoint:
   is_tried: bool = True
 
 
-_TOGETHER = 0.864, 0.042, 0.047  # IoU, MAE and seconds of the default.
 # Seconds for a photo on two cores, of the network alone (docs/results.md).
-_SECONDS = {'small': 0.008, 'lite': 0.021, 'u2netp': 0.19}
+_SECONDS = {'released': 0.047, 'small': 0.008, 'lite': 0.021, 'u2netp': 0.19}
 
 
 def list_checkpoints() -> list[Checkpoint]:
@@ -107,12 +106,13 @@ def format_table(checkpoints: Sequence[Checkpoint]) -> str:
   Scores are on `val`; seconds are those of the network for a photo, on two
   cores.
   """
-  iou, mae, seconds = _TOGETHER
+  default = release.SCORES['all']
   lines = [
     '| `--checkpoint=` | file | input | IoU / MAE | s a photo | terms |',
     '|---|---:|---|---|---:|---|',
     f'| `released`, the default: {" and ".join(release.RELEASED)} | | | '
-    f'{iou:.3f} / {mae:.3f} | {seconds:.2g} | as these |',
+    f'{default["iou"]:.3f} / {default["mae"]:.3f} | '
+    f'{_SECONDS["released"]:.2g} | as these |',
   ]
   for one in checkpoints:
     score = one.scores.get('val')
@@ -180,6 +180,7 @@ def _list_facts(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
   stored = release.read_release(path)
+  networks = (stored, *stored.partners)
   description = stored.description
   scores = description.get('scores', {})
   return Checkpoint(
@@ -188,8 +189,12 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     location=str(path),
     size=path.stat().st_size,
     checksum=f'sha256:{files.hash_file(path)}',
-    architecture=_describe_architecture(stored.architecture),
-    parameters=sum(tensor.size for tensor in stored.tensors.values()),
+    architecture=' and '.join(
+      _describe_architecture(network.architecture) for network in networks
+    ),
+    parameters=sum(
+      tensor.size for network in networks for tensor in network.tensors.values()
+    ),
     input_size=stored.preprocessing.size,
     training_data={
       source: _DATA_TERMS.get(source, _NOT_STATED)

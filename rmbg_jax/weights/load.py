@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io import errors, files
 from data_pipelines.io.types import JsonObject
@@ -73,6 +73,15 @@ class LoadedModel:
     """Returns the same, asking for these options of `BackgroundRemover`."""
     description = {**self.description, 'prediction': prediction}
     return dataclasses.replace(self, description=description)
+
+  def describe(
+    self,
+    **statements: Any,  # As for `release.describe`.
+  ) -> dict[str, Any]:
+    """Returns the description for a file, with its partners' as `partners`."""
+    if self.partners:
+      statements['partners'] = [partner.describe() for partner in self.partners]
+    return release.describe(self.description, self.preprocessing, **statements)
 
   def count_bytes(self) -> int:
     """Returns the bytes of the weights, of partners too."""
@@ -159,7 +168,11 @@ def load_model(
       others = (
         load_model(other, dtype=dtype) for other in release.RELEASED[1:]
       )
-      loaded = dataclasses.replace(loaded, partners=tuple(others))
+      loaded = dataclasses.replace(
+        loaded,
+        description={**loaded.description, 'scores': release.SCORES},
+        partners=tuple(others),
+      )
     return loaded
   if path.suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.
@@ -189,16 +202,10 @@ def check_exists(path: str | os.PathLike) -> None:
     raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
 
 
-def check_single(loaded: LoadedModel) -> None:
-  """Raises a `UserError` if it has partners, or is an `OnnxNetwork`."""
+def check_own(loaded: LoadedModel) -> None:
+  """Raises a `UserError` for an `OnnxNetwork`, whose weights stay its own."""
   if isinstance(loaded.network, foreign_onnx.OnnxNetwork):
     loaded.network.refuse()
-  if loaded.partners:
-    raise errors.UserError(
-      f'This checkpoint is {1 + len(loaded.partners)} networks whose answers '
-      'are averaged; a file holds one. Pass one of them: --checkpoint='
-      f'{" or ".join(release.RELEASED)}.'
-    )
 
 
 def load_variables(
@@ -213,8 +220,12 @@ def load_variables(
     UserError: listing what does not fit, by name.
   """
   loaded = load_model(path)
-  if isinstance(loaded.network, foreign_onnx.OnnxNetwork):
-    loaded.network.refuse()
+  check_own(loaded)
+  shapes = _list_shapes(model.network)
+  # Of several networks, the one that fits.
+  for partner in loaded.partners:
+    if matching.find_shapes(partner.variables) == shapes:
+      loaded = partner
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(
@@ -223,7 +234,7 @@ def load_variables(
       'config.model.freeze_norm=True.'
     )
   flat = layers.flatten(loaded.variables)
-  return matching.assign(_list_shapes(model.network), flat, source=str(path))
+  return matching.assign(shapes, flat, source=str(path))
 
 
 def _split_step(path: Path) -> tuple[Path, str]:
@@ -301,6 +312,10 @@ def _assemble(
     preprocessing=stored.preprocessing,
     description={**stored.description, 'architecture': stored.architecture},
     dtype=dtype,
+    partners=tuple(
+      _assemble(partner, source=source, dtype=dtype)
+      for partner in stored.partners
+    ),
   )
 
 

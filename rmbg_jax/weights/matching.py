@@ -26,6 +26,7 @@ class StoredModel:
     names: The file's name of each flat key of the network's variables, None if
       it is the key.
     description: Description in the file.
+    partners: Networks in the file that look at a photo too.
   """
 
   architecture: dict[str, Any]
@@ -33,6 +34,7 @@ class StoredModel:
   tensors: dict[str, np.ndarray]
   names: dict[str, str] | None
   description: dict[str, Any]
+  partners: tuple['StoredModel', ...] = ()
 
 
 def encoder_layers(stage_sizes: tuple[int, ...]) -> list[tuple[str, str]]:

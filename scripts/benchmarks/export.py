@@ -20,7 +20,7 @@ from scripts.benchmarks import common
 
 _CHECKPOINTS = cli.define_paths(
   'checkpoints',
-  ['small'],
+  ['released'],
   'What `load_model` loads; or "original" for the original network with random '
   'weights, which do not change the time.',
 )
@@ -75,7 +75,7 @@ def make_own_call(path: Path) -> Predict:
   """Returns a released file's function in this project."""
   from rmbg_jax import BackgroundRemover
 
-  return BackgroundRemover.from_checkpoint(path, scales=(1.0,)).predict
+  return BackgroundRemover.from_checkpoint(path).predict
 
 
 # What runs it, the file's ending, and how; the first one is compared with.
@@ -91,13 +91,15 @@ CALLS = (
 def measure(folder: Path) -> None:
   """Prints a table of each network."""
   from rmbg_jax import export, load_model
+  from rmbg_jax.inference import runtimes
 
   for checkpoint in _CHECKPOINTS.value:
     if checkpoint == 'original':
       checkpoint = folder / 'original.h5'
       common.make_keras_model(checkpoint)
     loaded = load_model(checkpoint)
-    size = loaded.preprocessing.size
+    views = runtimes.list_views((loaded, *loaded.partners))
+    size = max(view.size for view in views)
     photos = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     calls, expected = {}, None
     for runner, suffix, make_call in CALLS:

@@ -1,5 +1,6 @@
 """Exported networks give in other programs what they give here."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -22,7 +23,7 @@ from data_pipelines.io import errors
 from rmbg_jax import BackgroundRemover, export, load_model, models
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import keras_preprocess, load
+from rmbg_jax.weights import keras_preprocess, load, release
 
 PAGE = Path(__file__).parents[2] / 'docs/export.md'
 SIZE = (64, 96)
@@ -336,11 +337,82 @@ def test_only_what_alpha_needs_is_written():
   assert len(needed) == len(graph.nodes) - 6  # Three heads and enlargements.
 
 
-def test_a_file_holds_one_network(tmp_path):
-  loaded = load_model('released')
+@functools.cache
+def _make_default(photos=2):
+  """Two networks that look three times, larger photos, and their alpha."""
+  first, other = (_make_network(name)[0] for name in ('keras', 'torchvision'))
+  loaded = dataclasses.replace(
+    first.with_prediction(
+      {'scales': (1.0, 4 / 3), 'flip': True, 'temperature': 0.5}
+    ),
+    partners=(other,),
+  )
+  remover = BackgroundRemover(
+    loaded, batch_size=photos, runtime='openvino', precision='float32'
+  )
+  rng = np.random.default_rng(0)
+  batch = rng.integers(0, 256, (photos, 96, 128, 3)).astype(np.uint8)
+  return loaded, batch, remover.predict(batch)
+
+
+def test_onnx_of_several_networks_looks_as_often(tmp_path):
+  loaded, photos, probs = _make_default()
+  path = tmp_path / 'network.onnx'
+  export.save_export(path, loaded)
+  session = onnxruntime.InferenceSession(
+    path, providers=['CPUExecutionProvider']
+  )
+  (alpha,) = session.run(['alpha'], {'photos': photos})
+  np.testing.assert_allclose(alpha, probs, atol=1e-5, rtol=0)
+  about = json.loads(session.get_modelmeta().custom_metadata_map['rmbg_jax'])
+  assert about['interface']['size'] == [96, 128]
+  (partner,) = about['partners']
+  assert partner['architecture'] == NETWORKS['torchvision'][0]
+  # The second look of the same network has no weights of its own.
+  names = [tensor.name for tensor in onnx.load(path).graph.initializer]
+  assert len([n for n in names if n.endswith('head4/conv/kernel')]) == 2
+
+
+def test_stablehlo_of_several_networks_looks_as_often(tmp_path):
+  loaded, photos, probs = _make_default()
+  path = tmp_path / 'network.stablehlo'
+  export.save_export(path, loaded)
+  with zipfile.ZipFile(path) as file:
+    exported = jax.export.deserialize(bytearray(file.read('program')))
+    about = json.loads(file.read('description.json'))
+  np.testing.assert_allclose(exported.call(photos), probs, atol=1e-4, rtol=0)
+  assert about['interface']['size'] == [96, 128]
+
+
+def test_a_release_of_several_networks_is_the_same(tmp_path):
+  loaded, _, _ = _make_default()
+  path = tmp_path / 'both.safetensors'
+  export.save_export(path, loaded, dtype='float32')
+  again = load_model(path)
+  assert again.compute_digest() == loaded.compute_digest()
+  assert again.partners[0].description['training_data'] == ['nothing']
+  # A training starts from the one that fits it.
+  for network in (loaded, *loaded.partners):
+    model = models.create_model(network.description['architecture'])
+    flat = traverse_util.flatten_dict(load.load_variables(path, model), sep='/')
+    for key, value in traverse_util.flatten_dict(
+      network.variables, sep='/'
+    ).items():
+      np.testing.assert_array_equal(flat[key], value)
+
+
+def test_a_keras_file_holds_one_network(tmp_path):
   with pytest.raises(errors.UserError, match='2 networks.*--checkpoint=small'):
-    export.save_export(tmp_path / 'both.onnx', loaded)
+    export.save_export(tmp_path / 'both.h5', load_model('released'))
   assert not any(tmp_path.iterdir())
+
+
+def test_the_default_is_exported_with_its_own_scores(tmp_path):
+  path = tmp_path / 'released.safetensors'
+  export.save_export(path, load_model('released'))
+  again = load_model(path)
+  assert again.compute_digest() == load_model('released').compute_digest()
+  assert again.description['scores'] == release.SCORES
 
 
 def test_the_page_is_true(tmp_path, monkeypatch, rng):

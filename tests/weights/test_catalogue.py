@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rmbg_jax import list_checkpoints, load_model
+from rmbg_jax import export, list_checkpoints, load_model
 from rmbg_jax.weights import (
   cache,
   catalogue,
@@ -94,6 +94,21 @@ def test_releases_of_others_in_the_cache_of_the_hub(
   text = catalogue.format_checkpoint(one)
   assert 'not measured' in text
   json.dumps(one.scores)
+
+
+def test_a_release_of_two_networks_counts_both(found, monkeypatch, tmp_path):
+  path = tmp_path / 'both.safetensors'
+  export.save_export(path, load_model('released'))
+  monkeypatch.setattr(
+    hub, 'list_cached', lambda: [(hub.Address('me/net', 'c0', 'a'), path)]
+  )
+  one = list_checkpoints()[-1]
+  assert one.parameters == sum(
+    found[name].parameters for name in release.RELEASED
+  )
+  assert 'efficientnet_lite0' in one.architecture
+  assert ' and U-Net, encoder resnet50' in one.architecture
+  assert one.scores['val'] == {'iou': 0.864, 'mae': 0.042}
 
 
 def test_the_text_has_all(found):

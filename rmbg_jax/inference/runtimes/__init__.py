@@ -54,6 +54,50 @@ class View:
   mirrored: bool
 
 
+def list_views(
+  networks: Sequence[load.LoadedModel],
+  *,
+  scales: Sequence[float] | None = None,
+  flip: bool | None = None,
+) -> list[View]:
+  """Returns how networks look at a photo.
+
+  Args:
+    networks: A network and its partners.
+    scales: Multiples of each one's input size. Where neither this nor `flip` is
+      given, both are what each checkpoint asks for.
+    flip: Mirrors every second of the scales; a single scale counts twice.
+
+  Raises:
+    UserError: if a scale is not positive.
+  """
+  views = []
+  for index, network in enumerate(networks):
+    sides, mirror = scales, flip
+    if scales is None and flip is None:
+      sides = network.prediction.get('scales')
+      mirror = network.prediction.get('flip')
+    sides = tuple(sides or (1.0,))
+    if mirror and len(sides) == 1:
+      sides = (*sides, *sides)
+    size = network.preprocessing.size
+    views += [
+      View(index, _scale_size(size, scale), bool(mirror and number % 2))
+      for number, scale in enumerate(sides)
+    ]
+  return views
+
+
+def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+  if not scale > 0:
+    raise errors.UserError(f'scales must be positive, got {scale}.')
+  if scale == 1:
+    return size
+  # All encoders take multiples of 32.
+  height, width = (max(32, round(side * scale / 32) * 32) for side in size)
+  return height, width
+
+
 @runtime_checkable
 class Runtime(Protocol):
   """Computes logits of photos.

@@ -1,6 +1,6 @@
 """Computes networks with JAX, on all local devices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,52 @@ from jaxtyping import Float, UInt8
 
 from rmbg_jax import runtime as process
 from rmbg_jax.inference import runtimes
-from rmbg_jax.models import compiling, flax_network
+from rmbg_jax.models import compiling, flax_network, layers
 from rmbg_jax.weights import load
+
+
+def make_function(
+  networks: Sequence[load.LoadedModel],
+  views: Sequence[runtimes.View],
+  *,
+  precision: str,
+) -> Callable[[Sequence[layers.Variables], jax.Array], jax.Array]:
+  """Returns the function that computes the mean of all views' logits.
+
+  Args:
+    networks: Networks that look at photos.
+    views: How they look.
+    precision: Type of the computation, 'float32' or 'bfloat16'.
+
+  Returns:
+    A function of each network's variables and photos (b, h, w, 3) in [0, 255]
+    at the largest view's size, which returns logits (b, h, w).
+  """
+  models = [
+    flax_network.FlaxNetwork(network.network, dtype=precision)
+    for network in networks
+  ]
+
+  def compute_logits(variables, photos):
+    total = jnp.zeros((), 'float32')
+    for view in views:
+      seen = photos[:, :, ::-1] if view.mirrored else photos
+      if view.size != photos.shape[1:3]:
+        shape = (photos.shape[0], *view.size, 3)
+        seen = jax.image.resize(seen.astype('float32'), shape, 'bilinear')
+      inputs = networks[view.network].preprocessing.normalize(seen)
+      # XLA leaves out what only the other outputs need.
+      outputs = flax_network.compute(
+        models[view.network], variables[view.network], inputs
+      )
+      logits = outputs[-1][..., 0]
+      logits = logits[:, :, ::-1] if view.mirrored else logits
+      if len(views) > 1:
+        logits = jnp.clip(logits, -runtimes.SURE, runtimes.SURE)
+      total += jax.image.resize(logits, photos.shape[:3], 'bilinear')
+    return total / len(views)
+
+  return compute_logits
 
 
 class JaxRuntime:
@@ -42,32 +86,9 @@ class JaxRuntime:
       [network.variables for network in networks],
       NamedSharding(mesh, PartitionSpec()),
     )
-    models = [
-      flax_network.FlaxNetwork(network.network, dtype=self.precision)
-      for network in networks
-    ]
-
-    def compute_logits(variables, photos):
-      total = jnp.zeros((), 'float32')
-      for view in views:
-        seen = photos[:, :, ::-1] if view.mirrored else photos
-        if view.size != photos.shape[1:3]:
-          shape = (photos.shape[0], *view.size, 3)
-          seen = jax.image.resize(seen.astype('float32'), shape, 'bilinear')
-        inputs = networks[view.network].preprocessing.normalize(seen)
-        # XLA leaves out what only the other outputs need.
-        outputs = flax_network.compute(
-          models[view.network], variables[view.network], inputs
-        )
-        logits = outputs[-1][..., 0]
-        logits = logits[:, :, ::-1] if view.mirrored else logits
-        if len(views) > 1:
-          logits = jnp.clip(logits, -runtimes.SURE, runtimes.SURE)
-        total += jax.image.resize(logits, photos.shape[:3], 'bilinear')
-      return total / len(views)
-
     self._compute_logits = jax.jit(
-      compute_logits, compiler_options=compiling.make_options()
+      make_function(networks, views, precision=self.precision),
+      compiler_options=compiling.make_options(),
     )
 
   def compute_logits(
