@@ -137,6 +137,9 @@ def get_config() -> ConfigDict:
 
   config.train = ConfigDict()
   config.train.epochs = 100
+  # Minutes that a run may take, the last evaluation not included; 0 for any
+  # number. A cosine falls to 0 by then. One host; see docs/training.md.
+  config.train.minutes = 0.0
   # Epochs without a lower validation loss before it stops; 0: never.
   config.train.early_stopping = 20
   # Steps between checkpoints within an epoch; 0: only at its end.

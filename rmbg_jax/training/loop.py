@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from data_pipelines.io import errors
 from rmbg_jax import runtime
 from rmbg_jax.training import (
+  clock,
   logs,
   memory,
   messages,
@@ -120,6 +121,7 @@ class Training:
     stop_request: Whether to stop.
     reporter: Writes logs and pictures.
     profiler: Records some steps.
+    clock: Measures how much of a limited time is over.
     training_data: Sources that the network has seen when the training ends.
     train_state: State after the last step taken.
     position: Position of that state in the training.
@@ -134,15 +136,20 @@ class Training:
   stop_request: signals.StopRequest
   reporter: logs.Reporter
   profiler: profiling.Profiler
+  clock: clock.Clock
   training_data: list[str]
   train_state: state.TrainState
   position: resume.Position
 
   @property
   def is_over(self) -> bool:
-    """Whether all epochs are done, or early stopping ends them."""
-    return self.position.epoch >= self.config.train.epochs or monitor.is_over(
-      self.position.monitor, self.components.monitor_settings
+    """Whether all epochs or the time are over, or early stopping ends them."""
+    return (
+      self.position.epoch >= self.config.train.epochs
+      or self.position.share >= 1
+      or monitor.is_over(
+        self.position.monitor, self.components.monitor_settings
+      )
     )
 
   @property
@@ -150,7 +157,11 @@ class Training:
     """The learning rate by step, in this epoch."""
     if self.config.optimizer.schedule == 'plateau':
       return lambda step: self.position.monitor.learning_rate
-    return self.components.schedule
+    steps = self.config.train.epochs * self.components.data.steps_per_epoch
+    # Where time is shorter than all epochs, the rate falls with the time.
+    return lambda step: self.components.schedule(
+      max(step, int(self.clock.share * steps))
+    )
 
   def train_epoch(self) -> dict[str, float] | None:
     """Trains to the end of the epoch, saving between steps where that is due.
@@ -178,13 +189,14 @@ class Training:
         )
         if pending is not None:
           total += _read_metrics(pending, first + done)['loss']
+          self.clock.begin()
           self._show(bar, total / done, schedule(first + done))
         pending = step_metrics
         done += 1
         bar.update()
         self.profiler.after(first + done, pending)
         # The caller saves, once the loss is read below.
-        if self.stop_request.reached(first + done):
+        if self.stop_request.reached(first + done) or self.clock.share >= 1:
           break
         due = save_every and done % save_every == 0
         if due and done < data.steps_per_epoch:  # The end is saved anyway.
@@ -195,7 +207,7 @@ class Training:
           self.save()
       report = _read_metrics(step_metrics, first + done)
       self._move_to(done, total + report.pop('loss'))
-    if done < data.steps_per_epoch:
+    if done < data.steps_per_epoch and self.position.share < 1:
       return None
     # Only the steps that this process has done of an epoch that is resumed.
     images = self.config.data.batch_size * (done - start.step)
@@ -238,7 +250,7 @@ class Training:
         'epoch': epoch,
         # The rate of the epoch's last step.
         'learning_rate': self.schedule((epoch + 1) * steps - 1),
-        'loss': self.position.loss / steps,
+        'loss': self.position.loss / self.position.step,
         **{key: scores[key] for key in ('val_loss', 'val_mae', 'val_iou')},
         **report,
         'seconds': round(seconds, 2),
@@ -253,6 +265,7 @@ class Training:
     """Moves to the next epoch, with the rate that the scores ask for."""
     self.position = resume.Position(
       epoch=self.position.epoch + 1,
+      share=self.position.share,
       iterator=self.position.iterator,
       monitor=monitor.step_monitor(
         self.position.monitor,
@@ -291,6 +304,7 @@ class Training:
       self.position,
       step=step,
       loss=loss,
+      share=self.clock.share,
       iterator=self.components.data.train_batches.get_state(),
     )
 
@@ -345,6 +359,12 @@ def _prepare(
   stop_request: signals.StopRequest,
 ) -> Training:
   """Returns the training at its last checkpoint, or at its beginning."""
+  began = time.monotonic()
+  if config.train.minutes and jax.process_count() > 1:
+    raise errors.UserError(
+      f'config.train.minutes={config.train.minutes} is for one host: the '
+      f'clocks of {jax.process_count()} differ. Set it to 0.'
+    )
   mesh, components = state.make_mesh(), setup.make_components(config)
   _say(messages.describe_beginning(components, workdir))
   wanted, latest = config, store.latest_step
@@ -401,6 +421,7 @@ def _prepare(
     profiler=profiling.Profiler(
       workdir, config.train.profile_steps, active=_is_main()
     ),
+    clock=clock.Clock(config.train.minutes, began=began, share=position.share),
     training_data=training_data,
     train_state=train_state,
     position=position,

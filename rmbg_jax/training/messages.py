@@ -92,6 +92,11 @@ def describe_position(
       f'Complete: {words.count(position.epoch, "epoch")}. Raise '
       'config.train.epochs to go on.'
     )
+  if position.share >= 1:
+    return (
+      'Complete: its time (config.train.minutes) is over. To go on, pass '
+      '--config.init_from=THIS_WORKDIR and another --workdir.'
+    )
   text = 'The first step compiles the network, which takes a while.'
   if resumed:
     where = f'epoch {position.epoch + 1}, step {position.step} of it'
@@ -107,7 +112,11 @@ def describe_end(
 ) -> str:
   """Says why a training has ended, and which checkpoint is the best."""
   lines = []
-  if position.epoch < config.train.epochs:
+  if position.share >= 1:
+    lines.append(
+      f'Ended in time, in epoch {position.epoch} (config.train.minutes).'
+    )
+  elif position.epoch < config.train.epochs:
     epochs = words.count(config.train.early_stopping, 'epoch')
     lines.append(
       f'Stopped early: no lower validation loss for {epochs} '

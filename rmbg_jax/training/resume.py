@@ -31,6 +31,7 @@ class Position:
     epoch: The epoch that comes next or is under way, from 0.
     step: Steps of it that are done.
     loss: Sum of their losses.
+    share: Share of the training's time that is over, where it is limited.
     iterator: State of the data iterator after the last batch used, None at
       the very beginning.
     monitor: State of the epoch monitor.
@@ -39,6 +40,7 @@ class Position:
   epoch: int = 0
   step: int = 0
   loss: float = 0.0
+  share: float = 0.0
   iterator: dict[str, Any] | None = None
   monitor: MonitorState
 

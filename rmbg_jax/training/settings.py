@@ -29,6 +29,7 @@ _AT_LEAST = {
   'optimizer.clip_norm': 0,
   'optimizer.encoder_rate': 0,
   'train.epochs': 1,
+  'train.minutes': 0,
   'train.early_stopping': 0,
   'train.save_every': 0,
   'train.grid_every': 0,

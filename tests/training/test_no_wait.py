@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from rmbg_jax.training import (
+  clock,
   inputs,
   logs,
   loop,
@@ -92,6 +93,7 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
         tmp_path, first_epoch=0, tensorboard=False, active=False
       ),
       profiler=profiling.Profiler(tmp_path, (0, 0), active=False),
+      clock=clock.Clock(0.0, began=0.0, share=0.0),
       training_data=[],
       train_state=start,
       position=Position(epoch=2, monitor=MonitorState(learning_rate=1.0)),
