@@ -45,9 +45,10 @@ def make_card(
     or (license_name if license_name != 'other' else 'Not stated.')
   )
   sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
+  partners = description.get('partners', ())
   networks = [
     line
-    for one in (description, *description.get('partners', ()))
+    for one in (description, *partners)
     for line in (
       f'Input {"x".join(map(str, one["preprocessing"]["size"]))}:',
       '',
@@ -81,8 +82,8 @@ def make_card(
     '## The network',
     '',
     'In the header of `model.safetensors` are the architecture and the '
-    'preprocessing; no pickle is in it. Answers of several networks are '
-    'averaged.',
+    'preprocessing; no pickle is in it.'
+    + (' The answers of its networks are averaged.' if partners else ''),
     '',
     *networks,
     '## Training data',

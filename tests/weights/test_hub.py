@@ -1,6 +1,8 @@
 """Checkpoints on the hub, for which a server of the test's own stands."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,16 +178,28 @@ def test_without_the_right_to_write(server, tmp_path):
   assert 'me/new' not in server.files
 
 
-def test_the_card_of_the_released_weights():
+@pytest.mark.parametrize(
+  ('name', 'scores', 'encoders'),
+  [
+    ('small', {'iou': 0.8488, 'mae': 0.0438}, ['efficientnet_lite0']),
+    (
+      'released',
+      {'iou': 0.864, 'mae': 0.042},
+      ['efficientnet_lite0', 'resnet50'],
+    ),
+  ],
+)
+def test_the_card_of_the_released_weights(name, scores, encoders):
   card = huggingface_hub.ModelCard(
     model_card.make_card(
-      load_model('small').description,
-      repository='me/small',
-      license_name='other',
+      load_model(name).describe(), repository='me/new', license_name='other'
     )
   )
   assert card.data.license == 'other'
   values = {r.metric_type: r.metric_value for r in card.data.eval_results}
-  assert values == {'iou': 0.8488, 'mae': 0.0438}
+  assert values == scores
   assert 'for research' in card.content
-  assert 'hf://me/small' in card.content
+  assert 'hf://me/new' in card.content
+  blocks = re.findall(r'```json\n(.*?)```', card.content, re.S)
+  found = [json.loads(block)['encoder']['name'] for block in blocks]
+  assert found == encoders
