@@ -5,7 +5,6 @@
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -227,7 +226,9 @@ class Training:
       self.components.data.eval_batches,
       mesh=self.mesh,
     )
-    _check_finite({'val_loss': scores['val_loss']}, int(self.train_state.step))
+    monitor.check_finite(
+      {'val_loss': scores['val_loss']}, int(self.train_state.step)
+    )
     return scores
 
   def write(
@@ -445,17 +446,5 @@ def _read_metrics(metrics: Metrics, step: int) -> dict[str, float]:
   say that they are finite now.
   """
   values = read_metrics(metrics)
-  _check_finite(values, step)
+  monitor.check_finite(values, step)
   return values
-
-
-def _check_finite(values: Mapping[str, float], step: int) -> None:
-  wrong = {key: v for key, v in values.items() if not math.isfinite(v)}
-  if wrong:
-    found = ', '.join(f'{key} {value}' for key, value in wrong.items())
-    raise errors.DivergedError(
-      f'Not finite at step {step}: {found}. The last checkpoint is kept. Go on '
-      'from its weights in another working directory, with '
-      '--config.init_from=THIS_WORKDIR and a lower '
-      '--config.optimizer.learning_rate, or --config.optimizer.clip_norm=1.'
-    )

@@ -8,8 +8,10 @@ stopping is one epoch late, so the three are kept here, with Keras' arithmetic.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 
 
@@ -101,3 +103,16 @@ def step_monitor(
 def is_over(state: MonitorState, settings: MonitorSettings) -> bool:
   """Returns whether there has been no improvement for too long."""
   return 0 < settings.stop_patience <= state.stop_wait
+
+
+def check_finite(values: Mapping[str, float], step: int) -> None:
+  """Raises a `DivergedError` that names the values that are not finite."""
+  wrong = {key: v for key, v in values.items() if not math.isfinite(v)}
+  if wrong:
+    found = ', '.join(f'{key} {value}' for key, value in wrong.items())
+    raise errors.DivergedError(
+      f'Not finite at step {step}: {found}. The last checkpoint is kept. Go on '
+      'from its weights in another working directory, with '
+      '--config.init_from=THIS_WORKDIR and a lower '
+      '--config.optimizer.learning_rate, or --config.optimizer.clip_norm=1.'
+    )
