@@ -36,7 +36,7 @@ def create_network(architecture: JsonObject) -> Network:
       attribute `encoder_width`. Lists, as JSON has them, become tuples.
 
   Raises:
-    UserError: for an unknown name or attribute.
+    UserError: for an unknown name or attribute, or an impossible value.
   """
   attributes: dict[str, Any] = {}
   for key, value in architecture.items():
@@ -53,14 +53,35 @@ def create_network(architecture: JsonObject) -> Network:
       f'Unknown model name {name!r}; choose one of {sorted(NETWORKS)}.'
     )
   network = NETWORKS[name]
-  known = {field.name for field in dataclasses.fields(network)}
-  unknown = sorted(set(attributes) - known)
+  known = {field.name: field.default for field in dataclasses.fields(network)}
+  unknown = sorted(attributes.keys() - known.keys())
   if unknown:
     raise UserError(
       f'Model {name!r} has no attribute {", ".join(unknown)}; it has '
       f'{", ".join(sorted(known))}.'
     )
+  for attribute, value in attributes.items():
+    if not _is_like(value, known[attribute]):
+      raise UserError(
+        f'Model {name!r}: {attribute}={value!r} is not of the kind of its '
+        f'default, {known[attribute]!r}.'
+      )
   return network(**attributes)
+
+
+def _is_like(value: Any, default: Any) -> bool:
+  """Returns whether a value is of an attribute's kind, by its default."""
+  if isinstance(default, tuple):  # Numbers of channels, or dilations.
+    return (
+      isinstance(value, tuple) and bool(value) and all(map(_is_count, value))
+    )
+  if isinstance(default, bool | str):
+    return isinstance(value, type(default))
+  return _is_count(value) or isinstance(default, float) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+  return type(value) is int and value > 0
 
 
 def create_model(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_pipelines.io import errors
+from data_pipelines.io import checks, errors
 from data_pipelines.io.types import JsonObject
 
 
@@ -60,13 +60,49 @@ class Preprocessing:
 
   @classmethod
   def from_dict(cls, description: JsonObject) -> 'Preprocessing':
-    """Rebuilds the preprocessing from `to_dict`'s description."""
+    """Rebuilds the preprocessing from `to_dict`'s description.
+
+    Raises:
+      UserError: naming the key that is missing, unknown or impossible.
+    """
+    checks.check_object(description, CHECKS, 'preprocessing', required=CHECKS)
     values: dict[str, Any] = {
       key: tuple(value) if isinstance(value, list) else value
       for key, value in description.items()
     }
     return cls(**values)
 
+
+_LONGEST_SIDE = 4096  # Pixels of the input.
+
+
+def _are_three(value: object) -> bool:
+  return (
+    isinstance(value, list | tuple)
+    and len(value) == 3
+    and all(map(checks.is_number, value))
+  )
+
+
+def _is_size(value: object) -> bool:
+  return (
+    isinstance(value, list | tuple)
+    and len(value) == 2
+    and all(type(side) is int and 16 <= side <= _LONGEST_SIDE for side in value)
+  )
+
+
+# Of a description in a file. Any: a value of JSON.
+CHECKS: checks.Checks = {
+  'size': (_is_size, f'[height, width], each 16 to {_LONGEST_SIDE}'),
+  'channels': (lambda v: v in ('rgb', 'bgr'), '"rgb" or "bgr"'),
+  'scale': (
+    lambda v: v == 'maximum' or checks.is_positive(v),
+    'a number above 0, or "maximum"',
+  ),
+  'mean': (_are_three, 'three numbers'),
+  'std': (lambda v: _are_three(v) and all(v), 'three numbers other than 0'),
+}
 
 # By name: the ones of published ImageNet weights (named as the encoder or its
 # dialect), of U2-Net's authors, and of the Keras project, which feeds BGR / 255

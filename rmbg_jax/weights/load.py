@@ -303,7 +303,10 @@ def _load_onnx(path: Path, dtype: str) -> LoadedModel:
 def _assemble(
   stored: matching.StoredModel, *, source: Path, dtype: str
 ) -> LoadedModel:
-  network = models.create_network(stored.architecture)
+  try:
+    network = models.create_network(stored.architecture)
+  except errors.UserError as error:
+    raise errors.UserError(f'{source}: {error}') from error
   return LoadedModel(
     network=network,
     variables=matching.assign(

@@ -20,8 +20,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from data_pipelines.io import errors, files
+from data_pipelines.io import checks, errors, files
 from data_pipelines.io.types import JsonObject
+from rmbg_jax import choices
 from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import matching
@@ -136,7 +137,7 @@ def read_release(path: Path) -> matching.StoredModel:
   """Reads a release file.
 
   Raises:
-    UserError: if it is not a release file of this project.
+    UserError: if it is not a release file of this project, or damaged.
   """
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
@@ -145,19 +146,8 @@ def read_release(path: Path) -> matching.StoredModel:
         f'{path}: the description in the header',
         remedy='Get the file again.',
       )
-      described = [description, *description.pop('partners', ())]
-      missing = [
-        key
-        for key in ('architecture', 'preprocessing')
-        if any(key not in one for one in described)
-      ]
       # Before the tensors are read: another project's may be many gigabytes.
-      if missing:
-        raise errors.UserError(
-          f'{path}: the header does not state {" and ".join(missing)}, so this '
-          'is not a release of this project. ImageNet weights for the encoder '
-          'go to --config.model.encoder.weights.'
-        )
+      described = _check_description(description, path)
       # `safe_open` is no mapping: it can be asked for its keys alone.
       tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
@@ -169,14 +159,57 @@ def read_release(path: Path) -> matching.StoredModel:
     number = re.match(r'partner([1-9]\d*)/', key)
     index = int(number[1]) if number and int(number[1]) < len(parts) else 0
     parts[index][key.removeprefix(_PARTNER.format(index))] = tensor
-  first, *partners = (
-    matching.StoredModel(
-      architecture=one['architecture'],
-      preprocessing=Preprocessing.from_dict(one['preprocessing']),
-      tensors=part,
-      names=None,
-      description=one,
+  try:
+    first, *partners = (
+      matching.StoredModel(
+        architecture=one['architecture'],
+        preprocessing=Preprocessing.from_dict(one['preprocessing']),
+        tensors=part,
+        names=None,
+        description=one,
+      )
+      for one, part in zip(described, parts, strict=True)
     )
-    for one, part in zip(described, parts, strict=True)
-  )
+  except errors.UserError as error:
+    raise errors.UserError(f'{path}: {error}') from error
   return dataclasses.replace(first, partners=tuple(partners))
+
+
+_OPTIONS: checks.Checks = {
+  'scales': (
+    lambda v: (
+      isinstance(v, list)
+      and all(checks.is_positive(one) and one <= choices.MAX_SCALE for one in v)
+    ),
+    f'a list of numbers above 0 and at most {choices.MAX_SCALE}',
+  ),
+  'flip': (checks.is_bool, 'true or false'),
+  'temperature': (checks.is_positive, 'a number above 0'),
+  'stretch': (checks.is_bool, 'true or false'),
+}
+
+
+def _check_description(
+  description: dict[str, Any], path: Path
+) -> list[dict[str, Any]]:
+  """Returns the descriptions of all networks of a file, the first one first.
+
+  Raises:
+    UserError: naming what is missing or impossible.
+  """
+  partners = description.pop('partners', [])
+  described = [description, *(partners if isinstance(partners, list) else [{}])]
+  for one in described:
+    if not isinstance(one, dict) or not all(
+      isinstance(one.get(key), dict)
+      for key in ('architecture', 'preprocessing')
+    ):
+      raise errors.UserError(
+        f'{path}: the header does not state architecture and preprocessing, so '
+        'this is not a release of this project. ImageNet weights for the '
+        'encoder go to --config.model.encoder.weights.'
+      )
+    checks.check_object(
+      one.get('prediction') or {}, _OPTIONS, f'{path}: prediction'
+    )
+  return described

@@ -1,5 +1,6 @@
 """The weights that come with the project, and what is said of them."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -10,9 +11,11 @@ import safetensors.numpy
 from PIL import Image
 
 from configs import lite, small
+from data_pipelines.io import errors
 from rmbg_jax import BackgroundRemover, load_model
 from rmbg_jax.training import setup
 from rmbg_jax.weights import load, release
+from tests.support import helpers
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {'small': small, 'lite': lite}
@@ -117,3 +120,38 @@ def test_a_header_that_is_damaged_is_named(header, tmp_path):
     ValueError, match=r'damaged\.safetensors: the descr.* Get'
   ):
     release.read_release(path)
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'message'),
+  [
+    ('architecture', 'unet', 'does not state architecture'),
+    ('architecture.encoder.name', 7, 'encoder_name=7 is not of the kind'),
+    ('architecture.bridge.rates', [], r'bridge_rates=\(\) is not of the kind'),
+    ('architecture.bridge.filters', '8', "bridge_filters='8' is not of"),
+    ('preprocessing', [], 'does not state architecture'),
+    ('prediction', 'fast', 'prediction: "fast" is no object'),
+    ('preprocessing.size', [32], r'size=\[32\]; it must be \[height'),
+    ('preprocessing.std', [0, 1, 1], r'std=\[0, 1, 1\]; it must be three'),
+    ('preprocessing.depth', 8, 'depth is not known'),
+    ('prediction', {'temperature': 0}, 'temperature=0; it must be a number'),
+    ('prediction', {'scales': [99]}, r'scales=\[99\]; it must be a list'),
+    ('prediction', {'looks': 3}, 'looks is not known'),
+    ('partners', 5, 'does not state architecture'),
+    ('partners', [5], 'does not state architecture'),
+  ],
+)
+def test_a_description_that_cannot_be_is_named(path, value, message, tmp_path):
+  file = tmp_path / 'net.safetensors'
+  helpers.save_random_release(file)
+  stored = load_model(file)
+  description = group = json.loads(
+    json.dumps({**stored.description, 'partners': []})
+  )
+  *groups, key = path.split('.')
+  for name in groups:
+    group = group[name]
+  group[key] = value
+  release.save_release(file, stored.variables, description)
+  with pytest.raises(errors.UserError, match=rf'net\.safetensors: .*{message}'):
+    load_model(file)
