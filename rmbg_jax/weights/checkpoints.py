@@ -10,7 +10,7 @@ so that a checkpoint is either whole or not there.
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,13 +64,15 @@ class CheckpointStore(contextlib.AbstractContextManager):
     # Each device would write a slice of each array, after compiling a program
     # for it: a hundred programs, for some megabytes.
     context.array.saving.use_replica_parallel = False
-    self._checkpointer = ocp.training.Checkpointer(
-      str((workdir / _SUBDIRECTORY).absolute()),
-      context=context,
-      save_decision_policy=saving,
-      preservation_policy=keeping,
-      cleanup_tmp_directories=writable,
-    )
+    self._directory = (workdir / _SUBDIRECTORY).absolute()
+    with self._naming_damage(''):  # It reads all metrics.
+      self._checkpointer = ocp.training.Checkpointer(
+        str(self._directory),
+        context=context,
+        save_decision_policy=saving,
+        preservation_policy=keeping,
+        cleanup_tmp_directories=writable,
+      )
 
   def __exit__(self, *exc_info):
     with self._naming_failures():
@@ -79,19 +81,20 @@ class CheckpointStore(contextlib.AbstractContextManager):
   @property
   def steps(self) -> list[int]:
     """The steps of all checkpoints there are."""
-    return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+    return [checkpoint.step for checkpoint in self._list()]
 
   @property
   def latest_step(self) -> int | None:
     """The step of the newest checkpoint, None if there is none."""
-    latest = self._checkpointer.latest
+    with self._naming_damage(''):
+      latest = self._checkpointer.latest
     return latest.step if latest else None
 
   @property
   def best_step(self) -> int | None:
     """The step of the lowest val_loss (the first on ties), None if none."""
     best = max(
-      (found for found in self._checkpointer.checkpoints if found.metrics),
+      (found for found in self._list() if found.metrics),
       key=lambda found: _rank(cast(Mapping[str, float], found.metrics)),
       default=None,
     )
@@ -130,6 +133,24 @@ class CheckpointStore(contextlib.AbstractContextManager):
         force=True,
       )
 
+  # Any: Orbax' class of it is not public.
+  def _list(self) -> Sequence[Any]:
+    with self._naming_damage(''):
+      return self._checkpointer.checkpoints
+
+  @contextlib.contextmanager
+  def _naming_damage(self, name: str) -> Iterator[None]:
+    """Names the checkpoint, '' for any, in errors over damaged files."""
+    try:
+      yield
+    except (KeyError, ValueError, FileNotFoundError) as error:
+      (reason, *_) = str(error).splitlines() or ['']
+      raise errors.UserError(
+        f'{self._directory / name}: a checkpoint there is '
+        f'damaged or incomplete ({type(error).__name__}: {reason[:200]}). Copy '
+        'it again, or remove the folder of that step, so that another is used.'
+      ) from error
+
   @contextlib.contextmanager
   def _naming_failures(self) -> Iterator[None]:
     try:
@@ -142,19 +163,26 @@ class CheckpointStore(contextlib.AbstractContextManager):
       # Not of the system: a mistake of the program.
       if number is None:
         raise
-      whole = Path(self._checkpointer.directory).iterdir()
+      whole = self._directory.iterdir()
       steps = [int(path.name) for path in whole if path.name.isdigit()]
       kept = max(steps, default=None)
       left = 'none is whole' if kept is None else f'that of step {kept} is kept'
       raise errors.UserError(
-        f'{self._checkpointer.directory}: a checkpoint cannot be written '
+        f'{self._directory}: a checkpoint cannot be written '
         f'({os.strerror(number)}); {left}. Make room; the same command goes on '
         'from there.'
       ) from error
 
   def read_description(self, step: int) -> dict[str, Any]:
-    """Returns the description that a checkpoint was saved with."""
-    metadata = self._checkpointer.checkpointables_metadata(step)
+    """Returns the description that a checkpoint was saved with.
+
+    Raises:
+      UserError: if the checkpoint is damaged.
+    """
+    with self._naming_damage(str(step)):
+      metadata = self._checkpointer.checkpointables_metadata(step)
+      if not metadata.custom_metadata:
+        raise ValueError('no description')
     return cast(dict[str, Any], metadata.custom_metadata)
 
   def restore(
@@ -173,8 +201,9 @@ class CheckpointStore(contextlib.AbstractContextManager):
       return self._checkpointer.load_checkpointables(step, abstract)
     except (KeyError, ValueError) as error:
       raise errors.UserError(
-        f'{self._checkpointer.directory / str(step)}: the checkpoint does not '
-        'fit the configuration (is config.optimizer another one?): '
+        f'{self._directory / str(step)}: the checkpoint does not '
+        'fit the configuration (is config.optimizer another one?), or is '
+        'damaged: '
         f'{error.__cause__ or error}'
       ) from error
 
@@ -185,13 +214,18 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
     Works on any device, whatever the checkpoint was saved on. Their shapes are
     passed by flat keys.
+
+    Raises:
+      UserError: if the checkpoint is damaged.
     """
     # NumPy arrays ask Orbax for such; their content is not used.
     abstract = layers.unflatten(
       {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
     )
-    trees = self._checkpointer.load_checkpointables(step, {'model': abstract})
-    return trees['model']
+    with self._naming_damage(str(step)):
+      return self._checkpointer.load_checkpointables(step, {'model': abstract})[
+        'model'
+      ]
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:

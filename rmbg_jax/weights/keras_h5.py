@@ -166,7 +166,7 @@ def _read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         )
       # A full model keeps its optimiser beside the weights.
       file.get('model_weights', file).visititems(visit)
-  except OSError as error:
+  except (OSError, RuntimeError) as error:  # RuntimeError: damaged inside.
     raise errors.UserError(
       f'{path}: cannot be read as HDF5 ({error}). Download or save it again.'
     ) from error

@@ -120,3 +120,18 @@ def test_a_full_disk_is_named_and_what_is_kept(
       with pytest.raises(ValueError, match='another') as error:
         resume.save_state(store, make_state(2), metrics=None, description={})
       assert error.value is failure
+
+
+@pytest.mark.parametrize(
+  'file', ['_CHECKPOINT_METADATA', 'metrics/metrics', 'model/manifest.ocdbt']
+)
+def test_a_damaged_checkpoint_is_named(file, tmp_path, make_state):
+  _save(tmp_path, make_state, [0.5])
+  (tmp_path / 'checkpoints/1' / file).write_bytes(b'cut off')
+  with (
+    pytest.raises(errors.UserError, match=r'checkpoints.*damaged .* remove'),
+    checkpoints.CheckpointStore(tmp_path, writable=False) as store,
+  ):
+    assert store.best_step == store.latest_step == 1
+    store.read_description(1)
+    store.restore_model({'params/w': (3,), 'batch_stats/m': (2,)}, step=1)
