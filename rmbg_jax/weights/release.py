@@ -81,18 +81,23 @@ def save_release(
     partners: Variables of networks that look at a photo too.
     dtype: Type of parameters. Batch statistics stay float32: a variance can be
       beyond float16, and they are few.
+
+  Raises:
+    UserError: if a parameter is beyond the type.
   """
-  tensors = {
-    prefix + key: np.ascontiguousarray(
-      value, dtype if key.startswith('params/') else np.float32
-    )
-    for prefix, tree in zip(
-      ('', *map(_PARTNER.format, range(1, len(partners) + 1))),
-      (variables, *partners),
-      strict=True,
-    )
-    for key, value in layers.flatten(tree).items()
-  }
+  tensors = {}
+  for number, tree in enumerate((variables, *partners)):
+    prefix = _PARTNER.format(number) if number else ''
+    for key, value in layers.flatten(tree).items():
+      kind = dtype if key.startswith('params/') else np.float32
+      with np.errstate(over='ignore'):
+        tensor = np.ascontiguousarray(value, kind)
+      if np.isinf(tensor).any() and np.isfinite(value).all():
+        raise errors.UserError(
+          f'{path}: {key} has a value of {np.abs(value).max():g}, more than '
+          f'{dtype} can hold. Pass --dtype=float32.'
+        )
+      tensors[prefix + key] = tensor
   with files.write_atomically(path) as partial:
     # `save_file` would make a file that only its owner may read.
     metadata = {DESCRIPTION: json.dumps(dict(description))}
@@ -200,14 +205,16 @@ def _check_description(
   partners = description.pop('partners', [])
   described = [description, *(partners if isinstance(partners, list) else [{}])]
   for one in described:
-    if not isinstance(one, dict) or not all(
-      isinstance(one.get(key), dict)
+    missing = [
+      key
       for key in ('architecture', 'preprocessing')
-    ):
+      if not (isinstance(one, dict) and isinstance(one.get(key), dict))
+    ]
+    if missing:
       raise errors.UserError(
-        f'{path}: the header does not state architecture and preprocessing, so '
-        'this is not a release of this project. ImageNet weights for the '
-        'encoder go to --config.model.encoder.weights.'
+        f'{path}: the header does not state {" and ".join(missing)}, so this '
+        'is not a release of this project. ImageNet weights for the encoder go '
+        'to --config.model.encoder.weights.'
       )
     checks.check_object(
       one.get('prediction') or {}, _OPTIONS, f'{path}: prediction'

@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import lite, small
 from data_pipelines.io import errors
-from rmbg_jax import BackgroundRemover, load_model
+from rmbg_jax import BackgroundRemover, export, load_model
 from rmbg_jax.training import setup
 from rmbg_jax.weights import load, release
 from tests.support import helpers
@@ -129,7 +129,7 @@ def test_a_header_that_is_damaged_is_named(header, tmp_path):
     ('architecture.encoder.name', 7, 'encoder_name=7 is not of the kind'),
     ('architecture.bridge.rates', [], r'bridge_rates=\(\) is not of the kind'),
     ('architecture.bridge.filters', '8', "bridge_filters='8' is not of"),
-    ('preprocessing', [], 'does not state architecture'),
+    ('preprocessing', [], 'does not state preprocessing'),
     ('prediction', 'fast', 'prediction: "fast" is no object'),
     ('preprocessing.size', [32], r'size=\[32\]; it must be \[height'),
     ('preprocessing.std', [0, 1, 1], r'std=\[0, 1, 1\]; it must be three'),
@@ -155,3 +155,20 @@ def test_a_description_that_cannot_be_is_named(path, value, message, tmp_path):
   release.save_release(file, stored.variables, description)
   with pytest.raises(errors.UserError, match=rf'net\.safetensors: .*{message}'):
     load_model(file)
+
+
+def test_a_weight_beyond_float16_is_named_and_kept_in_float32(tmp_path):
+  path = tmp_path / 'net.safetensors'
+  helpers.save_random_release(path)
+  loaded = load_model(path)
+  loaded.variables['params']['bridge']['conv_out']['bias'][0] = 1e5
+  other = tmp_path / 'other.safetensors'
+  message = (
+    r'other\.safetensors: params/bridge/conv_out/bias .* 100000.*float32'
+  )
+  with pytest.raises(errors.UserError, match=message):
+    export.save_export(other, loaded)
+  assert not other.exists()
+  export.save_export(other, loaded, dtype='float32')
+  again = load_model(other).variables['params']['bridge']['conv_out']['bias']
+  assert again[0] == 1e5
