@@ -38,6 +38,10 @@ class _PathParser(flags.ArgumentParser):
     return expand_home(argument)
 
 
+class _FileParser(_PathParser):
+  """Takes the path of a file to write; see `define_file`."""
+
+
 class _PathListParser(flags.ListParser):
   """Takes paths with commas between, as `_PathParser` does one."""
 
@@ -77,9 +81,36 @@ def define_path(
 
   `short` is another name for it, '' for none.
   """
-  holder = flags.DEFINE(
-    _PathParser(urls), name, default, description, required=required
-  )
+  return _define(_PathParser(urls), name, default, description, short, required)
+
+
+def define_file(
+  name: str,
+  default: str | None,
+  description: str,
+  *,
+  short: str = '',
+  required: bool = False,
+) -> flags.FlagHolder:
+  """Defines a flag that takes the path of a file to write, and `--overwrite`.
+
+  Without that, `run` refuses a file that is there. `short` is as for
+  `define_path`.
+  """
+  if 'overwrite' not in flags.FLAGS:
+    flags.DEFINE_bool('overwrite', False, 'Replace a file that is there.')
+  return _define(_FileParser(()), name, default, description, short, required)
+
+
+def _define(
+  parser: _PathParser,
+  name: str,
+  default: str | None,
+  description: str,
+  short: str,
+  required: bool,
+) -> flags.FlagHolder:
+  holder = flags.DEFINE(parser, name, default, description, required=required)
   if short:
     flags.DEFINE_alias(short, name)
   return holder
@@ -161,6 +192,7 @@ def run(
 
   def run_main(argv):
     try:
+      _check_files()
       if takes_arguments:
         main(argv)
       elif argv[1:]:
@@ -177,6 +209,19 @@ def run(
 
   with reporting():
     app.run(run_main, flags_parser=parse_flags)
+
+
+def _check_files() -> None:
+  """Raises a `UserError` for a file to write that is there, unless asked to."""
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if not isinstance(flag.parser, _FileParser) or not flag.value:
+      continue
+    if os.path.lexists(flag.value) and not flags.FLAGS.overwrite:
+      raise errors.UserError(
+        f'--{name}={flag.value} is there before. Pass --overwrite to replace '
+        'it, or another name.'
+      )
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def run() -> None:
   cli.define_path(
     'checkpoint', 'released', 'What `predict` takes.', urls=('hf',)
   )
-  cli.define_path('output', None, 'The file to write.', required=True)
+  cli.define_file('output', None, 'The file to write.', required=True)
   flags.DEFINE_enum(
     'dtype',
     None,
