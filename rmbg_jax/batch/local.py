@@ -82,6 +82,7 @@ def watch(folder: Path, request: session.Request) -> bool:
     )
   task = request.task
   task.check_output()
+  task.check_photos([folder / '*'])  # Those that will come.
 
   def list_jobs():
     try:

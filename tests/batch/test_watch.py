@@ -217,14 +217,8 @@ def test_a_file_that_grows_is_not_ready(tmp_path, monkeypatch):
   assert queue.update([job]) == [] and not queue.is_waiting
 
 
-@pytest.mark.parametrize('missing', [False, True])
-def test_misuse(missing, tmp_path, monkeypatch):
-  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
-  message = '--watch takes a folder'
-  if missing:
-    monkeypatch.setattr(watching.importlib.util, 'find_spec', lambda _: None)
-    message = 'pip install'
-  flags = {'input': str(tmp_path / 'a.png'), 'output': str(tmp_path / 'out')}
+def _check_refused(source, output, message):
+  flags = {'input': str(source), 'output': str(output)}
   with (
     pytest.raises(SystemExit, match=message),
     flagsaver.flagsaver(watch=True, **flags),
@@ -233,3 +227,19 @@ def test_misuse(missing, tmp_path, monkeypatch):
     for name in flags:
       FLAGS[name].parse(flags[name])
     predict.main(['predict'])
+
+
+@pytest.mark.parametrize('missing', [False, True])
+def test_misuse(missing, tmp_path, monkeypatch):
+  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
+  message = '--watch takes a folder'
+  if missing:
+    monkeypatch.setattr(watching.importlib.util, 'find_spec', lambda _: None)
+    message = 'pip install'
+  _check_refused(tmp_path / 'a.png', tmp_path / 'out', message)
+
+
+def test_a_folder_of_results_is_refused(tmp_path):
+  (tmp_path / 'mask/today').mkdir(parents=True)  # Empty yet.
+  for source in (tmp_path / 'mask', tmp_path / 'mask/today'):
+    _check_refused(source, tmp_path, 'has its results')
