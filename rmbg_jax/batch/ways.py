@@ -98,6 +98,19 @@ def _choose_one(settings: Settings) -> tuple[str, ...]:
   return ('composite',) if settings.has_background else ('cutout',)
 
 
+def _check_alone(settings: Settings) -> None:
+  """Refuses flags that mean nothing for one photo and one file."""
+  for name in ('watch', 'frames', 'shard'):
+    if getattr(settings, name):
+      raise errors.UserError(
+        f'--{name} is for folders. Pass them as --input and --output.'
+      )
+  if settings.cluster is not None:
+    raise errors.UserError(
+      '--engine=ray is for many photos. Leave it out, or pass folders.'
+    )
+
+
 def _predict_standard(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo, from standard input to standard output."""
   if {*where.sources, where.output} != {places.STANDARD}:
@@ -109,6 +122,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
+  _check_alone(settings)
   # Nothing goes to a folder.
   request = settings.make_request(Path(), kinds, settings.format)
   content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
@@ -119,15 +133,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
 def _predict_file(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo into one file."""
   (source,), output = where.sources, storage.parse(where.output)
-  for name in ('watch', 'frames', 'shard'):
-    if getattr(settings, name):
-      raise errors.UserError(
-        f'--{name} is for folders. Pass them as --input and --output.'
-      )
-  if settings.cluster is not None:
-    raise errors.UserError(
-      '--engine=ray is for many photos. Leave it out, or pass folders.'
-    )
+  _check_alone(settings)
   places.check_file(source, output, overwrite=settings.overwrite)
   kinds = _choose_one(settings)
   if len(kinds) != 1:

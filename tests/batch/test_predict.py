@@ -348,6 +348,10 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
     ((tmp_path,), '--output is missing'),
     ((photo, tmp_path / 'mask.png', photo), '--output is missing'),
     ((), '--input is missing'),
+    (('absent.jpg',), '--input=absent.jpg: no such file'),
+    (('absent.jpg', tmp_path / 'b.png'), '--input=absent.jpg: no such file'),
+    (('-',), 'pass --input=- and --output=- together'),
+    (('-', tmp_path / 'b.png'), 'pass --input=- and --output=- together'),
   ):
     with pytest.raises(SystemExit, match=message):
       _run_line(*arguments, weights=checkpoint)
@@ -469,6 +473,10 @@ def test_ctrl_c_while_the_network_is_loaded(
     ({'checkpoint': '~/absent'}, '/absent: no such checkpoint'),
     ({'output': '-'}, 'pass --input=- and --output=- together'),
     ({'input': '-', 'output': '-'}, 'exactly one kind'),
+    (
+      {'input': '-', 'output': '-', 'save': ['mask'], 'watch': True},
+      '--watch is for folders',
+    ),
   ],
 )
 def test_wrong_flags(flags, message, checkpoint, tmp_path):
