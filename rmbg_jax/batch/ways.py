@@ -125,8 +125,14 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
   _check_alone(settings)
   # Nothing goes to a folder.
   request = settings.make_request(Path(), kinds, settings.format)
-  content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
+  from data_pipelines.io import images
+
+  given = sys.stdin.buffer.read()
+  source = images.Encoded('--input=-', stamp='', read_bytes=lambda: given)
+  content, notes = _cut_out_one(source, request)
   sys.stdout.buffer.write(content)
+  for note in notes:
+    print(f'--input=-: {note}.', file=sys.stderr)
   return False
 
 

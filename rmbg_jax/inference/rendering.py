@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 
-from data_pipelines.io import errors, images
+from data_pipelines.io import errors
 from rmbg_jax import choices
 from rmbg_jax.inference import foreground, photos, png
 
@@ -378,8 +378,7 @@ def _load_background(background: str) -> photos.Photo:
       f'--background={background}: neither a colour such as #ffffff, nor a '
       'file, nor blur.'
     )
-  with images.named(background):
-    return photos.read_photo(background)
+  return photos.read_photo(background)
 
 
 # Most photos of a run have one profile.

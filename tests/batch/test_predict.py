@@ -360,6 +360,8 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
   with pytest.raises(SystemExit, match='mask is lossless'):
     _run(photo, tmp_path / 'a.jpg', checkpoint, save=['mask'])
   assert photo.read_bytes() == content
+  with pytest.raises(SystemExit, match='photo.jpg: 40x24 are more pixels'):
+    _run(photo, tmp_path / 'a.png', checkpoint, max_pixels=100)
   _run_line(photo, weights=checkpoint, overwrite=True)
   # A folder of such a name stays one.
   (tmp_path / 'folder.png').mkdir()
@@ -392,7 +394,9 @@ def test_several_inputs_as_a_shell_makes_them_of_a_pattern(
 
 def test_standard_input_and_output(checkpoint, tmp_path):
   file = io.BytesIO()
-  helpers.make_photo((40, 24)).save(file, 'jpeg')
+  helpers.make_photo((40, 24)).save(
+    file, 'webp', save_all=True, append_images=[Image.new('RGB', (40, 24))]
+  )
   command = [
     sys.executable,
     '-m',
@@ -408,6 +412,7 @@ def test_standard_input_and_output(checkpoint, tmp_path):
   )
   with Image.open(io.BytesIO(done.stdout)) as image:
     assert (image.format, image.mode, image.size) == ('WEBP', 'RGBA', (40, 24))
+  assert b'--input=-: the first of 2 pictures.' in done.stderr
 
 
 def test_an_interrupted_run_ends_cleanly_and_goes_on(
