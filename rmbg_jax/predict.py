@@ -225,6 +225,16 @@ def main(argv: list[str]) -> None:
 
 def _make_settings() -> ways.Settings:
   """Returns the settings in the flags."""
+  for needed, is_there, flags_of_it in (
+    ('--engine=ray', _ENGINE.value == 'ray', (_ADDRESS, _ACTORS, _CPUS, _GPUS)),
+    ('--refine=learned', _REFINE.value == 'learned', (_REFINER,)),
+    ('--frames', _FRAMES.value, (_FRAME_RATE,)),
+  ):
+    for flag in flags_of_it:
+      if not is_there and _is_passed(flag) and flag.value != '':
+        raise errors.UserError(
+          f'--{flag.name}={flag.value} is for {needed}. Pass both, or neither.'
+        )
   cluster = None
   if _ENGINE.value == 'ray':
     cluster = {
@@ -233,14 +243,9 @@ def _make_settings() -> ways.Settings:
       'cpus': _CPUS.value,
       'gpus': _GPUS.value,
     }
-  elif _ADDRESS.value:
-    raise errors.UserError(
-      f'--address={_ADDRESS.value} is for --engine=ray. Pass both, or neither.'
-    )
-  by_default = flags.FLAGS[_SAVE.name].using_default_value
   return ways.Settings(
-    kinds=None if by_default else tuple(_SAVE.value),
-    format=_FORMAT.value,
+    kinds=tuple(_SAVE.value) if _is_passed(_SAVE) else None,
+    format=_FORMAT.value if _is_passed(_FORMAT) else None,
     has_background=bool(_BACKGROUND.value),
     overwrite=_OVERWRITE.value,
     shard=_SHARD.value,
@@ -249,6 +254,10 @@ def _make_settings() -> ways.Settings:
     cluster=cluster,
     make_request=_make_request,
   )
+
+
+def _is_passed(flag: flags.FlagHolder) -> bool:
+  return not flags.FLAGS[flag.name].using_default_value
 
 
 def _make_request(

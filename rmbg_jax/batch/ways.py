@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What to save of folders.
 _KINDS = ('mask', 'cutout')
+_FORMAT = 'png'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,13 @@ class Settings:
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
+    format: Format of the files; None for PNG, or what the output's name says.
     cluster: Attributes of `cluster.Cluster`; None for this process.
     make_request: Makes the `session.Request` of an output, kinds and a format.
   """
 
   kinds: tuple[str, ...] | None
-  format: str
+  format: str | None
   has_background: bool
   overwrite: bool
   shard: str
@@ -72,7 +74,8 @@ def find_suffix(settings: Settings) -> str:
   from rmbg_jax.inference import rendering
 
   kind = next(iter(_choose_one(settings)), 'cutout')
-  return f'-{kind}{rendering.Style(format=settings.format).suffix(kind)}'
+  style = rendering.Style(format=settings.format or _FORMAT)
+  return f'-{kind}{style.suffix(kind)}'
 
 
 def parse_actors(text: str) -> tuple[int, int] | None:
@@ -124,7 +127,7 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     )
   _check_alone(settings)
   # Nothing goes to a folder.
-  request = settings.make_request(Path(), kinds, settings.format)
+  request = settings.make_request(Path(), kinds, settings.format or _FORMAT)
   from data_pipelines.io import images
 
   given = sys.stdin.buffer.read()
@@ -148,6 +151,13 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
       '--save=cutout, or --output=FOLDER.'
     )
   form = places.FORMATS[output.suffix.lower()]
+  if settings.format:
+    wanted = Path(find_suffix(settings)).suffix
+    if form != places.FORMATS[wanted]:
+      raise errors.UserError(
+        f'--output={output}: --format={settings.format} is another format than '
+        f'its name says. Let it end in {wanted}, or leave out --format.'
+      )
   request = settings.make_request(output.parent, kinds, form)
   # Lossless kinds become PNG, which the name has to say.
   if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
@@ -211,8 +221,8 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
       f'--input={source}: --watch takes a folder of photos and clips.'
     )
   places.check_apart(source, output)
-  kinds = settings.kinds or _KINDS
-  request = settings.make_request(output, kinds, settings.format)
+  kinds = _KINDS if settings.kinds is None else settings.kinds
+  request = settings.make_request(output, kinds, settings.format or _FORMAT)
   if by_url or on_cluster:
     from rmbg_jax.batch import remote
 

@@ -360,9 +360,15 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
   with pytest.raises(SystemExit, match='mask is lossless'):
     _run(photo, tmp_path / 'a.jpg', checkpoint, save=['mask'])
   assert photo.read_bytes() == content
+  with pytest.raises(
+    SystemExit, match='a.png: --format=webp is another .*.webp'
+  ):
+    _run(photo, tmp_path / 'a.png', checkpoint, format='webp')
   with pytest.raises(SystemExit, match='photo.jpg: 40x24 are more pixels'):
     _run(photo, tmp_path / 'a.png', checkpoint, max_pixels=100)
   _run_line(photo, weights=checkpoint, overwrite=True)
+  _run_line(photo, weights=checkpoint, save=['mask'], format='jpeg')
+  assert (tmp_path / 'photo-mask.png').exists()
   # A folder of such a name stays one.
   (tmp_path / 'folder.png').mkdir()
   _run(photo, tmp_path / 'folder.png', checkpoint, save=['mask'])
@@ -471,6 +477,10 @@ def test_ctrl_c_while_the_network_is_loaded(
     ({'scales': ['99']}, '--scales=99: pass .* at most 4'),
     ({'scales': ['-1']}, '--scales=-1: pass numbers above 0'),
     ({'scales': []}, '--scales=: pass numbers'),
+    ({'save': []}, '--save=: choose from'),
+    ({'actors': '2'}, '--actors=2 is for --engine=ray. Pass both'),
+    ({'refiner': 'own'}, '--refiner=own is for --refine=learned. Pass both'),
+    ({'frame_rate': '30'}, '--frame_rate=30 is for --frames. Pass both'),
     ({'threshold': 2.0}, 'threshold must be in'),
     ({'input': ''}, '--input= is empty'),
     ({'output': ''}, '--output= is empty'),
