@@ -17,7 +17,7 @@ from rmbg_jax.inference import foreground, photos, png
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
 # The longest side in pixels, where there is a limit: WebP has 14 bits for it,
 # libjpeg a constant.
-_LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
+LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
 # Kinds whose values count: no format may change them.
 _LABELS = ('mask', 'trimap')
 # These have the foreground's own colours.
@@ -211,7 +211,7 @@ class Style:
 
   def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
     form = self.format
-    longest = _LONGEST_SIDES[form]
+    longest = LONGEST_SIDES[form]
     if max(image.size) > longest:
       raise errors.UserError(
         f'{image.width}x{image.height} pixels are more than the '

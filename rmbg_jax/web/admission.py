@@ -70,7 +70,8 @@ class Door:
         )
     except errors.UserError as error:
       # Messages name flags, which are fields here.
-      text = re.sub(r'--(?=[a-z])', '', str(error))
+      text = re.sub('--no([a-z_]+)', r'\1=false', str(error))
+      text = re.sub('--(?=[a-z])', '', text.replace('--save', 'kind'))
       is_large = isinstance(error, errors.TooManyPixelsError)
       code = 'resolution_too_high' if is_large else 'invalid'
       raise problems.ProblemError(code, text) from error

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from rmbg_jax.inference import photos, png
+from rmbg_jax.inference import photos, png, rendering
 from rmbg_jax.web import problems
 
 # (left, top, right, bottom) of a region, (left, top, width, height) of a
@@ -55,10 +55,12 @@ def encode(
 def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
   if form == 'png':
     return png.encode(np.asarray(image), **options)
-  if form == 'webp' and max(image.size) > 16_383:
-    raise problems.wrong('format', 'webp', 'it has at most 16383 pixels a side')
-  file = io.BytesIO()
   form = form.replace('jpg', 'jpeg')
+  longest = rendering.LONGEST_SIDES[form]
+  if max(image.size) > longest:
+    text = f'it has at most {longest} pixels a side'
+    raise problems.wrong('format', form, text)
+  file = io.BytesIO()
   image.save(file, form, quality=_QUALITY, **options)
   return file.getvalue()
 
