@@ -95,7 +95,9 @@ class Worker:
       )
       self._run(todo, entries)
       for job in jobs:
-        entries.setdefault(str(job.photo), report.pass_over(job, ''))
+        # A full disk has ended it before some of them.
+        error = 'not done: there is no space left.' if job in todo else ''
+        entries.setdefault(str(job.photo), report.pass_over(job, error))
 
   def _do_again(
     self,
