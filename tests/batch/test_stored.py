@@ -160,6 +160,7 @@ def test_results_made_otherwise_are_refused(store, checkpoint, tmp_path):
   with pytest.raises(SystemExit, match='flip was None, is True'):
     _run(checkpoint, flip=True)
   assert store.contents('out') == before
+  _run(checkpoint, threads=1)  # The same masks, in another time.
   _run(checkpoint, save=['mask'], format='webp')  # Beside it: other names.
   _run(checkpoint, flip=True, overwrite=True)
   assert (
@@ -229,6 +230,7 @@ def test_what_urls_cannot_do_is_said(store, checkpoint, tmp_path):
     _run(checkpoint, INPUT, f'{INPUT}/out')
   with pytest.raises(SystemExit, match='for photos'):
     _run(checkpoint, f'{OUTPUT}/mask/sub')
+  assert not store.contents('out')
 
 
 def test_one_photo_and_odd_names(store, checkpoint, tmp_path, capsys):
