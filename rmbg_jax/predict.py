@@ -190,7 +190,7 @@ _GPUS = flags.DEFINE_float(
 _PRINT_REPORT = flags.DEFINE_boolean(
   'print_report',
   False,
-  'Print the report in --output that was written in parts (by URL, or by '
+  'Print the report in --output that was written in parts (to a URL, or by '
   '--engine=ray) as one, a line for each photo, and end.',
 )
 _MAX_PIXELS = flags.DEFINE_integer(

@@ -235,7 +235,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
   if not parts:
     raise errors.MissingFileError(
       f'{output / FOLDER}: no parts of a report (*.jsonl). Pass the --output '
-      'of a run by URL, or of --engine=ray.'
+      'of a run to a URL, or of --engine=ray; others leave report.jsonl in it.'
     )
   # Ten million digests fit into memory; as many names do not.
   seen: set[bytes] = set()
