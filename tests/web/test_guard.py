@@ -5,12 +5,12 @@ import base64
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
-from starlette import routing, testclient
+from starlette import responses, routing, testclient
 
 from data_pipelines.io import errors
 from rmbg_jax import app
@@ -339,13 +339,17 @@ def test_hosts_and_ports_that_cannot_be_had():
   assert '99999' in done.stderr
 
 
-def test_an_address_in_brackets():
-  if not socket.has_ipv6:
-    pytest.skip('no IPv6')
+@pytest.mark.parametrize('host', ['::1', '[::1]', '::', '127.0.0.1', '0.0.0.0'])
+def test_the_address_that_is_printed_can_be_opened(host):
   try:
-    server.bind('[::1]', 0).close()
+    listening = server.bind(host, 0)
   except errors.UserError:
     pytest.skip('no IPv6 here')
+  served = server.Server(responses.PlainTextResponse('Here.'), listening, host)
+  try:
+    assert httpx.get(served.url).text == 'Here.'
+  finally:
+    served.close()
 
 
 def test_calls_of_the_page_hold_little(make):
