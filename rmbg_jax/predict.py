@@ -216,7 +216,7 @@ def main(argv: list[str]) -> None:
   where = places.settle(
     _INPUT.value,
     _OUTPUT.value,
-    argv[1:],
+    [cli.expand_home(path) for path in argv[1:]],  # Patterns are in quotes.
     find_suffix=lambda: ways.find_suffix(settings),
   )
   if ways.predict(where, settings):

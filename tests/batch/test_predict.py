@@ -398,6 +398,17 @@ def test_several_inputs_as_a_shell_makes_them_of_a_pattern(
     _run_line(*names, weights=checkpoint, output=str(output), watch=True)
 
 
+def test_a_pattern_in_quotes_below_the_home_folder(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  helpers.make_photo((40, 24)).save(tmp_path / 'a.jpg')
+  monkeypatch.chdir(tmp_path)
+  _run_line('~/*.jpg', '~/out', weights=checkpoint, save=['mask'])
+  assert '1 of 1 photo done' in capsys.readouterr().out
+  assert (tmp_path / 'out/mask/a.png').exists()
+
+
 def test_standard_input_and_output(checkpoint, tmp_path):
   file = io.BytesIO()
   helpers.make_photo((40, 24)).save(
