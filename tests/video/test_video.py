@@ -323,6 +323,33 @@ def test_an_interrupted_clip_equals_an_undisturbed_one(
       assert path.read_bytes() == whole.read_bytes()
 
 
+def test_a_clip_leaves_the_parts_of_others(tmp_path, monkeypatch):
+  monkeypatch.setattr(cut_out, '_PART', 4)
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  (source / 'a').mkdir(parents=True)
+  clip_files.save_clip(source / 'a.mp4')
+  clip_files.save_clip(source / 'a/b.mp4')
+  stop = threading.Event()
+  # That of a/b.mp4, which comes first.
+  assert not _run(source, output, remover=_Interrupting(8, stop), stop=stop)
+  synced = []
+  sync = cut_out.files.sync
+  monkeypatch.setattr(
+    cut_out.files, 'sync', lambda path: [synced.append(path), sync(path)]
+  )
+  steady = cut_out.Options(steadiness=0.5)
+  (entry,) = _run(source / 'a.mp4', output, options=steady)
+  assert (entry.status, entry.frames) == ('done', 12), entry.error
+  # What the next part needs is on the disk before one counts as done.
+  assert '.npz' in {path.suffix for path in synced}
+  (source / 'a.mp4').unlink()  # `_run` would do it again.
+  remover = clip_files.Remover()
+  (entry,) = _run(source, output, remover=remover)
+  assert (entry.status, entry.frames) == ('done', 12), entry.error
+  assert remover.count == 12 - 8
+  assert not (output / '.parts').exists()
+
+
 def test_parts_of_another_clip_or_of_other_flags_are_not_used(
   tmp_path, monkeypatch
 ):
