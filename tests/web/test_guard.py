@@ -116,8 +116,9 @@ def test_who_has_a_key_is_let_in(make):
     assert client.get('/config').status_code == 200
 
 
-def test_below_a_path(make):
-  with testclient.TestClient(make(keys=(), root_path='/cut/')) as client:
+@pytest.mark.parametrize('root_path', ['/cut', '/cut/', 'cut'])
+def test_below_a_path(root_path, make):
+  with testclient.TestClient(make(keys=(), root_path=root_path)) as client:
     # Whether the proxy takes the path off or not.
     for path in ('', '/cut'):
       assert client.get(f'{path}/healthz').status_code == 200
@@ -126,6 +127,11 @@ def test_below_a_path(make):
     assert client.get('/cutter/healthz').status_code == 404
     answer = client.get('/cut', follow_redirects=False)
     assert answer.headers['Location'] == '/cut/'
+
+
+def test_below_no_path(make):
+  with testclient.TestClient(make(keys=(), root_path='/')) as client:
+    assert client.get('/', follow_redirects=False).status_code == 200
 
 
 @pytest.mark.filterwarnings('ignore:::gradio')
