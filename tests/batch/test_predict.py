@@ -348,6 +348,7 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
     ((tmp_path,), '--output is missing'),
     ((photo, tmp_path / 'mask.png', photo), '--output is missing'),
     ((), '--input is missing'),
+    ((tmp_path / '*.gif', tmp_path), r'\*.gif: no file matches it'),
     (('absent.jpg',), '--input=absent.jpg: no such file'),
     (('absent.jpg', tmp_path / 'b.png'), '--input=absent.jpg: no such file'),
     (('-',), 'pass --input=- and --output=- together'),
