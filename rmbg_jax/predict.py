@@ -210,7 +210,9 @@ def main(argv: list[str]) -> None:
 
     if not _OUTPUT.value:
       raise errors.UserError('--print_report: pass --output, its folder.')
-    sys.stdout.writelines(report.join_parts(storage.parse(_OUTPUT.value)))
+    # JSON is UTF-8, whatever the console is.
+    for line in report.join_parts(storage.parse(_OUTPUT.value)):
+      sys.stdout.buffer.write(line.encode())
     return
   settings = _make_settings()
   where = places.settle(

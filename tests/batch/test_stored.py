@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,8 @@ def test_the_same_command_goes_on(store, checkpoint, tmp_path, capsys):
   assert len(after) == len(before) + 3
   assert {key: after[key] for key in before} == before
 
+  # As `cli.print_any_name` sets up a console that knows few characters.
+  sys.stdout.reconfigure(encoding='ascii', errors='backslashreplace')
   with flagsaver.flagsaver(print_report=True, output=OUTPUT):
     predict.main(['predict'])
   lines = map(json.loads, capsys.readouterr().out.splitlines())
