@@ -129,6 +129,7 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
 
 
 def _define_flags() -> None:
+  flags.adopt_module_key_flags(runtime_flags)  # For --help.
   cli.define_paths(
     'checkpoint',
     ['released'],

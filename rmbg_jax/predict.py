@@ -196,6 +196,7 @@ _PRINT_REPORT = flags.DEFINE_boolean(
 _MAX_PIXELS = flags.DEFINE_integer(
   'max_pixels', choices.MAX_PIXELS, 'Refuse photos with more.', lower_bound=1
 )
+flags.adopt_module_key_flags(runtime_flags)  # For --help.
 
 
 def main(argv: list[str]) -> None:
