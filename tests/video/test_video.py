@@ -160,12 +160,20 @@ def test_png_frames_from_other_colours(tmp_path):
     )
 
 
-def test_odd_sizes(tmp_path):
-  clip_files.save_clip(tmp_path / 'clip.mkv', size=(95, 63), pixels='yuv444p')
-  (entry,) = _run(tmp_path / 'clip.mkv', tmp_path / 'out')
+@pytest.mark.parametrize('clip_format', ['prores', 'vp9'])
+@pytest.mark.parametrize('size', [(95, 63), (95, 64), (96, 63)])
+def test_odd_sizes(size, clip_format, tmp_path):
+  source, output = tmp_path / 'clip.mkv', tmp_path / 'out'
+  clip_files.save_clip(source, size=size, pixels='yuv444p')
+  kinds = ('cutout', 'mask')
+  (entry,) = _run(source, output, kinds=kinds, clip_format=clip_format)
   assert entry.status == 'done', entry.error
-  _, pictures, _ = clip_files.read_clip(tmp_path / 'out/mask/clip.mp4')
-  assert pictures.shape[1:3] == (63, 95)
+  for path in (*output.glob('cutout/*'), output / 'mask/clip.mp4'):
+    _, pictures, said = clip_files.read_clip(path)
+    assert pictures.shape[1:3] == size[::-1]
+    if path.suffix == '.mov':
+      assert said['pixels'].startswith('yuva444')
+      _assert_boxes(pictures[..., 3])
 
 
 _ONE = 1 << 16
