@@ -12,6 +12,7 @@ URLs of object stores, and `--engine=ray` does it on a cluster.
 import functools
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -263,6 +264,15 @@ def _is_passed(flag: flags.FlagHolder) -> bool:
   return not flags.FLAGS[flag.name].using_default_value
 
 
+def _locate(flag: flags.FlagHolder) -> str:
+  """Returns a flag's path, whole where others read it, in other folders."""
+  path = flag.value
+  is_elsewhere = _ENGINE.value == 'ray' and _is_passed(flag)
+  if is_elsewhere and storage.exists(Path(path)):
+    return str(Path(path).absolute())
+  return path
+
+
 def _make_request(
   output: storage.Place, kinds: tuple[str, ...], form: str
 ) -> 'session.Request':
@@ -276,7 +286,7 @@ def _make_request(
   style = rendering.Style(
     format=form,
     quality=_QUALITY.value,
-    background=_BACKGROUND.value,
+    background=_locate(_BACKGROUND),
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
     trimap_width=_TRIMAP_WIDTH.value,
@@ -321,7 +331,7 @@ def _make_options() -> dict[str, Any]:
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
-      refiner=_REFINER.value,
+      refiner=_locate(_REFINER),
       threshold=_THRESHOLD.value,
       keep_largest=_KEEP_LARGEST.value,
       fill_holes=_FILL_HOLES.value,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import BackgroundRemover, predict
-from rmbg_jax.batch import report
+from rmbg_jax.batch import remote, report
 from tests.support import foreign_networks, helpers
 
 
@@ -534,6 +534,24 @@ def test_wrong_flags_where_all_is_done_before(flags, message, tmp_path):
   with pytest.raises(SystemExit, match=message):
     _run(tmp_path / 'photo.png', tmp_path / 'out', None, **flags)
   assert not (tmp_path / 'out/report.jsonl').exists()
+
+
+def test_a_cluster_gets_whole_paths(tmp_path, monkeypatch):
+  asked = []
+
+  def run(source, request, **_):
+    asked.append((source, request))
+    return False
+
+  monkeypatch.setattr(remote, 'run', run)
+  monkeypatch.chdir(tmp_path)
+  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
+  flags = {'refine': 'learned', 'refiner': 'a.png', 'background': 'a.png'}
+  _run('a.png', 'out', 'absent', engine='ray', save=['composite'], **flags)
+  ((source, request),) = asked
+  assert source == request.task.style.background == str(tmp_path / 'a.png')
+  assert request.options['refinement'].refiner == source
+  assert request.task.output == tmp_path / 'out'
 
 
 def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
