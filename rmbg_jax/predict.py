@@ -220,7 +220,7 @@ def main(argv: list[str]) -> None:
   where = places.settle(
     _INPUT.value,
     _OUTPUT.value,
-    [cli.expand_home(path) for path in argv[1:]],  # Patterns are in quotes.
+    [cli.parse_path(path, storage.SCHEMES) for path in argv[1:]],
     find_suffix=lambda: ways.find_suffix(settings),
   )
   if ways.predict(where, settings):

@@ -91,9 +91,9 @@ def settle(
     return Places(sources=sources, output=output)
   if not is_one or ending not in FORMATS:
     raise errors.UserError(
-      f'--output={output}: that is the name of one file. Pass one photo as '
-      f'input and a name in {", ".join(FORMATS)}; or a folder, as clips and '
-      'several photos need it.'
+      f'--output={output}: that is the name of one file. Pass the path of one '
+      f'photo as input and a name in {", ".join(FORMATS)}; or a folder, as '
+      'clips, several photos and URLs need it.'
     )
   return Places(sources=sources, output=output, is_file=True)
 

@@ -348,6 +348,8 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
     ((tmp_path,), '--output is missing'),
     ((photo, tmp_path / 'mask.png', photo), '--output is missing'),
     ((), '--input is missing'),
+    (('https://a.org/b.jpg', tmp_path / 'b.png'), 'a URL of this kind is not'),
+    ((photo.as_uri(), tmp_path / 'b.png'), 'Pass the path of one photo'),
     ((tmp_path / '*.gif', tmp_path), r'\*.gif: no file matches it'),
     (('absent.jpg',), '--input=absent.jpg: no such file'),
     (('absent.jpg', tmp_path / 'b.png'), '--input=absent.jpg: no such file'),
