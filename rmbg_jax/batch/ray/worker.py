@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -38,7 +37,6 @@ class Worker:
   ):
     """Loads the network; see `cut_out`."""
     runtimes.start_process(options.get('runtime', 'auto'))
-    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = None  # Photos are held against `max_pixels`.
     self._task = task
     self._tries = task.output / report.FOLDER / f'{manifest.TRIES}-{run_name}'
