@@ -77,7 +77,8 @@ class Door:
       raise problems.ProblemError(code, text) from error
     except OSError as error:
       logging.getLogger(__name__).exception('A request failed.')
-      text = f'The server cannot do it now: {error.strerror}'
+      reason = error.strerror or type(error).__name__
+      text = f'The server cannot do it now: {reason}'
       raise problems.ProblemError('unavailable', text, status=503) from error
     finally:
       self.waiting -= 1

@@ -208,6 +208,14 @@ def test_photos_that_cannot_be_used(client):
     assert 'neither a file nor base64' in error
 
 
+def test_trouble_of_the_server_has_a_reason(service, client, monkeypatch):
+  def fail(*_, **__):
+    raise OSError('encoder error')  # As Pillow does, without a number.
+
+  monkeypatch.setattr(service, 'find_alpha', fail)
+  assert 'now: OSError' in _read_error(_ask(client), 503)
+
+
 def test_hostile_bodies(client):
   multipart = {'Content-Type': 'multipart/form-data; boundary=x'}
   for content, headers, status in (
