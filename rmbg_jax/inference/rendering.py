@@ -17,7 +17,7 @@ from rmbg_jax.inference import foreground, photos, png
 _SUFFIXES = {'png': '.png', 'webp': '.webp', 'jpeg': '.jpg'}
 # The longest side in pixels, where there is a limit: WebP has 14 bits for it,
 # libjpeg a constant.
-LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
+_LONGEST_SIDES = {'webp': 16_383, 'jpeg': 65_500}
 # Kinds whose values count: no format may change them.
 _LABELS = ('mask', 'trimap')
 # These have the foreground's own colours.
@@ -211,13 +211,7 @@ class Style:
 
   def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
     form = self.format
-    longest = LONGEST_SIDES[form]
-    if max(image.size) > longest:
-      raise errors.UserError(
-        f'{image.width}x{image.height} pixels are more than the '
-        f'{longest:,} a side that {form} allows. Choose png (--format=png), or '
-        'reduce the photo.'
-      )
+    check_size(image.size, form)
     file = io.BytesIO()
     options = {'icc_profile': profile} if profile else {}
     if form == 'webp':  # Exact keeps the colours behind full transparency.
@@ -226,6 +220,16 @@ class Style:
     quality = 20 if kind in _LABELS else self.quality
     image.save(file, form, quality=quality, **options)
     return file.getvalue()
+
+
+def check_size(size: tuple[int, int], form: str) -> None:
+  """Raises a `UserError` if (width, height) are too large for WebP or JPEG."""
+  longest = _LONGEST_SIDES[form]
+  if max(size) > longest:
+    raise errors.UserError(
+      f'{size[0]}x{size[1]} pixels are more than the {longest:,} a side that '
+      f'{form} allows. Choose png (--format=png), or reduce the photo.'
+    )
 
 
 def add_opacity(

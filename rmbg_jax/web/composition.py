@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rmbg_jax.inference import photos, png, rendering
-from rmbg_jax.web import problems
 
 # (left, top, right, bottom) of a region, (left, top, width, height) of a
 # subject; pixels.
@@ -56,10 +55,7 @@ def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
   if form == 'png':
     return png.encode(np.asarray(image), **options)
   form = form.replace('jpg', 'jpeg')
-  longest = rendering.LONGEST_SIDES[form]
-  if max(image.size) > longest:
-    text = f'it has at most {longest} pixels a side'
-    raise problems.wrong('format', form, text)
+  rendering.check_size(image.size, form)
   file = io.BytesIO()
   image.save(file, form, quality=_QUALITY, **options)
   return file.getvalue()
