@@ -34,8 +34,7 @@ class _PathParser(flags.ArgumentParser):
     self._urls = urls
 
   def parse(self, argument: str) -> str:
-    storage.check_path(argument, self._urls)
-    return expand_home(argument)
+    return parse_path(argument, self._urls)
 
 
 class _FileParser(_PathParser):
@@ -51,6 +50,16 @@ class _PathListParser(flags.ListParser):
 
   def parse(self, argument: str | list[str]) -> list[str]:
     return [self._each.parse(path) for path in super().parse(argument)]
+
+
+def parse_path(argument: str, urls: Sequence[str]) -> str:
+  """Returns a path with its home folder, or a URL of one of the kinds.
+
+  Raises:
+    UserError: if it is another URL, or there is no such home folder.
+  """
+  storage.check_path(argument, urls)
+  return expand_home(argument)
 
 
 def expand_home(path: str) -> str:

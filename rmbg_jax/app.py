@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import threading
-import warnings
 from pathlib import Path
 
 from absl import flags
@@ -59,9 +58,7 @@ def _serve(folder: Path) -> None:
   listening = server_lib.bind(values.host, values.port)
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
-  # Photos are held against --max_pixels, by name.
-  Image.MAX_IMAGE_PIXELS = values.max_pixels
-  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  Image.MAX_IMAGE_PIXELS = None  # Photos are held against --max_pixels.
   checkpoints = dict.fromkeys(values.checkpoint + onnx_published.list_present())
   service = service_lib.Service(
     list(checkpoints),
@@ -129,6 +126,7 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
 
 
 def _define_flags() -> None:
+  flags.adopt_module_key_flags(runtime_flags)  # For --help.
   cli.define_paths(
     'checkpoint',
     ['released'],

@@ -285,6 +285,7 @@ def _make_unique(name: str, path: Path, taken: Collection[str]) -> str:
 
 def run() -> None:
   """Runs the command line."""
+  flags.adopt_module_key_flags(runtime_flags)  # For --help.
   # Here, since `predict` has some of these names as well.
   cli.define_paths(
     'checkpoint',

@@ -152,6 +152,7 @@ def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
 
 def run() -> None:
   """Runs the command line."""
+  flags.adopt_module_key_flags(runtime_flags)  # For --help.
   cli.define_paths(
     'checkpoint',
     ['lite', 'small'],

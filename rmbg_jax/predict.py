@@ -12,6 +12,7 @@ URLs of object stores, and `--engine=ray` does it on a cluster.
 import functools
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -190,12 +191,13 @@ _GPUS = flags.DEFINE_float(
 _PRINT_REPORT = flags.DEFINE_boolean(
   'print_report',
   False,
-  'Print the report in --output that was written in parts (by URL, or by '
+  'Print the report in --output that was written in parts (to a URL, or by '
   '--engine=ray) as one, a line for each photo, and end.',
 )
 _MAX_PIXELS = flags.DEFINE_integer(
   'max_pixels', choices.MAX_PIXELS, 'Refuse photos with more.', lower_bound=1
 )
+flags.adopt_module_key_flags(runtime_flags)  # For --help.
 
 
 def main(argv: list[str]) -> None:
@@ -210,13 +212,15 @@ def main(argv: list[str]) -> None:
 
     if not _OUTPUT.value:
       raise errors.UserError('--print_report: pass --output, its folder.')
-    sys.stdout.writelines(report.join_parts(storage.parse(_OUTPUT.value)))
+    # JSON is UTF-8, whatever the console is.
+    for line in report.join_parts(storage.parse(_OUTPUT.value)):
+      sys.stdout.buffer.write(line.encode())
     return
   settings = _make_settings()
   where = places.settle(
     _INPUT.value,
     _OUTPUT.value,
-    argv[1:],
+    [cli.parse_path(path, storage.SCHEMES) for path in argv[1:]],
     find_suffix=lambda: ways.find_suffix(settings),
   )
   if ways.predict(where, settings):
@@ -225,6 +229,16 @@ def main(argv: list[str]) -> None:
 
 def _make_settings() -> ways.Settings:
   """Returns the settings in the flags."""
+  for needed, is_there, flags_of_it in (
+    ('--engine=ray', _ENGINE.value == 'ray', (_ADDRESS, _ACTORS, _CPUS, _GPUS)),
+    ('--refine=learned', _REFINE.value == 'learned', (_REFINER,)),
+    ('--frames', _FRAMES.value, (_FRAME_RATE,)),
+  ):
+    for flag in flags_of_it:
+      if not is_there and _is_passed(flag) and flag.value != '':
+        raise errors.UserError(
+          f'--{flag.name}={flag.value} is for {needed}. Pass both, or neither.'
+        )
   cluster = None
   if _ENGINE.value == 'ray':
     cluster = {
@@ -233,14 +247,9 @@ def _make_settings() -> ways.Settings:
       'cpus': _CPUS.value,
       'gpus': _GPUS.value,
     }
-  elif _ADDRESS.value:
-    raise errors.UserError(
-      f'--address={_ADDRESS.value} is for --engine=ray. Pass both, or neither.'
-    )
-  by_default = flags.FLAGS[_SAVE.name].using_default_value
   return ways.Settings(
-    kinds=None if by_default else tuple(_SAVE.value),
-    format=_FORMAT.value,
+    kinds=tuple(_SAVE.value) if _is_passed(_SAVE) else None,
+    format=_FORMAT.value if _is_passed(_FORMAT) else None,
     has_background=bool(_BACKGROUND.value),
     overwrite=_OVERWRITE.value,
     shard=_SHARD.value,
@@ -249,6 +258,19 @@ def _make_settings() -> ways.Settings:
     cluster=cluster,
     make_request=_make_request,
   )
+
+
+def _is_passed(flag: flags.FlagHolder) -> bool:
+  return not flags.FLAGS[flag.name].using_default_value
+
+
+def _locate(flag: flags.FlagHolder) -> str:
+  """Returns a flag's path, whole where others read it, in other folders."""
+  path = flag.value
+  is_elsewhere = _ENGINE.value == 'ray' and _is_passed(flag)
+  if is_elsewhere and storage.exists(Path(path)):
+    return str(Path(path).absolute())
+  return path
 
 
 def _make_request(
@@ -264,7 +286,7 @@ def _make_request(
   style = rendering.Style(
     format=form,
     quality=_QUALITY.value,
-    background=_BACKGROUND.value,
+    background=_locate(_BACKGROUND),
     estimate_foreground=_FOREGROUND.value,
     trim=_TRIM.value,
     trimap_width=_TRIMAP_WIDTH.value,
@@ -309,7 +331,7 @@ def _make_options() -> dict[str, Any]:
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
-      refiner=_REFINER.value,
+      refiner=_locate(_REFINER),
       threshold=_THRESHOLD.value,
       keep_largest=_KEEP_LARGEST.value,
       fill_holes=_FILL_HOLES.value,

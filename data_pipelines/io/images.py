@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from data_pipelines.io import ranges, suffixes, tiff
 from data_pipelines.io.errors import (
   MissingFileError,
+  TooManyPixelsError,
   UserError,
   install_command,
 )
@@ -264,7 +265,8 @@ def named(source: Source) -> Iterator[None]:
       raise MissingFileError(f'{name}: a link to a missing file.') from error
     raise MissingFileError(f'{name}: no such file.') from error
   except Image.DecompressionBombError as error:
-    raise UserError(f'{name}: {error} Reduce the image before use.') from error
+    text = f'{name}: {error} Reduce the image before use.'
+    raise TooManyPixelsError(text) from error
   except PermissionError as error:
     raise UserError(
       f'{name}: no permission to read it. Allow it (chmod u+r), or leave the '

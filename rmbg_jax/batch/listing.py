@@ -114,6 +114,8 @@ def list_jobs(source: str) -> list[Job]:
     # Results mirror the tree below the part without wildcards.
     parts = itertools.takewhile(lambda p: not glob.has_magic(p), path.parts)
     root, found = Path(*parts), _match_pattern(source)
+    if not found:
+      raise errors.MissingFileError(f'--input={source}: no file matches it.')
   else:
     raise errors.MissingFileError(f'--input={source}: no such file or folder.')
   if not found and not unreachable:

@@ -82,6 +82,7 @@ def watch(folder: Path, request: session.Request) -> bool:
     )
   task = request.task
   task.check_output()
+  task.check_photos([folder / '*'])  # Those that will come.
 
   def list_jobs():
     try:
@@ -89,8 +90,7 @@ def watch(folder: Path, request: session.Request) -> bool:
     except FileNotFoundError:
       return []  # Nothing yet, or removed while it is listed.
     shard = listing.parse_shard(request.shard)
-    jobs = [job for job in jobs[shard] if not job.error]
-    found = record.find_missing(jobs, task, made)
+    found = record.find_missing(jobs[shard], task, made)
     return [job for job in found if job.kinds]
 
   made = request.read_record()

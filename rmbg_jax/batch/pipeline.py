@@ -278,7 +278,12 @@ class _Flow:
     self._finish(limit=2 * self.remover.batch_size)
 
   def _finish(self, *, limit: int) -> None:
-    while len(self._writing) > limit:
+    """Reports what is written, and waits until no more than these are not."""
+    while self._writing and (
+      len(self._writing) > limit
+      # At once: a killed run would lose its line.
+      or self._writing[0][-1].done()
+    ):
       job, waiting_bytes, writing_bytes, future = self._writing.popleft()
       error = future.exception()
       self._waiting_bytes -= waiting_bytes

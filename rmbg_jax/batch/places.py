@@ -5,6 +5,7 @@ else is a folder of results.
 """
 
 import dataclasses
+import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def settle(
       photo, and no output.
 
   Raises:
+    MissingFileError: if the only input is not there.
     UserError: if one of the two is missing, or the output cannot be a folder.
   """
   for name, value in (('input', source), ('output', output)):
@@ -63,6 +65,12 @@ def settle(
     raise errors.UserError(
       '--input is missing. Pass a photo, a folder, a pattern in quotes, a list '
       'or a URL; --help says more.'
+    )
+  if STANDARD in sources:
+    return Places(sources=sources, output=output or '')
+  if len(sources) == 1 and not _may_exist(sources[0]):
+    raise errors.MissingFileError(
+      f'--input={sources[0]}: no such file or folder.'
     )
   is_one = len(sources) == 1 and _is_photo(sources[0])
   if output is None:
@@ -83,9 +91,9 @@ def settle(
     return Places(sources=sources, output=output)
   if not is_one or ending not in FORMATS:
     raise errors.UserError(
-      f'--output={output}: that is the name of one file. Pass one photo as '
-      f'input and a name in {", ".join(FORMATS)}; or a folder, as clips and '
-      'several photos need it.'
+      f'--output={output}: that is the name of one file. Pass the path of one '
+      f'photo as input and a name in {", ".join(FORMATS)}; or a folder, as '
+      'clips, several photos and URLs need it.'
     )
   return Places(sources=sources, output=output, is_file=True)
 
@@ -123,6 +131,14 @@ def is_below(place: storage.Place, parent: storage.Place) -> bool:
     return place.resolve().is_relative_to(parent.resolve())
   # With slashes, or `photos2` would be below `photos`.
   return f'{place}/'.startswith(f'{parent}/')
+
+
+def _may_exist(source: str) -> bool:
+  return (
+    storage.is_url(source)
+    or glob.has_magic(source)
+    or storage.exists(Path(source))
+  )
 
 
 def _is_photo(source: str) -> bool:

@@ -113,18 +113,9 @@ class Report:
   def __init__(self, path: Path):
     """Reads what earlier runs left at the path."""
     self._path = path
-    self._others: list[Any] = []
-    self._lines: dict[str, dict[str, Any]] = {}
-    content = path.read_bytes() if path.exists() else b''
-    for text in content.split(b'\n'):
-      try:
-        line = json.loads(text)
-      except ValueError:  # Cut off by a kill, perhaps within a character.
-        continue
-      if isinstance(line, dict) and isinstance(line.get('photo'), str):
-        self._lines[line['photo']] = line
-      else:
-        self._others.append(line)
+    content = _read(path)
+    _, self._lines = _parse(content)
+    self._added: dict[str, dict[str, Any]] = {}
     path.parent.mkdir(parents=True, exist_ok=True)
     self._file = path.open('a', encoding='utf-8')
     if content and not content.endswith(b'\n'):
@@ -143,7 +134,7 @@ class Report:
       line = {**line, **before, 'status': 'skipped', 'remark': entry.remark}
     # Kinds that were left alone now were made by earlier runs.
     line['made'] = {**before.get('made', {}), **entry.made}
-    self._lines[entry.photo] = line
+    self._lines[entry.photo] = self._added[entry.photo] = line
     self._file.write(_to_text(line))
     # At once, so that a killed run loses no line.
     self._file.flush()
@@ -151,11 +142,33 @@ class Report:
   def close(self) -> None:
     """Leaves one line for each photo."""
     self._file.close()
+    # Read again: another run at this output may have added lines meanwhile.
+    self._lines.clear()
+    others, lines = _parse(_read(self._path))
+    lines |= self._added
     with files.write_atomically(self._path) as partial:
       partial.write_text(
-        ''.join(map(_to_text, [*self._others, *self._lines.values()])),
-        encoding='utf-8',
+        ''.join(map(_to_text, [*others, *lines.values()])), encoding='utf-8'
       )
+
+
+def _read(path: Path) -> bytes:
+  return path.read_bytes() if path.exists() else b''
+
+
+def _parse(content: bytes) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+  """Returns the lines of other programs, and the latest for each photo."""
+  others, lines = [], {}
+  for text in content.split(b'\n'):
+    try:
+      line = json.loads(text)
+    except ValueError:  # Cut off by a kill, perhaps within a character.
+      continue
+    if isinstance(line, dict) and isinstance(line.get('photo'), str):
+      lines[line['photo']] = line
+    else:
+      others.append(line)
+  return others, lines
 
 
 class PartedReport:
@@ -235,7 +248,7 @@ def join_parts(output: storage.Place) -> Iterator[str]:
   if not parts:
     raise errors.MissingFileError(
       f'{output / FOLDER}: no parts of a report (*.jsonl). Pass the --output '
-      'of a run by URL, or of --engine=ray.'
+      'of a run to a URL, or of --engine=ray; others leave report.jsonl in it.'
     )
   # Ten million digests fit into memory; as many names do not.
   seen: set[bytes] = set()

@@ -121,18 +121,19 @@ def begin(task: pipeline.Task, network: str, options: JsonObject) -> None:
   """
   values = {'network': network, **options, **dataclasses.asdict(task.style)}
   del values['format']  # Results of two formats have two names.
+  del values['threads']  # They change the time alone.
   made_with = {name: str(value) for name, value in values.items()}
   place = task.output / report.FOLDER / _MADE_WITH
   try:
     before = files.parse_json(storage.read(place), place, remedy='Remove it.')
   except FileNotFoundError:
-    before = None
-  if before not in (None, made_with) and not task.overwrite:
-    changed = [
-      f'{name} was {before.get(name)}, is {made_with.get(name)}'
-      for name in sorted({*before, *made_with})
-      if before.get(name) != made_with.get(name)
-    ]
+    before = made_with
+  changed = [
+    f'{name} was {before.get(name)}, is {value}'
+    for name, value in sorted(made_with.items())
+    if before.get(name) != value
+  ]
+  if changed and not task.overwrite:
     raise errors.UserError(
       f'--output={task.output}: the results there were made otherwise '
       f'({"; ".join(changed)}). Pass what they were made with, --overwrite to '

@@ -95,7 +95,8 @@ class _Arrivals:
     for job in jobs:
       path = job.photo
       try:
-        stat = path.stat()
+        # A link that leads nowhere, or elsewhere, is a fault itself.
+        stat = path.lstat() if job.error else path.stat()
       except OSError:
         continue  # Gone again.
       stamp = stat.st_size, stat.st_mtime_ns

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What to save of folders.
 _KINDS = ('mask', 'cutout')
+_FORMAT = 'png'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,13 @@ class Settings:
 
   Attributes:
     kinds: Kinds to save, of `choices.KINDS`; None for what suits the input.
+    format: Format of the files; None for PNG, or what the output's name says.
     cluster: Attributes of `cluster.Cluster`; None for this process.
     make_request: Makes the `session.Request` of an output, kinds and a format.
   """
 
   kinds: tuple[str, ...] | None
-  format: str
+  format: str | None
   has_background: bool
   overwrite: bool
   shard: str
@@ -72,7 +74,8 @@ def find_suffix(settings: Settings) -> str:
   from rmbg_jax.inference import rendering
 
   kind = next(iter(_choose_one(settings)), 'cutout')
-  return f'-{kind}{rendering.Style(format=settings.format).suffix(kind)}'
+  style = rendering.Style(format=settings.format or _FORMAT)
+  return f'-{kind}{style.suffix(kind)}'
 
 
 def parse_actors(text: str) -> tuple[int, int] | None:
@@ -98,6 +101,19 @@ def _choose_one(settings: Settings) -> tuple[str, ...]:
   return ('composite',) if settings.has_background else ('cutout',)
 
 
+def _check_alone(settings: Settings) -> None:
+  """Refuses flags that mean nothing for one photo and one file."""
+  for name in ('watch', 'frames', 'shard'):
+    if getattr(settings, name):
+      raise errors.UserError(
+        f'--{name} is for folders. Pass them as --input and --output.'
+      )
+  if settings.cluster is not None:
+    raise errors.UserError(
+      '--engine=ray is for many photos. Leave it out, or pass folders.'
+    )
+
+
 def _predict_standard(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo, from standard input to standard output."""
   if {*where.sources, where.output} != {places.STANDARD}:
@@ -109,25 +125,24 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
     raise errors.UserError(
       'Standard output takes exactly one kind, such as --save=cutout.'
     )
+  _check_alone(settings)
   # Nothing goes to a folder.
-  request = settings.make_request(Path(), kinds, settings.format)
-  content, _ = _cut_out_one(sys.stdin.buffer.read(), request)
+  request = settings.make_request(Path(), kinds, settings.format or _FORMAT)
+  from data_pipelines.io import images
+
+  given = sys.stdin.buffer.read()
+  source = images.Encoded('--input=-', stamp='', read_bytes=lambda: given)
+  content, notes = _cut_out_one(source, request)
   sys.stdout.buffer.write(content)
+  for note in notes:
+    print(f'--input=-: {note}.', file=sys.stderr)
   return False
 
 
 def _predict_file(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo into one file."""
   (source,), output = where.sources, storage.parse(where.output)
-  for name in ('watch', 'frames', 'shard'):
-    if getattr(settings, name):
-      raise errors.UserError(
-        f'--{name} is for folders. Pass them as --input and --output.'
-      )
-  if settings.cluster is not None:
-    raise errors.UserError(
-      '--engine=ray is for many photos. Leave it out, or pass folders.'
-    )
+  _check_alone(settings)
   places.check_file(source, output, overwrite=settings.overwrite)
   kinds = _choose_one(settings)
   if len(kinds) != 1:
@@ -136,6 +151,13 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
       '--save=cutout, or --output=FOLDER.'
     )
   form = places.FORMATS[output.suffix.lower()]
+  if settings.format:
+    wanted = Path(find_suffix(settings)).suffix
+    if form != places.FORMATS[wanted]:
+      raise errors.UserError(
+        f'--output={output}: --format={settings.format} is another format than '
+        f'its name says. Let it end in {wanted}, or leave out --format.'
+      )
   request = settings.make_request(output.parent, kinds, form)
   # Lossless kinds become PNG, which the name has to say.
   if form != places.FORMATS[request.task.style.suffix(kinds[0])]:
@@ -199,8 +221,8 @@ def _predict_files(where: places.Places, settings: Settings) -> bool:
       f'--input={source}: --watch takes a folder of photos and clips.'
     )
   places.check_apart(source, output)
-  kinds = settings.kinds or _KINDS
-  request = settings.make_request(output, kinds, settings.format)
+  kinds = _KINDS if settings.kinds is None else settings.kinds
+  request = settings.make_request(output, kinds, settings.format or _FORMAT)
   if by_url or on_cluster:
     from rmbg_jax.batch import remote
 

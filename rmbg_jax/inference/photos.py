@@ -98,12 +98,14 @@ def read_photo(
   if isinstance(source, np.ndarray):
     return _convert(_from_array(source))
   if isinstance(source, Image.Image):
-    return _convert(source)
+    with images.named('The given image'):  # Pillow reads a file late.
+      return _convert(source)
   height, width = images.read_size(source)
   if width * height > max_pixels:
     raise errors.TooManyPixelsError(
-      f'{width}x{height} are more pixels than the limit of {max_pixels}. '
-      'Reduce the photo, or raise max_pixels if there is memory for it.'
+      f'{images.find_name(source)}: {width}x{height} are more pixels than the '
+      f'limit of {max_pixels}. Reduce the photo, or raise max_pixels if there '
+      'is memory for it.'
     )
   notes = []
   with images.opened(source) as image:

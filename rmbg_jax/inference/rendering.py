@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, ImageColor, ImageOps
 
-from data_pipelines.io import errors, images
+from data_pipelines.io import errors
 from rmbg_jax import choices
 from rmbg_jax.inference import foreground, photos, png
 
@@ -211,13 +211,7 @@ class Style:
 
   def _to_file(self, image, kind: str, profile: bytes | None) -> bytes:
     form = self.format
-    longest = _LONGEST_SIDES[form]
-    if max(image.size) > longest:
-      raise errors.UserError(
-        f'{image.width}x{image.height} pixels are more than the '
-        f'{longest:,} a side that {form} allows. Choose png (--format=png), or '
-        'reduce the photo.'
-      )
+    check_size(image.size, form)
     file = io.BytesIO()
     options = {'icc_profile': profile} if profile else {}
     if form == 'webp':  # Exact keeps the colours behind full transparency.
@@ -226,6 +220,16 @@ class Style:
     quality = 20 if kind in _LABELS else self.quality
     image.save(file, form, quality=quality, **options)
     return file.getvalue()
+
+
+def check_size(size: tuple[int, int], form: str) -> None:
+  """Raises a `UserError` if (width, height) are too large for WebP or JPEG."""
+  longest = _LONGEST_SIDES[form]
+  if max(size) > longest:
+    raise errors.UserError(
+      f'{size[0]}x{size[1]} pixels are more than the {longest:,} a side that '
+      f'{form} allows. Choose png (--format=png), or reduce the photo.'
+    )
 
 
 def add_opacity(
@@ -378,8 +382,7 @@ def _load_background(background: str) -> photos.Photo:
       f'--background={background}: neither a colour such as #ffffff, nor a '
       'file, nor blur.'
     )
-  with images.named(background):
-    return photos.read_photo(background)
+  return photos.read_photo(background)
 
 
 # Most photos of a run have one profile.

@@ -148,11 +148,7 @@ def _open_folder(folder: Path, max_pixels: int, rate: Fraction) -> Clip:
 
   def read():
     for index, path in enumerate(paths):
-      try:
-        photo = photos.read_photo(path, max_pixels=max_pixels)
-      except errors.UserError as error:
-        text = str(error).removeprefix(f'{path}: ')
-        raise errors.UserError(f'{path}: {text}') from error
+      photo = photos.read_photo(path, max_pixels=max_pixels)
       if photo.rgb.size != first.rgb.size:
         raise errors.UserError(
           f'{path}: {photo.rgb.width}x{photo.rgb.height} pixels, unlike the '

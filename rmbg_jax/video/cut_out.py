@@ -118,7 +118,9 @@ class _Work:
     # All frames of a clip have one size, and videos formats of their own.
     self._style = dataclasses.replace(task.style, format='png', trim=False)
     self._missing = task.missing(self.job)
-    self._folder = task.output / _FOLDER / self.job.result
+    # None is within another one's, as `a/b` is within `a`.
+    name = report.digest(str(self.job.result)).hex()
+    self._folder = task.output / _FOLDER / name
     self._steadier = temporal.Steadier(self.options.steadiness)
     self._size = self.remover.batch_size
 
@@ -186,11 +188,8 @@ class _Work:
   def clear(self) -> None:
     """Removes all parts."""
     shutil.rmtree(self._folder, ignore_errors=True)
-    for parent in self._folder.parents:  # Remove the empty ones.
-      if parent == self.task.output:
-        break
-      with contextlib.suppress(OSError):
-        parent.rmdir()
+    with contextlib.suppress(OSError):  # There are other clips' parts.
+      self._folder.parent.rmdir()
 
   def _restore(self) -> list[dict[str, Any]]:
     """Returns the states of the parts that are done; removes others."""
@@ -263,6 +262,7 @@ class _Work:
           probs, guide = self._steadier.last
           path = self._find_state(index, '.npz')
           np.savez(path, probs=probs, guide=guide)
+          files.sync(path)
         # Last: from here on, the part counts as done.
         files.write_text(self._find_state(index, '.json'), json.dumps(state))
         states.append(state)

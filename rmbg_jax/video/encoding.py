@@ -24,7 +24,7 @@ class _Codec:
   """Encoder settings of one kind of clip.
 
   Attributes:
-    name: FFmpeg's name of the encoder.
+    names: FFmpeg's names of the encoder, and of that for odd widths.
     container: The file's format.
     pixels: Their format, and that for odd sizes: in some formats 2x2 pixels
       share their colours, which takes even sizes.
@@ -34,7 +34,7 @@ class _Codec:
     sound: Codec that other sound is converted to.
   """
 
-  name: str
+  names: tuple[str, str]
   container: str
   pixels: tuple[str, str]
   options: dict[str, str]
@@ -43,7 +43,7 @@ class _Codec:
 
 
 _H264 = _Codec(
-  name='libx264',
+  names=('libx264', 'libx264'),
   container='mp4',
   # Players know 4:2:0, which odd sizes cannot have.
   pixels=('yuv420p', 'yuv444p'),
@@ -52,7 +52,8 @@ _H264 = _Codec(
   sound='aac',
 )
 _PRORES = _Codec(
-  name='prores_aw',  # Takes a third of `prores_ks`'s time.
+  # The first takes a third of the second's time, and even widths alone.
+  names=('prores_aw', 'prores_ks'),
   container='mov',
   pixels=('yuva444p10le', 'yuva444p10le'),
   options={'profile': '4'},  # ProRes 4444, which has alpha.
@@ -60,7 +61,7 @@ _PRORES = _Codec(
   sound='aac',
 )
 _VP9 = _Codec(
-  name='libvpx-vp9',
+  names=('libvpx-vp9', 'libvpx-vp9'),
   container='webm',
   pixels=('yuva420p', 'yuva420p'),
   options={
@@ -175,7 +176,7 @@ class VideoWriter(contextlib.AbstractContextManager):
       clips.find_address(self._path), 'w', format=codec.container
     )
     self._stream: Any = self._container.add_stream(
-      codec.name,
+      codec.names[shape[1] % 2],
       rate=clip.rate.limit_denominator(100_000),
       options=codec.options,
     )

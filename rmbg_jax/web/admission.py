@@ -70,13 +70,15 @@ class Door:
         )
     except errors.UserError as error:
       # Messages name flags, which are fields here.
-      text = re.sub(r'--(?=[a-z])', '', str(error))
+      text = re.sub('--no([a-z_]+)', r'\1=false', str(error))
+      text = re.sub('--(?=[a-z])', '', text.replace('--save', 'kind'))
       is_large = isinstance(error, errors.TooManyPixelsError)
       code = 'resolution_too_high' if is_large else 'invalid'
       raise problems.ProblemError(code, text) from error
     except OSError as error:
       logging.getLogger(__name__).exception('A request failed.')
-      text = f'The server cannot do it now: {error.strerror}'
+      reason = error.strerror or type(error).__name__
+      text = f'The server cannot do it now: {reason}'
       raise problems.ProblemError('unavailable', text, status=503) from error
     finally:
       self.waiting -= 1

@@ -116,28 +116,33 @@ def list_routes(api: fastapi.FastAPI) -> list[routing.Route]:
 def _remove(
   service: service_lib.Service, fields: admission.Fields, as_json: bool
 ) -> responses.Response:
-  fields = dict(fields)
+  # Forms send '' for what nobody filled in.
+  fields = {name: value for name, value in fields.items() if value != ''}
   file, picture = fields.pop('file', None), fields.pop('background_file', None)
   options = problems.parse(Options, fields)
   if file is None:
     raise problems.ProblemError(
       'missing_source', 'There is no photo: send it as file'
     )
-  if picture is not None and options.background:
+  background, kind = options.background, options.kind or 'cutout'
+  if picture is not None and background:
     raise problems.ProblemError(
       'invalid_parameters', 'Pass background or background_file, not both'
     )
+  has_background = bool(background) or picture is not None
+  if has_background and kind == 'cutout':
+    kind = 'composite'
+  if has_background != (kind == 'composite'):
+    raise problems.wrong(
+      'kind', kind, 'background or background_file go with composite alone'
+    )
   with service.take_turn() as folder:
-    background = options.background
     if picture is not None:
       path = folder / 'background.png'
       picture = _read(service, picture, 'background_file')
       # It is read again at once: compressing would only take time.
       picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
-    kind = options.kind or 'cutout'
-    if background and kind == 'cutout':
-      kind = 'composite'
     looks = {'quality', 'estimate_foreground', 'trim', 'trimap_width'}
     style = rendering.Style(
       format=options.format.replace('jpg', 'jpeg'),

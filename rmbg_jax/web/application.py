@@ -26,6 +26,9 @@ def make_application(
   queue has room for, their bodies in the folder; further ones are refused. A
   proxy may show it below the root path.
   """
+  root_path = root_path.strip('/')
+  if root_path and '://' not in root_path:  # Gradio takes whole addresses, too.
+    root_path = f'/{root_path}'
   calls = api.make_api(service, queue=queue)
   blocks = page.make_page(service)
   blocks.queue(max_size=queue)

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from rmbg_jax.inference import photos, png
-from rmbg_jax.web import problems
+from rmbg_jax.inference import photos, png, rendering
 
 # (left, top, right, bottom) of a region, (left, top, width, height) of a
 # subject; pixels.
@@ -55,10 +54,9 @@ def encode(
 def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
   if form == 'png':
     return png.encode(np.asarray(image), **options)
-  if form == 'webp' and max(image.size) > 16_383:
-    raise problems.wrong('format', 'webp', 'it has at most 16383 pixels a side')
-  file = io.BytesIO()
   form = form.replace('jpg', 'jpeg')
+  rendering.check_size(image.size, form)
+  file = io.BytesIO()
   image.save(file, form, quality=_QUALITY, **options)
   return file.getvalue()
 

@@ -342,7 +342,8 @@ def _ask(service, photos, options, progress) -> service_lib.Answer:
     raise gr.Error(message, print_exception=False) from error
   except OSError as error:
     # The error's own text has a path of the server, not for visitors.
-    message = f'The server cannot do it now: {error.strerror}.'
+    reason = error.strerror or type(error).__name__
+    message = f'The server cannot do it now: {reason}.'
     raise gr.Error(message) from error
 
 

@@ -65,8 +65,12 @@ class Server:
     Raises:
       UserError: if it does not begin.
     """
-    # 0.0.0.0 is for listening: no browser can open it.
-    name = 'localhost' if host == '0.0.0.0' else host  # noqa: S104
+    name = host.strip('[]')
+    # These are for listening: no browser can open them.
+    if name in ('0.0.0.0', '::'):  # noqa: S104
+      name = 'localhost'
+    elif ':' in name:
+      name = f'[{name}]'  # Or its end would be taken for the port.
     port = listening.getsockname()[1]
     self.url = f'http://{name}:{port}/'
     self._server = uvicorn.Server(

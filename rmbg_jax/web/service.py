@@ -254,7 +254,14 @@ class Service:
 
     report_progress(done, len(jobs))
     never = threading.Event()  # But for a full disk, which sets it.
-    pipeline.run(remover, small, task, add_entry=add_entry, stop=never)
+    pipeline.run(
+      remover,
+      small,
+      task,
+      add_entry=add_entry,
+      stop=never,
+      runs_at_once=AT_ONCE,
+    )
     return entries
 
   @contextlib.contextmanager

@@ -5,6 +5,7 @@ of its own, as users start it, and so do Ray's workers.
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,13 +24,15 @@ pytest.importorskip('moto')
 ray = pytest.importorskip('ray')
 pytest.importorskip('ray.data')
 
+import pyarrow as pa  # noqa: E402
 from ray import cluster_utils  # noqa: E402
 
 from rmbg_jax.batch import pipeline  # noqa: E402
 from rmbg_jax.batch.ray import cluster as cluster_lib  # noqa: E402
+from rmbg_jax.batch.ray import worker  # noqa: E402
 from rmbg_jax.inference import rendering  # noqa: E402
 from rmbg_jax.weights import load  # noqa: E402
-from tests.support import object_store  # noqa: E402
+from tests.support import clip_files, object_store  # noqa: E402
 
 COUNT = 200
 NODE = {'num_cpus': 1, 'object_store_memory': 80 * 2**20}
@@ -271,6 +274,40 @@ def test_a_data_set_of_ones_own(connected, photos, tmp_path):
   assert found.pop('mask/000.png') == b'before'
   assert len(found) == 9
   assert all(expected[name] == content for name, content in found.items())
+
+
+def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path, monkeypatch):
+  monkeypatch.setattr(worker.ray, 'get', lambda _: None)
+  # As it was again afterwards: a worker has its process for itself.
+  monkeypatch.setattr(worker.Image, 'MAX_IMAGE_PIXELS', 10**9)
+  monkeypatch.setattr(
+    worker.remover_lib,
+    'BackgroundRemover',
+    lambda *_, **__: clip_files.Remover(),
+  )
+  write = storage.write
+
+  def refuse(place, content):
+    if place.suffix == '.png':
+      raise OSError(errno.ENOSPC, 'No space left on device', str(place))
+    write(place, content)
+
+  monkeypatch.setattr(storage, 'write', refuse)
+  task = pipeline.Task(
+    output=tmp_path / 'out', kinds=('mask',), style=rendering.Style()
+  )
+  photos = [str(tmp_path / f'{index:02}.jpg') for index in range(40)]
+  for photo in photos:
+    clip_files.draw(0).save(photo)
+  write(tmp_path / 'out/mask/39.png', b'done before')
+  do = worker.Worker(
+    ray.ObjectRef.nil(), task, {'runtime': 'openvino'}, 4, 'run'
+  )
+  table = pa.table({'photo': photos, 'result': [Path(p).stem for p in photos]})
+  found = do(table).to_pydict()
+  assert found['photo'] == photos
+  assert found['status'] == 39 * ['failed'] + ['skipped']
+  assert 'there is no space left' in found['line'][38]
 
 
 def test_a_cluster_that_is_not_there_is_named(photos, tmp_path):

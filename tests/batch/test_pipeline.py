@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_photos_in_memory_are_those_there_is_room_for(
   assert {entry.status for entry in entries.values()} == {'done'}
   assert len(entries) == 9
   assert 1 <= remover.most_held <= room
+
+
+def test_what_is_written_is_reported_before_all_is_done(tmp_path):
+  held = []
+
+  class Remover(_Remover):
+    def predict(self, batch):
+      time.sleep(0.3)  # Meanwhile, the batch before is written.
+      held.append(self.held)
+      return super().predict(batch)
+
+  _run(_make_jobs(tmp_path / 'in', 16), tmp_path / 'out', Remover())
+  assert held[2] <= 12
 
 
 def test_a_photo_without_room_is_done_alone(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from rmbg_jax import BackgroundRemover, predict
-from rmbg_jax.batch import report
+from rmbg_jax.batch import remote, report
 from tests.support import foreign_networks, helpers
 
 
@@ -348,6 +348,13 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
     ((tmp_path,), '--output is missing'),
     ((photo, tmp_path / 'mask.png', photo), '--output is missing'),
     ((), '--input is missing'),
+    (('https://a.org/b.jpg', tmp_path / 'b.png'), 'a URL of this kind is not'),
+    ((photo.as_uri(), tmp_path / 'b.png'), 'Pass the path of one photo'),
+    ((tmp_path / '*.gif', tmp_path), r'\*.gif: no file matches it'),
+    (('absent.jpg',), '--input=absent.jpg: no such file'),
+    (('absent.jpg', tmp_path / 'b.png'), '--input=absent.jpg: no such file'),
+    (('-',), 'pass --input=- and --output=- together'),
+    (('-', tmp_path / 'b.png'), 'pass --input=- and --output=- together'),
   ):
     with pytest.raises(SystemExit, match=message):
       _run_line(*arguments, weights=checkpoint)
@@ -356,7 +363,15 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
   with pytest.raises(SystemExit, match='mask is lossless'):
     _run(photo, tmp_path / 'a.jpg', checkpoint, save=['mask'])
   assert photo.read_bytes() == content
+  with pytest.raises(
+    SystemExit, match='a.png: --format=webp is another .*.webp'
+  ):
+    _run(photo, tmp_path / 'a.png', checkpoint, format='webp')
+  with pytest.raises(SystemExit, match='photo.jpg: 40x24 are more pixels'):
+    _run(photo, tmp_path / 'a.png', checkpoint, max_pixels=100)
   _run_line(photo, weights=checkpoint, overwrite=True)
+  _run_line(photo, weights=checkpoint, save=['mask'], format='jpeg')
+  assert (tmp_path / 'photo-mask.png').exists()
   # A folder of such a name stays one.
   (tmp_path / 'folder.png').mkdir()
   _run(photo, tmp_path / 'folder.png', checkpoint, save=['mask'])
@@ -386,9 +401,22 @@ def test_several_inputs_as_a_shell_makes_them_of_a_pattern(
     _run_line(*names, weights=checkpoint, output=str(output), watch=True)
 
 
+def test_a_pattern_in_quotes_below_the_home_folder(
+  checkpoint, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  helpers.make_photo((40, 24)).save(tmp_path / 'a.jpg')
+  monkeypatch.chdir(tmp_path)
+  _run_line('~/*.jpg', '~/out', weights=checkpoint, save=['mask'])
+  assert '1 of 1 photo done' in capsys.readouterr().out
+  assert (tmp_path / 'out/mask/a.png').exists()
+
+
 def test_standard_input_and_output(checkpoint, tmp_path):
   file = io.BytesIO()
-  helpers.make_photo((40, 24)).save(file, 'jpeg')
+  helpers.make_photo((40, 24)).save(
+    file, 'webp', save_all=True, append_images=[Image.new('RGB', (40, 24))]
+  )
   command = [
     sys.executable,
     '-m',
@@ -404,6 +432,7 @@ def test_standard_input_and_output(checkpoint, tmp_path):
   )
   with Image.open(io.BytesIO(done.stdout)) as image:
     assert (image.format, image.mode, image.size) == ('WEBP', 'RGBA', (40, 24))
+  assert b'--input=-: the first of 2 pictures.' in done.stderr
 
 
 def test_an_interrupted_run_ends_cleanly_and_goes_on(
@@ -462,6 +491,10 @@ def test_ctrl_c_while_the_network_is_loaded(
     ({'scales': ['99']}, '--scales=99: pass .* at most 4'),
     ({'scales': ['-1']}, '--scales=-1: pass numbers above 0'),
     ({'scales': []}, '--scales=: pass numbers'),
+    ({'save': []}, '--save=: choose from'),
+    ({'actors': '2'}, '--actors=2 is for --engine=ray. Pass both'),
+    ({'refiner': 'own'}, '--refiner=own is for --refine=learned. Pass both'),
+    ({'frame_rate': '30'}, '--frame_rate=30 is for --frames. Pass both'),
     ({'threshold': 2.0}, 'threshold must be in'),
     ({'input': ''}, '--input= is empty'),
     ({'output': ''}, '--output= is empty'),
@@ -469,6 +502,10 @@ def test_ctrl_c_while_the_network_is_loaded(
     ({'checkpoint': '~/absent'}, '/absent: no such checkpoint'),
     ({'output': '-'}, 'pass --input=- and --output=- together'),
     ({'input': '-', 'output': '-'}, 'exactly one kind'),
+    (
+      {'input': '-', 'output': '-', 'save': ['mask'], 'watch': True},
+      '--watch is for folders',
+    ),
   ],
 )
 def test_wrong_flags(flags, message, checkpoint, tmp_path):
@@ -499,6 +536,24 @@ def test_wrong_flags_where_all_is_done_before(flags, message, tmp_path):
   with pytest.raises(SystemExit, match=message):
     _run(tmp_path / 'photo.png', tmp_path / 'out', None, **flags)
   assert not (tmp_path / 'out/report.jsonl').exists()
+
+
+def test_a_cluster_gets_whole_paths(tmp_path, monkeypatch):
+  asked = []
+
+  def run(source, request, **_):
+    asked.append((source, request))
+    return False
+
+  monkeypatch.setattr(remote, 'run', run)
+  monkeypatch.chdir(tmp_path)
+  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
+  flags = {'refine': 'learned', 'refiner': 'a.png', 'background': 'a.png'}
+  _run('a.png', 'out', 'absent', engine='ray', save=['composite'], **flags)
+  ((source, request),) = asked
+  assert source == request.task.style.background == str(tmp_path / 'a.png')
+  assert request.options['refinement'].refiner == source
+  assert request.task.output == tmp_path / 'out'
 
 
 def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):

@@ -69,6 +69,22 @@ def test_lines_of_others_are_kept(tmp_path):
   assert json.loads(lines[3])['photo'] == 'a.jpg'
 
 
+def test_two_runs_at_once_lose_no_line(tmp_path):
+  path = tmp_path / 'report.jsonl'
+  old = {'photo': 'b.jpg', 'width': 0}
+  path.write_text(f'[1, 2]\n{json.dumps(old)}\n', encoding='utf-8')
+  first, second = report.Report(path), report.Report(path)
+  first.add(_entry('a.jpg', width=1))
+  second.add(_entry('b.jpg', width=2))
+  first.close()
+  second.add(_entry('c.jpg', width=3))
+  second.close()
+  lines = list(map(json.loads, path.read_text(encoding='utf-8').splitlines()))
+  assert lines[0] == [1, 2]
+  found = {line['photo']: line['width'] for line in lines[1:]}
+  assert found == {'a.jpg': 1, 'b.jpg': 2, 'c.jpg': 3}
+
+
 def test_what_failed_before_is_forgotten_where_it_is_done(tmp_path):
   path = tmp_path / 'report.jsonl'
   written = report.Report(path)

@@ -127,6 +127,32 @@ def test_broken_files_are_named_once_and_tried_again_when_they_change(
   assert said.count('Failed: ') == 1 and '1 done, 0 failed.' in said
 
 
+def test_what_is_not_followed_is_named(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(watching, '_GIVEN_UP', 0.5)
+  remover = clip_files.Remover()
+  monkeypatch.setattr(session.Request, 'load', lambda *_, **__: remover)
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  source.mkdir()
+  (tmp_path / 'elsewhere').mkdir()
+  (source / 'linked').symlink_to(tmp_path / 'elsewhere')
+  (source / 'dead.png').symlink_to(tmp_path / 'gone.png')
+  report = output / 'report.jsonl'
+
+  def act():
+    _wait(lambda: report.exists() and report.read_text().count('failed') == 2)
+    clip_files.draw(0).save(tmp_path / 'elsewhere/a.png')
+    clip_files.draw(0).save(tmp_path / 'gone.png')
+    _wait((output / 'mask/dead.png').exists)
+
+  with pytest.raises(SystemExit) as exit_info:
+    _run(source, output, act)
+  assert exit_info.value.code == 1
+  said = capsys.readouterr().out
+  assert said.count(f'Failed: {source / "linked"}: a link to a folder') == 1
+  assert said.count(f'Failed: {source / "dead.png"}: a link that leads') == 1
+  assert '1 done, 1 failed.' in said
+
+
 def test_what_is_replaced_removed_or_put_back_is_done(tmp_path, monkeypatch):
   remover = clip_files.Remover()
   monkeypatch.setattr(session.Request, 'load', lambda *_, **__: remover)
@@ -217,14 +243,8 @@ def test_a_file_that_grows_is_not_ready(tmp_path, monkeypatch):
   assert queue.update([job]) == [] and not queue.is_waiting
 
 
-@pytest.mark.parametrize('missing', [False, True])
-def test_misuse(missing, tmp_path, monkeypatch):
-  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
-  message = '--watch takes a folder'
-  if missing:
-    monkeypatch.setattr(watching.importlib.util, 'find_spec', lambda _: None)
-    message = 'pip install'
-  flags = {'input': str(tmp_path / 'a.png'), 'output': str(tmp_path / 'out')}
+def _check_refused(source, output, message):
+  flags = {'input': str(source), 'output': str(output)}
   with (
     pytest.raises(SystemExit, match=message),
     flagsaver.flagsaver(watch=True, **flags),
@@ -233,3 +253,19 @@ def test_misuse(missing, tmp_path, monkeypatch):
     for name in flags:
       FLAGS[name].parse(flags[name])
     predict.main(['predict'])
+
+
+@pytest.mark.parametrize('missing', [False, True])
+def test_misuse(missing, tmp_path, monkeypatch):
+  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
+  message = '--watch takes a folder'
+  if missing:
+    monkeypatch.setattr(watching.importlib.util, 'find_spec', lambda _: None)
+    message = 'pip install'
+  _check_refused(tmp_path / 'a.png', tmp_path / 'out', message)
+
+
+def test_a_folder_of_results_is_refused(tmp_path):
+  (tmp_path / 'mask/today').mkdir(parents=True)  # Empty yet.
+  for source in (tmp_path / 'mask', tmp_path / 'mask/today'):
+    _check_refused(source, tmp_path, 'has its results')

@@ -229,6 +229,31 @@ def test_help_of_a_tool_shows_its_flags():
   assert '--output:' in result.stdout and '--data:' in result.stdout
 
 
+@pytest.mark.parametrize(
+  ('module', 'names'),
+  [
+    ('rmbg_jax.predict', ('input', 'runtime', 'precision', 'temperature')),
+    ('rmbg_jax.app', ('host', 'runtime', 'threads')),
+    ('rmbg_jax.evaluate', ('data', 'runtime')),
+    ('rmbg_jax.label', ('input', 'runtime')),
+  ],
+)
+@pytest.mark.parametrize('installed', [False, True])
+def test_help_shows_the_flags_of_the_runtime(installed, module, names):
+  command = ['-m', module]
+  if installed:
+    command = ['-c', f'from {module} import run; run()']
+  result = subprocess.run(
+    [sys.executable, *command, '--help'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0
+  for name in names:
+    assert f'--{name}:' in result.stdout
+
+
 @pytest.fixture
 def paths():
   """Flags of paths, and what they take."""

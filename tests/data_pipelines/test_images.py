@@ -100,7 +100,7 @@ def test_missing_file_and_bomb(tmp_path, monkeypatch):
   path = tmp_path / 'bomb.png'
   _arrow().save(path)
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
-  with pytest.raises(ValueError, match=r'bomb\.png'):
+  with pytest.raises(errors.TooManyPixelsError, match=r'bomb\.png'):
     images.open_image(path)
 
 

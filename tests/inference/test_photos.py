@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from data_pipelines.io import images, masks
+from data_pipelines.io import errors, images, masks
 from rmbg_jax.inference import photos
 from tests.support import tiff_files
 
@@ -272,7 +272,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
   path = tmp_path / 'large.png'
   Image.new('1', (3000, 2000)).save(path)
   with pytest.raises(
-    ValueError, match='3000x2000 are more pixels than .* 1000'
+    ValueError, match='large.png: 3000x2000 are more pixels than .* 1000'
   ):
     photos.read_photo(path, max_pixels=1000)
 
@@ -281,5 +281,12 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
 def test_truncated_files_are_refused(form):
   content = _encode(Image.fromarray(_pixels((60, 80))), form)
   for tenth in range(10):
-    with pytest.raises(ValueError, match='cannot be read as an image'):
-      photos.read_photo(content[: len(content) * tenth // 10])
+    part = content[: len(content) * tenth // 10]
+    with pytest.raises(errors.UserError, match='cannot be read as an image'):
+      photos.read_photo(part)
+    try:
+      image = Image.open(io.BytesIO(part))
+    except (OSError, ValueError):  # Of its header already.
+      continue
+    with pytest.raises(errors.UserError, match='The given image: cannot be'):
+      photos.read_photo(image)

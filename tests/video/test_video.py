@@ -160,12 +160,20 @@ def test_png_frames_from_other_colours(tmp_path):
     )
 
 
-def test_odd_sizes(tmp_path):
-  clip_files.save_clip(tmp_path / 'clip.mkv', size=(95, 63), pixels='yuv444p')
-  (entry,) = _run(tmp_path / 'clip.mkv', tmp_path / 'out')
+@pytest.mark.parametrize('clip_format', ['prores', 'vp9'])
+@pytest.mark.parametrize('size', [(95, 63), (95, 64), (96, 63)])
+def test_odd_sizes(size, clip_format, tmp_path):
+  source, output = tmp_path / 'clip.mkv', tmp_path / 'out'
+  clip_files.save_clip(source, size=size, pixels='yuv444p')
+  kinds = ('cutout', 'mask')
+  (entry,) = _run(source, output, kinds=kinds, clip_format=clip_format)
   assert entry.status == 'done', entry.error
-  _, pictures, _ = clip_files.read_clip(tmp_path / 'out/mask/clip.mp4')
-  assert pictures.shape[1:3] == (63, 95)
+  for path in (*output.glob('cutout/*'), output / 'mask/clip.mp4'):
+    _, pictures, said = clip_files.read_clip(path)
+    assert pictures.shape[1:3] == size[::-1]
+    if path.suffix == '.mov':
+      assert said['pixels'].startswith('yuva444')
+      _assert_boxes(pictures[..., 3])
 
 
 _ONE = 1 << 16
@@ -321,6 +329,33 @@ def test_an_interrupted_clip_equals_an_undisturbed_one(
       assert left[0] == right[0]
     else:
       assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_clip_leaves_the_parts_of_others(tmp_path, monkeypatch):
+  monkeypatch.setattr(cut_out, '_PART', 4)
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  (source / 'a').mkdir(parents=True)
+  clip_files.save_clip(source / 'a.mp4')
+  clip_files.save_clip(source / 'a/b.mp4')
+  stop = threading.Event()
+  # That of a/b.mp4, which comes first.
+  assert not _run(source, output, remover=_Interrupting(8, stop), stop=stop)
+  synced = []
+  sync = cut_out.files.sync
+  monkeypatch.setattr(
+    cut_out.files, 'sync', lambda path: [synced.append(path), sync(path)]
+  )
+  steady = cut_out.Options(steadiness=0.5)
+  (entry,) = _run(source / 'a.mp4', output, options=steady)
+  assert (entry.status, entry.frames) == ('done', 12), entry.error
+  # What the next part needs is on the disk before one counts as done.
+  assert '.npz' in {path.suffix for path in synced}
+  (source / 'a.mp4').unlink()  # `_run` would do it again.
+  remover = clip_files.Remover()
+  (entry,) = _run(source, output, remover=remover)
+  assert (entry.status, entry.frames) == ('done', 12), entry.error
+  assert remover.count == 12 - 8
+  assert not (output / '.parts').exists()
 
 
 def test_parts_of_another_clip_or_of_other_flags_are_not_used(

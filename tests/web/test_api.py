@@ -153,6 +153,15 @@ def test_a_picture_as_the_background(client):
   composite = _open(answer)
   assert composite.getpixel((0, 0)) == (0, 255, 0)
   assert composite.getpixel((70, 50)) == (220, 20, 30)
+  # Refused without a word of the server's folders.
+  files = {'file': ('a.png', PHOTO), 'background_file': ('b.png', PHOTO)}
+  answer = client.post(REMOVE, files=files, data={'kind': 'mask'})
+  assert 'kind=mask: background or background_file' in _read_error(answer, 400)
+  # Not chosen in a form.
+  answer = client.post(
+    REMOVE, files={'file': ('a.png', PHOTO)}, data={'background_file': ''}
+  )
+  assert _open(answer).mode == 'RGBA'
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,12 @@ def test_a_picture_as_the_background(client):
     ({'format': 'jpg'}, 'JPEG has no transparency.* background'),
     ({'options': '[' * 100_000}, 'invalid_json'),
     ({'options': '[]'}, 'Send a JSON object'),
-    ({'kind': 'trimap', 'background': 'red'}, 'background=red changes nothing'),
+    ({'kind': 'trimap', 'background': 'red'}, 'kind=trimap: background or'),
+    ({'kind': 'composite'}, 'kind=composite: background or background_file'),
+    (
+      {'kind': 'foreground', 'estimate_foreground': 'false'},
+      'kind=foreground is what estimate_foreground=false leaves out',
+    ),
   ],
 )
 def test_what_is_wrong_is_named(client, options, message):
@@ -186,12 +200,20 @@ def test_photos_that_cannot_be_used(client):
   assert 'resolution_too_high' in _read_error(_ask(client, photo=wide), 400)
   heavy = _ask(client, photo=bytes(1_000_001))
   assert 'limit of 1 MB' in _read_error(heavy, 413)
-  for body in ({}, {'file': None}):
+  for body in ({}, {'file': None}, {'file': ''}):
     error = _read_error(client.post(REMOVE, json=body), 400)
     assert 'There is no photo' in error
   for value in (5, [], 'no base64!'):
     error = _read_error(client.post(REMOVE, json={'file': value}), 400)
     assert 'neither a file nor base64' in error
+
+
+def test_trouble_of_the_server_has_a_reason(service, client, monkeypatch):
+  def fail(*_, **__):
+    raise OSError('encoder error')  # As Pillow does, without a number.
+
+  monkeypatch.setattr(service, 'find_alpha', fail)
+  assert 'now: OSError' in _read_error(_ask(client), 503)
 
 
 def test_hostile_bodies(client):
@@ -348,6 +370,16 @@ def test_remove_bg_s_sizes_files_and_json(client):
 def test_what_remove_bg_s_interface_refuses(client, options, message):
   error = _read_error(_ask(client, REMOVE_BG, **options), 400)
   assert message in error and len(error) < 300
+
+
+@pytest.mark.parametrize(
+  ('form', 'longest'),
+  [('jpg', '65,500'), ('zip', '65,500'), ('webp', '16,383')],
+)
+def test_what_is_too_long_for_a_format(client, form, longest):
+  wide = _encode(colour_network.draw((65_501, 10), box=(0, 0, 65_501, 10)))
+  answer = _ask(client, REMOVE_BG, photo=wide, size='auto', format=form)
+  assert f'more than the {longest} a side' in _read_error(answer, 400)
 
 
 def test_no_photo_and_no_foreground(client):

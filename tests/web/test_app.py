@@ -232,20 +232,24 @@ def test_what_cannot_be_done_is_said(client, server, folder, tmp_path):
   good = folder / 'photos' / 'a plain photo.png'
   (tmp_path / 'broken.jpg').write_bytes(b'no picture')
   Image.new('L', (1001, 1000)).save(tmp_path / 'wide.png')
+  Image.new('L', (3001, 1000)).save(tmp_path / 'widest.png')
   (tmp_path / 'heavy.jpg').write_bytes(bytes(1_000_001))
   # What older requests left, such as those whose visitor was gone.
   (left,) = folder.glob('temporary/*/results')
   for name, age in (('old', 3700), ('new', 3500)):
     (left / name).mkdir()
     os.utime(left / name, (time.time() - age,) * 2)
-  bad = [tmp_path / name for name in ('broken.jpg', 'wide.png', 'heavy.jpg')]
+  names = ('broken.jpg', 'wide.png', 'widest.png', 'heavy.jpg')
+  bad = [tmp_path / name for name in names]
   results, masks, report = _ask(client, [bad[0], good, *bad[1:]])
   assert [Path(path).name for path in results] == ['a plain photo.png']
   assert len(masks) == len(report['done']) == 1
   assert (left / 'new').exists() and not (left / 'old').exists()
-  broken, wide, heavy = report['failed']
+  broken, wide, widest, heavy = report['failed']
   assert broken.startswith('broken.jpg: cannot be read as an image')
-  assert 'wide.png: 1001x1000 are more pixels than the limit of 1000000' in wide
+  limit = 'are more pixels than the limit of 1000000'
+  assert f'wide.png: 1001x1000 {limit}' in wide
+  assert f'widest.png: 3001x1000 {limit}' in widest
   assert 'heavy.jpg: 1.0 MB are more than the limit of 1 MB' in heavy
   for failure in report['failed']:  # Nor where files are on the server.
     assert str(folder) not in failure

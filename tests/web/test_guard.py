@@ -5,12 +5,12 @@ import base64
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
-from starlette import routing, testclient
+from starlette import responses, routing, testclient
 
 from data_pipelines.io import errors
 from rmbg_jax import app
@@ -116,8 +116,9 @@ def test_who_has_a_key_is_let_in(make):
     assert client.get('/config').status_code == 200
 
 
-def test_below_a_path(make):
-  with testclient.TestClient(make(keys=(), root_path='/cut/')) as client:
+@pytest.mark.parametrize('root_path', ['/cut', '/cut/', 'cut'])
+def test_below_a_path(root_path, make):
+  with testclient.TestClient(make(keys=(), root_path=root_path)) as client:
     # Whether the proxy takes the path off or not.
     for path in ('', '/cut'):
       assert client.get(f'{path}/healthz').status_code == 200
@@ -126,6 +127,11 @@ def test_below_a_path(make):
     assert client.get('/cutter/healthz').status_code == 404
     answer = client.get('/cut', follow_redirects=False)
     assert answer.headers['Location'] == '/cut/'
+
+
+def test_below_no_path(make):
+  with testclient.TestClient(make(keys=(), root_path='/')) as client:
+    assert client.get('/', follow_redirects=False).status_code == 200
 
 
 @pytest.mark.filterwarnings('ignore:::gradio')
@@ -339,13 +345,17 @@ def test_hosts_and_ports_that_cannot_be_had():
   assert '99999' in done.stderr
 
 
-def test_an_address_in_brackets():
-  if not socket.has_ipv6:
-    pytest.skip('no IPv6')
+@pytest.mark.parametrize('host', ['::1', '[::1]', '::', '127.0.0.1', '0.0.0.0'])
+def test_the_address_that_is_printed_can_be_opened(host):
   try:
-    server.bind('[::1]', 0).close()
+    listening = server.bind(host, 0)
   except errors.UserError:
     pytest.skip('no IPv6 here')
+  served = server.Server(responses.PlainTextResponse('Here.'), listening, host)
+  try:
+    assert httpx.get(served.url).text == 'Here.'
+  finally:
+    served.close()
 
 
 def test_calls_of_the_page_hold_little(make):

@@ -77,6 +77,20 @@ def test_requests_at_once_do_not_meet_over_old_results(service, tmp_path):
   assert not list((tmp_path / 'results').glob('old*'))
 
 
+def test_requests_at_once_share_the_memory(service, tmp_path, monkeypatch):
+  helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
+  rooms = []
+  flow = pipeline._Flow
+
+  def make_flow(**values):
+    rooms.append(values['most_bytes'])
+    return flow(**values)
+
+  monkeypatch.setattr(pipeline, '_Flow', make_flow)
+  _ask(service, [tmp_path / 'a.png'])
+  assert rooms == [pipeline._BYTES_IN_MEMORY // service_lib.AT_ONCE]
+
+
 def test_results_that_vanish_meanwhile_are_nobody_s_trouble(
   service, tmp_path, monkeypatch
 ):

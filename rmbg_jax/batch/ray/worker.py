@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -38,7 +37,6 @@ class Worker:
   ):
     """Loads the network; see `cut_out`."""
     runtimes.start_process(options.get('runtime', 'auto'))
-    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = None  # Photos are held against `max_pixels`.
     self._task = task
     self._tries = task.output / report.FOLDER / f'{manifest.TRIES}-{run_name}'
@@ -95,7 +93,9 @@ class Worker:
       )
       self._run(todo, entries)
       for job in jobs:
-        entries.setdefault(str(job.photo), report.pass_over(job, ''))
+        # A full disk has ended it before some of them.
+        error = 'not done: there is no space left.' if job in todo else ''
+        entries.setdefault(str(job.photo), report.pass_over(job, error))
 
   def _do_again(
     self,
