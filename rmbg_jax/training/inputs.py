@@ -74,6 +74,12 @@ def make_inputs(
     demo_count=data.demo.count,
     demo_size=data.demo.size,
   )
+  labels = sorted({pair.label for pair in training})
+  if not any(config.loss.labels[label] for label in labels):
+    raise errors.UserError(
+      f'All training images are labelled {", ".join(labels)}, which '
+      'config.loss.labels weighs 0, so nothing would be learnt. Raise it.'
+    )
   make_batches = {'grain': _make_grain_batches, 'device': _make_device_batches}
   train_batches, eval_batches = make_batches[data.loader](
     config,

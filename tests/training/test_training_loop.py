@@ -248,6 +248,7 @@ def test_other_settings_are_refused_by_name(
     ({'optimizer.schedule': 'step'}, "schedule 'step'"),
     ({'optimizer.plateau.factor': 3.0}, 'plateau.factor'),
     ({'loss.weights.bce': -1.0}, 'config.loss.weights'),
+    ({'loss.labels.alpha': 0.0}, 'labelled alpha, which config.loss.labels'),
     ({'model.encoder.weights': 'absent.h5'}, r'absent\.h5: no such file'),
   ],
 )
