@@ -160,8 +160,15 @@ def test_shares_of_categories(pairs):
     # Four times for two people, and four for six objects.
     assert drawn.count(0) == drawn.count(1) == 2
     assert max(drawn.count(n) for n in range(5, 11)) == 1
-  with pytest.raises(ValueError, match='shares names'):
-    _iterate(pairs, shares=shares)
+  # Nobody else's photos are left out without a word.
+  mixed[3] = dataclasses.replace(mixed[3], category='aquatic')
+  mixed[4] = dataclasses.replace(mixed[4], category='')
+  with pytest.raises(ValueError, match=r'aquatic: 1, \(none\): 1\) of 11 tr'):
+    _iterate(mixed, shares=shares)
+  with pytest.raises(ValueError, match='shares would leave out all of 2'):
+    device_loader._expected_counts(
+      mixed[:2], {'human': 0.0, 'animal': 1.0}, total=4
+    )
 
 
 @pytest.mark.parametrize('mirrored', [False, True])
