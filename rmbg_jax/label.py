@@ -8,7 +8,8 @@ python -m rmbg_jax.main --config=small --config.init_from=small \
 
 Each photo gets the mean of the checkpoints' masks, if these are alike. `OUTPUT`
 gets `Images/`, `Masks/`, `Dataset.csv`, with the label `pseudo`, and
-`labels.csv`, with the figures of all photos. Run again, it goes on.
+`labels.csv`, with the figures of all photos. Run again, it goes on; photos of
+another --input are added.
 """
 
 import csv
@@ -63,10 +64,12 @@ def main() -> None:
     for path in values.checkpoint
   ]
   rows = _read_rows(table)
-  missing = [job for job in jobs if str(job.photo) not in rows]
+  missing = [job for job in jobs if _is_missing(rows.get(_locate(job.photo)))]
+  taken = {str(row['kept']).lower() for row in rows.values()}
   try:
     for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
-      rows[str(job.photo)] = _label(job, teachers, output)
+      row = _label(job, teachers, output, taken)
+      rows[str(row['photo'])] = row
       if number % _SAVE_EVERY == 0:
         _save(rows, output)
   finally:  # Ctrl-C too.
@@ -84,10 +87,14 @@ def _label(
   job: listing.Job,
   teachers: Sequence[remover_lib.BackgroundRemover],
   output: Path,
+  taken: set[str],
 ) -> dict[str, object]:
-  """Writes a photo and its mask, if it gets one; returns the photo's row."""
+  """Writes a photo and its mask, if it gets one; returns the photo's row.
+
+  Its name is added to those that are taken, perhaps by another --input.
+  """
   row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
-  row['photo'] = str(job.photo)
+  row['photo'] = _locate(job.photo)
   try:
     if job.error:
       raise errors.UserError(job.error)
@@ -100,27 +107,44 @@ def _label(
     name: f'{getattr(label, name):.4f}'
     for name in ('agreement', 'area', 'unsure')
   }
-  is_good = (
-    label.agreement >= flags.FLAGS.agreement
-    and _AREAS[0] <= label.area <= _AREAS[1]
-    and label.unsure <= _MOST_UNSURE
-  )
-  if is_good:
-    row['kept'] = str(job.result)
+  if _is_good(row):
+    name, number = str(job.result), 1
+    while name.lower() in taken:
+      number += 1
+      name = f'{job.result}_{number}'
+    taken.add(name.lower())
+    row['kept'] = name
     mask = Image.fromarray(np.rint(255 * label.alpha).astype(np.uint8))
-    with files.write_atomically(_name_photo(output, job.result)) as partial:
+    with files.write_atomically(_name_photo(output, name)) as partial:
       photo.save(partial, format='jpeg', quality=95)
-    with files.write_atomically(_name_mask(output, job.result)) as partial:
+    with files.write_atomically(_name_mask(output, name)) as partial:
       mask.save(partial, format='png')
   return row
 
 
-def _name_photo(output: Path, result: str | Path) -> Path:
-  return output / 'Images' / f'{result}.jpg'
+def _locate(photo: Path) -> str:
+  """Returns a photo's path, the same from whatever folder it is named."""
+  return str(photo.parent.resolve() / photo.name)
 
 
-def _name_mask(output: Path, result: str | Path) -> Path:
-  return output / 'Masks' / f'{result}.png'
+def _is_good(row: dict[str, object]) -> bool:
+  """Returns whether a row's figures are those of a mask to keep."""
+  agreement, area, unsure = (
+    float(str(row[key])) for key in ('agreement', 'area', 'unsure')
+  )
+  return (
+    agreement >= flags.FLAGS.agreement
+    and _AREAS[0] <= area <= _AREAS[1]
+    and unsure <= _MOST_UNSURE
+  )
+
+
+def _name_photo(output: Path, name: str) -> Path:
+  return output / 'Images' / f'{name}.jpg'
+
+
+def _name_mask(output: Path, name: str) -> Path:
+  return output / 'Masks' / f'{name}.png'
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, object]]:
@@ -128,7 +152,16 @@ def _read_rows(path: Path) -> dict[str, dict[str, object]]:
   if not path.exists():
     return {}
   with path.open(newline='', encoding='utf-8', errors='surrogateescape') as f:
-    return {row['photo']: row for row in csv.DictReader(f) if not row['error']}
+    rows = [row for row in csv.DictReader(f) if not row['error']]
+  for row in rows:
+    if not _is_good(row):  # Any more, by another --agreement.
+      row['kept'] = ''
+  return {_locate(Path(row['photo'])): row for row in rows}
+
+
+def _is_missing(row: dict[str, object] | None) -> bool:
+  """Returns whether a photo with this row is still to be labelled."""
+  return row is None or (_is_good(row) and not row['kept'])
 
 
 def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
