@@ -37,6 +37,7 @@ def main() -> None:
       size=flags.FLAGS.size,
       allow_empty=flags.FLAGS.allow_empty_masks,
       invert=flags.FLAGS.invert,
+      own=flags.FLAGS.folder or '',
     )
     rejected += [('', problem) for problem in problems]
     writing.write_rejected(out / writing.REJECTED_NAME, rejected)

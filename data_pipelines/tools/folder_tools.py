@@ -59,7 +59,7 @@ def resize(directory: Path, out: Path, size: str) -> int:
   """Writes the folder's pairs at another size; returns how many."""
   pairs = merging.name_pairs(folder.read_folder(directory), prefixed=False)
   written, rejected = writing.prepare(
-    pairs, out=out, size=size, allow_empty=True, invert=()
+    pairs, out=out, size=size, allow_empty=True, invert=(), own=directory
   )
   folder.report([r for _, r in rejected], remedy='These pairs were left out')
   return len(written)

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,6 +103,7 @@ def prepare(
   size: str,
   allow_empty: bool,
   invert: Sequence[str],
+  own: str | os.PathLike = '',
 ) -> tuple[list[records.Pair], list[tuple[str, str]]]:
   """Writes the data set; `Dataset.csv` comes last.
 
@@ -112,6 +114,7 @@ def prepare(
       exactly (height)x(width).
     allow_empty: Whether any mask may be empty; COD10K's NonCAM masks may.
     invert: The sources whose masks are 255 for the background.
+    own: The user's folder of some pairs. Another one's may have the same names.
 
   Returns:
     (the written pairs, (name, reason) of what could not be used).
@@ -122,7 +125,10 @@ def prepare(
     OSError: if it cannot be written, as when the disk is full.
   """
   resize = _parse_size(size)
-  _check_options(out, {'size': size, 'invert': sorted(invert)})
+  options = {'size': size, 'invert': sorted(invert)}
+  _check_options(
+    out, options | ({'folder': str(Path(own).resolve())} if own else {})
+  )
 
   def attempt(pair):
     try:
@@ -155,12 +161,12 @@ def prepare(
 
 def _check_options(out: Path, options: dict) -> None:
   """Refuses a folder with files of other options or of other programs."""
-  path = out / OPTIONS_NAME
+  path, earlier = out / OPTIONS_NAME, {}
   if path.exists():
     earlier = files.parse_json(
       path.read_bytes(), path, remedy='Pass another --output.'
     )
-    if earlier != options:
+    if any(earlier.get(key, new) != new for key, new in options.items()):
       raise errors.UserError(
         f'{out} was made with {earlier}, not {options}. Pass another --output.'
       )
@@ -169,7 +175,7 @@ def _check_options(out: Path, options: dict) -> None:
       f'{out} has files that are not of this command. Pass another --output.'
     )
   # Before any pair, so that an interrupted run is known by its options.
-  files.write_text(path, json.dumps(options))
+  files.write_text(path, json.dumps(earlier | options))
   for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()
 

@@ -110,6 +110,13 @@ def test_resize_and_plot(directory, tmp_path):
     p.name for p in folder.read_folder(directory)
   ]
   assert {images.read_size(p.image_path) for p in resized} == {(16, 24)}
+  # Another folder's pairs of the same names are not taken for these.
+  published_sets.make_people(tmp_path / 'other', train=5, val=0)
+  options = '--size=16x24', f'--output={tmp_path / "small"}'
+  refused = _run('resize', f'--data={tmp_path / "other"}', *options)
+  assert refused.returncode == 1
+  assert f"'folder': '{directory}'" in refused.stderr
+  assert _run('resize', f'--data={directory}', *options).returncode == 0
   picture = tmp_path / 'pairs.png'
   result = _run(
     'plot', f'--data={directory}', f'--output={picture}', '--count=4'
