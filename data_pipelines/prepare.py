@@ -131,12 +131,10 @@ if __name__ == '__main__':
     "The publishers' splits, or the Keras project's at random, which trains "
     'on test sets: nothing trained so may be scored on them.',
   )
-  flags.DEFINE_float(
+  cli.define_share(
     'validation_share',
     None,
     f'Share of the pairs for validation; by default {merging.SHARES}.',
-    lower_bound=0.0,
-    upper_bound=1.0,
   )
   flags.DEFINE_bool(
     'allow_empty_masks', False, 'Accept photos without foreground.'

@@ -103,12 +103,11 @@ def split_officially(
     else:
       by_source[pair.source].append(pair)
   for same in by_source.values():
-    if any(pair.split == 'val' for pair in same):
+    is_few = math.ceil(len(same) * share) == len(same)  # To hold some out.
+    if is_few or any(pair.split == 'val' for pair in same):
       kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
-    elif math.ceil(len(same) * share) < len(same):
+    else:
       kept += splitting.assign_splits(same, validation_share=share)
-    else:  # Too few to hold some of them out.
-      kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
 
 

@@ -233,6 +233,13 @@ def test_numbers_as_names_are_not_the_same_photo(tmp_path):
   assert left_out == [same]
 
 
+def test_a_single_pair_is_trained_on(tmp_path):
+  _own(tmp_path / 'in', count=1)
+  done = _run(tmp_path / 'out', f'--folder={tmp_path / "in"}')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].split() == ['all', '1', '0', '0']
+
+
 def test_sizes(tmp_path):
   _own(tmp_path / 'in')
   written, _, _ = _prepare(tmp_path / 'in', tmp_path / 'long', size='12')
