@@ -40,7 +40,8 @@ def read_folder(
   directory = Path(directory)
   if not directory.is_dir():
     raise MissingFileError(
-      f'{directory}: no such data folder. Set --config.data.dir.'
+      f'{directory}: no such data folder. Correct the path; in training it is '
+      '--config.data.dir.'
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
   if 'dataset.csv' in entries:
