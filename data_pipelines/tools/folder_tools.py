@@ -25,6 +25,11 @@ def rename(directory: Path, category: str) -> int:
       Dataset.csv, which would not fit any more, or a name is taken.
   """
   _refuse_csv(directory)
+  if Path(category).name != category:
+    raise errors.UserError(
+      f'--category={category}: names of files begin with it. Pass a word '
+      'without slashes.'
+    )
   plan = {}
   for number, pair in enumerate(folder.read_folder(directory), start=1):
     for path in (pair.image_path, pair.mask_path):

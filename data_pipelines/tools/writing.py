@@ -25,7 +25,9 @@ Resize = Callable[[tuple[int, int]], tuple[int, int]]
 def _parse_size(text: str) -> Resize:
   """Returns a function from a photo's (height, width) to the new one."""
   sides = text.lower().split('x') if text else []
-  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+  if len(sides) > 2 or not all(
+    side.isdecimal() and int(side) for side in sides
+  ):
     raise errors.UserError(
       f'--size={text}: pass the longest side, such as 640, or HEIGHTxWIDTH, '
       'such as 512x512.'

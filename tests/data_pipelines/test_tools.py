@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import folder, merging, records
-from data_pipelines.io import images
+from data_pipelines.io import errors, images
+from data_pipelines.tools import writing
 from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +134,11 @@ def test_misuse_is_explained(directory):
   assert (
     'rename needs --category' in _run('rename', f'--data={directory}').stderr
   )
+  slash = _run('rename', f'--data={directory}', '--category=a/b')
+  assert slash.returncode == 1
+  assert 'Error: --category=a/b: names of files begin' in slash.stderr
+  with pytest.raises(errors.UserError, match='--size=5²: pass the longest'):
+    writing.prepare([], out=directory, size='5²', allow_empty=True, invert=())
   absent = _run('create_csv', '--data=/absent')
   assert absent.returncode == 1
   assert 'Error: /absent: no such data folder' in absent.stderr
