@@ -56,8 +56,8 @@ class _ShareParser(flags.FloatParser):
     super().__init__()
     self.syntactic_help = 'a number above 0 and below 1'
 
-  def is_outside_bounds(self, value: float) -> bool:
-    return not 0 < value < 1
+  def is_outside_bounds(self, val: float) -> bool:
+    return not 0 < val < 1
 
 
 def expand_home(path: str) -> str:
