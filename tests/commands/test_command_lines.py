@@ -242,6 +242,28 @@ def test_errors_are_one_line():
 
 
 @pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    (('--distributed',), 'cannot be joined: coordinator_address should be'),
+    (('--process_id=0',), '--coordinator=: --num_processes and --process_id'),
+    (
+      ('--coordinator=a', '--num_processes=1', '--process_id=0'),
+      '--coordinator=a: --num_processes and --process_id need HOST:PORT of',
+    ),
+    (
+      ('--coordinator=a:1', '--num_processes=1', '--process_id=5'),
+      'process_id=5, num_processes=1. Without SLURM',
+    ),
+  ],
+)
+def test_processes_that_cannot_be_joined_are_told(given, message):
+  result = _run('-m', 'rmbg_jax.main', '--config=demo', *given, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('Error: ') and message in line
+
+
+@pytest.mark.parametrize(
   ('script', 'missing', 'remedy'),
   [
     ('plot_history', 'matplotlib', 'pip install matplotlib'),
