@@ -17,8 +17,8 @@ MEMORY_REMEDIES = (
 
 def name_batch(config: ml_collections.ConfigDict) -> str:
   """Returns the key and the size of a batch."""
-  height, width = config.data.size
-  return f'config.data.batch_size={config.data.batch_size} at {height}x{width}'
+  size = 'x'.join(map(str, config.data.size))
+  return f'config.data.batch_size={config.data.batch_size} at {size}'
 
 
 def describe_beginning(components: setup.Components, workdir: Path) -> str:

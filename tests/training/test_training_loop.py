@@ -242,6 +242,7 @@ def test_other_settings_are_refused_by_name(
     ({'data.batch_size': 64}, r'batch_size \(=64\) or add images'),
     ({'optimizer.accumulation': 3}, r'accumulation \(=3\)'),
     ({'optimizer.accumulation': 0}, "at least 1 or 'auto', got 0"),
+    ({'data.size': (32,)}, r'data.size must be 2 numbers.* got \(32,\)'),
     ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
     ({'data.name': 'other'}, "config.data.name 'other'"),
     ({'data.loader': 'other'}, "config.data.loader 'other'"),
