@@ -11,6 +11,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
+from configs import refiner
 from data_pipelines import cli
 from data_pipelines.io import errors, files
 from rmbg_jax import command_line
@@ -265,6 +266,11 @@ def test_the_home_folder_in_a_configuration(monkeypatch, tmp_path):
     text=True,
   )
   assert f'{tmp_path}/data: no such data folder' in result.stderr
+  config = refiner.get_config()
+  config.data.backgrounds = config.data.sharp_dir = '~/photos'
+  command_line._expand_paths(config)
+  assert config.data.backgrounds == config.data.sharp_dir
+  assert config.data.backgrounds == f'{tmp_path}/photos'
 
 
 def test_names_and_paths_of_configurations():
