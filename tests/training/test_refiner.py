@@ -160,6 +160,10 @@ def test_other_photos_are_composed_anew(config, tmp_path):
     ('data.side', 40),
     ('data.fold', 4),
     ('data.coarse', ()),
+    ('data.limit', -3),
+    ('data.sharp_limit', 0),
+    ('optimizer.warmup_steps', -1),
+    ('optimizer.learning_rate', -1.0),
     ('train.save_every', 0),
   ],
 )
