@@ -52,7 +52,12 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       'rmbg_jax.main; pass --config=refiner here.'
     )
   _check_settings(config)
-  pairs = _read_pairs(config.data.dir)
+  pairs, fold = _read_pairs(config.data.dir), config.data.fold
+  if fold >= 0 and len(pairs) <= max(1, fold):
+    raise errors.UserError(
+      f'config.data.fold={fold}: none or all of the {len(pairs)} photos would '
+      'be held out. Pass -1 to hold none out, or add photos.'
+    )
   description = _describe(config, pairs)
   with checkpoints.CheckpointStore(workdir, writable=True) as store:
     if store.latest_step is not None:

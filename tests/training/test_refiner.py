@@ -176,6 +176,18 @@ def test_settings_that_cannot_be_are_named(config, tmp_path, key, value):
     training.train(config, tmp_path)
 
 
+@pytest.mark.parametrize(('fold', 'count'), [(0, 1), (2, 2)])
+def test_a_fold_without_photos_is_refused(
+  fold, count, config, tmp_path, monkeypatch
+):
+  pairs = folder.read_folder(config.data.dir)[:count]
+  monkeypatch.setattr(training.folder, 'read_folder', lambda directory: pairs)
+  config = config.copy_and_resolve_references()
+  config.data.fold = fold
+  with pytest.raises(errors.UserError, match=f'fold={fold}: none or all of th'):
+    training.train(config, tmp_path)
+
+
 @pytest.mark.parametrize('key', ['dir', 'backgrounds'])
 def test_missing_folders_are_named(config, tmp_path, key):
   config = config.copy_and_resolve_references()
