@@ -22,7 +22,7 @@ def name_batch(config: ml_collections.ConfigDict) -> str:
 
 
 def describe_beginning(components: setup.Components, workdir: Path) -> str:
-  """Returns the network's summary, and how much is read on which devices."""
+  """Returns the network's summary, what is read, and on which devices."""
   data = components.data
   devices = words.count(
     jax.device_count(), f'{jax.devices()[0].platform} device'
@@ -30,12 +30,22 @@ def describe_beginning(components: setup.Components, workdir: Path) -> str:
   table = network_table.summarize(
     components.model, size=components.preprocessing.size
   )
-  return (
+  text = (
     f'{table}\n{words.count(len(data.training), "image")} to train on, '
     f'{len(data.validation):,} to validate, '
     f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
     f'{devices}. Working directory: {workdir}'
   )
+  config = components.description['config']
+  steps = config['train']['epochs'] * data.steps_per_epoch
+  warmup = config['optimizer']['warmup_steps']
+  if warmup >= steps:
+    text += (
+      f'\nThe learning rate still rises when the training ends after '
+      f'{words.count(steps, "step")}: lower config.optimizer.warmup_steps '
+      f'(={warmup}).'
+    )
+  return text
 
 
 def describe_memory(

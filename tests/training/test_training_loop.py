@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 from data_pipelines.datasets import demo
 from data_pipelines.io import errors
 from rmbg_jax import load_model
-from rmbg_jax.training import logs, loop, setup
+from rmbg_jax.training import logs, loop, messages, setup
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
@@ -105,6 +105,13 @@ def test_a_finished_training_stays_as_it_is(workdir, data_dir):
   row = loop.train_and_evaluate(helpers.make_config(data_dir), workdir)
   assert (workdir / 'log.csv').read_bytes() == before
   assert row['epoch'] == 1
+
+
+def test_a_warm_up_as_long_as_the_training_is_told(data_dir, tmp_path):
+  for warmup, is_told in ((3, False), (4, True)):
+    config = helpers.make_config(data_dir, **{'optimizer.warmup_steps': warmup})
+    text = messages.describe_beginning(setup.make_components(config), tmp_path)
+    assert ('ends after 4 steps: lower config.opt' in text) == is_told
 
 
 def test_stops_early(data_dir, tmp_path, capsys, monkeypatch):
