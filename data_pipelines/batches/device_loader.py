@@ -210,6 +210,7 @@ def load_pixels(
       return pixels
   with files.write_atomically(path) as partial:
     pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
+    files.reserve(partial)
     # Into the file, not through memory: all pairs may be larger than it.
     _decode_into(pixels, pairs, decode)
     pixels.flush()

@@ -1,6 +1,7 @@
 """Pairs in device memory: the same data, exact epochs, shares, augmentation."""
 
 import dataclasses
+import errno
 import os
 
 import cv2
@@ -297,6 +298,22 @@ def test_decoded_once_until_a_file_changes(pairs, tmp_path):
     cache.write_bytes(b'')
   np.testing.assert_array_equal(load(), first)
   assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_room_for_the_decoded_pairs_is_taken_first(
+  pairs, tmp_path, monkeypatch
+):
+  def fill(number, start, size):
+    assert (start, size) == (0, 128 + COUNT * 32 * 48 * 4)
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'posix_fallocate', fill)
+  # Without it, writing to mapped memory would kill the process.
+  monkeypatch.setattr(device_loader, '_decode_into', None)
+  with pytest.raises(OSError, match='No space left') as raised:
+    device_loader.load_pixels(pairs, decode=_decode(), cache_dir=tmp_path)
+  assert raised.value.filename.endswith('.npy')
+  assert not list(tmp_path.iterdir())
 
 
 def test_fewer_images_than_a_batch_is_an_error(pairs):
