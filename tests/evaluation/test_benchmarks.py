@@ -33,6 +33,10 @@ def test_p3m_has_two_test_sets(tmp_path):
   one = tmp_path / 'P3M-10k/P3M-10k/validation/P3M-500-NP'
   assert sorted(_load(one)) == ['P3M-500-NP']
   assert _load(one)['P3M-500-NP'].pairs == sets['P3M-500-NP'].pairs
+  # Alone, beside the tree that it is from.
+  alone = one.rename(tmp_path / 'P3M-500-NP')
+  (pair,) = _load(alone)['P3M-500-NP'].pairs[:1]
+  assert pair.mask_path.parents[1] == alone
 
 
 def test_cod10k_without_the_empty_masks(tmp_path):
