@@ -81,7 +81,7 @@ def split_officially(
 
   Returns:
     (pairs, training pairs left out because the same photo is tested: one of
-    that name in their own source, or one of equal content in another).
+    that name in a published source, or one of equal name and content).
   """
   tested = collections.defaultdict(list)
   for pair in pairs:
@@ -93,9 +93,9 @@ def split_officially(
     same_name = tested.get(pair.image_path.stem, ())
     if pair.split == 'test':
       kept.append(pair)
-    # Names alone may be the same by chance, in two sources.
+    # Names alone may be the same by chance, in two sources or own folders.
     elif any(
-      pair.source == other.source
+      (pair.source == other.source and pair.source in published.SOURCES)
       or filecmp.cmp(pair.image_path, other.image_path, shallow=False)
       for other in same_name
     ):

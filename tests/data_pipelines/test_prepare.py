@@ -1,6 +1,7 @@
 """From published trees to one data set, whatever goes wrong on the way."""
 
 import csv
+import dataclasses
 import hashlib
 import math
 import os
@@ -231,6 +232,13 @@ def test_numbers_as_names_are_not_the_same_photo(tmp_path):
   kept, left_out = merging.split_officially([other, same, tested], 0.3)
   assert {pair.source for pair in kept} == {'tested', 'other'}
   assert left_out == [same]
+  # In folders of one's own, photos have the same names by chance.
+  mine = [
+    dataclasses.replace(pair, source='mine') for pair in (tested, other, same)
+  ]
+  kept, left_out = merging.split_officially(mine, 0.3)
+  assert [pair.name for pair in kept] == ['other.png', 'tested.png']
+  assert [pair.name for pair in left_out] == ['same.png']
 
 
 def test_a_single_pair_is_trained_on(tmp_path):
