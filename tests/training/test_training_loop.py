@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from tensorboardX.proto import event_pb2
 from data_pipelines.datasets import demo
 from data_pipelines.io import errors
 from rmbg_jax import load_model
-from rmbg_jax.training import logs, loop, messages, setup
+from rmbg_jax.training import logs, loop, messages, setup, state
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
@@ -105,6 +106,23 @@ def test_a_finished_training_stays_as_it_is(workdir, data_dir):
   row = loop.train_and_evaluate(helpers.make_config(data_dir), workdir)
   assert (workdir / 'log.csv').read_bytes() == before
   assert row['epoch'] == 1
+
+
+def test_a_process_of_padding_alone_draws_too():
+  """Of two processes, one has no part of a single validation image."""
+  batch = {
+    'image': np.zeros((4, 16, 16, 3), np.uint8),
+    'alpha': np.zeros((4, 16, 16, 1), np.uint8),
+    'weight': np.zeros(4, np.float32),
+  }
+  training = types.SimpleNamespace(
+    _first_batch=batch,
+    eval_step=lambda variables, batch: ({}, [batch['alpha']]),
+    train_state=types.SimpleNamespace(eval_variables={}),
+    mesh=state.make_mesh(),
+    config=helpers.make_config(''),
+  )
+  assert loop.Training._make_grid(training).shape == (16, 3 * 16, 3)
 
 
 def test_a_warm_up_as_long_as_the_training_is_told(data_dir, tmp_path):
