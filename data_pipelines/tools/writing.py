@@ -127,6 +127,12 @@ def prepare(
     OSError: if it cannot be written, as when the disk is full.
   """
   resize = _parse_size(size)
+  there = {pair.source for pair in pairs}
+  if unknown := sorted(set(invert) - there):
+    raise errors.UserError(
+      f'--invert={",".join(unknown)}: no pair has this Source; there are '
+      f'{", ".join(sorted(there))}.'
+    )
   options = {'size': size, 'invert': sorted(invert)}
   _check_options(
     out, options | ({'folder': str(Path(own).resolve())} if own else {})

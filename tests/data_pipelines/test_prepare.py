@@ -388,6 +388,8 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
 
 def test_inverted_masks(tmp_path):
   _own(tmp_path / 'in', count=1)
+  with pytest.raises(ValueError, match='--invert=own: no pair has this Source'):
+    _prepare(tmp_path / 'in', tmp_path / 'out', invert=['own'])
   written, _, _ = _prepare(tmp_path / 'in', tmp_path / 'out', invert=[''])
   original = np.asarray(Image.open(tmp_path / 'in/Masks/n0.png'))
   result = np.asarray(Image.open(written[0].mask_path))
