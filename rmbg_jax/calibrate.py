@@ -1,4 +1,4 @@
-"""Chooses a checkpoint's temperature on photos with masks.
+r"""Chooses a checkpoint's temperature on photos with masks.
 
 ```bash
 python -m rmbg_jax.calibrate --checkpoint=runs/lite --data=DIR \

@@ -1,4 +1,4 @@
-"""Makes a data set of photos without masks, where several networks agree.
+r"""Makes a data set of photos without masks, where several networks agree.
 
 ```bash
 python -m rmbg_jax.label --input=PHOTOS --output=LABELLED

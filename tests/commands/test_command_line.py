@@ -1,5 +1,6 @@
 """What all command lines share: messages, exit codes, paths, names."""
 
+import ast
 import errno
 import importlib
 import os
@@ -250,6 +251,12 @@ def test_the_home_folder_in_paths(paths, monkeypatch, tmp_path):
   assert paths.test_paths == [str(tmp_path), 'b', f'{tmp_path}/c']
   with pytest.raises(flags.IllegalFlagValueError, match='./~no_such_user/x'):
     paths['test_path'].parse('~no_such_user/x')
+
+
+@pytest.mark.parametrize('path', PROGRAMS, ids=lambda path: path.stem)
+def test_commands_in_help_keep_their_lines(path):
+  text = ast.get_docstring(ast.parse(path.read_text())) or ''
+  assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_the_home_folder_in_a_configuration(monkeypatch, tmp_path):
