@@ -45,10 +45,10 @@ def main() -> None:
     raise app.UsageError('--checkpoint: pass two or more, to be compared.')
   output = Path(values.output)
   files.check_folder(output, 'output')
-  listed, table = output / dataset_csv.NAME, output / _TABLE
-  if listed.exists() and not table.exists():
+  table = output / _TABLE
+  if not table.exists() and output.exists() and any(output.iterdir()):
     raise errors.UserError(
-      f'--output={output} is a data set that this command has not made. Pass '
+      f'--output={output} has files that this command has not made. Pass '
       'another folder.'
     )
   # The output may be below the input: what it holds is no new photo.
@@ -66,6 +66,7 @@ def main() -> None:
   rows = _read_rows(table)
   missing = [job for job in jobs if _is_missing(rows.get(_locate(job.photo)))]
   taken = {str(row['kept']).lower() for row in rows.values()}
+  _save(rows, output)  # So that a run that is killed is known.
   try:
     for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
       row = _label(job, teachers, output, taken)

@@ -127,5 +127,8 @@ def test_a_data_set_of_somebody_is_not_replaced(networks, photos, tmp_path):
   both = networks['red'], networks['red_too']
   assert 'not made. Pass another folder' in _run(photos, output, *both, code=1)
   assert (output / 'Dataset.csv').read_text() == 'mine'
+  (output / 'Dataset.csv').rename(output / 'Images')
+  assert 'not made. Pass another folder' in _run(photos, output, *both, code=1)
+  assert [path.name for path in output.iterdir()] == ['Images']
   said = _run(photos, tmp_path / 'other', networks['red'], code=1)
   assert 'pass two or more' in said
