@@ -31,7 +31,8 @@ from rmbg_jax.inference import photos, runtimes
 from rmbg_jax.inference import remover as remover_lib
 
 _TABLE = 'labels.csv'
-_COLUMNS = ('photo', 'agreement', 'area', 'unsure', 'kept', 'error')
+_FIGURES = ('agreement', 'area', 'unsure')
+_COLUMNS = ('photo', *_FIGURES, 'kept', 'category', 'source', 'error')
 # Areas of masks that something went wrong with, and of unsure pixels.
 _AREAS = (0.02, 0.9)
 _MOST_UNSURE = 0.2
@@ -64,8 +65,12 @@ def main() -> None:
     for path in values.checkpoint
   ]
   rows = _read_rows(table)
-  missing = [job for job in jobs if _is_missing(rows.get(_locate(job.photo)))]
+  # Another --agreement may keep more, too.
+  done = {p for p, row in rows.items() if row['kept'] or not _is_good(row)}
+  missing = [job for job in jobs if _locate(job.photo) not in done]
   taken = {str(row['kept']).lower() for row in rows.values()}
+  for photo in rows.keys() & {_locate(job.photo) for job in jobs}:
+    rows[photo] |= _read_facts()
   _save(rows, output)  # So that a run that is killed is known.
   try:
     for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
@@ -94,7 +99,7 @@ def _label(
 
   Its name is added to those that are taken, perhaps by another --input.
   """
-  row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
+  row = dict.fromkeys(_COLUMNS, '') | _read_facts()
   row['photo'] = _locate(job.photo)
   try:
     if job.error:
@@ -104,10 +109,7 @@ def _label(
     label = agreement.combine([teacher.alpha(photo) for teacher in teachers])
   except (OSError, ValueError) as error:
     return {**row, 'error': error}
-  row |= {
-    name: f'{getattr(label, name):.4f}'
-    for name in ('agreement', 'area', 'unsure')
-  }
+  row |= {name: f'{getattr(label, name):.4f}' for name in _FIGURES}
   if _is_good(row):
     name, number = str(job.result), 1
     while name.lower() in taken:
@@ -116,11 +118,17 @@ def _label(
     taken.add(name.lower())
     row['kept'] = name
     mask = Image.fromarray(np.rint(255 * label.alpha).astype(np.uint8))
-    with files.write_atomically(_name_photo(output, name)) as partial:
+    photo_path, mask_path = _name_files(output, name)
+    with files.write_atomically(photo_path) as partial:
       photo.save(partial, format='jpeg', quality=95)
-    with files.write_atomically(_name_mask(output, name)) as partial:
+    with files.write_atomically(mask_path) as partial:
       mask.save(partial, format='png')
   return row
+
+
+def _read_facts() -> dict[str, object]:
+  """Returns what the flags say of the photos of this --input."""
+  return {'category': flags.FLAGS.category, 'source': flags.FLAGS.source}
 
 
 def _locate(photo: Path) -> str:
@@ -130,9 +138,7 @@ def _locate(photo: Path) -> str:
 
 def _is_good(row: dict[str, object]) -> bool:
   """Returns whether a row's figures are those of a mask to keep."""
-  agreement, area, unsure = (
-    float(str(row[key])) for key in ('agreement', 'area', 'unsure')
-  )
+  agreement, area, unsure = (float(str(row[key])) for key in _FIGURES)
   return (
     agreement >= flags.FLAGS.agreement
     and _AREAS[0] <= area <= _AREAS[1]
@@ -140,12 +146,9 @@ def _is_good(row: dict[str, object]) -> bool:
   )
 
 
-def _name_photo(output: Path, name: str) -> Path:
-  return output / 'Images' / f'{name}.jpg'
-
-
-def _name_mask(output: Path, name: str) -> Path:
-  return output / 'Masks' / f'{name}.png'
+def _name_files(output: Path, name: object) -> tuple[Path, Path]:
+  """Returns the photo and the mask of a row that is kept."""
+  return output / 'Images' / f'{name}.jpg', output / 'Masks' / f'{name}.png'
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, object]]:
@@ -154,15 +157,9 @@ def _read_rows(path: Path) -> dict[str, dict[str, object]]:
     return {}
   with path.open(newline='', encoding='utf-8', errors='surrogateescape') as f:
     rows = [row for row in csv.DictReader(f) if not row['error']]
-  for row in rows:
-    if not _is_good(row):  # Any more, by another --agreement.
-      row['kept'] = ''
+  # Perhaps by another --agreement.
+  rows = [row | {'kept': row['kept'] * _is_good(row)} for row in rows]
   return {_locate(Path(row['photo'])): row for row in rows}
-
-
-def _is_missing(row: dict[str, object] | None) -> bool:
-  """Returns whether a photo with this row is still to be labelled."""
-  return row is None or (_is_good(row) and not row['kept'])
 
 
 def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
@@ -171,14 +168,15 @@ def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
   pairs = [
     records.Pair(
       name=f'{row["kept"]}.jpg',
-      category=flags.FLAGS.category,
-      image_path=_name_photo(output, str(row['kept'])),
-      mask_path=_name_mask(output, str(row['kept'])),
-      source=flags.FLAGS.source,
+      category=str(row.get('category', '')),
+      image_path=photo_path,
+      mask_path=mask_path,
+      source=str(row.get('source', '')),
       label='pseudo',
     )
     for row in rows.values()
     if row['kept']
+    for photo_path, mask_path in [_name_files(output, row['kept'])]
   ]
   dataset_csv.write(output / dataset_csv.NAME, pairs)
   return len(pairs)

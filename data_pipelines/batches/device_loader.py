@@ -210,7 +210,10 @@ def load_pixels(
       return pixels
   with files.write_atomically(path) as partial:
     pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
-    files.reserve(partial)
+    if hasattr(os, 'posix_fallocate'):  # Not on all systems.
+      # The file is sparse: on a full disk, the process would die writing to it.
+      with partial.open('rb+') as file:
+        os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
     # Into the file, not through memory: all pairs may be larger than it.
     _decode_into(pixels, pairs, decode)
     pixels.flush()

@@ -136,32 +136,12 @@ def sync(path: Path) -> None:
     for file in path.iterdir():
       sync(file)
     return
-  with path.open('rb+') as file, _asking():
-    os.fsync(file.fileno())
-
-
-def reserve(path: Path) -> None:
-  """Takes the room on the disk that a sparse file will need.
-
-  Else, on a full disk, the process dies as soon as it writes to mapped memory.
-
-  Raises:
-    OSError: if there is not enough.
-  """
-  if not hasattr(os, 'posix_fallocate'):  # As on macOS.
-    return
-  with path.open('rb+') as file, _asking():
-    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-@contextlib.contextmanager
-def _asking() -> Iterator[None]:
-  """Lets go what some file systems cannot be asked."""
-  try:
-    yield
-  except OSError as error:
-    if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-      raise
+  with path.open('rb+') as file:
+    try:
+      os.fsync(file.fileno())
+    except OSError as error:  # Some file systems cannot be asked.
+      if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+        raise
 
 
 def check_folder(path: Path, flag: str) -> None:

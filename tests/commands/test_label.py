@@ -37,11 +37,11 @@ def photos(tmp_path):
   return directory
 
 
-def _run(photos, output, *checkpoints, code=0, least=0.8):
+def _run(photos, output, *checkpoints, code=0, least=0.8, category=''):
   result = subprocess.run(
     [sys.executable, '-m', 'rmbg_jax.label', f'--input={photos}']
     + [f'--output={output}', '--side=256', '--source=mine']
-    + [f'--agreement={least}']
+    + [f'--agreement={least}', f'--category={category}']
     + [f'--checkpoint={",".join(map(str, checkpoints))}'],
     capture_output=True,
     text=True,
@@ -93,10 +93,13 @@ def test_photos_of_several_folders_and_other_limits(networks, photos, tmp_path):
   before = (output / 'Images/large.jpg').read_bytes()
   other.mkdir()
   colour_network.draw((90, 60)).save(other / 'large.png')
-  assert '3 of 4 photos' in _run(other, output, *both)
+  assert '3 of 4 photos' in _run(other, output, *both, category='cat')
   assert (output / 'Images/large.jpg').read_bytes() == before
-  names = [pair.name for pair in folder.read_folder(output)]
-  assert names == ['deep/box.jpg', 'large.jpg', 'large_2.jpg']
+  assert {p.name: p.category for p in folder.read_folder(output)} == {
+    'deep/box.jpg': '',
+    'large.jpg': '',
+    'large_2.jpg': 'cat',
+  }
   # The same folder, however it is written.
   assert '3 of 4 photos' in _run(os.path.relpath(photos), output, *both)
   # What has been labelled is held against another limit, too.
