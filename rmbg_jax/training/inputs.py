@@ -14,8 +14,6 @@ from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import state
 
-LOADERS = ('grain', 'device')
-
 
 class BatchIterator(Protocol):
   """An endless iterator of this process's part of the training batches."""
@@ -60,11 +58,6 @@ def make_inputs(
     UserError: if it, or the configuration, is not as it should be.
   """
   data = config.data
-  if data.loader not in LOADERS:
-    raise errors.UserError(
-      f'Unknown config.data.loader {data.loader!r}; choose one of '
-      f'{", ".join(LOADERS)}.'
-    )
   _check_batch_size(data.batch_size, config.optimizer.accumulation)
   training, validation = sources.load_pairs(
     data.name,

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from data_pipelines.io import errors
 from rmbg_jax import models
 from rmbg_jax.models import efficientnet, resnet, u2net, unet
+from rmbg_jax.training import optimizers
 
 _AT_LEAST = {
   'seed': 0,
@@ -62,6 +63,8 @@ _CHOICES = {
   'model.encoder.name': unet.ENCODERS,
   'model.encoder.dialect': tuple(resnet.EPSILON),
   'model.dtype': ('float32', 'bfloat16'),
+  'data.loader': ('grain', 'device'),
+  'optimizer.schedule': optimizers.SCHEDULES,
 }
 # Length of a list, None for any, and the least value in it.
 _LISTS = {'data.size': (2, 1), 'train.profile_steps': (2, 0)}
