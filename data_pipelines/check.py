@@ -180,7 +180,11 @@ if __name__ == '__main__':
   cli.define_path('json', '', 'File for the whole report.')
   cli.define_path('sheet', '', 'PNG file for pictures of suspicious pairs.')
   flags.DEFINE_bool('allow_empty_masks', False, 'Empty masks are meant so.')
-  cli.define_share(
-    'validation_share', 0.2, 'config.data.validation_share of the training.'
+  flags.DEFINE_float(
+    'validation_share',
+    0.2,
+    'config.data.validation_share of the training.',
+    lower_bound=0.001,
+    upper_bound=0.999,
   )
   cli.run(main, __name__, takes_arguments=True)

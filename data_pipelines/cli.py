@@ -49,17 +49,6 @@ class _PathListParser(flags.ListParser):
     return [self._each.parse(path) for path in super().parse(argument)]
 
 
-class _ShareParser(flags.FloatParser):
-  """Takes a share of some of all: none and all of them are refused."""
-
-  def __init__(self):
-    super().__init__()
-    self.syntactic_help = 'a number above 0 and below 1'
-
-  def is_outside_bounds(self, val: float) -> bool:
-    return not 0 < val < 1
-
-
 def expand_home(path: str) -> str:
   """Returns a path with `~` or `~user` in front of it replaced.
 
@@ -107,13 +96,6 @@ def define_paths(
     description,
     serializer=flags.ListSerializer(','),
   )
-
-
-def define_share(
-  name: str, default: float | None, description: str
-) -> flags.FlagHolder:
-  """Defines a flag that takes a number in (0, 1)."""
-  return flags.DEFINE(_ShareParser(), name, default, description)
 
 
 def open_streams() -> None:

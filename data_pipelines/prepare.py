@@ -131,10 +131,12 @@ if __name__ == '__main__':
     "The publishers' splits, or the Keras project's at random, which trains "
     'on test sets: nothing trained so may be scored on them.',
   )
-  cli.define_share(
+  flags.DEFINE_float(
     'validation_share',
     None,
     f'Share of the pairs for validation; by default {merging.SHARES}.',
+    lower_bound=0.001,
+    upper_bound=0.999,
   )
   flags.DEFINE_bool(
     'allow_empty_masks', False, 'Accept photos without foreground.'

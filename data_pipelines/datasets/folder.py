@@ -12,11 +12,12 @@ Without a CSV, images and masks are paired by stem.
 
 import os
 import unicodedata
+from collections.abc import Set
 from pathlib import Path
 
 from data_pipelines.datasets import dataset_csv
 from data_pipelines.datasets.records import Pair
-from data_pipelines.io import images
+from data_pipelines.io import images, suffixes
 from data_pipelines.io.errors import MissingFileError, UserError
 
 PAIRING_REMEDY = 'Add what is missing or remove these files'
@@ -64,7 +65,10 @@ def read_folder(
 
 
 def pair_by_stem(
-  image_dir: Path, mask_dir: Path
+  image_dir: Path,
+  mask_dir: Path,
+  image_endings: Set[str] = suffixes.IMAGE,
+  mask_endings: Set[str] = suffixes.IMAGE,
 ) -> tuple[list[Pair], list[str]]:
   """Pairs the images of two folders by the stems of their names.
 
@@ -72,8 +76,8 @@ def pair_by_stem(
     (pairs sorted by stem, what has no partner or shares its stem). Of images
     that share a stem none is used: which one the mask belongs to is unknown.
   """
-  photos, problems = _list_by_stem(image_dir)
-  masks, more = _list_by_stem(mask_dir)
+  photos, problems = _list_by_stem(image_dir, image_endings)
+  masks, more = _list_by_stem(mask_dir, mask_endings)
   problems += more
   # Both ways: photos without masks, then masks without photos.
   for own, others, missing in (
@@ -121,7 +125,9 @@ def _simplify(stem: str) -> str:
   return simple.removesuffix('_mask').removesuffix('.jpg')
 
 
-def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
+def _list_by_stem(
+  directory: Path, endings: Set[str]
+) -> tuple[dict[str, list[Path]], list[str]]:
   """Returns a folder's image files by stem, and what is wrong with them."""
   by_stem, problems = {}, []
   for file in sorted(directory.iterdir()):
@@ -132,7 +138,7 @@ def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
         problems.append(
           f'{file} is a folder, whose images are not read; move them up'
         )
-    elif images.is_image_file(file):
+    elif images.is_image_file(file) and file.suffix.lower() in endings:
       by_stem.setdefault(file.stem, []).append(file)
   for same in by_stem.values():
     problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]

@@ -85,7 +85,7 @@ def test_a_saliency_benchmark_names_files_without_partner(tmp_path):
   root = tmp_path / 'ECSSD'
   _write_pairs(root / 'Imgs', root / 'Imgs')
   (root / 'Imgs' / '0001.png').unlink()
-  with pytest.raises(ValueError, match='0001.jpg has no partner'):
+  with pytest.raises(ValueError, match='0001.jpg has no mask in'):
     salient_sets.read_saliency(root)
   (found,) = _load(root).values()
   assert (len(found.pairs), len(found.problems)) == (2, 1)
