@@ -208,11 +208,7 @@ def _describe_wrong_setting(
 
 
 def _list_settings(path: str) -> list[str]:
-  """Returns the keys of all settings and groups, such as `data.batch_size`.
-
-  Args:
-    path: Path of the configuration, with its argument.
-  """
+  """Returns the keys of a configuration's settings and groups."""
   file, *arguments = path.split(':', 1)
   with own_configs(path):
     config = runpy.run_path(file)['get_config'](*arguments)

@@ -116,15 +116,13 @@ def summarize(pairs: Sequence[records.Pair]) -> str:
   counts = collections.Counter(
     (pair.source, pair.category, pair.split) for pair in pairs
   )
+  groups = sorted({key[:2] for key in counts})
+  counts.update(('all', '', pair.split) for pair in pairs)
   lines = [f'{"source":15} {"category":12} {"train":>7} {"val":>7} {"test":>7}']
-  for source, category in sorted({key[:2] for key in counts}):
-    numbers = ''.join(
-      f'{counts[source, category, split]:8,}' for split in records.SPLITS
-    )
-    lines.append(f'{source:15} {category:12}{numbers}')
-  totals = collections.Counter(pair.split for pair in pairs)
-  numbers = ''.join(f'{totals[split]:8,}' for split in records.SPLITS)
-  lines.append(f'{"all":15} {"":12}{numbers}')
+  for source, category in [*groups, ('all', '')]:
+    numbers = (counts[source, category, split] for split in records.SPLITS)
+    cells = ''.join(f'{number:8,}' for number in numbers)
+    lines.append(f'{source:15} {category:12}{cells}')
   return '\n'.join(lines)
 
 

@@ -134,9 +134,9 @@ def prepare(
       f'{", ".join(sorted(there))}.'
     )
   options = {'size': size, 'invert': sorted(invert)}
-  _check_options(
-    out, options | ({'folder': str(Path(own).resolve())} if own else {})
-  )
+  if own:
+    options['folder'] = str(Path(own).resolve())
+  _check_options(out, options)
 
   def attempt(pair):
     try:

@@ -81,7 +81,7 @@ def _measure_pair(
   mask = decoding.convert_mask(
     images.open_image(pair.mask_path), pair, is_graded=binarize
   )
-  sizes = [(one.height, one.width) for one in (photo.seen, mask)]
+  sizes = photo.rgb.size[::-1], mask.size[::-1]
   if problem := decoding.compare_sizes(pair, *sizes):
     raise errors.UserError(f'{problem}. Repair or remove the pair.')
   truth = np.asarray(mask, np.float32) / 255

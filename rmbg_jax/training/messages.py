@@ -41,9 +41,8 @@ def describe_beginning(components: setup.Components, workdir: Path) -> str:
   warmup = config['optimizer']['warmup_steps']
   if warmup >= steps:
     text += (
-      f'\nThe learning rate still rises when the training ends after '
-      f'{words.count(steps, "step")}: lower config.optimizer.warmup_steps '
-      f'(={warmup}).'
+      '\nThe learning rate rises until the training ends after '
+      f'{steps:,} steps: lower config.optimizer.warmup_steps (={warmup}).'
     )
   return text
 
