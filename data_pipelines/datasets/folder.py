@@ -80,15 +80,18 @@ def pair_by_stem(
   masks, more = _list_by_stem(mask_dir, mask_endings)
   problems += more
   # Both ways: photos without masks, then masks without photos.
-  for own, others, missing in (
-    (photos, masks, f'has no mask in {mask_dir.name}/'),
-    (masks, photos, f'has no image in {image_dir.name}/'),
+  for own, others, place, missing in (
+    (photos, masks, mask_dir, f'has no mask in {mask_dir.name}/'),
+    (masks, photos, image_dir, f'has no image in {image_dir.name}/'),
   ):
+    unread = {file.stem: file.name for file in place.iterdir()}
     alike = {_simplify(s): others[s][0] for s in others.keys() - own.keys()}
     for stem in sorted(own.keys() - others.keys()):
       problem = f'{own[stem][0]} {missing}'
       if near := alike.get(_simplify(stem)):
         problem += f' ({near.name} is there: rename it to the same stem)'
+      elif stem in unread and place != own[stem][0].parent:
+        problem += f' ({unread[stem]} is there, of a format that is not read)'
       problems.append(problem)
   pairs = [
     Pair(

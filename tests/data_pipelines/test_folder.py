@@ -171,6 +171,14 @@ def test_what_has_no_partner_is_named_though_nothing_is_left(
     folder.read_folder(tmp_path, [])
 
 
+def test_photos_of_other_formats_are_named(tmp_path):
+  _make(tmp_path, ['a', 'b'])
+  (tmp_path / 'Images/b.jpg').rename(tmp_path / 'Images/b.HEIC')
+  message = r'b.png has no image in Images/ \(b.HEIC is there, of a format'
+  with pytest.raises(errors.UserError, match=message):
+    folder.read_folder(tmp_path)
+
+
 def test_attributes_of_macos_are_no_photos(tmp_path):
   _make(tmp_path, ['a', 'b'])
   for path in list(tmp_path.rglob('*.*g')):
