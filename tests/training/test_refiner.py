@@ -110,6 +110,15 @@ def test_windows_have_the_truth_of_their_photo(config, tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+def test_photos_alone_are_windows_too(config, tmp_path):
+  config = config.copy_and_resolve_references()
+  config.data.count, config.data.sharp_dir = 1, ''
+  source, _ = training._load_windows(
+    config, folder.read_folder(config.data.dir), tmp_path
+  )
+  assert source.draw(8, [1, 2]).alpha.shape == (8, 32, 32)
+
+
 def test_each_command_has_its_configurations(config, tmp_path):
   assert '--config=configs/refiner.py' in refiner_config.__doc__
   with pytest.raises(errors.UserError, match=r'python -m rmbg_jax\.train_ref'):
