@@ -270,6 +270,7 @@ def test_other_settings_are_refused_by_name(
     ({'data.size': (32,)}, r'data.size must be 2 numbers.* got \(32,\)'),
     ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
     ({'data.name': 'other'}, "config.data.name 'other'"),
+    ({'data.normalization': 'bgr'}, "Unknown config.data.normalization 'bgr'"),
     ({'data.loader': 'other'}, "config.data.loader must be .*, got 'other'"),
     ({'optimizer.schedule': 'step'}, "schedule must be .*, got 'step'"),
     ({'optimizer.plateau.factor': 3.0}, 'plateau.factor'),
