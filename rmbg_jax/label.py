@@ -69,13 +69,14 @@ def main() -> None:
   done = {p for p, row in rows.items() if row['kept'] or not _is_good(row)}
   missing = [job for job in jobs if _locate(job.photo) not in done]
   taken = {str(row['kept']).lower() for row in rows.values()}
+  facts = {'category': values.category, 'source': values.source}
   for photo in rows.keys() & {_locate(job.photo) for job in jobs}:
-    rows[photo] |= _read_facts()
+    rows[photo] |= facts
   _save(rows, output)  # So that a run that is killed is known.
   try:
     for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
       row = _label(job, teachers, output, taken)
-      rows[str(row['photo'])] = row
+      rows[str(row['photo'])] = row | facts
       if number % _SAVE_EVERY == 0:
         _save(rows, output)
   finally:  # Ctrl-C too.
@@ -99,7 +100,7 @@ def _label(
 
   Its name is added to those that are taken, perhaps by another --input.
   """
-  row = dict.fromkeys(_COLUMNS, '') | _read_facts()
+  row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
   row['photo'] = _locate(job.photo)
   try:
     if job.error:
@@ -124,11 +125,6 @@ def _label(
     with files.write_atomically(mask_path) as partial:
       mask.save(partial, format='png')
   return row
-
-
-def _read_facts() -> dict[str, object]:
-  """Returns what the flags say of the photos of this --input."""
-  return {'category': flags.FLAGS.category, 'source': flags.FLAGS.source}
 
 
 def _locate(photo: Path) -> str:

@@ -181,16 +181,10 @@ def build(
 
 def _check_kept(pairs: Sequence[records.Pair], path: Path) -> None:
   """Checks that a stored set, by its index, has these pairs as they are."""
-  index = _read_index(path)
-  kept = [
-    [one[key] for key in _TEXTS] for part in index.values() for one in part
-  ]
+  kept = [list(x.values()) for part in _read_index(path).values() for x in part]
   wanted = [[getattr(pair, key) for key in _TEXTS] for pair in pairs]
-  changed = max(
-    file.stat().st_mtime_ns
-    for pair in pairs
-    for file in (pair.image_path, pair.mask_path)
-  )
+  sources = [file for p in pairs for file in (p.image_path, p.mask_path)]
+  changed = max(file.stat().st_mtime_ns for file in sources)
   if sorted(kept) != sorted(wanted) or changed > path.stat().st_mtime_ns:
     raise errors.UserError(
       f'{path.parent} was made of other pairs, or these have changed since. '
