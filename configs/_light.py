@@ -2,9 +2,19 @@
 
 from ml_collections import ConfigDict
 
+from data_pipelines.io.errors import UserError
 
-def set_training(config: ConfigDict) -> None:
-  """Sets size, augmentation, losses and rates, for any machine."""
+
+def set_training(config: ConfigDict, variant: str) -> None:
+  """Sets size, augmentation, losses and rates.
+
+  Args:
+    config: Configuration to set them in.
+    variant: '' for any machine, or 'device'.
+
+  Raises:
+    UserError: for another variant.
+  """
   config.model.bn_momentum = 0.9
   config.data.size = (288, 288)
   config.data.batch_size = 16
@@ -21,10 +31,17 @@ def set_training(config: ConfigDict) -> None:
   config.train.epochs = 30
   config.train.early_stopping = 0
   config.train.grid_every = 1
+  if variant == 'device':
+    _set_device_training(config)
+  elif variant:
+    raise UserError(
+      f"{config.name}.py:{variant}: the only variant is 'device'."
+    )
 
 
-def set_device_training(config: ConfigDict) -> None:
+def _set_device_training(config: ConfigDict) -> None:
   """Keeps all pairs in a GPU's memory, which is faster than hosts decode."""
+  config.model.encoder.weights = 'imagenet'
   config.model.dtype = 'bfloat16'
   config.model.remat = 'auto'
   config.data.batch_size = 128

@@ -85,7 +85,8 @@ def get_config() -> ConfigDict:
   config.data.device = ConfigDict()
   # Folder to keep the decoded pairs in for the next time; '' for none.
   config.data.device.cache_dir = ''
-  # Share of each category in an epoch; all 0: as in the data.
+  # Share of each category in an epoch; all 0: as in the data. If one is set,
+  # other categories are refused.
   config.data.device.shares = ConfigDict()
   config.data.device.shares.human = 0.0
   config.data.device.shares.animal = 0.0

@@ -18,7 +18,6 @@ GPU that holds all pairs: about 36 epochs of 13,000 pairs (docs/model_card.md).
 from ml_collections import ConfigDict
 
 from configs import _light, default
-from data_pipelines.io.errors import UserError
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -27,10 +26,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.name = 'lite'
   config.model.bridge.filters = 160
   config.model.decoder.filters = (128, 64, 32, 16)
-  _light.set_training(config)
-  if variant == 'device':
-    config.model.encoder.weights = 'imagenet'
-    _light.set_device_training(config)
-  elif variant:
-    raise UserError(f"lite.py:{variant}: the only variant is 'device'.")
+  _light.set_training(config, variant)
   return config

@@ -1,4 +1,4 @@
-"""The refiner of `--refine=learned`, on photos with true alpha.
+r"""The refiner of `--refine=learned`, on photos with true alpha.
 
 ```bash
 python -m rmbg_jax.train_refiner --config=configs/refiner.py \

@@ -16,7 +16,6 @@ GPU that holds all pairs: about 49 epochs of 13,000 pairs (docs/model_card.md).
 from ml_collections import ConfigDict
 
 from configs import _light, default
-from data_pipelines.io.errors import UserError
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -30,10 +29,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.bridge.filters = 64
   config.model.bridge.rates = (1, 2, 4)
   config.model.decoder.filters = (64, 48, 32, 16)
-  _light.set_training(config)
-  if variant == 'device':
-    config.model.encoder.weights = 'imagenet'
-    _light.set_device_training(config)
-  elif variant:
-    raise UserError(f"small.py:{variant}: the only variant is 'device'.")
+  _light.set_training(config, variant)
   return config

@@ -33,7 +33,7 @@ def check(
 ) -> tuple[dict[str, Any], list[inspection.Finding]]:
   """Reads all files of a data set in the folder layout.
 
-  A set without splits is split as training splits it.
+  A set without validation pairs is split as training splits it.
 
   Returns:
     (a JSON-compatible report, the findings in it).
@@ -43,9 +43,13 @@ def check(
   """
   problems: list[str] = []
   pairs = folder.read_folder(directory, problems)
+  usable = [pair for pair in pairs if pair.split != 'test']
   # So that pictures in both parts are found.
-  if not any(pair.split for pair in pairs):
-    pairs = splitting.assign_splits(pairs, validation_share=validation_share)
+  if usable and not any(pair.split == 'val' for pair in usable):
+    tested = [pair for pair in pairs if pair.split == 'test']
+    pairs = tested + splitting.assign_splits(
+      usable, validation_share=validation_share
+    )
   results = parallel.map_in_order(inspection.inspect_pair, pairs)
   summaries = list(tqdm.tqdm(results, total=len(pairs), unit='pair'))
   findings = inspection.find_problems(summaries, allow_empty=allow_empty)
@@ -177,6 +181,10 @@ if __name__ == '__main__':
   cli.define_path('sheet', '', 'PNG file for pictures of suspicious pairs.')
   flags.DEFINE_bool('allow_empty_masks', False, 'Empty masks are meant so.')
   flags.DEFINE_float(
-    'validation_share', 0.2, 'config.data.validation_share of the training.'
+    'validation_share',
+    0.2,
+    'config.data.validation_share of the training.',
+    lower_bound=0.001,
+    upper_bound=0.999,
   )
   cli.run(main, __name__, takes_arguments=True)

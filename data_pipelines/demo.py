@@ -31,5 +31,7 @@ if __name__ == '__main__':
   )
   flags.DEFINE_integer('count', 600, 'Number of pairs.', lower_bound=1)
   flags.DEFINE_integer('size', 128, 'Height and width, pixels.', lower_bound=16)
-  flags.DEFINE_integer('seed', 42, 'Another seed draws other pictures.')
+  flags.DEFINE_integer(
+    'seed', 42, 'Another seed draws other pictures.', lower_bound=0
+  )
   cli.run(main, __name__)

@@ -37,6 +37,7 @@ def main() -> None:
       size=flags.FLAGS.size,
       allow_empty=flags.FLAGS.allow_empty_masks,
       invert=flags.FLAGS.invert,
+      own=flags.FLAGS.folder or '',
     )
     rejected += [('', problem) for problem in problems]
     writing.write_rejected(out / writing.REJECTED_NAME, rejected)
@@ -134,8 +135,8 @@ if __name__ == '__main__':
     'validation_share',
     None,
     f'Share of the pairs for validation; by default {merging.SHARES}.',
-    lower_bound=0.0,
-    upper_bound=1.0,
+    lower_bound=0.001,
+    upper_bound=0.999,
   )
   flags.DEFINE_bool(
     'allow_empty_masks', False, 'Accept photos without foreground.'

@@ -1,4 +1,4 @@
-"""Chooses a checkpoint's temperature on photos with masks.
+r"""Chooses a checkpoint's temperature on photos with masks.
 
 ```bash
 python -m rmbg_jax.calibrate --checkpoint=runs/lite --data=DIR \
@@ -12,15 +12,14 @@ is a release that asks for the chosen one by itself; elsewhere, pass it as
 
 from pathlib import Path
 
-import tqdm
 from absl import app, flags
 
 from data_pipelines import cli
-from data_pipelines.io import errors, files
+from data_pipelines.io import errors, files, words
 
 
 def main() -> None:
-  """Measures and chooses, prints the table and writes the release."""
+  """Prints the table, writes the release; exits with 1 if files were bad."""
   values = flags.FLAGS
   if not values.data:
     raise app.UsageError('--data is missing. Pass photos with masks.')
@@ -43,21 +42,23 @@ def main() -> None:
   if output:
     export.check_request(output)
     files.check_folder(output.parent, 'output')
-  pairs = [
-    pair
+  data_sets = [
+    data_set
     for directory in values.data
     for data_set in benchmarks.load_data_sets(directory, splits=values.split)
-    for pair in data_set.pairs
   ]
   runtimes.start_process('auto')
   loaded = load.load_model(values.checkpoint)
   if output:
     load.check_own(loaded)
   remover = remover_lib.BackgroundRemover(loaded)
-  table = calibration.measure(remover, tqdm.tqdm(pairs, unit='photo'))
+  table, problems = calibration.measure(remover, data_sets)
+  for problem in problems[:20]:
+    print(f'Left out: {problem}')
   if not table:
     raise errors.UserError(
-      f'--data={",".join(values.data)}: no mask has any foreground.'
+      f'--data={",".join(values.data)}: no photo is left whose mask has any '
+      'foreground.'
     )
   chosen = calibration.choose(table)
   print(calibration.format_table(table, chosen))
@@ -65,6 +66,9 @@ def main() -> None:
   if output:
     export.save_export(output, loaded.with_temperature(chosen))
     print(f'{output} asks for it.')
+  if problems:
+    print(f'{words.count(len(problems), "file")} left out in all.')
+    raise SystemExit(1)
 
 
 def run() -> None:

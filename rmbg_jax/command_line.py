@@ -3,13 +3,14 @@
 import contextlib
 import difflib
 import importlib.util
+import runpy
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, storage
@@ -24,6 +25,8 @@ CONFIGS = next(
 # Keys of a configuration that hold paths, and the kinds of URLs they take.
 _CONFIG_PATHS = {
   'data.dir': (),
+  'data.backgrounds': (),
+  'data.sharp_dir': (),
   'data.device.cache_dir': (),
   'init_from': ('hf',),
   'model.encoder.weights': ('hf',),
@@ -135,8 +138,9 @@ def _pop_configs() -> dict:
 def _parse_with_config(argv: Sequence[str]) -> list[str]:
   argv = resolve_names(argv)
   paths = [a.partition('=')[2] for a in argv if a.startswith('--config=')]
+  path = paths[-1] if paths else ''
   try:
-    with own_configs(paths[-1] if paths else ''):
+    with own_configs(path):
       rest = _parse_all(argv)
     config = flags.FLAGS['config'].value
     # A file that could not be read says so when it is first asked for anything.
@@ -145,7 +149,7 @@ def _parse_with_config(argv: Sequence[str]) -> list[str]:
     reason = str(error).splitlines()[-1].strip()
     raise errors.UserError(f'--config: {reason}') from error
   except (AttributeError, KeyError, TypeError) as error:
-    problem = _describe_wrong_setting(argv, error)
+    problem = _describe_wrong_setting(argv, path, error)
     if not problem:
       raise  # A mistake in the configuration's own code.
     raise errors.UserError(problem) from error
@@ -163,7 +167,8 @@ def _parse_all(argv: list[str]) -> list[str]:
       # ml_collections wraps a configuration's error in a traceback.
       if isinstance(cause, errors.UserError) and not cause.__context__:
         raise cause from None
-    return app.parse_flags_with_usage(argv)
+    # Not absl's own message: it parses again, and finds each setting defined.
+    raise errors.UserError(f'{str(error).rstrip(".")}. See --help.') from error
 
 
 def _expand_paths(config: Any) -> None:
@@ -181,12 +186,14 @@ def _expand_paths(config: Any) -> None:
       group[name] = cli.expand_home(group[name])
 
 
-def _describe_wrong_setting(argv: Sequence[str], error: Exception) -> str:
+def _describe_wrong_setting(
+  argv: Sequence[str], path: str, error: Exception
+) -> str:
   """Returns what is wrong with an override, '' if it is not one of them."""
   settings = [part for part in argv if part.startswith('--config.')]
   if isinstance(error, TypeError):
     return f'{", ".join(settings)}: a value has no settings of its own: {error}'
-  known = _list_settings()
+  known = _list_settings(path)
   for setting in settings:
     key = setting.partition('=')[0].removeprefix('--config.')
     if key not in known:
@@ -194,16 +201,17 @@ def _describe_wrong_setting(argv: Sequence[str], error: Exception) -> str:
       hint = (
         f'Did you mean --config.{near}?'
         if near
-        else f'{CONFIGS / "default.py"} has all that there are.'
+        else f'{path}, or what it imports, has all that there are.'
       )
       return f'{setting}: there is no setting {key}. {hint}'
   return ''
 
 
-def _list_settings() -> list[str]:
-  """Returns the keys of all settings and groups, such as `data.batch_size`."""
-  with own_configs(str(CONFIGS / 'default.py')):
-    config = importlib.import_module('configs.default').get_config()
+def _list_settings(path: str) -> list[str]:
+  """Returns the keys of a configuration's settings and groups."""
+  file, *arguments = path.split(':', 1)
+  with own_configs(path):
+    config = runpy.run_path(file)['get_config'](*arguments)
 
   def list_keys(group, prefix):
     for name, value in group.items():

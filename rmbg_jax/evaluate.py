@@ -330,6 +330,7 @@ def run() -> None:
     'gallery',
     10,
     'Worst, median, best and most different images to show; 0: no gallery.',
+    lower_bound=0,
   )
   cli.define_paths(
     'compare',

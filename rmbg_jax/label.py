@@ -1,4 +1,4 @@
-"""Makes a data set of photos without masks, where several networks agree.
+r"""Makes a data set of photos without masks, where several networks agree.
 
 ```bash
 python -m rmbg_jax.label --input=PHOTOS --output=LABELLED
@@ -8,7 +8,8 @@ python -m rmbg_jax.main --config=small --config.init_from=small \
 
 Each photo gets the mean of the checkpoints' masks, if these are alike. `OUTPUT`
 gets `Images/`, `Masks/`, `Dataset.csv`, with the label `pseudo`, and
-`labels.csv`, with the figures of all photos. Run again, it goes on.
+`labels.csv`, with the figures of all photos. Run again, it goes on; photos of
+another --input are added.
 """
 
 import csv
@@ -30,7 +31,8 @@ from rmbg_jax.inference import photos, runtimes
 from rmbg_jax.inference import remover as remover_lib
 
 _TABLE = 'labels.csv'
-_COLUMNS = ('photo', 'agreement', 'area', 'unsure', 'kept', 'error')
+_FIGURES = ('agreement', 'area', 'unsure')
+_COLUMNS = ('photo', *_FIGURES, 'kept', 'category', 'source', 'error')
 # Areas of masks that something went wrong with, and of unsure pixels.
 _AREAS = (0.02, 0.9)
 _MOST_UNSURE = 0.2
@@ -44,10 +46,10 @@ def main() -> None:
     raise app.UsageError('--checkpoint: pass two or more, to be compared.')
   output = Path(values.output)
   files.check_folder(output, 'output')
-  listed, table = output / dataset_csv.NAME, output / _TABLE
-  if listed.exists() and not table.exists():
+  table = output / _TABLE
+  if not table.exists() and output.exists() and any(output.iterdir()):
     raise errors.UserError(
-      f'--output={output} is a data set that this command has not made. Pass '
+      f'--output={output} has files that this command has not made. Pass '
       'another folder.'
     )
   # The output may be below the input: what it holds is no new photo.
@@ -63,10 +65,18 @@ def main() -> None:
     for path in values.checkpoint
   ]
   rows = _read_rows(table)
-  missing = [job for job in jobs if str(job.photo) not in rows]
+  # Another --agreement may keep more, too.
+  done = {p for p, row in rows.items() if row['kept'] or not _is_good(row)}
+  missing = [job for job in jobs if _locate(job.photo) not in done]
+  taken = {str(row['kept']).lower() for row in rows.values()}
+  facts = {'category': values.category, 'source': values.source}
+  for photo in rows.keys() & {_locate(job.photo) for job in jobs}:
+    rows[photo] |= facts
+  _save(rows, output)  # So that a run that is killed is known.
   try:
     for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
-      rows[str(job.photo)] = _label(job, teachers, output)
+      row = _label(job, teachers, output, taken)
+      rows[str(row['photo'])] = row | facts
       if number % _SAVE_EVERY == 0:
         _save(rows, output)
   finally:  # Ctrl-C too.
@@ -84,10 +94,14 @@ def _label(
   job: listing.Job,
   teachers: Sequence[remover_lib.BackgroundRemover],
   output: Path,
+  taken: set[str],
 ) -> dict[str, object]:
-  """Writes a photo and its mask, if it gets one; returns the photo's row."""
+  """Writes a photo and its mask, if it gets one; returns the photo's row.
+
+  Its name is added to those that are taken, perhaps by another --input.
+  """
   row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
-  row['photo'] = str(job.photo)
+  row['photo'] = _locate(job.photo)
   try:
     if job.error:
       raise errors.UserError(job.error)
@@ -96,31 +110,41 @@ def _label(
     label = agreement.combine([teacher.alpha(photo) for teacher in teachers])
   except (OSError, ValueError) as error:
     return {**row, 'error': error}
-  row |= {
-    name: f'{getattr(label, name):.4f}'
-    for name in ('agreement', 'area', 'unsure')
-  }
-  is_good = (
-    label.agreement >= flags.FLAGS.agreement
-    and _AREAS[0] <= label.area <= _AREAS[1]
-    and label.unsure <= _MOST_UNSURE
-  )
-  if is_good:
-    row['kept'] = str(job.result)
+  row |= {name: f'{getattr(label, name):.4f}' for name in _FIGURES}
+  if _is_good(row):
+    name, number = str(job.result), 1
+    while name.lower() in taken:
+      number += 1
+      name = f'{job.result}_{number}'
+    taken.add(name.lower())
+    row['kept'] = name
     mask = Image.fromarray(np.rint(255 * label.alpha).astype(np.uint8))
-    with files.write_atomically(_name_photo(output, job.result)) as partial:
+    photo_path, mask_path = _name_files(output, name)
+    with files.write_atomically(photo_path) as partial:
       photo.save(partial, format='jpeg', quality=95)
-    with files.write_atomically(_name_mask(output, job.result)) as partial:
+    with files.write_atomically(mask_path) as partial:
       mask.save(partial, format='png')
   return row
 
 
-def _name_photo(output: Path, result: str | Path) -> Path:
-  return output / 'Images' / f'{result}.jpg'
+def _locate(photo: Path) -> str:
+  """Returns a photo's path, the same from whatever folder it is named."""
+  return str(photo.parent.resolve() / photo.name)
 
 
-def _name_mask(output: Path, result: str | Path) -> Path:
-  return output / 'Masks' / f'{result}.png'
+def _is_good(row: dict[str, object]) -> bool:
+  """Returns whether a row's figures are those of a mask to keep."""
+  agreement, area, unsure = (float(str(row[key])) for key in _FIGURES)
+  return (
+    agreement >= flags.FLAGS.agreement
+    and _AREAS[0] <= area <= _AREAS[1]
+    and unsure <= _MOST_UNSURE
+  )
+
+
+def _name_files(output: Path, name: object) -> tuple[Path, Path]:
+  """Returns the photo and the mask of a row that is kept."""
+  return output / 'Images' / f'{name}.jpg', output / 'Masks' / f'{name}.png'
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, object]]:
@@ -128,7 +152,10 @@ def _read_rows(path: Path) -> dict[str, dict[str, object]]:
   if not path.exists():
     return {}
   with path.open(newline='', encoding='utf-8', errors='surrogateescape') as f:
-    return {row['photo']: row for row in csv.DictReader(f) if not row['error']}
+    rows = [row for row in csv.DictReader(f) if not row['error']]
+  # Perhaps by another --agreement.
+  rows = [row | {'kept': row['kept'] * _is_good(row)} for row in rows]
+  return {_locate(Path(row['photo'])): row for row in rows}
 
 
 def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
@@ -137,14 +164,15 @@ def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
   pairs = [
     records.Pair(
       name=f'{row["kept"]}.jpg',
-      category=flags.FLAGS.category,
-      image_path=_name_photo(output, str(row['kept'])),
-      mask_path=_name_mask(output, str(row['kept'])),
-      source=flags.FLAGS.source,
+      category=str(row.get('category', '')),
+      image_path=photo_path,
+      mask_path=mask_path,
+      source=str(row.get('source', '')),
       label='pseudo',
     )
     for row in rows.values()
     if row['kept']
+    for photo_path, mask_path in [_name_files(output, row['kept'])]
   ]
   dataset_csv.write(output / dataset_csv.NAME, pairs)
   return len(pairs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipelines import cli
-from data_pipelines.io import files
+from data_pipelines.io import errors, files
 from rmbg_jax import command_line
 
 _CONFIG = command_line.define_config(
@@ -42,18 +42,25 @@ def main() -> None:
   from rmbg_jax import runtime
   from rmbg_jax.training import loop
 
-  if not _COORDINATOR.value and (_NUM_PROCESSES.value or _PROCESS_ID.value):
+  numbers = _NUM_PROCESSES.value, _PROCESS_ID.value
+  address = _COORDINATOR.value or ''
+  if ':' not in address and (address or numbers != (None, None)):
     raise app.UsageError(
-      '--num_processes and --process_id need --coordinator=HOST:PORT of '
-      'process 0.'
+      f'--coordinator={address}: --num_processes and --process_id need '
+      'HOST:PORT of process 0 there.'
     )
   # Devices may only be asked for once the processes have found each other.
   runtime.start(check=False)
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    # None: taken from the environment.
-    jax.distributed.initialize(
-      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    )
+    try:
+      # None: taken from the environment.
+      jax.distributed.initialize(_COORDINATOR.value, *numbers)
+    except (ValueError, RuntimeError) as error:
+      raise errors.UserError(
+        f'The processes cannot be joined: {str(error).rstrip(".")}. Without '
+        'SLURM, Open MPI or Kubernetes, pass --coordinator=HOST:PORT, '
+        '--num_processes and, from 0, --process_id to each of them.'
+      ) from error
   runtime.check_devices()
   workdir = Path(_WORKDIR.value or Path('runs') / _CONFIG.value.name)
   # One process makes it for all.

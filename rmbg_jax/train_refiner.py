@@ -1,4 +1,4 @@
-"""Trains the network of `--refine=learned`.
+r"""Trains the network of `--refine=learned`.
 
 ```bash
 python -m rmbg_jax.train_refiner --config=refiner \

@@ -13,7 +13,7 @@ from absl import flags
 from PIL import Image, ImageOps
 
 from data_pipelines import cli
-from data_pipelines.io import errors, files
+from data_pipelines.io import errors, files, suffixes
 from data_pipelines.tools import sheets
 
 _FORMATS = {'.png': 'PNG', '.jpg': 'JPEG'}
@@ -29,7 +29,9 @@ _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)
 _COLUMNS = flags.DEFINE_integer(
   'columns', 2, 'Results in a row.', lower_bound=1
 )
-_LIMIT = flags.DEFINE_integer('limit', 0, 'Results to show; 0 for all.')
+_LIMIT = flags.DEFINE_integer(
+  'limit', 0, 'Results to show; 0 for all.', lower_bound=0
+)
 
 
 def make_checks(size: tuple[int, int]) -> Image.Image:
@@ -47,15 +49,20 @@ def main() -> None:
     raise errors.UserError(
       f'--output={_OUTPUT.value}: must end in {" or ".join(_FORMATS)}.'
     )
-  by_stem = {path.stem: path for path in Path(_INPUT.value).rglob('*.*')}
-  cutouts = sorted(Path(_RESULTS.value, 'cutout').rglob('*.png'))
+  root, results = Path(_INPUT.value), Path(_RESULTS.value, 'cutout')
+  found = [p for p in root.rglob('*') if p.suffix.lower() in suffixes.PHOTO]
+  # Results of photos of one stem keep the photos' endings.
+  photos = {path.relative_to(root).with_suffix(''): path for path in found}
+  photos |= {path.relative_to(root): path for path in found}
+  cutouts = sorted(results.rglob('*.png'))
   rows = []
   for path in cutouts[: _LIMIT.value or None]:
-    if path.stem not in by_stem:
+    place = path.relative_to(results).with_suffix('')
+    if place not in photos:
       raise errors.UserError(
         f'--input={_INPUT.value}: no photo of the result {path}.'
       )
-    with Image.open(by_stem[path.stem]) as photo, Image.open(path) as cutout:
+    with Image.open(photos[place]) as photo, Image.open(path) as cutout:
       upright = ImageOps.exif_transpose(photo).convert('RGB')
       result = make_checks(cutout.size)
       result.paste(cutout, mask=cutout.getchannel('A'))

@@ -28,10 +28,11 @@ def main() -> None:
   """Writes the picture."""
   from data_pipelines.io import files
   from rmbg_jax import runtime
-  from rmbg_jax.training import inputs
+  from rmbg_jax.training import inputs, settings
 
   runtime.start()
   config = _CONFIG.value
+  settings.check_config(config)
   batches = inputs.make_inputs(config, size=tuple(config.data.size))
   rows = []
   while len(rows) < _COUNT.value:

@@ -8,6 +8,7 @@ devices, each of which holds all pairs.
 """
 
 import ast
+import collections
 import contextlib
 import hashlib
 import inspect
@@ -68,7 +69,7 @@ class DeviceIterator:
       decode: Reads a pair.
       augment: Changes pairs at random.
       shares: Shares of the categories in an epoch, up to a factor; all 0 for
-        those of the pairs. Categories without a share get nothing then.
+        those of the pairs.
       batch_size: Number of images in the global batch.
       seed: Seed of order and augmentation.
       cache_dir: See `load_pixels`.
@@ -76,7 +77,7 @@ class DeviceIterator:
 
     Raises:
       UserError: if there are several hosts, fewer pairs than a batch needs,
-        no pair of the wanted categories, or a bad file.
+        pairs of categories that the shares do not name, or a bad file.
     """
     if jax.process_count() > 1:
       raise errors.UserError(
@@ -209,6 +210,10 @@ def load_pixels(
       return pixels
   with files.write_atomically(path) as partial:
     pixels = np.lib.format.open_memmap(partial, 'w+', np.uint8, shape)
+    if hasattr(os, 'posix_fallocate'):  # Not on all systems.
+      # The file is sparse: on a full disk, the process would die writing to it.
+      with partial.open('rb+') as file:
+        os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
     # Into the file, not through memory: all pairs may be larger than it.
     _decode_into(pixels, pairs, decode)
     pixels.flush()
@@ -265,17 +270,20 @@ def _smallest_windows(pairs, size, max_enlargement):
 
 def _expected_counts(pairs, shares, *, total):
   """Returns how often each pair is to occur in an epoch, on average."""
-  wanted = np.asarray([shares.get(pair.category, 0.0) for pair in pairs])
   if not any(shares.values()):
     return np.full(len(pairs), total / len(pairs))
-  counts = {c: sum(p.category == c for p in pairs) for c in shares}
-  # A category's share is divided among its pairs.
-  wanted /= np.asarray([counts.get(pair.category, 1) for pair in pairs])
-  if not wanted.sum():
+  counts = collections.Counter(pair.category for pair in pairs)
+  unknown = {c: n for c, n in counts.items() if c not in shares}
+  if unknown or not any(shares[c] for c in counts):
+    none = ', '.join(f'{c or "(none)"}: {n:,}' for c, n in unknown.items())
     raise errors.UserError(
-      'No pair is of a category that config.data.device.shares names '
-      f'({", ".join(shares)}). Set all of them to 0.'
+      'config.data.device.shares would leave out '
+      f'{f"categories that it does not name ({none})" if unknown else "all"} '
+      f'of {len(pairs):,} training pairs. Make the Category of each one of '
+      f'{", ".join(shares)}, or set all shares to 0.'
     )
+  # A category's share is divided among its pairs.
+  wanted = np.asarray([shares[p.category] / counts[p.category] for p in pairs])
   return wanted * total / wanted.sum()
 
 

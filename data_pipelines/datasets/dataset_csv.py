@@ -19,6 +19,7 @@ from data_pipelines.io.errors import UserError
 
 NAME = 'Dataset.csv'
 COLUMNS = ('Image Name', 'Category', 'Image Path', 'Mask Path')
+_OPTIONAL = ('Source', 'Label', 'Split')
 # Says what a folder must hold to be a data set.
 EXPECTED = (
   f'Expected a {NAME} with the columns {", ".join(COLUMNS)}, or the folders '
@@ -42,7 +43,7 @@ def write(path: Path, pairs: Sequence[Pair]) -> None:
     }
     for pair in pairs
   )
-  files.write_csv(path, (*COLUMNS, 'Source', 'Label', 'Split'), rows)
+  files.write_csv(path, (*COLUMNS, *_OPTIONAL), rows)
 
 
 def read(path: Path) -> tuple[list[Pair[Path]], list[str]]:
@@ -84,6 +85,13 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str | None, Any]]]:
   reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
   rows, first = [], 1
   try:
+    columns = {column.lower(): column for column in (*COLUMNS, *_OPTIONAL)}
+    for found in reader.fieldnames or ():
+      column = columns.get(found.strip().lower(), found)
+      if column != found:  # Else a column `split` would be left out.
+        raise UserError(
+          f'{path}: a column is called {found!r}. Write {column!r}.'
+        )
     missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
       raise UserError(

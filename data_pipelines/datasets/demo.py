@@ -7,6 +7,7 @@ texture is colourful and rich in contrast, which clutter and background are not.
 """
 
 import colorsys
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def make_demo(
   if (directory / dataset_csv.NAME).exists():
     _check_kept(directory, count, size)
     return
+  # An interrupted call, or another one at this moment, has none but these.
+  own = rf'\..*|({"|".join(_FIGURES)})_\d{{5}}\.(jpg|png)|{dataset_csv.NAME}'
+  for file in directory.rglob('*'):
+    if file.is_file() and not re.fullmatch(own, file.name):
+      raise errors.UserError(
+        f'{file} is not of the demo set, which would be drawn beside it. Take '
+        'another folder; to train on this one, pass --config.data.name=folder.'
+      )
   image_dir, mask_dir = directory / 'Images', directory / 'Masks'
   image_dir.mkdir(parents=True, exist_ok=True)
   mask_dir.mkdir(exist_ok=True)
@@ -72,9 +81,10 @@ def _check_kept(directory: Path, count: int, size: tuple[int, int]) -> None:
   if (len(pairs), found) != (count, size):
     raise errors.UserError(
       f'{directory} holds {len(pairs)} pictures of {found[1]}x{found[0]} '
-      f'pixels, not {count} of {size[1]}x{size[0]} as asked for. Take another '
+      f'pixels, not {count} drawn ones of {size[1]}x{size[0]}. Take another '
       'folder for these (--config.data.dir, or --output of '
-      'data_pipelines.demo), or delete this one.'
+      'data_pipelines.demo); to train on this one, pass '
+      '--config.data.name=folder.'
     )
 
 

@@ -12,11 +12,12 @@ Without a CSV, images and masks are paired by stem.
 
 import os
 import unicodedata
+from collections.abc import Set
 from pathlib import Path
 
 from data_pipelines.datasets import dataset_csv
 from data_pipelines.datasets.records import Pair
-from data_pipelines.io import images
+from data_pipelines.io import images, suffixes
 from data_pipelines.io.errors import MissingFileError, UserError
 
 PAIRING_REMEDY = 'Add what is missing or remove these files'
@@ -40,7 +41,8 @@ def read_folder(
   directory = Path(directory)
   if not directory.is_dir():
     raise MissingFileError(
-      f'{directory}: no such data folder. Set --config.data.dir.'
+      f'{directory}: no such data folder. Correct the path; in training it is '
+      '--config.data.dir.'
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
   if 'dataset.csv' in entries:
@@ -63,7 +65,10 @@ def read_folder(
 
 
 def pair_by_stem(
-  image_dir: Path, mask_dir: Path
+  image_dir: Path,
+  mask_dir: Path,
+  image_endings: Set[str] = suffixes.IMAGE,
+  mask_endings: Set[str] = suffixes.IMAGE,
 ) -> tuple[list[Pair], list[str]]:
   """Pairs the images of two folders by the stems of their names.
 
@@ -71,19 +76,22 @@ def pair_by_stem(
     (pairs sorted by stem, what has no partner or shares its stem). Of images
     that share a stem none is used: which one the mask belongs to is unknown.
   """
-  photos, problems = _list_by_stem(image_dir)
-  masks, more = _list_by_stem(mask_dir)
+  photos, problems = _list_by_stem(image_dir, image_endings)
+  masks, more = _list_by_stem(mask_dir, mask_endings)
   problems += more
   # Both ways: photos without masks, then masks without photos.
-  for own, others, missing in (
-    (photos, masks, f'has no mask in {mask_dir.name}/'),
-    (masks, photos, f'has no image in {image_dir.name}/'),
+  for own, others, place, missing in (
+    (photos, masks, mask_dir, f'has no mask in {mask_dir.name}/'),
+    (masks, photos, image_dir, f'has no image in {image_dir.name}/'),
   ):
+    unread = {file.stem: file.name for file in place.iterdir()}
     alike = {_simplify(s): others[s][0] for s in others.keys() - own.keys()}
     for stem in sorted(own.keys() - others.keys()):
       problem = f'{own[stem][0]} {missing}'
       if near := alike.get(_simplify(stem)):
         problem += f' ({near.name} is there: rename it to the same stem)'
+      elif stem in unread and place != own[stem][0].parent:
+        problem += f' ({unread[stem]} is there, of a format that is not read)'
       problems.append(problem)
   pairs = [
     Pair(
@@ -120,7 +128,9 @@ def _simplify(stem: str) -> str:
   return simple.removesuffix('_mask').removesuffix('.jpg')
 
 
-def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
+def _list_by_stem(
+  directory: Path, endings: Set[str]
+) -> tuple[dict[str, list[Path]], list[str]]:
   """Returns a folder's image files by stem, and what is wrong with them."""
   by_stem, problems = {}, []
   for file in sorted(directory.iterdir()):
@@ -131,7 +141,7 @@ def _list_by_stem(directory: Path) -> tuple[dict[str, list[Path]], list[str]]:
         problems.append(
           f'{file} is a folder, whose images are not read; move them up'
         )
-    elif images.is_image_file(file):
+    elif images.is_image_file(file) and file.suffix.lower() in endings:
       by_stem.setdefault(file.stem, []).append(file)
   for same in by_stem.values():
     problems += [f'{file} has the stem of {same[0].name}' for file in same[1:]]

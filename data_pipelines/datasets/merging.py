@@ -81,7 +81,7 @@ def split_officially(
 
   Returns:
     (pairs, training pairs left out because the same photo is tested: one of
-    that name in their own source, or one of equal content in another).
+    that name in a published source, or one of equal name and content).
   """
   tested = collections.defaultdict(list)
   for pair in pairs:
@@ -93,9 +93,9 @@ def split_officially(
     same_name = tested.get(pair.image_path.stem, ())
     if pair.split == 'test':
       kept.append(pair)
-    # Names alone may be the same by chance, in two sources.
+    # Names alone may be the same by chance, in two sources or own folders.
     elif any(
-      pair.source == other.source
+      (pair.source == other.source and pair.source in published.SOURCES)
       or filecmp.cmp(pair.image_path, other.image_path, shallow=False)
       for other in same_name
     ):
@@ -103,12 +103,11 @@ def split_officially(
     else:
       by_source[pair.source].append(pair)
   for same in by_source.values():
-    if any(pair.split == 'val' for pair in same):
+    is_few = math.ceil(len(same) * share) == len(same)  # To hold some out.
+    if is_few or any(pair.split == 'val' for pair in same):
       kept += [dataclasses.replace(p, split=p.split or 'train') for p in same]
-    elif math.ceil(len(same) * share) < len(same):
+    else:
       kept += splitting.assign_splits(same, validation_share=share)
-    else:  # Too few to hold some of them out.
-      kept += same
   return sorted(kept, key=lambda pair: pair.name), left_out
 
 
@@ -117,15 +116,13 @@ def summarize(pairs: Sequence[records.Pair]) -> str:
   counts = collections.Counter(
     (pair.source, pair.category, pair.split) for pair in pairs
   )
+  groups = sorted({key[:2] for key in counts})
+  counts.update(('all', '', pair.split) for pair in pairs)
   lines = [f'{"source":15} {"category":12} {"train":>7} {"val":>7} {"test":>7}']
-  for source, category in sorted({key[:2] for key in counts}):
-    numbers = ''.join(
-      f'{counts[source, category, split]:8,}' for split in records.SPLITS
-    )
-    lines.append(f'{source:15} {category:12}{numbers}')
-  totals = collections.Counter(pair.split for pair in pairs)
-  numbers = ''.join(f'{totals[split]:8,}' for split in records.SPLITS)
-  lines.append(f'{"all":15} {"":12}{numbers}')
+  for source, category in [*groups, ('all', '')]:
+    numbers = (counts[source, category, split] for split in records.SPLITS)
+    cells = ''.join(f'{number:8,}' for number in numbers)
+    lines.append(f'{source:15} {category:12}{cells}')
   return '\n'.join(lines)
 
 

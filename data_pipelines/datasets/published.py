@@ -274,3 +274,4 @@ PEOPLE = DataSet(
   kaggle='nikhilroxtomar/person-segmentation',
 )
 DATA_SETS = {'p3m': P3M, 'cod10k': COD10K, 'people': PEOPLE}
+SOURCES = frozenset(s for known in DATA_SETS.values() for s, _ in known.counts)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.datasets import folder, records
-from data_pipelines.io import errors, images, suffixes
+from data_pipelines.io import errors, suffixes
 
 
 class Benchmark(NamedTuple):
@@ -90,10 +90,9 @@ def read_saliency(
       'Image/ and GT/, or Imgs/ with .jpg photos and .png masks.'
     )
   mask_dir = _find_folder(directory, _MASK_FOLDERS) or photo_dir
-  if photo_dir == mask_dir:
-    pairs, found = _pair_by_suffix(photo_dir)
-  else:
-    pairs, found = folder.pair_by_stem(photo_dir, mask_dir)
+  # In one folder, photos are .jpg and masks .png.
+  endings = (suffixes.JPEG, {'.png'}) if photo_dir == mask_dir else ()
+  pairs, found = folder.pair_by_stem(photo_dir, mask_dir, *endings)
   folder.report(found, remedy=folder.PAIRING_REMEDY, problems=problems)
   if not pairs:
     raise errors.UserError(f'{directory}: no photo has a mask.')
@@ -113,26 +112,3 @@ def _find_folder(directory: Path, names: tuple[str, ...]) -> Path | None:
     if entry.is_dir() and _simplify(entry.name) in names:
       return _find_folder(entry, names) or entry
   return None
-
-
-def _pair_by_suffix(directory: Path) -> tuple[list[records.Pair], list[str]]:
-  """Pairs the .jpg photos of a folder with its .png masks."""
-  found = [file for file in directory.iterdir() if images.is_image_file(file)]
-  photos, masks = (
-    {file.stem: file for file in found if file.suffix.lower() in endings}
-    for endings in (suffixes.JPEG, ('.png',))
-  )
-  pairs = [
-    records.Pair(
-      name=photos[stem].name,
-      category='',
-      image_path=photos[stem],
-      mask_path=masks[stem],
-    )
-    for stem in photos.keys() & masks.keys()
-  ]
-  problems = [
-    f'{(photos | masks)[stem]} has no partner in its folder'
-    for stem in sorted(photos.keys() ^ masks.keys())
-  ]
-  return pairs, problems

@@ -92,17 +92,18 @@ def _load_stored(
   from data_pipelines.datasets import tfds_sets
 
   stored = tfds_sets.load(name, directory, splits=('train', 'val'))
-  parts = [stored[split] for split in ('train', 'val') if split in stored]
-  # One number for all pairs of both parts, one part behind the other.
-  chosen = _draw(sum(map(len, parts)), limit)
-  if len(parts) == 2:
-    border = len(parts[0])
-    training = [index for index in chosen if index < border]
-    validation = [index - border for index in chosen if index >= border]
-  else:
-    shares = splitting.permute(len(chosen), validation_share=validation_share)
-    training, validation = ([chosen[i] for i in share] for share in shares)
-  return parts[0].take(training), parts[-1].take(validation)
+  places = [
+    (split, i) for split, part in stored.items() for i in range(len(part))
+  ]
+  chosen = [places[i] for i in _draw(len(places), limit)]
+  training, validation = splitting.divide(
+    [split for split, _ in chosen], validation_share=validation_share
+  )
+
+  def take(part):  # All of it is of one stored split.
+    return stored[chosen[part[0]][0]].take([chosen[i][1] for i in part])
+
+  return take(training), take(validation)
 
 
 def _draw(count: int, limit: int) -> Sequence[int]:

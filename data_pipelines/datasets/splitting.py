@@ -23,18 +23,28 @@ def split_pairs(
   Raises:
     ValueError: if either would be empty.
   """
-  if any(pair.split == 'val' for pair in pairs):
+  training, validation = divide(
+    [pair.split for pair in pairs], validation_share=validation_share
+  )
+  return [pairs[i] for i in training], [pairs[i] for i in validation]
+
+
+def divide(
+  splits: Sequence[str], *, validation_share: float
+) -> tuple[list[int], list[int]]:
+  """Returns (training, validation) indices; see `split_pairs`."""
+  if 'val' in splits:
     # A pair that is not said to be held out is trained on.
-    training = [pair for pair in pairs if pair.split in ('train', '')]
-    validation = [pair for pair in pairs if pair.split == 'val']
+    training = [i for i, split in enumerate(splits) if split in ('train', '')]
+    validation = [i for i, split in enumerate(splits) if split == 'val']
   else:
-    usable = [pair for pair in pairs if pair.split != 'test']
+    usable = [i for i, split in enumerate(splits) if split != 'test']
     parts = permute(len(usable), validation_share=validation_share)
     training, validation = ([usable[i] for i in part] for part in parts)
-  for split, name in ((training, 'training'), (validation, 'validation')):
-    if not split:
+  for part, name in ((training, 'training'), (validation, 'validation')):
+    if not part:
       raise UserError(
-        f'No pair is left for {name} out of {len(pairs)}. Change the Split '
+        f'No pair is left for {name} out of {len(splits)}. Change the Split '
         'column of Dataset.csv, or config.data.validation_share '
         f'(={validation_share}).'
       )

@@ -154,12 +154,17 @@ def build(
 
   Returns:
     The number of pairs by split.
+
+  Raises:
+    UserError: if there is a set of other pairs, or they have changed since.
   """
   builder = _make_builder(name, out)
+  path = _index_path(builder)
+  if path.exists():
+    _check_kept(READERS[name](directory), path)
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(manual_dir=Path(directory))
   )
-  path = _index_path(builder)
   # Last: a set without it does not count as built.
   if not path.exists():
     # Reading the texts from the records would read all photos at every start.
@@ -172,6 +177,19 @@ def build(
     }
     files.write_text(path, json.dumps(index))
   return {key: split.num_examples for key, split in builder.info.splits.items()}
+
+
+def _check_kept(pairs: Sequence[records.Pair], path: Path) -> None:
+  """Checks that a stored set, by its index, has these pairs as they are."""
+  kept = [list(x.values()) for part in _read_index(path).values() for x in part]
+  wanted = [[getattr(pair, key) for key in _TEXTS] for pair in pairs]
+  sources = [file for p in pairs for file in (p.image_path, p.mask_path)]
+  changed = max(file.stat().st_mtime_ns for file in sources)
+  if sorted(kept) != sorted(wanted) or changed > path.stat().st_mtime_ns:
+    raise errors.UserError(
+      f'{path.parent} was made of other pairs, or these have changed since. '
+      'Pass another --output, or delete that folder first.'
+    )
 
 
 def load(
@@ -189,9 +207,7 @@ def load(
       f'{out}: no TFDS data set {name}. Make it: python -m '
       f'data_pipelines.tfds_sets --name={name} --data=FOLDER --output={out}'
     )
-  index = files.parse_json(
-    path.read_bytes(), path, remedy='Build the data set again.'
-  )
+  index = _read_index(path)
   return {
     split: StoredPairs(
       _open_records(builder, split),
@@ -206,6 +222,11 @@ def load(
 
 def _index_path(builder: RmbgPairs) -> Path:
   return Path(builder.data_dir) / 'pairs.json'
+
+
+def _read_index(path: Path) -> dict[str, list[dict[str, str]]]:
+  remedy = f'Delete {path.parent} and build the data set again.'
+  return files.parse_json(path.read_bytes(), path, remedy=remedy)
 
 
 def _open_records(builder: RmbgPairs, split: str) -> Sequence:

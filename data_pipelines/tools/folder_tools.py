@@ -25,6 +25,11 @@ def rename(directory: Path, category: str) -> int:
       Dataset.csv, which would not fit any more, or a name is taken.
   """
   _refuse_csv(directory)
+  if Path(category).name != category:
+    raise errors.UserError(
+      f'--category={category}: names of files begin with it. Pass a word '
+      'without slashes.'
+    )
   plan = {}
   for number, pair in enumerate(folder.read_folder(directory), start=1):
     for path in (pair.image_path, pair.mask_path):
@@ -59,7 +64,7 @@ def resize(directory: Path, out: Path, size: str) -> int:
   """Writes the folder's pairs at another size; returns how many."""
   pairs = merging.name_pairs(folder.read_folder(directory), prefixed=False)
   written, rejected = writing.prepare(
-    pairs, out=out, size=size, allow_empty=True, invert=()
+    pairs, out=out, size=size, allow_empty=True, invert=(), own=directory
   )
   folder.report([r for _, r in rejected], remedy='These pairs were left out')
   return len(written)

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ Resize = Callable[[tuple[int, int]], tuple[int, int]]
 def _parse_size(text: str) -> Resize:
   """Returns a function from a photo's (height, width) to the new one."""
   sides = text.lower().split('x') if text else []
-  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+  if len(sides) > 2 or not all(
+    side.isdecimal() and int(side) for side in sides
+  ):
     raise errors.UserError(
       f'--size={text}: pass the longest side, such as 640, or HEIGHTxWIDTH, '
       'such as 512x512.'
@@ -102,6 +105,7 @@ def prepare(
   size: str,
   allow_empty: bool,
   invert: Sequence[str],
+  own: str | os.PathLike = '',
 ) -> tuple[list[records.Pair], list[tuple[str, str]]]:
   """Writes the data set; `Dataset.csv` comes last.
 
@@ -112,6 +116,7 @@ def prepare(
       exactly (height)x(width).
     allow_empty: Whether any mask may be empty; COD10K's NonCAM masks may.
     invert: The sources whose masks are 255 for the background.
+    own: The user's folder of some pairs. Another one's may have the same names.
 
   Returns:
     (the written pairs, (name, reason) of what could not be used).
@@ -122,7 +127,16 @@ def prepare(
     OSError: if it cannot be written, as when the disk is full.
   """
   resize = _parse_size(size)
-  _check_options(out, {'size': size, 'invert': sorted(invert)})
+  there = {pair.source for pair in pairs}
+  if unknown := sorted(set(invert) - there):
+    raise errors.UserError(
+      f'--invert={",".join(unknown)}: no pair has this Source; there are '
+      f'{", ".join(sorted(there))}.'
+    )
+  options = {'size': size, 'invert': sorted(invert)}
+  if own:
+    options['folder'] = str(Path(own).resolve())
+  _check_options(out, options)
 
   def attempt(pair):
     try:
@@ -155,12 +169,12 @@ def prepare(
 
 def _check_options(out: Path, options: dict) -> None:
   """Refuses a folder with files of other options or of other programs."""
-  path = out / OPTIONS_NAME
+  path, earlier = out / OPTIONS_NAME, {}
   if path.exists():
     earlier = files.parse_json(
       path.read_bytes(), path, remedy='Pass another --output.'
     )
-    if earlier != options:
+    if any(earlier.get(key, new) != new for key, new in options.items()):
       raise errors.UserError(
         f'{out} was made with {earlier}, not {options}. Pass another --output.'
       )
@@ -169,7 +183,7 @@ def _check_options(out: Path, options: dict) -> None:
       f'{out} has files that are not of this command. Pass another --output.'
     )
   # Before any pair, so that an interrupted run is known by its options.
-  files.write_text(path, json.dumps(options))
+  files.write_text(path, json.dumps(earlier | options))
   for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
     stale.unlink()
 

@@ -150,11 +150,14 @@ def _read(
   directory: Path, problems: list[str]
 ) -> tuple[list[records.Pair], bool]:
   """Returns a folder's pairs, and whether it has a published layout."""
-  # One of P3M-10k's test sets, two folders below it.
-  if directory.name.upper().startswith('P3M-500-'):
-    source = directory.name.lower()
-    pairs = published.P3M.read(directory.resolve().parents[1], problems)
-    return [pair for pair in pairs if pair.source == source], True
+  # One of P3M-10k's test sets, in its tree or alone.
+  name = directory.resolve().name.lower()
+  for subset in published.P3M.subsets:
+    if (subset.facts['source'], subset.facts['split']) == (name, 'test'):
+      own = [Path(place).name for place in (subset.images, subset.masks)]
+      alone = published.Subset(*own, subset.facts)
+      known = dataclasses.replace(published.P3M, subsets=(alone,))
+      return known.read(directory, problems), True
   for known in published.DATA_SETS.values():
     marks = ('*/' * depth + known.mark for depth in range(_DEPTH + 1))
     if any(any(directory.glob(mark)) for mark in marks):

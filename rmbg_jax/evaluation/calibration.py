@@ -7,14 +7,16 @@ MAE, the groups' mean.
 """
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import py_sod_metrics
+import tqdm
 
 from data_pipelines.datasets import decoding, records
-from data_pipelines.io import images
+from data_pipelines.io import errors, images
+from rmbg_jax.evaluation import benchmarks
 from rmbg_jax.inference import photos
 from rmbg_jax.inference import remover as remover_lib
 
@@ -45,35 +47,56 @@ Table = Mapping[str, Mapping[float, Figures]]
 
 
 def measure(
-  remover: remover_lib.BackgroundRemover, pairs: Iterable[records.Pair]
-) -> Table:
+  remover: remover_lib.BackgroundRemover,
+  data_sets: Sequence[benchmarks.DataSet],
+) -> tuple[Table, list[str]]:
   """Returns the figures of each category, soft mattes apart, and temperature.
 
-  Photos without foreground say nothing.
-
-  Raises:
-    UserError: if a photo or a mask cannot be read.
+  Photos without foreground say nothing. What is wrong with those that had to be
+  left out is returned, too.
   """
   values = collections.defaultdict(list)
-  for pair in pairs:
-    photo = photos.read_photo(pair.image_path)
-    truth = np.asarray(
-      decoding.convert_mask(images.open_image(pair.mask_path), pair), np.float32
-    )
-    truth /= 255
-    if truth.max() <= 0.5:
+  problems = [problem for one in data_sets for problem in one.problems]
+  jobs = [(pair, one.binarize) for one in data_sets for pair in one.pairs]
+  for pair, binarize in tqdm.tqdm(jobs, unit='photo'):
+    try:
+      scores = _measure_pair(remover, pair, binarize=binarize)
+    except (OSError, ValueError) as error:
+      problems.append(str(error))
       continue
     group = 'soft mattes' if pair.label == 'alpha' else pair.category or 'all'
-    # The network once for all temperatures, which only divide its logits.
-    logits = remover.predict_logits(remover.resize([photo.seen]))[0]
-    for temperature in TEMPERATURES:
-      probs = remover_lib.compute_probs(logits, temperature)
-      alpha = remover.refine(probs, photo)
-      values[group, temperature].append(_score(alpha, truth))
+    for temperature, score in scores.items():
+      values[group, temperature].append(score)
   table = collections.defaultdict(dict)
   for (group, temperature), scores in values.items():
     table[group][temperature] = Figures(len(scores), *np.mean(scores, axis=0))
-  return dict(table)
+  return dict(table), problems
+
+
+def _measure_pair(
+  remover: remover_lib.BackgroundRemover, pair: records.Pair, *, binarize: bool
+) -> dict[float, Sequence[float]]:
+  """Returns a photo's scores by temperature, {} if it has no foreground."""
+  photo = photos.read_photo(pair.image_path)
+  mask = decoding.convert_mask(
+    images.open_image(pair.mask_path), pair, is_graded=binarize
+  )
+  sizes = photo.rgb.size[::-1], mask.size[::-1]
+  if problem := decoding.compare_sizes(pair, *sizes):
+    raise errors.UserError(f'{problem}. Repair or remove the pair.')
+  truth = np.asarray(mask, np.float32) / 255
+  if binarize:
+    truth = (truth > 0.5).astype(np.float32)
+  if truth.max() <= 0.5:
+    return {}
+  # The network once for all temperatures, which only divide its logits.
+  logits = remover.predict_logits(remover.resize([photo.seen]))[0]
+  scores = {}
+  for temperature in TEMPERATURES:
+    probs = remover_lib.compute_probs(logits, temperature)
+    alpha = photo.hide_transparent(remover.refine(probs, photo))
+    scores[temperature] = _score(alpha, truth)
+  return scores
 
 
 def choose(table: Table) -> float:

@@ -52,6 +52,11 @@ def compare(first: Path, second: Path, output: Path) -> str:
   for name in common:
     pair = _align(*(results_lib.load_results(path / name) for path in paths))
     rows = compare_results(*pair)
+    if not rows:
+      raise errors.UserError(
+        f'--compare: the results on {name} have no metric in common. Evaluate '
+        'both with the same --metrics.'
+      )
     count = len(pair[0].images)
     report['data_sets'][name] = {'images': count, 'rows': rows}
     lines += [f'## {name}: {words.count(count, "image")}', '']

@@ -148,13 +148,19 @@ def predict_alphas(
 def name_masks(pairs: Sequence[records.Pair]) -> dict[str, str]:
   """Returns each pair's mask name by pair name; photos of one stem keep theirs.
 
-  Sub-folders in names stay.
+  Sub-folders in names stay. Names come from lists of others too: none leads out
+  of the folder, to a file of the user's.
   """
-  names = {p.name: str(Path(p.name).with_suffix('.png')) for p in pairs}
-  counts = collections.Counter(names.values())
+  paths = {}
+  for pair in pairs:
+    path = Path(pair.name)
+    inside = [part for part in path.parts if part not in (path.anchor, '..')]
+    paths[pair.name] = Path(*inside or ['mask'])
+  masks = {name: str(p.with_suffix('.png')) for name, p in paths.items()}
+  counts = collections.Counter(masks.values())
   return {
-    name: mask if counts[mask] == 1 else f'{name}.png'
-    for name, mask in names.items()
+    name: mask if counts[mask] == 1 else f'{paths[name]}.png'
+    for name, mask in masks.items()
   }
 
 

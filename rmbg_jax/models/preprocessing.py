@@ -131,7 +131,7 @@ def make_preprocessing(
   """
   if normalization not in _NORMALIZATIONS:
     raise errors.UserError(
-      f'Unknown normalization {normalization!r}; choose one of '
+      f'Unknown config.data.normalization {normalization!r}; choose one of '
       f'{sorted(_NORMALIZATIONS)}.'
     )
   if len(size) != 2 or any(side < 16 or side % 16 for side in size):

@@ -52,7 +52,12 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       'rmbg_jax.main; pass --config=refiner here.'
     )
   _check_settings(config)
-  pairs = _read_pairs(config.data.dir)
+  pairs, fold = _read_pairs(config.data.dir), config.data.fold
+  if fold >= 0 and len(pairs) <= max(1, fold):
+    raise errors.UserError(
+      f'config.data.fold={fold}: none or all of the {len(pairs)} photos would '
+      'be held out. Pass -1 to hold none out, or add photos.'
+    )
   description = _describe(config, pairs)
   with checkpoints.CheckpointStore(workdir, writable=True) as store:
     if store.latest_step is not None:
@@ -121,7 +126,7 @@ def _train(
 
 
 def _check_settings(config: ml_collections.ConfigDict) -> None:
-  data = config.data
+  data, optimizer = config.data, config.optimizer
   for key in ('dir', 'backgrounds'):
     if not data[key]:
       raise errors.UserError(
@@ -134,8 +139,12 @@ def _check_settings(config: ml_collections.ConfigDict) -> None:
     ('data', 'count', data.count > 0, '1 or more'),
     ('data', 'coarse', len(data.coarse) > 0, 'one network or more'),
     ('data', 'folds', data.folds > 1, '2 or more'),
+    ('data', 'limit', data.limit >= 0, '0 or more'),
+    ('data', 'sharp_limit', data.sharp_limit > 0, '1 or more'),
     ('data', 'fold', -1 <= data.fold < data.folds, '-1, or below data.folds'),
-    ('optimizer', 'steps', config.optimizer.steps > 0, '1 or more'),
+    ('optimizer', 'steps', optimizer.steps > 0, '1 or more'),
+    ('optimizer', 'warmup_steps', optimizer.warmup_steps >= 0, '0 or more'),
+    ('optimizer', 'learning_rate', optimizer.learning_rate >= 0, '0 or more'),
     ('train', 'save_every', config.train.save_every > 0, '1 or more'),
   ):
     if not fits:

@@ -119,7 +119,7 @@ class WindowSource:
 
   def _cut(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Returns colours, alpha and coarse logits around a pixel of an edge."""
-    chosen = self._composed
+    chosen = self._composed or self._taken
     if self._taken and rng.random() < _TAKEN:
       chosen = self._taken
     path, photo, predictions = chosen[rng.integers(len(chosen))]

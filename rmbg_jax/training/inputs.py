@@ -14,8 +14,6 @@ from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import state
 
-LOADERS = ('grain', 'device')
-
 
 class BatchIterator(Protocol):
   """An endless iterator of this process's part of the training batches."""
@@ -60,11 +58,6 @@ def make_inputs(
     UserError: if it, or the configuration, is not as it should be.
   """
   data = config.data
-  if data.loader not in LOADERS:
-    raise errors.UserError(
-      f'Unknown config.data.loader {data.loader!r}; choose one of '
-      f'{", ".join(LOADERS)}.'
-    )
   _check_batch_size(data.batch_size, config.optimizer.accumulation)
   training, validation = sources.load_pairs(
     data.name,
@@ -74,6 +67,12 @@ def make_inputs(
     demo_count=data.demo.count,
     demo_size=data.demo.size,
   )
+  labels = sorted({pair.label for pair in training})
+  if not any(config.loss.labels[label] for label in labels):
+    raise errors.UserError(
+      f'All training images are labelled {", ".join(labels)}, which '
+      'config.loss.labels weighs 0, so nothing would be learnt. Raise it.'
+    )
   make_batches = {'grain': _make_grain_batches, 'device': _make_device_batches}
   train_batches, eval_batches = make_batches[data.loader](
     config,

@@ -334,7 +334,8 @@ class Training:
     _, probs = self.eval_step(
       self.train_state.eval_variables, state.put_batch(batch, self.mesh)
     )
-    count = int((batch['weight'] > 0).sum())
+    # One at least: a process may have nothing but padding.
+    count = max(1, int((batch['weight'] > 0).sum()))
     count = min(count, self.config.train.grid_images)
     columns = [
       np.asarray(batch['image']),

@@ -17,12 +17,12 @@ MEMORY_REMEDIES = (
 
 def name_batch(config: ml_collections.ConfigDict) -> str:
   """Returns the key and the size of a batch."""
-  height, width = config.data.size
-  return f'config.data.batch_size={config.data.batch_size} at {height}x{width}'
+  size = 'x'.join(map(str, config.data.size))
+  return f'config.data.batch_size={config.data.batch_size} at {size}'
 
 
 def describe_beginning(components: setup.Components, workdir: Path) -> str:
-  """Returns the network's summary, and how much is read on which devices."""
+  """Returns the network's summary, what is read, and on which devices."""
   data = components.data
   devices = words.count(
     jax.device_count(), f'{jax.devices()[0].platform} device'
@@ -30,12 +30,21 @@ def describe_beginning(components: setup.Components, workdir: Path) -> str:
   table = network_table.summarize(
     components.model, size=components.preprocessing.size
   )
-  return (
+  text = (
     f'{table}\n{words.count(len(data.training), "image")} to train on, '
     f'{len(data.validation):,} to validate, '
     f'{words.count(data.steps_per_epoch, "step")} per epoch, on '
     f'{devices}. Working directory: {workdir}'
   )
+  config = components.description['config']
+  steps = config['train']['epochs'] * data.steps_per_epoch
+  warmup = config['optimizer']['warmup_steps']
+  if warmup >= steps:
+    text += (
+      '\nThe learning rate rises until the training ends after '
+      f'{steps:,} steps: lower config.optimizer.warmup_steps (={warmup}).'
+    )
+  return text
 
 
 def describe_memory(

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from data_pipelines.io import errors
 from rmbg_jax import models
 from rmbg_jax.models import efficientnet, resnet, u2net, unet
+from rmbg_jax.training import optimizers
 
 _AT_LEAST = {
   'seed': 0,
@@ -20,6 +21,13 @@ _AT_LEAST = {
   'data.buffer': 0,
   'data.demo.count': 1,
   'data.demo.size': 16,
+  'data.device.shares.human': 0,
+  'data.device.shares.animal': 0,
+  'data.device.shares.object': 0,
+  'data.device.max_enlargement': 0,
+  'loss.labels.gt': 0,
+  'loss.labels.alpha': 0,
+  'loss.labels.pseudo': 0,
   'optimizer.learning_rate': 0,
   'optimizer.plateau.patience': 0,
   'optimizer.plateau.min_delta': 0,
@@ -56,6 +64,8 @@ _CHOICES = {
   'model.encoder.name': unet.ENCODERS,
   'model.encoder.dialect': tuple(resnet.EPSILON),
   'model.dtype': ('float32', 'bfloat16'),
+  'data.loader': ('grain', 'device'),
+  'optimizer.schedule': optimizers.SCHEDULES,
 }
 # Length of a list, None for any, and the least value in it.
 _LISTS = {'data.size': (2, 1), 'train.profile_steps': (2, 0)}

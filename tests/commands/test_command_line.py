@@ -1,5 +1,6 @@
 """What all command lines share: messages, exit codes, paths, names."""
 
+import ast
 import errno
 import importlib
 import os
@@ -11,6 +12,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
+from configs import refiner
 from data_pipelines import cli
 from data_pipelines.io import errors, files
 from rmbg_jax import command_line
@@ -276,6 +278,12 @@ def test_the_home_folder_in_paths(paths, monkeypatch, tmp_path):
     paths['test_path'].parse('~no_such_user/x')
 
 
+@pytest.mark.parametrize('path', PROGRAMS, ids=lambda path: path.stem)
+def test_commands_in_help_keep_their_lines(path):
+  text = ast.get_docstring(ast.parse(path.read_text())) or ''
+  assert all(len(line) <= 80 for line in text.splitlines())
+
+
 def test_the_home_folder_in_a_configuration(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'own.py').write_text(
@@ -290,6 +298,11 @@ def test_the_home_folder_in_a_configuration(monkeypatch, tmp_path):
     text=True,
   )
   assert f'{tmp_path}/data: no such data folder' in result.stderr
+  config = refiner.get_config()
+  config.data.backgrounds = config.data.sharp_dir = '~/photos'
+  command_line._expand_paths(config)
+  assert config.data.backgrounds == config.data.sharp_dir
+  assert config.data.backgrounds == f'{tmp_path}/photos'
 
 
 def test_names_and_paths_of_configurations():

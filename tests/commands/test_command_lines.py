@@ -192,7 +192,7 @@ def _flatten(config, prefix=''):
       '--config.optimzer.learning_rate=1',
       'Did you mean --config.optimizer.learning_rate?',
     ),
-    ('--config.train.xyz=1', 'configs/default.py has all'),
+    ('--config.train.xyz=1', 'configs/demo.py, or what it imports, has all'),
     ('--config.name.x=3', 'a value has no settings'),
   ],
 )
@@ -206,6 +206,30 @@ def test_a_wrong_key_is_named_in_one_line(program, setting, hint):
   (line,) = result.stderr.splitlines()
   assert line.startswith(f'Error: {setting}: ')
   assert hint in line
+
+
+@pytest.mark.parametrize(
+  ('program', 'name', 'setting', 'message'),
+  [
+    # Keys of other configurations.
+    ('train_refiner', 'refiner', 'data.augment.flip=0', 'has all that there'),
+    ('train_refiner', 'refiner', 'data.backgroud=x', 'data.backgrounds?'),
+    ('main', 'small', 'model.encoder.dialect=keras', 'model.encoder.dialect.'),
+    ('main', 'lite:device', 'model.foo=1', 'there is no setting model.foo.'),
+    # Values of another type.
+    ('main', 'demo', 'data.batch_size=abc', 'invalid literal for int() with'),
+    ('main', 'demo', 'data.size=96', 'must be 2 numbers, each at least 1, got'),
+  ],
+)
+def test_a_wrong_setting_is_named(program, name, setting, message):
+  setting = f'--config.{setting}'
+  result = _run(
+    '-m', f'rmbg_jax.{program}', f'--config={name}', setting, check=False
+  )
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('Error: ') and message in line
+  assert setting.partition('=')[0].removeprefix('--') in line
 
 
 def test_an_absent_configuration_is_named():
@@ -239,6 +263,28 @@ def test_errors_are_one_line():
   assert result.returncode == 1
   assert 'must end in .safetensors' in result.stderr
   assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    (('--distributed',), 'cannot be joined: coordinator_address should be'),
+    (('--process_id=0',), '--coordinator=: --num_processes and --process_id'),
+    (
+      ('--coordinator=a', '--num_processes=1', '--process_id=0'),
+      '--coordinator=a: --num_processes and --process_id need HOST:PORT of',
+    ),
+    (
+      ('--coordinator=a:1', '--num_processes=1', '--process_id=5'),
+      'process_id=5, num_processes=1. Without SLURM',
+    ),
+  ],
+)
+def test_processes_that_cannot_be_joined_are_told(given, message):
+  result = _run('-m', 'rmbg_jax.main', '--config=demo', *given, check=False)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('Error: ') and message in line
 
 
 @pytest.mark.parametrize(

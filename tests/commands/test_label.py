@@ -1,6 +1,7 @@
 """Photos without masks become a data set, where networks agree."""
 
 import csv
+import os
 import subprocess
 import sys
 
@@ -36,10 +37,11 @@ def photos(tmp_path):
   return directory
 
 
-def _run(photos, output, *checkpoints, code=0):
+def _run(photos, output, *checkpoints, code=0, least=0.8, category=''):
   result = subprocess.run(
     [sys.executable, '-m', 'rmbg_jax.label', f'--input={photos}']
     + [f'--output={output}', '--side=256', '--source=mine']
+    + [f'--agreement={least}', f'--category={category}']
     + [f'--checkpoint={",".join(map(str, checkpoints))}'],
     capture_output=True,
     text=True,
@@ -84,6 +86,30 @@ def test_photos_on_which_all_agree_are_a_data_set(networks, photos, tmp_path):
   assert (output / 'Masks/large.png').stat().st_mtime_ns == before
 
 
+def test_photos_of_several_folders_and_other_limits(networks, photos, tmp_path):
+  output, other = tmp_path / 'out', tmp_path / 'other'
+  both = networks['red'], networks['red_too']
+  _run(photos, output, *both)
+  before = (output / 'Images/large.jpg').read_bytes()
+  other.mkdir()
+  colour_network.draw((90, 60)).save(other / 'large.png')
+  assert '3 of 4 photos' in _run(other, output, *both, category='cat')
+  assert (output / 'Images/large.jpg').read_bytes() == before
+  assert {p.name: p.category for p in folder.read_folder(output)} == {
+    'deep/box.jpg': '',
+    'large.jpg': '',
+    'large_2.jpg': 'cat',
+  }
+  # The same folder, however it is written.
+  assert '3 of 4 photos' in _run(os.path.relpath(photos), output, *both)
+  # What has been labelled is held against another limit, too.
+  row = _read_table(output)[str(photos / 'large.jpg')]
+  least = float(row['agreement']) + 0.0001
+  assert '0 of 4 photos' in _run(photos, output, *both, least=least)
+  assert '2 of 4 photos' in _run(photos, output, *both)
+  assert '3 of 4 photos' in _run(other, output, *both)
+
+
 def test_the_output_may_be_below_the_input(networks, photos):
   both = networks['red'], networks['red_too']
   for _ in range(2):
@@ -104,5 +130,8 @@ def test_a_data_set_of_somebody_is_not_replaced(networks, photos, tmp_path):
   both = networks['red'], networks['red_too']
   assert 'not made. Pass another folder' in _run(photos, output, *both, code=1)
   assert (output / 'Dataset.csv').read_text() == 'mine'
+  (output / 'Dataset.csv').rename(output / 'Images')
+  assert 'not made. Pass another folder' in _run(photos, output, *both, code=1)
+  assert [path.name for path in output.iterdir()] == ['Images']
   said = _run(photos, tmp_path / 'other', networks['red'], code=1)
   assert 'pass two or more' in said

@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from data_pipelines import check
-from data_pipelines.datasets import dataset_csv, decoding, folder, records
+from data_pipelines.datasets import (
+  dataset_csv,
+  decoding,
+  folder,
+  records,
+  splitting,
+)
 from data_pipelines.io import images
 from data_pipelines.tools import inspection
 from tests.support import published_sets
@@ -69,6 +75,30 @@ def test_a_good_set_is_fit(tmp_path):
     for pair in folder.read_folder(tmp_path)
   ]
   assert own['mean coverage'] == pytest.approx(np.mean(masks), abs=1e-4)
+
+
+def test_a_set_without_validation_is_split_as_in_training(tmp_path):
+  pairs = [
+    dataclasses.replace(pair, split='test' if number > 7 else 'train')
+    for number, pair in enumerate(_make(tmp_path))
+  ]
+  dataset_csv.write(tmp_path / 'Dataset.csv', pairs)
+  report, _ = _check(tmp_path)
+  assert report['splits'] == {'test': 2, 'val': 2, 'train': 6}
+  # The same picture in what will be both parts.
+  _, (first, *_) = splitting.split_pairs(pairs, validation_share=0.2)
+  other = pairs[0] if pairs[0] != first else pairs[1]
+  for one, two in zip(_files(first), _files(other), strict=True):
+    two.write_bytes(one.read_bytes())
+  report, findings = _check(tmp_path)
+  assert not report['fit'] and 'same picture across splits' in findings
+  bare = [dataclasses.replace(pair, split='test') for pair in pairs]
+  dataset_csv.write(tmp_path / 'Dataset.csv', bare)
+  assert _check(tmp_path)[0]['splits'] == {'test': 10}
+
+
+def _files(pair):
+  return pair.image_path, pair.mask_path
 
 
 def _break(pairs):
@@ -281,3 +311,12 @@ def test_command_line(tmp_path):
   )
   assert absent.returncode == 1
   assert 'Error: /absent: no such data folder' in absent.stderr
+  for share in ('-0.5', '0', '1'):
+    refused = subprocess.run(
+      [*command, f'--validation_share={share}'],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+    )
+    assert refused.returncode == 1
+    assert f'{float(share)} is not a number in the range' in refused.stderr

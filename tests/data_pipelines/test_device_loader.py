@@ -1,6 +1,7 @@
 """Pairs in device memory: the same data, exact epochs, shares, augmentation."""
 
 import dataclasses
+import errno
 import os
 
 import cv2
@@ -160,8 +161,15 @@ def test_shares_of_categories(pairs):
     # Four times for two people, and four for six objects.
     assert drawn.count(0) == drawn.count(1) == 2
     assert max(drawn.count(n) for n in range(5, 11)) == 1
-  with pytest.raises(ValueError, match='shares names'):
-    _iterate(pairs, shares=shares)
+  # Nobody else's photos are left out without a word.
+  mixed[3] = dataclasses.replace(mixed[3], category='aquatic')
+  mixed[4] = dataclasses.replace(mixed[4], category='')
+  with pytest.raises(ValueError, match=r'aquatic: 1, \(none\): 1\) of 11 tr'):
+    _iterate(mixed, shares=shares)
+  with pytest.raises(ValueError, match='shares would leave out all of 2'):
+    device_loader._expected_counts(
+      mixed[:2], {'human': 0.0, 'animal': 1.0}, total=4
+    )
 
 
 @pytest.mark.parametrize('mirrored', [False, True])
@@ -290,6 +298,22 @@ def test_decoded_once_until_a_file_changes(pairs, tmp_path):
     cache.write_bytes(b'')
   np.testing.assert_array_equal(load(), first)
   assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_room_for_the_decoded_pairs_is_taken_first(
+  pairs, tmp_path, monkeypatch
+):
+  def fill(number, start, size):
+    assert (start, size) == (0, 128 + COUNT * 32 * 48 * 4)
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'posix_fallocate', fill)
+  # Without it, writing to mapped memory would kill the process.
+  monkeypatch.setattr(device_loader, '_decode_into', None)
+  with pytest.raises(OSError, match='No space left') as raised:
+    device_loader.load_pixels(pairs, decode=_decode(), cache_dir=tmp_path)
+  assert raised.value.filename.endswith('.npy')
+  assert not list(tmp_path.iterdir())
 
 
 def test_fewer_images_than_a_batch_is_an_error(pairs):

@@ -137,6 +137,9 @@ ROW = 'a.jpg,x,Images/a.jpg,Masks/a.png'
     (_csv(f'{HEADER}\na,é,a,b\n', 'cp1252'), r"2: Category '\\udce9' .*UTF-8"),
     (_csv(f'{HEADER}\na,x,é.jpg,b\n', 'cp1252'), 'not exist; .* not UTF-8'),
     (_csv(HEADER.replace(',', ';')), r'is missing; .*with commas'),
+    # Not left out without a word, as other columns are.
+    (_csv(f'{HEADER},split\n{ROW},val\n'), "called 'split'. Write 'Split'"),
+    (_csv(f'{HEADER}, Label\n{ROW},alpha\n'), "called ' Label'. Write 'Label"),
     (_nest, r'Images/more is a folder, whose images are not read'),
     (_csv(f'{HEADER},Label\n{ROW},guess\n'), "Label is 'guess', not one of gt"),
     (_csv(f'{HEADER},Split\n{ROW},dev\n'), "Split is 'dev', not one of train"),
@@ -166,6 +169,14 @@ def test_what_has_no_partner_is_named_though_nothing_is_left(
   message = f'{photo} has no mask .*{re.escape(mask)} is there'
   with pytest.raises(errors.UserError, match=message):
     folder.read_folder(tmp_path, [])
+
+
+def test_photos_of_other_formats_are_named(tmp_path):
+  _make(tmp_path, ['a', 'b'])
+  (tmp_path / 'Images/b.jpg').rename(tmp_path / 'Images/b.HEIC')
+  message = r'b.png has no image in Images/ \(b.HEIC is there, of a format'
+  with pytest.raises(errors.UserError, match=message):
+    folder.read_folder(tmp_path)
 
 
 def test_attributes_of_macos_are_no_photos(tmp_path):

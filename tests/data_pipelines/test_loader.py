@@ -198,7 +198,7 @@ def test_demo_set_is_drawn_once_and_reproducible(tmp_path, pairs):
   )
   assert sum(map(len, limited)) == 5
   for key, value in (('demo_count', COUNT + 1), ('demo_size', 48)):
-    with pytest.raises(ValueError, match=f'{COUNT} pictures .*{value}.*delete'):
+    with pytest.raises(ValueError, match=f'{COUNT} pictures .*{value}.*folder'):
       sources.load_pairs('demo', tmp_path / 'd', **{**options, key: value})
 
 
@@ -216,6 +216,15 @@ def test_a_full_disk_says_how_many_pairs_are_drawn(tmp_path, monkeypatch):
   monkeypatch.undo()
   demo.make_demo(tmp_path, count=4, size=(16, 16), seed=1)
   assert len(folder.read_folder(tmp_path)) == 4
+
+
+def test_the_demo_is_not_drawn_among_photos_of_the_user(tmp_path):
+  for name in ('Images/a.jpg', 'Masks/a.png'):
+    (tmp_path / name).parent.mkdir()
+    Image.new('L', (16, 16), 255).save(tmp_path / name)
+  with pytest.raises(errors.UserError, match='pass --config.data.name=folder'):
+    demo.make_demo(tmp_path, count=4, size=(16, 16), seed=1)
+  assert len(folder.read_folder(tmp_path)) == 1
 
 
 def test_demo_alpha_is_soft_and_never_empty():

@@ -1,6 +1,7 @@
 """From published trees to one data set, whatever goes wrong on the way."""
 
 import csv
+import dataclasses
 import hashlib
 import math
 import os
@@ -231,6 +232,20 @@ def test_numbers_as_names_are_not_the_same_photo(tmp_path):
   kept, left_out = merging.split_officially([other, same, tested], 0.3)
   assert {pair.source for pair in kept} == {'tested', 'other'}
   assert left_out == [same]
+  # In folders of one's own, photos have the same names by chance.
+  mine = [
+    dataclasses.replace(pair, source='mine') for pair in (tested, other, same)
+  ]
+  kept, left_out = merging.split_officially(mine, 0.3)
+  assert [pair.name for pair in kept] == ['other.png', 'tested.png']
+  assert [pair.name for pair in left_out] == ['same.png']
+
+
+def test_a_single_pair_is_trained_on(tmp_path):
+  _own(tmp_path / 'in', count=1)
+  done = _run(tmp_path / 'out', f'--folder={tmp_path / "in"}')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].split() == ['all', '1', '0', '0']
 
 
 def test_sizes(tmp_path):
@@ -373,6 +388,8 @@ def test_one_name_or_size_costs_no_other_pair(tmp_path):
 
 def test_inverted_masks(tmp_path):
   _own(tmp_path / 'in', count=1)
+  with pytest.raises(ValueError, match='--invert=own: no pair has this Source'):
+    _prepare(tmp_path / 'in', tmp_path / 'out', invert=['own'])
   written, _, _ = _prepare(tmp_path / 'in', tmp_path / 'out', invert=[''])
   original = np.asarray(Image.open(tmp_path / 'in/Masks/n0.png'))
   result = np.asarray(Image.open(written[0].mask_path))

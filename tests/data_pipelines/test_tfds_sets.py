@@ -1,5 +1,6 @@
 """TFDS sets hold what the readers read, and need no TensorFlow."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.datasets import (
+  dataset_csv,
+  demo,
+  folder,
   merging,
   published,
   sources,
   splitting,
 )
+from data_pipelines.io import errors
 from data_pipelines.tools import writing
 from tests.support import published_sets
 
@@ -134,6 +139,55 @@ def test_stored_sets_give_the_same_batches_without_tensorflow(tmp_path):
     text=True,
   )
   assert 'equal without False' in result.stdout, result.stderr[-2000:]
+
+
+def _build(directory, out):
+  return subprocess.run(
+    [sys.executable, '-m', 'data_pipelines.tfds_sets', '--name=combined']
+    + [f'--data={directory}', f'--output={out}'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+def _load(directory):
+  return sources.load_pairs(
+    'tfds/combined',
+    directory,
+    validation_share=0.2,
+    limit=0,
+    demo_count=1,
+    demo_size=8,
+  )
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_held_out_pairs_alone_are_not_trained_on(split, tmp_path):
+  demo.make_demo(tmp_path / 'data', count=5, size=(16, 16), seed=1)
+  pairs = [
+    dataclasses.replace(pair, split=split)
+    for pair in folder.read_folder(tmp_path / 'data')
+  ]
+  dataset_csv.write(tmp_path / 'data/Dataset.csv', pairs)
+  assert _build(tmp_path / 'data', tmp_path / 'tfds').returncode == 0
+  with pytest.raises(errors.UserError, match='No pair is left for training'):
+    _load(tmp_path / 'tfds')
+
+
+def test_another_set_in_the_same_place_is_refused(tmp_path):
+  data, other = tmp_path / 'data', tmp_path / 'other'
+  demo.make_demo(data, count=5, size=(16, 16), seed=1)
+  demo.make_demo(other, count=6, size=(16, 16), seed=1)
+  assert 'train: 5 pairs' in _build(data, tmp_path / 'tfds').stdout
+  assert 'train: 5 pairs' in _build(data, tmp_path / 'tfds').stdout
+  refused = _build(other, tmp_path / 'tfds')
+  assert refused.returncode == 1
+  assert 'was made of other pairs, or these have' in refused.stderr
+  (mask, *_) = (data / 'Masks').iterdir()
+  mask.write_bytes(mask.read_bytes())
+  assert _build(data, tmp_path / 'tfds').returncode == 1
+  assert sum(map(len, _load(tmp_path / 'tfds'))) == 5
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import folder, merging, records
-from data_pipelines.io import images
+from data_pipelines.io import errors, images
+from data_pipelines.tools import writing
 from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +111,13 @@ def test_resize_and_plot(directory, tmp_path):
     p.name for p in folder.read_folder(directory)
   ]
   assert {images.read_size(p.image_path) for p in resized} == {(16, 24)}
+  # Another folder's pairs of the same names are not taken for these.
+  published_sets.make_people(tmp_path / 'other', train=5, val=0)
+  options = '--size=16x24', f'--output={tmp_path / "small"}'
+  refused = _run('resize', f'--data={tmp_path / "other"}', *options)
+  assert refused.returncode == 1
+  assert f"'folder': '{directory}'" in refused.stderr
+  assert _run('resize', f'--data={directory}', *options).returncode == 0
   picture = tmp_path / 'pairs.png'
   result = _run(
     'plot', f'--data={directory}', f'--output={picture}', '--count=4'
@@ -126,6 +134,11 @@ def test_misuse_is_explained(directory):
   assert (
     'rename needs --category' in _run('rename', f'--data={directory}').stderr
   )
+  slash = _run('rename', f'--data={directory}', '--category=a/b')
+  assert slash.returncode == 1
+  assert 'Error: --category=a/b: names of files begin' in slash.stderr
+  with pytest.raises(errors.UserError, match='--size=5²: pass the longest'):
+    writing.prepare([], out=directory, size='5²', allow_empty=True, invert=())
   absent = _run('create_csv', '--data=/absent')
   assert absent.returncode == 1
   assert 'Error: /absent: no such data folder' in absent.stderr

@@ -33,6 +33,10 @@ def test_p3m_has_two_test_sets(tmp_path):
   one = tmp_path / 'P3M-10k/P3M-10k/validation/P3M-500-NP'
   assert sorted(_load(one)) == ['P3M-500-NP']
   assert _load(one)['P3M-500-NP'].pairs == sets['P3M-500-NP'].pairs
+  # Alone, beside the tree that it is from.
+  alone = one.rename(tmp_path / 'P3M-500-NP')
+  (pair,) = _load(alone)['P3M-500-NP'].pairs[:1]
+  assert pair.mask_path.parents[1] == alone
 
 
 def test_cod10k_without_the_empty_masks(tmp_path):
@@ -81,7 +85,7 @@ def test_a_saliency_benchmark_names_files_without_partner(tmp_path):
   root = tmp_path / 'ECSSD'
   _write_pairs(root / 'Imgs', root / 'Imgs')
   (root / 'Imgs' / '0001.png').unlink()
-  with pytest.raises(ValueError, match='0001.jpg has no partner'):
+  with pytest.raises(ValueError, match='0001.jpg has no mask in'):
     salient_sets.read_saliency(root)
   (found,) = _load(root).values()
   assert (len(found.pairs), len(found.problems)) == (2, 1)

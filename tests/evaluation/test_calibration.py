@@ -1,5 +1,6 @@
 """The temperature that a checkpoint asks for is the best one on photos."""
 
+import shutil
 import subprocess
 import sys
 
@@ -69,3 +70,37 @@ def test_a_release_asks_for_what_is_chosen(data_dir, tmp_path):
     after.variables['params']['head4']['conv']['kernel'],
     before.variables['params']['head4']['conv']['kernel'],
   )
+
+
+def test_bad_files_cost_no_others(data_dir, tmp_path):
+  """And the truths of PASCAL-S are graded, as in `evaluate`."""
+  checkpoint = tmp_path / 'network.safetensors'
+  colour_network.save_release(checkpoint, (2, 1))
+  for number in range(3, 6):
+    shutil.copy(data_dir / 'Images/0.png', data_dir / f'Images/{number}.png')
+    shutil.copy(data_dir / 'Masks/0.png', data_dir / f'Masks/{number}.png')
+  (data_dir / 'Masks/3.png').unlink()
+  (data_dir / 'Images/4.png').write_bytes(b'no picture')
+  Image.new('L', (50, 40), 255).save(data_dir / 'Masks/5.png')
+  graded = tmp_path / 'PASCAL-S'
+  for folder in ('Images', 'Masks'):
+    shutil.copytree(data_dir / folder, graded / folder)
+  mask = Image.open(graded / 'Masks/2.png').point(lambda value: value // 3)
+  mask.save(graded / 'Masks/2.png')
+  for directory, count in ((data_dir, 3), (graded, 2)):
+    done = subprocess.run(
+      [sys.executable, '-m', 'rmbg_jax.calibrate', f'--data={directory}']
+      + [f'--checkpoint={checkpoint}'],
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    for problem in (
+      '3.png has no mask in Masks/',
+      '4.png: cannot be read as an image',
+      '5.png is 150x100 pixels, its mask 5.png 50x40. Repair or',
+      '3 files left out in all.',
+    ):
+      assert problem in done.stdout
+    assert f'| all | {count} | 1.0' in done.stdout
+    assert 'Chosen: --temperature=' in done.stdout

@@ -227,6 +227,7 @@ def test_mattes_have_their_own_table(tmp_path):
     (('--compare=a', '--input=.'), 'two or more checkpoints'),
     (('--data=absent', '--predictions=.'), 'absent: no such folder'),
     (('--data=.', '--predictions=.', '--metrics=f'), 'choose from'),
+    (('--gallery=-1',), 'flag --gallery=-1'),
   ],
 )
 def test_wrong_arguments_are_named(arguments, message):

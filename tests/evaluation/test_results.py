@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import records
+from data_pipelines.io import errors
 from rmbg_jax.evaluation import (
   benchmarks,
   compare,
@@ -158,6 +159,17 @@ def test_comparison_pairs_the_images(rng, tmp_path):
     compare.find_system(tmp_path)
   with pytest.raises(FileNotFoundError, match='no results'):
     compare.find_system(tmp_path / 'out' / 'set')
+
+
+def test_results_of_other_metrics_are_not_compared(rng, tmp_path):
+  first = _make_results(rng)
+  second = dataclasses.replace(
+    first, system='mattes', values={'mad_whole': np.zeros(40)}, curves={}
+  )
+  for results in (first, second):
+    results_lib.save_results(results, tmp_path / results.system / 'set')
+  with pytest.raises(errors.UserError, match='on set have no metric in common'):
+    compare.compare(tmp_path / 'net', tmp_path / 'mattes', tmp_path / 'out')
 
 
 def test_noise_is_not_called_better(rng):
@@ -401,12 +413,19 @@ def test_mask_names_never_collide():
     )
 
   names = predictions.name_masks(
-    [pair('a.jpg'), pair('a.png'), pair('s/a.jpg')]
+    [
+      *(pair('a.jpg'), pair('a.png'), pair('s/a.jpg')),
+      *(pair('/photos/b.png'), pair('../../c.png'), pair('..')),
+    ]
   )
   assert names == {
     'a.jpg': 'a.jpg.png',
     'a.png': 'a.png.png',
     's/a.jpg': 's/a.png',
+    # Lists of others may name the user's own files.
+    '/photos/b.png': 'photos/b.png',
+    '../../c.png': 'c.png',
+    '..': 'mask.png',
   }
 
 

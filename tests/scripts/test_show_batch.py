@@ -46,3 +46,14 @@ def test_show_batch(tmp_path):
   assert wrong.returncode == 1
   assert 'Error: config.data.augment.jpeg=2.0' in wrong.stderr
   assert 'Traceback' not in wrong.stderr
+
+
+def test_wrong_settings_are_one_line(tmp_path):
+  for setting, message in (
+    ('--config.data.size=96', 'config.data.size must be 2 numbers'),
+    ('--config.data.batch_size=0', 'config.data.batch_size must be at least 1'),
+  ):
+    result = _run(tmp_path, setting, f'--output={tmp_path / "batch.png"}')
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f'Error: {message}')

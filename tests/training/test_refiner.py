@@ -110,6 +110,15 @@ def test_windows_have_the_truth_of_their_photo(config, tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+def test_photos_alone_are_windows_too(config, tmp_path):
+  config = config.copy_and_resolve_references()
+  config.data.count, config.data.sharp_dir = 1, ''
+  source, _ = training._load_windows(
+    config, folder.read_folder(config.data.dir), tmp_path
+  )
+  assert source.draw(8, [1, 2]).alpha.shape == (8, 32, 32)
+
+
 def test_each_command_has_its_configurations(config, tmp_path):
   assert '--config=configs/refiner.py' in refiner_config.__doc__
   with pytest.raises(errors.UserError, match=r'python -m rmbg_jax\.train_ref'):
@@ -160,6 +169,10 @@ def test_other_photos_are_composed_anew(config, tmp_path):
     ('data.side', 40),
     ('data.fold', 4),
     ('data.coarse', ()),
+    ('data.limit', -3),
+    ('data.sharp_limit', 0),
+    ('optimizer.warmup_steps', -1),
+    ('optimizer.learning_rate', -1.0),
     ('train.save_every', 0),
   ],
 )
@@ -169,6 +182,18 @@ def test_settings_that_cannot_be_are_named(config, tmp_path, key, value):
   with pytest.raises(
     errors.UserError, match=rf'config\.{key}={re.escape(str(value))}'
   ):
+    training.train(config, tmp_path)
+
+
+@pytest.mark.parametrize(('fold', 'count'), [(0, 1), (2, 2)])
+def test_a_fold_without_photos_is_refused(
+  fold, count, config, tmp_path, monkeypatch
+):
+  pairs = folder.read_folder(config.data.dir)[:count]
+  monkeypatch.setattr(training.folder, 'read_folder', lambda directory: pairs)
+  config = config.copy_and_resolve_references()
+  config.data.fold = fold
+  with pytest.raises(errors.UserError, match=f'fold={fold}: none or all of th'):
     training.train(config, tmp_path)
 
 

@@ -254,10 +254,6 @@ def test_schedules():
     'constant', learning_rate=0.5, warmup_steps=0, total_steps=3
   )
   np.testing.assert_allclose([constant(0), constant(100)], 0.5)
-  with pytest.raises(ValueError, match="schedule 'step'"):
-    optimizers.make_schedule(
-      'step', learning_rate=0.5, warmup_steps=0, total_steps=3
-    )
 
 
 def _params():

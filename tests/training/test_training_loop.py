@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from tensorboardX.proto import event_pb2
 from data_pipelines.datasets import demo
 from data_pipelines.io import errors
 from rmbg_jax import load_model
-from rmbg_jax.training import logs, loop, setup
+from rmbg_jax.training import logs, loop, messages, setup, state
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
@@ -105,6 +106,30 @@ def test_a_finished_training_stays_as_it_is(workdir, data_dir):
   row = loop.train_and_evaluate(helpers.make_config(data_dir), workdir)
   assert (workdir / 'log.csv').read_bytes() == before
   assert row['epoch'] == 1
+
+
+def test_a_process_of_padding_alone_draws_too():
+  """Of two processes, one has no part of a single validation image."""
+  batch = {
+    'image': np.zeros((4, 16, 16, 3), np.uint8),
+    'alpha': np.zeros((4, 16, 16, 1), np.uint8),
+    'weight': np.zeros(4, np.float32),
+  }
+  training = types.SimpleNamespace(
+    _first_batch=batch,
+    eval_step=lambda variables, batch: ({}, [batch['alpha']]),
+    train_state=types.SimpleNamespace(eval_variables={}),
+    mesh=state.make_mesh(),
+    config=helpers.make_config(''),
+  )
+  assert loop.Training._make_grid(training).shape == (16, 3 * 16, 3)
+
+
+def test_a_warm_up_as_long_as_the_training_is_told(data_dir, tmp_path):
+  for warmup, is_told in ((3, False), (4, True)):
+    config = helpers.make_config(data_dir, **{'optimizer.warmup_steps': warmup})
+    text = messages.describe_beginning(setup.make_components(config), tmp_path)
+    assert ('ends after 4 steps: lower config.opt' in text) == is_told
 
 
 def test_stops_early(data_dir, tmp_path, capsys, monkeypatch):
@@ -242,12 +267,15 @@ def test_other_settings_are_refused_by_name(
     ({'data.batch_size': 64}, r'batch_size \(=64\) or add images'),
     ({'optimizer.accumulation': 3}, r'accumulation \(=3\)'),
     ({'optimizer.accumulation': 0}, "at least 1 or 'auto', got 0"),
+    ({'data.size': (32,)}, r'data.size must be 2 numbers.* got \(32,\)'),
     ({'data.size': (30, 32)}, r'multiples of 16; got \(30, 32\)'),
     ({'data.name': 'other'}, "config.data.name 'other'"),
-    ({'data.loader': 'other'}, "config.data.loader 'other'"),
-    ({'optimizer.schedule': 'step'}, "schedule 'step'"),
+    ({'data.normalization': 'bgr'}, "Unknown config.data.normalization 'bgr'"),
+    ({'data.loader': 'other'}, "config.data.loader must be .*, got 'other'"),
+    ({'optimizer.schedule': 'step'}, "schedule must be .*, got 'step'"),
     ({'optimizer.plateau.factor': 3.0}, 'plateau.factor'),
     ({'loss.weights.bce': -1.0}, 'config.loss.weights'),
+    ({'loss.labels.alpha': 0.0}, 'labelled alpha, which config.loss.labels'),
     ({'model.encoder.weights': 'absent.h5'}, r'absent\.h5: no such file'),
   ],
 )
