@@ -177,8 +177,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.define_path('json', '', 'File for the whole report.')
-  cli.define_path('sheet', '', 'PNG file for pictures of suspicious pairs.')
+  cli.define_file('json', '', 'File for the whole report.')
+  cli.define_file('sheet', '', 'PNG file for pictures of suspicious pairs.')
   flags.DEFINE_bool('allow_empty_masks', False, 'Empty masks are meant so.')
   flags.DEFINE_float(
     'validation_share',

@@ -106,9 +106,14 @@ def define_file(
   Without that, `run` refuses a file that is there. `short` is as for
   `define_path`.
   """
+  define_overwrite()
+  return _define(_FileParser(()), name, default, description, short, required)
+
+
+def define_overwrite() -> None:
+  """Defines `--overwrite`, unless another file's flag has."""
   if 'overwrite' not in flags.FLAGS:
     flags.DEFINE_bool('overwrite', False, 'Replace a file that is there.')
-  return _define(_FileParser(()), name, default, description, short, required)
 
 
 def _define(
@@ -221,16 +226,19 @@ def run(
 
 
 def _check_files() -> None:
-  """Raises a `UserError` for a file to write that is there, unless asked to."""
   for name in flags.FLAGS:
     flag = flags.FLAGS[name]
-    if not isinstance(flag.parser, _FileParser) or not flag.value:
-      continue
-    if os.path.lexists(flag.value) and not flags.FLAGS.overwrite:
-      raise errors.UserError(
-        f'--{name}={flag.value} is there before. Pass --overwrite to replace '
-        'it, or another name.'
-      )
+    if isinstance(flag.parser, _FileParser) and flag.value:
+      check_new(name, flag.value)
+
+
+def check_new(name: str, path: str) -> None:
+  """Raises a `UserError` if a flag's file is there, without `--overwrite`."""
+  if os.path.lexists(path) and not flags.FLAGS.overwrite:
+    raise errors.UserError(
+      f'--{name}={path} is there before. Pass --overwrite to replace it, or '
+      'another name.'
+    )
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ def run() -> None:
   flags.DEFINE_list(
     'split', [], 'Rows to measure on, such as val; default: all but train.'
   )
-  cli.define_path('output', '', 'The .safetensors release to write.')
+  cli.define_file('output', '', 'The .safetensors release to write.')
   cli.run(main, __name__)
 
 

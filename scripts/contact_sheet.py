@@ -22,7 +22,7 @@ _INPUT = cli.define_path('input', None, 'Folder of the photos.', required=True)
 _RESULTS = cli.define_path(
   'results', None, 'The --output of a prediction.', required=True
 )
-_OUTPUT = cli.define_path(
+_OUTPUT = cli.define_file(
   'output', None, 'PNG or JPEG file to write.', required=True
 )
 _CELL = flags.DEFINE_integer('cell', 160, 'Pixels of a picture.', lower_bound=8)

@@ -15,7 +15,7 @@ from data_pipelines import cli
 from data_pipelines.io import errors, files
 from rmbg_jax.training import logs
 
-_OUTPUT = cli.define_path('output', 'history.png', 'PNG file to write.')
+_OUTPUT = cli.define_file('output', 'history.png', 'PNG file to write.')
 PANELS = (
   ('Loss', ('loss', 'val_loss')),
   ('Validation IoU', ('val_iou',)),

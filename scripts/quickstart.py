@@ -54,7 +54,7 @@ def main() -> None:
     sheet = results / 'sheet.png'
     bootstrap.run(
       [python, '-m', 'scripts.contact_sheet', f'--input={photos}']
-      + [f'--results={results}', f'--output={sheet}', *options]
+      + [f'--results={results}', f'--output={sheet}', '--overwrite', *options]
     )
     return sheet
 

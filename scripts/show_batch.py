@@ -17,7 +17,7 @@ from data_pipelines.tools import sheets
 from rmbg_jax import command_line
 
 _CONFIG = command_line.define_config('The configuration of the training.')
-_OUTPUT = cli.define_path(
+_OUTPUT = cli.define_file(
   'output', 'batch.png', 'PNG file to write.', short='out'
 )
 _COUNT = flags.DEFINE_integer('count', 24, 'Pairs to show.', lower_bound=1)

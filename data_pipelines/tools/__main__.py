@@ -42,6 +42,7 @@ def main(argv: list[str]) -> None:
   elif argv[1] == 'create_csv':
     count = folder_tools.create_csv(directory, given.category)
   else:
+    cli.check_new('output', given.output)
     count = folder_tools.plot(directory, out, given.count)
   print(f'{argv[1]}: {words.count(count, "pair")}')
 
@@ -53,5 +54,6 @@ if __name__ == '__main__':
   flags.DEFINE_string('category', '', 'Such as human or animal.')
   flags.DEFINE_string('size', '', 'Longest side, or HEIGHTxWIDTH.')
   cli.define_path('output', '', 'Folder, or PNG file, to write.', short='out')
+  cli.define_overwrite()
   flags.DEFINE_integer('count', 12, 'Pairs to plot.', lower_bound=1)
   cli.run(main, __name__, takes_arguments=True)

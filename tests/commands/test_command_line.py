@@ -443,3 +443,39 @@ def test_flags_of_predict_wait_for_no_library(arguments):
     [sys.executable, '-c', code, *arguments], capture_output=True, text=True
   )
   assert 'imported []' in result.stdout
+
+
+@pytest.mark.parametrize(
+  ('command', 'flag'),
+  [
+    (('-m', 'rmbg_jax.export'), 'output'),
+    (('-m', 'rmbg_jax.calibrate', '--data=absent'), 'output'),
+    (('-m', 'data_pipelines.check', 'absent'), 'sheet'),
+    (('-m', 'data_pipelines.check', 'absent'), 'json'),
+    (('-m', 'data_pipelines.tools', 'plot', '--data=absent'), 'output'),
+    (
+      ('-m', 'scripts.contact_sheet', '--input=absent', '--results=absent'),
+      'output',
+    ),
+    (('scripts/plot_history.py', 'absent'), 'output'),
+    (('scripts/show_batch.py', '--config=small'), 'output'),
+  ],
+)
+def test_a_file_that_is_there_is_not_replaced_unasked(command, flag, tmp_path):
+  file = tmp_path / 'mine.png'
+  file.write_text('of the user')
+  arguments = [sys.executable, *command, f'--{flag}={file}']
+  refused = subprocess.run(
+    arguments, cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  (line,) = refused.stderr.splitlines()
+  assert line.startswith(f'Error: --{flag}={file} is there before. Pass --over')
+  asked = subprocess.run(
+    [*arguments, '--overwrite'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert asked.returncode == 1 and 'is there before' not in asked.stderr
+  assert file.read_text() == 'of the user'
