@@ -13,7 +13,8 @@ another --input are added.
 """
 
 import csv
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 
 from data_pipelines import cli
 from data_pipelines.datasets import dataset_csv, records
-from data_pipelines.io import errors, files
+from data_pipelines.io import errors, files, parallel
 from rmbg_jax import runtime_flags
 from rmbg_jax.batch import listing, places
 from rmbg_jax.evaluation import agreement
@@ -37,6 +38,7 @@ _COLUMNS = ('photo', *_FIGURES, 'kept', 'category', 'source', 'error')
 _AREAS = (0.02, 0.9)
 _MOST_UNSURE = 0.2
 _SAVE_EVERY = 500  # Photos.
+_BATCH = 16  # Photos that go through a network together.
 
 
 def main() -> None:
@@ -61,7 +63,9 @@ def main() -> None:
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   teachers = [
-    remover_lib.BackgroundRemover.from_checkpoint(path, **options)
+    remover_lib.BackgroundRemover.from_checkpoint(
+      path, batch_size=_BATCH, **options
+    )
     for path in values.checkpoint
   ]
   rows = _read_rows(table)
@@ -74,8 +78,9 @@ def main() -> None:
     rows[photo] |= facts
   _save(rows, output)  # So that a run that is killed is known.
   try:
-    for number, job in enumerate(tqdm.tqdm(missing, unit='photo'), start=1):
-      row = _label(job, teachers, output, taken)
+    labelled = _label(missing, teachers, output, taken)
+    progress = tqdm.tqdm(labelled, total=len(missing), unit='photo')
+    for number, row in enumerate(progress, start=1):
       rows[str(row['photo'])] = row | facts
       if number % _SAVE_EVERY == 0:
         _save(rows, output)
@@ -91,40 +96,65 @@ def main() -> None:
 
 
 def _label(
-  job: listing.Job,
+  jobs: Sequence[listing.Job],
   teachers: Sequence[remover_lib.BackgroundRemover],
   output: Path,
   taken: set[str],
-) -> dict[str, object]:
-  """Writes a photo and its mask, if it gets one; returns the photo's row.
+) -> Iterator[dict[str, object]]:
+  """Writes photos and masks, of those that get one; yields each photo's row.
 
-  Its name is added to those that are taken, perhaps by another --input.
+  Their names are added to those that are taken, perhaps by another --input.
   """
-  row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
-  row['photo'] = _locate(job.photo)
+  # Threads read ahead, while the networks are at work.
+  ahead = zip(jobs, parallel.map_in_order(_read, jobs), strict=True)
+  while batch := list(itertools.islice(ahead, _BATCH)):
+    photos_of_it = [p for _, p in batch if isinstance(p, Image.Image)]
+    alphas = zip(*(t.alphas(photos_of_it) for t in teachers), strict=True)
+    for job, photo in batch:
+      row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
+      row['photo'] = _locate(job.photo)
+      if isinstance(photo, Image.Image):
+        label = agreement.combine(next(alphas))
+        row |= {name: f'{getattr(label, name):.4f}' for name in _FIGURES}
+        if _is_good(row):
+          row['kept'] = _choose_name(str(job.result), taken)
+          _write(output, row['kept'], photo, label.alpha)
+      else:
+        row['error'] = photo
+      yield row
+
+
+def _read(job: listing.Job) -> Image.Image | Exception:
+  """Returns a photo as networks see it, or why it cannot be read."""
   try:
     if job.error:
       raise errors.UserError(job.error)
     photo = photos.read_photo(job.photo).seen
-    photo.thumbnail((flags.FLAGS.side,) * 2, Image.Resampling.LANCZOS)
-    label = agreement.combine([teacher.alpha(photo) for teacher in teachers])
   except (OSError, ValueError) as error:
-    return {**row, 'error': error}
-  row |= {name: f'{getattr(label, name):.4f}' for name in _FIGURES}
-  if _is_good(row):
-    name, number = str(job.result), 1
-    while name.lower() in taken:
-      number += 1
-      name = f'{job.result}_{number}'
-    taken.add(name.lower())
-    row['kept'] = name
-    mask = Image.fromarray(np.rint(255 * label.alpha).astype(np.uint8))
-    photo_path, mask_path = _name_files(output, name)
-    with files.write_atomically(photo_path) as partial:
-      photo.save(partial, format='jpeg', quality=95)
-    with files.write_atomically(mask_path) as partial:
-      mask.save(partial, format='png')
-  return row
+    return error
+  photo.thumbnail((flags.FLAGS.side,) * 2, Image.Resampling.LANCZOS)
+  return photo
+
+
+def _choose_name(result: str, taken: set[str]) -> str:
+  """Returns a name for a photo that is not taken, and takes it."""
+  name, number = result, 1
+  while name.lower() in taken:
+    number += 1
+    name = f'{result}_{number}'
+  taken.add(name.lower())
+  return name
+
+
+def _write(
+  output: Path, name: object, photo: Image.Image, alpha: np.ndarray
+) -> None:
+  mask = Image.fromarray(np.rint(255 * alpha).astype(np.uint8))
+  photo_path, mask_path = _name_files(output, name)
+  with files.write_atomically(photo_path) as partial:
+    photo.save(partial, format='jpeg', quality=95)
+  with files.write_atomically(mask_path) as partial:
+    mask.save(partial, format='png')
 
 
 def _locate(photo: Path) -> str:
