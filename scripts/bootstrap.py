@@ -1,6 +1,8 @@
 """Makes the virtual environment of `quickstart.py` and `test.py`.
 
-Standard library only: these scripts run before anything is installed.
+Standard library only: these scripts run before anything is installed. Older
+Pythons come as far as the message that says which one is needed: annotations
+that they do not know are in quotes.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ ACTIVATE = (
 )
 
 
-def start(main: Callable[[], None]) -> None:
+def start(main: 'Callable[[], None]') -> None:
   """Calls a script's `main`; Ctrl-C ends it with one line and code 130."""
   try:
     main()
@@ -52,15 +54,21 @@ def prepare(requirements: str) -> Path:
   )
   stamp = folder / f'{requirements}.installed'
   wanted = _fingerprint()
-  if stamp.exists() and stamp.read_text() == wanted:
+  is_there = python.exists()  # A link to a Python that was removed is not.
+  if is_there and stamp.exists() and stamp.read_text() == wanted:
     return python
-  if not python.exists():
+  if not is_there:
     print(f'Making the virtual environment {folder}', flush=True)
     try:
       venv.create(folder, with_pip=True, clear=True)
     except BaseException as error:
       # Without pip it is of no use: the next call makes it anew.
       python.unlink(missing_ok=True)
+      if isinstance(error, OSError):
+        raise SystemExit(
+          f'The virtual environment cannot be made: {error}. It takes 1.3 GB '
+          "in the project's folder: copy that to where you may write."
+        ) from error
       if not isinstance(error, subprocess.CalledProcessError):
         raise
       raise SystemExit(
@@ -68,7 +76,8 @@ def prepare(requirements: str) -> Path:
         'Ubuntu: apt install python3-venv.'
       ) from error
   print(f'Installing {requirements}', flush=True)
-  if uv := shutil.which('uv'):  # Several times as fast as pip.
+  uv = shutil.which('uv')
+  if uv:  # Several times as fast as pip.
     install = [uv, 'pip', 'install', '--quiet', '--compile-bytecode']
     install += ['--python', python]
   else:

@@ -93,7 +93,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def announcing(title: str) -> Iterator[None]:
+def announcing(title: str) -> 'Iterator[None]':
   """Prints what is done, and then how long it took."""
   print(f'\n{title}', flush=True)
   began = time.monotonic()

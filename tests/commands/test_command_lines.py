@@ -1,5 +1,7 @@
 """The commands of the README in processes of their own, as a user runs them."""
 
+import ast
+import errno
 import os
 import signal
 import subprocess
@@ -149,6 +151,42 @@ def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
     bootstrap.start(lambda: bootstrap.prepare('requirements.txt'))
   assert stopped.value.code == 130
   assert not python.exists()
+
+
+def test_an_environment_whose_python_was_removed_is_made_anew(
+  tmp_path, monkeypatch
+):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  python = tmp_path / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.symlink_to(tmp_path / 'removed')
+  stamp = tmp_path / '.venv/requirements.txt.installed'
+  stamp.write_text(bootstrap._fingerprint())
+
+  def refuse(folder, **_):
+    raise OSError(errno.EROFS, 'Read-only file system', str(folder))
+
+  monkeypatch.setattr(venv, 'create', refuse)
+  with pytest.raises(SystemExit, match=r'Read-only .*\.venv.*may write'):
+    bootstrap.prepare('requirements.txt')
+
+
+@pytest.mark.parametrize('name', ['bootstrap', 'quickstart', 'test'])
+def test_an_older_python_comes_as_far_as_the_message(name):
+  tree = ast.parse(
+    (ROOT / f'scripts/{name}.py').read_text(), feature_version=(3, 7)
+  )
+  annotations = [
+    annotation
+    for node in ast.walk(tree)
+    for field in ('annotation', 'returns')
+    if (annotation := getattr(node, field, None))
+  ]
+  assert annotations
+  assert not any(isinstance(one, ast.Subscript) for one in annotations)
 
 
 CONFIGS = sorted(
