@@ -178,6 +178,42 @@ def test_without_the_right_to_write(server, tmp_path):
   assert 'me/new' not in server.files
 
 
+def test_a_licence_that_the_hub_does_not_know(server, tmp_path):
+  push = ('scripts/push_to_hub.py', '--repo=me/new', '--checkpoint=small')
+  refused = _run(server, tmp_path, *push, '--license=MIT')
+  assert refused.returncode == 1
+  (line,) = refused.stderr.splitlines()[-1:]
+  assert line.startswith('Error: --license=MIT: the hub refuses the card')
+  assert 'must be one of [apache-2.0, mit]' in line
+  pushed = _run(server, tmp_path, *push, '--license=mit', '--update')
+  assert pushed.returncode == 0, pushed.stderr
+
+
+def test_a_folder_is_written_from_an_address_or_not_at_all(server, tmp_path):
+  out = tmp_path / 'out'
+  push = ('scripts/push_to_hub.py', '--repo=me/new', f'--output={out}')
+  failed = _run(server, tmp_path, *push, '--checkpoint=hf://me/none')
+  assert 'there is no such repository' in failed.stderr
+  written = _run(server, tmp_path, *push, '--checkpoint=hf://me/net')
+  assert written.returncode == 0, written.stderr
+  names = sorted(path.name for path in out.iterdir())
+  assert names == ['README.md', 'model.safetensors']
+
+
+def test_calibrate_takes_an_address(server, tmp_path):
+  command = ('-m', 'rmbg_jax.calibrate', '--checkpoint=hf://me/net')
+  failed = _run(server, tmp_path, *command, f'--data={tmp_path}')
+  assert 'not a data set' in failed.stderr  # It is read first.
+
+
+def test_without_a_home_folder(server, monkeypatch):
+  monkeypatch.setattr(constants, 'HF_HUB_CACHE', '~/cache')
+  monkeypatch.setattr(os.path, 'expanduser', lambda path: path)
+  assert not list(hub.list_cached())
+  with pytest.raises(errors.MissingFileError, match='Could not .* HF_HOME'):
+    hub.fetch('hf://me/net')
+
+
 @pytest.mark.parametrize(
   ('name', 'scores', 'encoders'),
   [
