@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors, files
+from data_pipelines.io import errors, files, images
 from data_pipelines.tools import sheets
 
 _FORMATS = {'.png': 'PNG', '.jpg': 'JPEG'}
@@ -47,22 +47,25 @@ def main() -> None:
     raise errors.UserError(
       f'--output={_OUTPUT.value}: must end in {" or ".join(_FORMATS)}.'
     )
-  by_stem = {path.stem: path for path in Path(_INPUT.value).rglob('*.*')}
-  cutouts = sorted(Path(_RESULTS.value, 'cutout').rglob('*.png'))
+  photos = filter(images.is_image_file, Path(_INPUT.value).rglob('*.*'))
+  by_stem = {path.stem: path for path in photos}
+  # Results of other photos may be there too.
+  cutouts = [
+    path
+    for path in sorted(Path(_RESULTS.value, 'cutout').rglob('*.png'))
+    if path.stem in by_stem
+  ]
   rows = []
   for path in cutouts[: _LIMIT.value or None]:
-    if path.stem not in by_stem:
-      raise errors.UserError(
-        f'--input={_INPUT.value}: no photo of the result {path}.'
-      )
-    with Image.open(by_stem[path.stem]) as photo, Image.open(path) as cutout:
-      upright = ImageOps.exif_transpose(photo).convert('RGB')
+    photo = images.to_rgb(images.open_image(by_stem[path.stem]))
+    with Image.open(path) as cutout:
       result = make_checks(cutout.size)
       result.paste(cutout, mask=cutout.getchannel('A'))
-      rows.append([upright, cutout.getchannel('A').convert('RGB'), result])
+      rows.append([photo, cutout.getchannel('A').convert('RGB'), result])
   if not rows:
     raise errors.UserError(
-      f'--results={_RESULTS.value}: no cut-outs there. Pass what was --output.'
+      f'--results={_RESULTS.value}: no cut-outs of the photos in '
+      f'--input={_INPUT.value} there. Pass what was --output.'
     )
   sheet = sheets.make_sheet(rows, cell=_CELL.value, columns=_COLUMNS.value)
   with files.write_atomically(_OUTPUT.value) as partial:
