@@ -6,6 +6,7 @@ that they do not know are in quotes.
 """
 
 import hashlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 11)
 SETUPTOOLS = 'setuptools>=77'  # The same as in pyproject.toml.
 ACTIVATE = (
-  r'.venv\Scripts\activate'
+  str(ROOT / r'.venv\Scripts\activate')
   if sys.platform == 'win32'
-  else '. .venv/bin/activate'
+  else f'. {shlex.quote(str(ROOT / ".venv/bin/activate"))}'
 )
 
 

@@ -135,6 +135,20 @@ def test_the_quickstart_opens_its_picture_on_a_desktop(monkeypatch, tmp_path):
   quickstart.open_picture(tmp_path / 'sheet.png')
 
 
+def test_the_quickstart_writes_to_where_it_was_started(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+  import quickstart
+
+  commands = []
+  monkeypatch.setattr(bootstrap, 'run', commands.append)
+  monkeypatch.setattr(sys, 'argv', ['', '--no-install', '--no-open'])
+  monkeypatch.chdir(tmp_path)
+  quickstart.main()
+  assert f'--output={tmp_path}/quickstart_output' in commands[0]
+  assert f'--workdir={tmp_path}/runs/quickstart' in commands[3]
+
+
 def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'scripts')
   import bootstrap
