@@ -180,6 +180,10 @@ def load_model(
     return _assemble(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
     return _load_onnx(path, dtype)
+  if path.suffix == '.keras':
+    raise errors.UserError(
+      f"{path}: Keras' .h5 is read, not this. In Keras: model.save('model.h5')."
+    )
   raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
