@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from data_pipelines.io import errors
 from rmbg_jax import list_checkpoints, load_model
 from rmbg_jax.export import model_card
-from rmbg_jax.weights import hub, load
+from rmbg_jax.weights import hub, load, onnx_published
 from tests.support import colour_network, hub_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,3 +239,15 @@ def test_the_card_of_the_released_weights(name, scores, encoders):
   blocks = re.findall(r'```json\n(.*?)```', card.content, re.S)
   found = [json.loads(block)['encoder']['name'] for block in blocks]
   assert found == encoders
+
+
+def test_the_card_of_published_weights_says_whose_they_are():
+  description = {
+    **load_model('small').describe(),
+    **onnx_published.describe('u2netp'),
+  }
+  text = model_card.make_card(
+    description, repository='me/new', license_name='apache-2.0'
+  )
+  assert 'Source: https://github.com/danielgatis/rembg' in text
+  assert 'Please cite: Qin et al.' in text
