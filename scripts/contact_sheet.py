@@ -48,16 +48,17 @@ def main() -> None:
       f'--output={_OUTPUT.value}: must end in {" or ".join(_FORMATS)}.'
     )
   photos = filter(images.is_image_file, Path(_INPUT.value).rglob('*.*'))
-  by_stem = {path.stem: path for path in photos}
+  # Results have the whole name where photos share a stem.
+  named = {name: path for path in photos for name in (path.stem, path.name)}
   # Results of other photos may be there too.
   cutouts = [
     path
     for path in sorted(Path(_RESULTS.value, 'cutout').rglob('*.png'))
-    if path.stem in by_stem
+    if path.stem in named
   ]
   rows = []
   for path in cutouts[: _LIMIT.value or None]:
-    photo = images.to_rgb(images.open_image(by_stem[path.stem]))
+    photo = images.to_rgb(images.open_image(named[path.stem]))
     with Image.open(path) as cutout:
       result = make_checks(cutout.size)
       result.paste(cutout, mask=cutout.getchannel('A'))

@@ -25,14 +25,19 @@ def test_results_of_other_photos_and_other_files_are_left_out(tmp_path):
   (results / 'cutout').mkdir(parents=True)
   Image.new('RGB', (50, 40), 'red').save(photos / 'a.jpg')
   (photos / 'a.txt').write_text('About a.')
-  for name in ('a', 'earlier'):
+  Image.new('RGB', (50, 40), 'blue').save(photos / 'b.jpg')
+  for name in ('a', 'b.jpg', 'earlier'):
     cutout = Image.new('RGBA', (50, 40), 'red')
     cutout.save(results / f'cutout/{name}.png')
   sheet = tmp_path / 'sheet.png'
   made = _run(photos, results, sheet)
   assert made.returncode == 0, made.stderr
   with Image.open(sheet) as image:
-    assert image.height < 2 * 96  # One line.
-  (photos / 'a.jpg').unlink()
+    assert image.height < 2 * 96  # One line of two photos.
+    reds = [image.getpixel((48 + 3 * k * 100, 48))[0] for k in range(2)]
+  assert reds[0] > 200
+  assert reds[1] < 50
+  for name in ('a', 'b'):
+    (photos / f'{name}.jpg').unlink()
   empty = _run(photos, results, tmp_path / 'none.png')
   assert empty.stderr.startswith('Error: --results=')
