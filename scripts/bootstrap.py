@@ -76,8 +76,17 @@ def prepare(requirements: str) -> Path:
         'This Python cannot make virtual environments with pip. On Debian and '
         'Ubuntu: apt install python3-venv.'
       ) from error
-  print(f'Installing {requirements}', flush=True)
   uv = shutil.which('uv')
+  if is_there:
+    packages = 'sys' if uv else 'sys, pip'
+    test = f'import {packages}; sys.exit(sys.version_info < {MINIMUM_PYTHON})'
+    command = [str(python), '-c', test]
+    if subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+      raise SystemExit(
+        f'{folder} has an older Python, or one that does not work or has no '
+        'pip. Remove that folder, and run the same command again.'
+      )
+  print(f'Installing {requirements}', flush=True)
   if uv:  # Several times as fast as pip.
     install = [uv, 'pip', 'install', '--quiet', '--compile-bytecode']
     install += ['--python', python]

@@ -188,6 +188,28 @@ def test_an_environment_whose_python_was_removed_is_made_anew(
     bootstrap.prepare('requirements.txt')
 
 
+def test_an_environment_of_an_older_python_is_named(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  python = tmp_path / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.symlink_to(sys.executable)
+  installed = []
+  monkeypatch.setattr(bootstrap.shutil, 'which', lambda name: name)
+  monkeypatch.setattr(bootstrap, 'run', installed.append)
+  bootstrap.prepare('requirements.txt')
+  assert len(installed) == 2
+  (tmp_path / '.venv/requirements.txt.installed').unlink()
+  python.unlink()
+  python.write_text('#!/bin/sh\nexit 1\n')  # As an older one answers.
+  python.chmod(0o755)
+  with pytest.raises(SystemExit, match=r'\.venv has an older .* Remove'):
+    bootstrap.prepare('requirements.txt')
+  assert len(installed) == 2
+
+
 @pytest.mark.parametrize('name', ['bootstrap', 'quickstart', 'test'])
 def test_an_older_python_comes_as_far_as_the_message(name):
   tree = ast.parse(
