@@ -64,10 +64,11 @@ def main() -> None:
 
 def write_release(folder: Path) -> None:
   """Writes the weights and the card."""
-  from rmbg_jax import export
+  from rmbg_jax import export, runtime
   from rmbg_jax.export import model_card
   from rmbg_jax.weights import hub, load
 
+  runtime.start(uses_jax=False)
   loaded = load.load_model(_CHECKPOINT.value)
   if _TERMS.value:
     described = {**loaded.description, 'terms': _TERMS.value}

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from data_pipelines.io import errors
 from rmbg_jax import list_checkpoints, load_model
 from rmbg_jax.export import model_card
-from rmbg_jax.weights import hub, load, onnx_published
+from rmbg_jax.weights import checkpoints, hub, load, onnx_published
 from tests.support import colour_network, hub_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,6 +198,31 @@ def test_a_folder_is_written_from_an_address_or_not_at_all(server, tmp_path):
   assert written.returncode == 0, written.stderr
   names = sorted(path.name for path in out.iterdir())
   assert names == ['README.md', 'model.safetensors']
+
+
+def test_a_training_is_written_without_a_word_of_its_libraries(
+  server, tmp_path
+):
+  loaded = load_model(tmp_path / 'net.safetensors')
+  workdir = tmp_path / 'run'
+  with checkpoints.CheckpointStore(workdir, writable=True) as store:
+    store.save(
+      {'model': loaded.variables},
+      step=1,
+      metrics={'val_loss': 0.5},
+      description=loaded.describe(),
+    )
+  written = _run(
+    server,
+    tmp_path,
+    'scripts/push_to_hub.py',
+    '--repo=me/new',
+    f'--checkpoint={workdir}',
+    f'--output={tmp_path / "out"}',
+  )
+  assert written.returncode == 0, written.stderr
+  assert 'orbax' not in written.stderr
+  assert 'checkpoint' not in written.stderr
 
 
 def test_calibrate_takes_an_address(server, tmp_path):
