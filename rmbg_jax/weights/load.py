@@ -201,9 +201,11 @@ def check_exists(path: str | os.PathLike) -> None:
     return
   if os.fspath(path) in (*_RELEASED_NAMES, *DOWNLOADED):
     return
-  path, _ = _split_step(Path(path))
-  if not path.exists():
-    raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
+  found, _ = _split_step(Path(path))
+  if not found.exists():
+    # As it was passed: a Path would make the name `lite` of `./lite`.
+    name = os.fspath(path)
+    raise errors.MissingFileError(f'{name}: no such checkpoint. Pass {_KINDS}.')
 
 
 def check_own(loaded: LoadedModel) -> None:
