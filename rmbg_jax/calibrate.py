@@ -74,7 +74,10 @@ def main() -> None:
 def run() -> None:
   """Runs the command line."""
   cli.define_path(
-    'checkpoint', 'released', 'What `predict` takes as --checkpoint.'
+    'checkpoint',
+    'released',
+    'What `predict` takes as --checkpoint.',
+    urls=('hf',),
   )
   cli.define_paths(
     'data', [], 'Folders of photos and masks that it was not trained on.'

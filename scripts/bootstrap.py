@@ -1,9 +1,12 @@
 """Makes the virtual environment of `quickstart.py` and `test.py`.
 
-Standard library only: these scripts run before anything is installed.
+Standard library only: these scripts run before anything is installed. Older
+Pythons come as far as the message that says which one is needed: annotations
+that they do not know are in quotes.
 """
 
 import hashlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,13 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 11)
 SETUPTOOLS = 'setuptools>=77'  # The same as in pyproject.toml.
 ACTIVATE = (
-  r'.venv\Scripts\activate'
+  str(ROOT / r'.venv\Scripts\activate')
   if sys.platform == 'win32'
-  else '. .venv/bin/activate'
+  else f'. {shlex.quote(str(ROOT / ".venv/bin/activate"))}'
 )
 
 
-def start(main: Callable[[], None]) -> None:
+def start(main: 'Callable[[], None]') -> None:
   """Calls a script's `main`; Ctrl-C ends it with one line and code 130."""
   try:
     main()
@@ -52,23 +55,39 @@ def prepare(requirements: str) -> Path:
   )
   stamp = folder / f'{requirements}.installed'
   wanted = _fingerprint()
-  if stamp.exists() and stamp.read_text() == wanted:
+  is_there = python.exists()  # A link to a Python that was removed is not.
+  if is_there and stamp.exists() and stamp.read_text() == wanted:
     return python
-  if not python.exists():
+  if not is_there:
     print(f'Making the virtual environment {folder}', flush=True)
     try:
       venv.create(folder, with_pip=True, clear=True)
     except BaseException as error:
       # Without pip it is of no use: the next call makes it anew.
       python.unlink(missing_ok=True)
+      if isinstance(error, OSError):
+        raise SystemExit(
+          f'The virtual environment cannot be made: {error}. It takes 1.3 GB '
+          "in the project's folder: copy that to where you may write."
+        ) from error
       if not isinstance(error, subprocess.CalledProcessError):
         raise
       raise SystemExit(
         'This Python cannot make virtual environments with pip. On Debian and '
         'Ubuntu: apt install python3-venv.'
       ) from error
+  uv = shutil.which('uv')
+  if is_there:
+    packages = 'sys' if uv else 'sys, pip'
+    test = f'import {packages}; sys.exit(sys.version_info < {MINIMUM_PYTHON})'
+    command = [str(python), '-c', test]
+    if subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+      raise SystemExit(
+        f'{folder} has an older Python, or one that does not work or has no '
+        'pip. Remove that folder, and run the same command again.'
+      )
   print(f'Installing {requirements}', flush=True)
-  if uv := shutil.which('uv'):  # Several times as fast as pip.
+  if uv:  # Several times as fast as pip.
     install = [uv, 'pip', 'install', '--quiet', '--compile-bytecode']
     install += ['--python', python]
   else:

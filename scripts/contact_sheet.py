@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors, files, suffixes
+from data_pipelines.io import errors, files, images, suffixes
 from data_pipelines.tools import sheets
 
 _FORMATS = {'.png': 'PNG', '.jpg': 'JPEG'}
@@ -54,22 +54,23 @@ def main() -> None:
   # Results of photos of one stem keep the photos' endings.
   photos = {path.relative_to(root).with_suffix(''): path for path in found}
   photos |= {path.relative_to(root): path for path in found}
-  cutouts = sorted(results.rglob('*.png'))
+  places = {
+    path: path.relative_to(results).with_suffix('')
+    for path in sorted(results.rglob('*.png'))
+  }
+  # Results of other photos may be there too.
+  cutouts = [path for path, place in places.items() if place in photos]
   rows = []
   for path in cutouts[: _LIMIT.value or None]:
-    place = path.relative_to(results).with_suffix('')
-    if place not in photos:
-      raise errors.UserError(
-        f'--input={_INPUT.value}: no photo of the result {path}.'
-      )
-    with Image.open(photos[place]) as photo, Image.open(path) as cutout:
-      upright = ImageOps.exif_transpose(photo).convert('RGB')
+    photo = images.to_rgb(images.open_image(photos[places[path]]))
+    with Image.open(path) as cutout:
       result = make_checks(cutout.size)
       result.paste(cutout, mask=cutout.getchannel('A'))
-      rows.append([upright, cutout.getchannel('A').convert('RGB'), result])
+      rows.append([photo, cutout.getchannel('A').convert('RGB'), result])
   if not rows:
     raise errors.UserError(
-      f'--results={_RESULTS.value}: no cut-outs there. Pass what was --output.'
+      f'--results={_RESULTS.value}: no cut-outs of the photos in '
+      f'--input={_INPUT.value} there. Pass what was --output.'
     )
   sheet = sheets.make_sheet(rows, cell=_CELL.value, columns=_COLUMNS.value)
   with files.write_atomically(_OUTPUT.value) as partial:

@@ -21,7 +21,10 @@ from data_pipelines import cli
 from data_pipelines.io import errors, files
 
 _CHECKPOINT = cli.define_path(
-  'checkpoint', 'released', 'What to publish, as predict takes it.'
+  'checkpoint',
+  'released',
+  'What to publish, as predict takes it.',
+  urls=('hf',),
 )
 _REPO = flags.DEFINE_string('repo', '', 'OWNER/NAME on the hub.')
 _LICENSE = flags.DEFINE_string(
@@ -54,18 +57,18 @@ def main() -> None:
   if output and Path(output).exists():
     raise errors.UserError(f'--output={output} is there. Pass a new folder.')
   with tempfile.TemporaryDirectory() as temporary:
-    folder = Path(output or temporary)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(output or temporary)  # Made when there is something for it.
     write_release(folder)
     print(output or upload(folder))
 
 
 def write_release(folder: Path) -> None:
   """Writes the weights and the card."""
-  from rmbg_jax import export
+  from rmbg_jax import export, runtime
   from rmbg_jax.export import model_card
   from rmbg_jax.weights import hub, load
 
+  runtime.start(uses_jax=False)
   loaded = load.load_model(_CHECKPOINT.value)
   if _TERMS.value:
     described = {**loaded.description, 'terms': _TERMS.value}
@@ -101,12 +104,17 @@ def upload(folder: Path) -> str:
       folder_path=folder,
       commit_message='Weights and model card',
     )
-  except (
-    OSError,
-    huggingface_hub.errors.HTTPError,
-    huggingface_hub.errors.HFValidationError,
-  ) as error:
-    (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
+  except errors.UserError:
+    raise
+  except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[0]
+    if 'README.md' in reason:
+      raise errors.UserError(
+        f'--license={_LICENSE.value}: the hub refuses the card '
+        f'({" ".join(lines)[:200]}). Pass one of its identifiers, which are in '
+        'lower case, and --update: the repository is made.'
+      ) from error
     raise errors.UserError(
       f'--repo={_REPO.value} cannot be written to ({reason}). Set HF_TOKEN to '
       'a token that may write there.'

@@ -44,7 +44,10 @@ def main() -> None:
   )
   # The rest goes to the training, such as --config.train.epochs=2.
   arguments, overrides = parser.parse_known_args()
-  output, python = Path(arguments.output), sys.executable
+  # What it starts runs in the project's folder.
+  output = Path(arguments.output).absolute()
+  workdir = Path(arguments.workdir).absolute()
+  python = sys.executable
 
   with announcing('1/3 Setting up: some minutes the first time, then none.'):
     if not arguments.no_install:
@@ -68,7 +71,7 @@ def main() -> None:
     print(f'  {bootstrap.ACTIVATE}   # in every new shell')
   print('  python -m rmbg_jax.predict --input=PHOTOS --output=OUT', flush=True)
   if not arguments.no_open:
-    open_picture(bootstrap.ROOT / sheet)
+    open_picture(sheet)
 
   with announcing(
     '3/3 Training a network from nothing, on drawn pictures, to show that '
@@ -82,10 +85,10 @@ def main() -> None:
     )
     bootstrap.run(
       [python, '-m', 'rmbg_jax.main', '--config=configs/demo.py']
-      + [f'--workdir={arguments.workdir}', *overrides]
+      + [f'--workdir={workdir}', *overrides]
     )
     bootstrap.run(
-      [*predict, f'--checkpoint={arguments.workdir}']
+      [*predict, f'--checkpoint={workdir}']
       + [f'--input={pictures / "Images"}', f'--output={demo}']
     )
     sheet = make_sheet(pictures / 'Images', demo, '--cell=120', '--columns=2')
@@ -93,7 +96,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def announcing(title: str) -> Iterator[None]:
+def announcing(title: str) -> 'Iterator[None]':
   """Prints what is done, and then how long it took."""
   print(f'\n{title}', flush=True)
   began = time.monotonic()

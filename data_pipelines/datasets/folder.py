@@ -45,14 +45,16 @@ def read_folder(
       '--config.data.dir.'
     )
   entries = {entry.name.lower(): entry for entry in directory.iterdir()}
+  image_dir = entries.get('images') or entries.get('image')
+  mask_dir = entries.get('masks') or entries.get('mask')
   if 'dataset.csv' in entries:
     remedy = f'{entries["dataset.csv"]}: correct these rows'
+    if image_dir and mask_dir:
+      remedy += ', or move the file away, to find pairs by their names'
     pairs, found = dataset_csv.read(entries['dataset.csv'])
+  elif image_dir is None or mask_dir is None:
+    raise UserError(f'{directory}: not a data set. {dataset_csv.EXPECTED}')
   else:
-    image_dir = entries.get('images') or entries.get('image')
-    mask_dir = entries.get('masks') or entries.get('mask')
-    if image_dir is None or mask_dir is None:
-      raise UserError(f'{directory}: not a data set. {dataset_csv.EXPECTED}')
     remedy = PAIRING_REMEDY
     pairs, found = pair_by_stem(image_dir, mask_dir)
   report(found, remedy=remedy, problems=problems)

@@ -44,6 +44,12 @@ def make_card(
     or description.get('license')
     or (license_name if license_name != 'other' else 'Not stated.')
   )
+  # Of weights that others published.
+  origins = [
+    f'{label}: {description[key]}'
+    for label, key in (('Source', 'source'), ('Please cite', 'citation'))
+    if key in description
+  ]
   sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
   partners = description.get('partners', ())
   networks = [
@@ -92,7 +98,7 @@ def make_card(
     '',
     '## Terms of the weights',
     '',
-    terms,
+    '\n\n'.join([terms, *origins]),
   ]
   if table:
     lines += [

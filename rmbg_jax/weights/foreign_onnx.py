@@ -8,7 +8,6 @@ from a JSON file beside it.
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
@@ -158,12 +157,6 @@ def _read_facts(path: Path) -> _Facts:
   model = onnx_package.read(path)
   import onnx
 
-  # It names paths that the runtime would open, anywhere on the disk.
-  if any(_list_external(model)):
-    raise errors.UserError(
-      f'{path}: its weights are in other files. Save it as one file '
-      '(onnx.save_model with save_as_external_data=False).'
-    )
   outputs = {one.name: _shape(one) for one in model.graph.output}
   for one in model.graph.output:  # Some do not state it, as they must.
     one.type.tensor_type.shape.SetInParent()
@@ -226,24 +219,6 @@ def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:
 def is_mask(shape: tuple[int | None, ...]) -> bool:
   """Returns whether an output's shape is that of one mask; None is any."""
   return len(shape) in (3, 4) and all(n in (1, None) for n in shape[:-2])
-
-
-# Any: messages of protobuf.
-def _list_external(message: Any) -> Iterator[Any]:
-  """Yields the tensors of a message, however deep, that are in other files."""
-  if message.DESCRIPTOR.name == 'TensorProto':
-    if message.data_location or message.external_data:
-      yield message
-    return
-  for field in message.DESCRIPTOR.fields:
-    if field.message_type is None:
-      continue
-    value = getattr(message, field.name)
-    if field.is_repeated:
-      for one in value:
-        yield from _list_external(one)
-    elif message.HasField(field.name):
-      yield from _list_external(value)
 
 
 def _shape(value: Any) -> tuple[int | None, ...] | None:

@@ -109,7 +109,8 @@ def list_cached() -> Iterator[tuple[Address, Path]]:
   try:
     # Without it, a folder that was read at import, unlike that of downloads.
     found = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE)
-  except (hub.errors.CacheNotFound, OSError):
+  # A RuntimeError: the user has no home folder.
+  except (hub.errors.CacheNotFound, OSError, RuntimeError):
     return
   # Data sets are in the same cache.
   models = [repo for repo in found.repos if repo.repo_type == 'model']
@@ -160,7 +161,8 @@ def _describe_failure(
       for kind, reason in reasons.items()
       if isinstance(error, getattr(hub.errors, kind))
     ),
-    f'{first}. Try again, or pass the path of a copy.',
+    f'{first.rstrip(".")}. Try again, set HF_HOME to a folder that you may '
+    'write to, or pass the path of a copy.',
   )
   return errors.MissingFileError(f'{text} cannot be downloaded: {reason}')
 

@@ -180,6 +180,10 @@ def load_model(
     return _assemble(keras_h5.read_model(path), source=path, dtype=dtype)
   if path.suffix == '.onnx':
     return _load_onnx(path, dtype)
+  if path.suffix == '.keras':
+    raise errors.UserError(
+      f"{path}: Keras' .h5 is read, not this. In Keras: model.save('model.h5')."
+    )
   raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
 
 
@@ -197,9 +201,11 @@ def check_exists(path: str | os.PathLike) -> None:
     return
   if os.fspath(path) in (*_RELEASED_NAMES, *DOWNLOADED):
     return
-  path, _ = _split_step(Path(path))
-  if not path.exists():
-    raise errors.MissingFileError(f'{path}: no such checkpoint. Pass {_KINDS}.')
+  found, _ = _split_step(Path(path))
+  if not found.exists():
+    # As it was passed: a Path would make the name `lite` of `./lite`.
+    name = os.fspath(path)
+    raise errors.MissingFileError(f'{name}: no such checkpoint. Pass {_KINDS}.')
 
 
 def check_own(loaded: LoadedModel) -> None:

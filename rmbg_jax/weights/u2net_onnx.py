@@ -39,7 +39,8 @@ def read_model(path: Path) -> matching.StoredModel:
   """
   convs, stored, size = _read_graph(path)
   layers = _name_convs(convs, path)
-  missing = [conv.weight for conv in convs if conv.weight not in stored]
+  wanted = [name for conv in convs for name in (conv.weight, *conv.norm)]
+  missing = [name for name in wanted if name not in stored]
   if missing:
     raise errors.UserError(
       f'{path}: the file does not hold the weights {", ".join(missing[:5])}. '
@@ -128,12 +129,15 @@ def _read_graph(
         epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
       )
     )
-  shape = graph.input[0].type.tensor_type.shape.dim
+  # Old files list their weights among the inputs; other networks' inputs are of
+  # any kind, or there is none.
+  inputs = [one for one in graph.input if one.name not in tensors]
+  shape = inputs[0].type.tensor_type.shape.dim if inputs else ()
   # A side of any length has the value 0.
-  height, width = (side.dim_value for side in shape[2:4])
-  if not (height and width):
-    height = width = 320  # The authors'.
-  return convs, tensors, (height, width)
+  sides = [side.dim_value for side in shape][2:4]
+  if len(sides) < 2 or not all(sides):
+    sides = [320, 320]  # The authors'.
+  return convs, tensors, (sides[0], sides[1])
 
 
 def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:

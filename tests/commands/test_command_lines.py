@@ -1,5 +1,7 @@
 """The commands of the README in processes of their own, as a user runs them."""
 
+import ast
+import errno
 import os
 import signal
 import subprocess
@@ -133,6 +135,20 @@ def test_the_quickstart_opens_its_picture_on_a_desktop(monkeypatch, tmp_path):
   quickstart.open_picture(tmp_path / 'sheet.png')
 
 
+def test_the_quickstart_writes_to_where_it_was_started(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+  import quickstart
+
+  commands = []
+  monkeypatch.setattr(bootstrap, 'run', commands.append)
+  monkeypatch.setattr(sys, 'argv', ['', '--no-install', '--no-open'])
+  monkeypatch.chdir(tmp_path)
+  quickstart.main()
+  assert f'--output={tmp_path}/quickstart_output' in commands[0]
+  assert f'--workdir={tmp_path}/runs/quickstart' in commands[3]
+
+
 def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'scripts')
   import bootstrap
@@ -149,6 +165,64 @@ def test_an_interrupted_environment_is_made_anew(tmp_path, monkeypatch):
     bootstrap.start(lambda: bootstrap.prepare('requirements.txt'))
   assert stopped.value.code == 130
   assert not python.exists()
+
+
+def test_an_environment_whose_python_was_removed_is_made_anew(
+  tmp_path, monkeypatch
+):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  python = tmp_path / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.symlink_to(tmp_path / 'removed')
+  stamp = tmp_path / '.venv/requirements.txt.installed'
+  stamp.write_text(bootstrap._fingerprint())
+
+  def refuse(folder, **_):
+    raise OSError(errno.EROFS, 'Read-only file system', str(folder))
+
+  monkeypatch.setattr(venv, 'create', refuse)
+  with pytest.raises(SystemExit, match=r'Read-only .*\.venv.*may write'):
+    bootstrap.prepare('requirements.txt')
+
+
+def test_an_environment_of_an_older_python_is_named(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'scripts')
+  import bootstrap
+
+  monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+  python = tmp_path / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.symlink_to(sys.executable)
+  installed = []
+  monkeypatch.setattr(bootstrap.shutil, 'which', lambda name: name)
+  monkeypatch.setattr(bootstrap, 'run', installed.append)
+  bootstrap.prepare('requirements.txt')
+  assert len(installed) == 2
+  (tmp_path / '.venv/requirements.txt.installed').unlink()
+  python.unlink()
+  python.write_text('#!/bin/sh\nexit 1\n')  # As an older one answers.
+  python.chmod(0o755)
+  with pytest.raises(SystemExit, match=r'\.venv has an older .* Remove'):
+    bootstrap.prepare('requirements.txt')
+  assert len(installed) == 2
+
+
+@pytest.mark.parametrize('name', ['bootstrap', 'quickstart', 'test'])
+def test_an_older_python_comes_as_far_as_the_message(name):
+  tree = ast.parse(
+    (ROOT / f'scripts/{name}.py').read_text(), feature_version=(3, 7)
+  )
+  annotations = [
+    annotation
+    for node in ast.walk(tree)
+    for field in ('annotation', 'returns')
+    if (annotation := getattr(node, field, None))
+  ]
+  assert annotations
+  assert not any(isinstance(one, ast.Subscript) for one in annotations)
 
 
 CONFIGS = sorted(

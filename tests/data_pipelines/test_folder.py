@@ -132,7 +132,10 @@ ROW = 'a.jpg,x,Images/a.jpg,Masks/a.png'
     (_csv(f'{HEADER}\n"{ROW}\n{ROW}",x,y,z\n'), 'line 3: Image Name .* quote'),
     (_csv(f'{HEADER}\n{ROW}{"x" * 999}\n'), 'line 2: .* does not exist'),
     (_csv(f'{HEADER}\nc,x,C:\\me\\a.jpg,Masks/a.png'), r'C:\\me.*relative to'),
-    (_csv(f'{HEADER}\nc,x,/me/a.jpg,Masks/a.png'), '/me/a.jpg .*relative to'),
+    (
+      _csv(f'{HEADER}\nc,x,/me/a.jpg,Masks/a.png'),
+      'move the file away, .*:\n  .*/me/a.jpg .*relative to',
+    ),
     (_csv(f'{HEADER}\n{ROW}\n', 'utf-16'), r'Dataset\.csv: .* UTF-16.* UTF-8'),
     (_csv(f'{HEADER}\na,é,a,b\n', 'cp1252'), r"2: Category '\\udce9' .*UTF-8"),
     (_csv(f'{HEADER}\na,x,é.jpg,b\n', 'cp1252'), 'not exist; .* not UTF-8'),

@@ -86,6 +86,9 @@ def test_damaged_releases_are_refused(workdir, tmp_path):
 def test_other_checkpoints_are_refused(tmp_path):
   with pytest.raises(FileNotFoundError, match='no such checkpoint'):
     load_model(tmp_path / 'absent')
+  # A path, not the name that the message lists.
+  with pytest.raises(FileNotFoundError, match=r'^\./u2netp: no such'):
+    load_model('./u2netp')
   with pytest.raises(FileNotFoundError, match='no checkpoints here'):
     load_model(tmp_path)
   path = tmp_path / 'model.pkl'

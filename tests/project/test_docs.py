@@ -4,6 +4,7 @@ Commands that need what a test cannot have say so in a comment: `# needs ...`.
 """
 
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.datasets import demo
+from rmbg_jax.training import settings
 from tests.support import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +138,21 @@ def read_commands(page):
     if command.strip() and not comment.strip().startswith('needs'):
       commands.append(' '.join(command.split()))
   return commands
+
+
+@pytest.mark.parametrize('page', sorted({*PAGES, *OTHER_PAGES}))
+def test_trainings_start_from_weights_of_one_kind(page):
+  """`SMALL` would hide it: a configuration may have an encoder's weights."""
+  for block in read_blocks(page, 'bash'):
+    for command in block.replace('\\\n', ' ').splitlines():
+      name = re.search(r'--config=(?:configs/)?(\w+)(?:\.py)?(?= |$)', command)
+      if 'rmbg_jax.main' not in command or not name:
+        continue
+      config = importlib.import_module(f'configs.{name[1]}').get_config()
+      for key, value in re.findall(r'--config\.([\w.]+)=(\S*)', command):
+        if key in ('init_from', 'model.encoder.weights'):
+          config.update_from_flattened_dict({key: value})
+      settings.check_config(config)
 
 
 @pytest.fixture(scope='module')

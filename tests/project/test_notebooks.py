@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import nbclient
@@ -22,7 +23,6 @@ def checkout(tmp_path):
   """A checkout in which notebooks may write."""
   for name in ('configs', 'data_pipelines', 'docs', 'rmbg_jax', 'scripts'):
     (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
-  (tmp_path / 'requirements.txt').touch()
   (tmp_path / 'notebooks').mkdir()
   return tmp_path
 
@@ -55,7 +55,7 @@ def _execute(name, checkout, **parameters):
 
 
 def test_remove_background(checkout):
-  photos = checkout / 'photos'
+  photos = checkout / 'my photos'
   photos.mkdir()
   Image.new('RGB', (50, 40), 'red').save(photos / 'a.png')
   Image.new('RGB', (40, 50), 'blue').save(photos / 'b.jpg')
@@ -84,11 +84,11 @@ def test_train_goes_on_after_a_disconnect(checkout):
       checkout,
       CONFIG='configs/demo.py',
       QUICK='',
-      WORKDIR='runs/sample',
+      WORKDIR='runs/my sample',
       OPTIONS=f'{small} --config.train.epochs={epochs}',
     )
     assert sum('image/png' in data for data in shown) == 2
-    logs.append((checkout / 'runs/sample/log.csv').read_text().splitlines())
+    logs.append((checkout / 'runs/my sample/log.csv').read_text().splitlines())
   assert len(logs[0]) == 2
   assert len(logs[1]) == 3
   assert logs[1][:2] == logs[0]
@@ -96,7 +96,10 @@ def test_train_goes_on_after_a_disconnect(checkout):
 
 def test_evaluate(checkout):
   _, shown = _execute(
-    'evaluate', checkout, OPTIONS='--metrics=saliency --gallery=1 --processes=1'
+    'evaluate',
+    checkout,
+    OUTPUT='runs/my evaluation',
+    OPTIONS='--metrics=saliency --gallery=1 --processes=1',
   )
   (table,) = (
     data['text/markdown'] for data in shown if 'text/markdown' in data
@@ -107,7 +110,7 @@ def test_evaluate(checkout):
 
 
 def test_from_keras(checkout):
-  model = checkout / 'model.h5'
+  model = checkout / 'my model.h5'
   release = checkout / 'tiny.safetensors'
   helpers.save_random_release(release)
   subprocess.run(
@@ -124,6 +127,29 @@ def test_from_keras(checkout):
   )
   assert sum('image/png' in data for data in shown) == 1
   assert (checkout / 'runs/from_keras/back.h5').exists()
+  # Again, now with the model that the notebook made before.
+  (checkout / 'runs/model.h5').touch()
+  _execute('from_keras', checkout, PHOTOS=str(photos))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_after_a_restart_in_a_folder_of_other_things(
+  name, tmp_path, monkeypatch
+):
+  notebook = nbformat.read(ROOT / f'notebooks/{name}.ipynb', as_version=4)
+  (tmp_path / 'requirements.txt').touch()
+  (tmp_path / 'rmbg-u2net-jax').mkdir()
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  commands = []
+  monkeypatch.setattr(
+    subprocess, 'run', lambda command, **_: commands.append(command)
+  )
+  with warnings.catch_warnings():
+    exec(notebook.cells[1].source, {})
+  (install,) = commands
+  assert install[1:4] == ['-m', 'pip', 'install']
+  assert Path.cwd() == tmp_path / 'rmbg-u2net-jax'
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -101,6 +101,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if self.headers['Authorization'] != 'Bearer hf_token':
       return self._fail(401, 'Unauthorized')
     if parts[-1] == 'validate-yaml':
+      if b'license: MIT' in body:  # It knows `mit`.
+        message = '"license" must be one of [apache-2.0, mit]'
+        return self._answer(400, {'errors': [{'message': message}]})
       return self._answer(200, {'warnings': [], 'errors': []})
     if parts[1:] == ['api', 'repos', 'create']:
       wanted = json.loads(body)

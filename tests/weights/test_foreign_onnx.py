@@ -212,6 +212,22 @@ def test_without_settings_the_error_has_a_template_that_works(rng, tmp_path):
   assert remover.predict(_photos(rng, count=1)).std() > 0
 
 
+@pytest.mark.parametrize('inputs', ['none', 'flat', 'any shape'])
+def test_a_network_of_no_photo_is_named_without_settings(tmp_path, inputs):
+  path = tmp_path / 'a.onnx'
+  foreign_networks.save(path)
+  model = onnx.load(path)
+  if inputs == 'flat':
+    del model.graph.input[0].type.tensor_type.shape.dim[2:]
+  elif inputs == 'any shape':
+    model.graph.input[0].type.tensor_type.ClearField('shape')
+  else:
+    del model.graph.input[:]
+  path.write_bytes(model.SerializeToString())
+  with pytest.raises(errors.UserError, match='not a U2-Net: .* 1 convol'):
+    load.load_model(path)
+
+
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
@@ -263,8 +279,12 @@ def test_logits_that_are_said_to_be_probabilities(rng, tmp_path):
     remover.alpha(_photos(rng, count=1)[0])
 
 
-def test_weights_in_other_files_are_refused(tmp_path):
-  path = _save(tmp_path / 'a.onnx')
+@pytest.mark.parametrize('has_settings', [True, False])
+def test_weights_in_other_files_are_refused(tmp_path, has_settings):
+  path = tmp_path / 'a.onnx'
+  foreign_networks.save(path)
+  if has_settings:
+    foreign_networks.save_settings(path)
   model = onnx.load(path)
   (tensor,) = model.graph.initializer
   (tmp_path / 'outside').write_bytes(tensor.raw_data)

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from data_pipelines.io import errors
 from rmbg_jax import list_checkpoints, load_model
 from rmbg_jax.export import model_card
-from rmbg_jax.weights import hub, load
+from rmbg_jax.weights import checkpoints, hub, load, onnx_published
 from tests.support import colour_network, hub_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,6 +178,67 @@ def test_without_the_right_to_write(server, tmp_path):
   assert 'me/new' not in server.files
 
 
+def test_a_licence_that_the_hub_does_not_know(server, tmp_path):
+  push = ('scripts/push_to_hub.py', '--repo=me/new', '--checkpoint=small')
+  refused = _run(server, tmp_path, *push, '--license=MIT')
+  assert refused.returncode == 1
+  (line,) = refused.stderr.splitlines()[-1:]
+  assert line.startswith('Error: --license=MIT: the hub refuses the card')
+  assert 'must be one of [apache-2.0, mit]' in line
+  pushed = _run(server, tmp_path, *push, '--license=mit', '--update')
+  assert pushed.returncode == 0, pushed.stderr
+
+
+def test_a_folder_is_written_from_an_address_or_not_at_all(server, tmp_path):
+  out = tmp_path / 'out'
+  push = ('scripts/push_to_hub.py', '--repo=me/new', f'--output={out}')
+  failed = _run(server, tmp_path, *push, '--checkpoint=hf://me/none')
+  assert 'there is no such repository' in failed.stderr
+  written = _run(server, tmp_path, *push, '--checkpoint=hf://me/net')
+  assert written.returncode == 0, written.stderr
+  names = sorted(path.name for path in out.iterdir())
+  assert names == ['README.md', 'model.safetensors']
+
+
+def test_a_training_is_written_without_a_word_of_its_libraries(
+  server, tmp_path
+):
+  loaded = load_model(tmp_path / 'net.safetensors')
+  workdir = tmp_path / 'run'
+  with checkpoints.CheckpointStore(workdir, writable=True) as store:
+    store.save(
+      {'model': loaded.variables},
+      step=1,
+      metrics={'val_loss': 0.5},
+      description=loaded.describe(),
+    )
+  written = _run(
+    server,
+    tmp_path,
+    'scripts/push_to_hub.py',
+    '--repo=me/new',
+    f'--checkpoint={workdir}',
+    f'--output={tmp_path / "out"}',
+  )
+  assert written.returncode == 0, written.stderr
+  assert 'orbax' not in written.stderr
+  assert 'checkpoint' not in written.stderr
+
+
+def test_calibrate_takes_an_address(server, tmp_path):
+  command = ('-m', 'rmbg_jax.calibrate', '--checkpoint=hf://me/net')
+  failed = _run(server, tmp_path, *command, f'--data={tmp_path}')
+  assert 'not a data set' in failed.stderr  # It is read first.
+
+
+def test_without_a_home_folder(server, monkeypatch):
+  monkeypatch.setattr(constants, 'HF_HUB_CACHE', '~/cache')
+  monkeypatch.setattr(os.path, 'expanduser', lambda path: path)
+  assert not list(hub.list_cached())
+  with pytest.raises(errors.MissingFileError, match='Could not .* HF_HOME'):
+    hub.fetch('hf://me/net')
+
+
 @pytest.mark.parametrize(
   ('name', 'scores', 'encoders'),
   [
@@ -203,3 +264,15 @@ def test_the_card_of_the_released_weights(name, scores, encoders):
   blocks = re.findall(r'```json\n(.*?)```', card.content, re.S)
   found = [json.loads(block)['encoder']['name'] for block in blocks]
   assert found == encoders
+
+
+def test_the_card_of_published_weights_says_whose_they_are():
+  description = {
+    **load_model('small').describe(),
+    **onnx_published.describe('u2netp'),
+  }
+  text = model_card.make_card(
+    description, repository='me/new', license_name='apache-2.0'
+  )
+  assert 'Source: https://github.com/danielgatis/rembg' in text
+  assert 'Please cite: Qin et al.' in text

@@ -182,5 +182,9 @@ def test_other_files_are_refused(tmp_path):
     file['layers/dense/vars/0'] = np.zeros((2, 2))
   with pytest.raises(ValueError, match='Save the whole model'):
     keras_h5.read_model(newer)
+  archive = tmp_path / 'model.keras'
+  archive.touch()
+  with pytest.raises(ValueError, match=r"model\.keras: .*save\('model\.h5'\)"):
+    load.load_model(archive)
   with pytest.raises(FileNotFoundError, match='absent'):
     load.load_model(tmp_path / 'absent.h5')

@@ -145,7 +145,7 @@ def test_published_names_are_cached_and_say_whose_they_are(
     assert 'Weights u2netp: Apache-2.0, Qin et al.' in capsys.readouterr().err
 
 
-def test_other_onnx_files_are_refused(narrow_file, tmp_path, monkeypatch):
+def test_other_onnx_files_are_refused(narrow_file, tmp_path, monkeypatch, rng):
   path = tmp_path / 'other.onnx'
   path.write_bytes(b'\xff\xff not ONNX')
   with pytest.raises(ValueError, match=r'other\.onnx: cannot be read as ONNX'):
@@ -175,6 +175,16 @@ def test_other_onnx_files_are_refused(narrow_file, tmp_path, monkeypatch):
 
   save_changed(cut)
   with pytest.raises(ValueError, match=r'shape: t3 is \(1,\) in the file'):
+    load_model(path)
+  onnx_reference.save_u2net(
+    path, rng, stages=onnx_reference.NARROW, size=(32, 32), folded=False
+  )
+  model = onnx.load(path)
+  norm = next(n for n in model.graph.node if n.op_type == 'BatchNormalization')
+  (scale,) = (t for t in model.graph.initializer if t.name == norm.input[1])
+  model.graph.initializer.remove(scale)
+  onnx.save(model, path)
+  with pytest.raises(ValueError, match=f'hold the weights {scale.name}'):
     load_model(path)
   monkeypatch.setitem(sys.modules, 'onnx', None)
   with pytest.raises(ValueError, match=r'\[onnx\]'):
