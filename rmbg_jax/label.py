@@ -134,9 +134,9 @@ def _locate(photo: Path) -> str:
 
 def _is_good(row: dict[str, object]) -> bool:
   """Returns whether a row's figures are those of a mask to keep."""
-  agreement, area, unsure = (float(str(row[key])) for key in _FIGURES)
+  agreed, area, unsure = (float(str(row[key])) for key in _FIGURES)
   return (
-    agreement >= flags.FLAGS.agreement
+    agreed >= flags.FLAGS.agreement
     and _AREAS[0] <= area <= _AREAS[1]
     and unsure <= _MOST_UNSURE
   )
@@ -154,8 +154,10 @@ def _read_rows(path: Path) -> dict[str, dict[str, object]]:
   with path.open(newline='', encoding='utf-8', errors='surrogateescape') as f:
     rows = [row for row in csv.DictReader(f) if not row['error']]
   # Perhaps by another --agreement.
-  rows = [row | {'kept': row['kept'] * _is_good(row)} for row in rows]
-  return {_locate(Path(row['photo'])): row for row in rows}
+  return {
+    _locate(Path(row['photo'])): row if _is_good(row) else row | {'kept': ''}
+    for row in rows
+  }
 
 
 def _save(rows: dict[str, dict[str, object]], output: Path) -> int:

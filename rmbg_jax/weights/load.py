@@ -223,10 +223,9 @@ def load_variables(
   check_own(loaded)
   shapes = _list_shapes(model.network)
   # Of several networks, the first that fits.
-  for network in (loaded, *loaded.partners):
-    if matching.find_shapes(network.variables) == shapes:
-      loaded = network
-      break
+  networks = (loaded, *loaded.partners)
+  fitting = (n for n in networks if matching.find_shapes(n.variables) == shapes)
+  loaded = next(fitting, loaded)
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(
