@@ -47,7 +47,7 @@ def main() -> None:
   output = Path(values.output)
   files.check_folder(output, 'output')
   table = output / _TABLE
-  if not table.exists() and output.exists() and any(output.iterdir()):
+  if not table.exists() and any(output.glob('[!.]*')):  # Hidden ones may be.
     raise errors.UserError(
       f'--output={output} has files that this command has not made. Pass '
       'another folder.'
