@@ -236,7 +236,7 @@ def check_new(name: str, path: str) -> None:
   """Raises a `UserError` if a flag's file is there, without `--overwrite`."""
   if os.path.lexists(path) and not flags.FLAGS.overwrite:
     raise errors.UserError(
-      f'--{name}={path} is there before. Pass --overwrite to replace it, or '
+      f'--{name}={path} is there already. Pass --overwrite to replace it, or '
       'another name.'
     )
 

@@ -49,7 +49,7 @@ def main() -> None:
   output = Path(values.output)
   files.check_folder(output, 'output')
   table = output / _TABLE
-  if not table.exists() and output.exists() and any(output.iterdir()):
+  if not table.exists() and any(output.glob('[!.]*')):  # Hidden ones may be.
     raise errors.UserError(
       f'--output={output} has files that this command has not made. Pass '
       'another folder.'
@@ -164,9 +164,9 @@ def _locate(photo: Path) -> str:
 
 def _is_good(row: dict[str, object]) -> bool:
   """Returns whether a row's figures are those of a mask to keep."""
-  agreement, area, unsure = (float(str(row[key])) for key in _FIGURES)
+  agreed, area, unsure = (float(str(row[key])) for key in _FIGURES)
   return (
-    agreement >= flags.FLAGS.agreement
+    agreed >= flags.FLAGS.agreement
     and _AREAS[0] <= area <= _AREAS[1]
     and unsure <= _MOST_UNSURE
   )
@@ -184,8 +184,10 @@ def _read_rows(path: Path) -> dict[str, dict[str, object]]:
   with path.open(newline='', encoding='utf-8', errors='surrogateescape') as f:
     rows = [row for row in csv.DictReader(f) if not row['error']]
   # Perhaps by another --agreement.
-  rows = [row | {'kept': row['kept'] * _is_good(row)} for row in rows]
-  return {_locate(Path(row['photo'])): row for row in rows}
+  return {
+    _locate(Path(row['photo'])): row if _is_good(row) else row | {'kept': ''}
+    for row in rows
+  }
 
 
 def _save(rows: dict[str, dict[str, object]], output: Path) -> int:

@@ -6,7 +6,7 @@ A configuration of the project goes by its name too, from any folder:
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines import cli
 from data_pipelines.io import errors, files
@@ -45,9 +45,9 @@ def main() -> None:
   numbers = _NUM_PROCESSES.value, _PROCESS_ID.value
   address = _COORDINATOR.value or ''
   if ':' not in address and (address or numbers != (None, None)):
-    raise app.UsageError(
-      f'--coordinator={address}: --num_processes and --process_id need '
-      'HOST:PORT of process 0 there.'
+    raise errors.UserError(
+      f'--coordinator={address}: pass HOST:PORT of process 0, which '
+      '--num_processes and --process_id need.'
     )
   # Devices may only be asked for once the processes have found each other.
   runtime.start(check=False)

@@ -80,7 +80,7 @@ def pair_by_stem(
   """
   photos, problems = _list_by_stem(image_dir, image_endings)
   masks, more = _list_by_stem(mask_dir, mask_endings)
-  problems += more
+  problems += [one for one in more if one not in problems]  # Or one folder.
   # Both ways: photos without masks, then masks without photos.
   for own, others, place, missing in (
     (photos, masks, mask_dir, f'has no mask in {mask_dir.name}/'),

@@ -178,7 +178,7 @@ def _check_options(out: Path, options: dict) -> None:
       raise errors.UserError(
         f'{out} was made with {earlier}, not {options}. Pass another --output.'
       )
-  elif out.exists() and any(out.iterdir()):
+  elif any(out.glob('[!.]*')):  # Hidden ones, as of a file manager, may be.
     raise errors.UserError(
       f'{out} has files that are not of this command. Pass another --output.'
     )

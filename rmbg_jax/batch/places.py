@@ -108,7 +108,7 @@ def check_file(photo: str, output: storage.Place, *, overwrite: bool) -> None:
     )
   if not overwrite:
     raise errors.UserError(
-      f'{output} is there before. Pass --overwrite to replace it, or another '
+      f'{output} is there already. Pass --overwrite to replace it, or another '
       'name; for several photos, --output=FOLDER.'
     )
 

@@ -41,8 +41,7 @@ def run(
   counts = stored.Counts()
   # Before the first file is written: a refused run leaves nothing behind.
   jobs = _list_jobs(source, request, shard, counts)
-  first = list(itertools.islice(jobs, 1))
-  jobs = itertools.chain(first, jobs)
+  jobs = itertools.chain(list(itertools.islice(jobs, 1)), jobs)
   loaded = load.load_model(request.checkpoint)
   stored.begin(task, loaded.compute_digest(), request.options)
   if cluster is not None:

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +127,10 @@ class Report:
 
   def add(self, entry: Entry) -> None:
     """Adds a photo's outcome."""
-    line = dataclasses.asdict(entry)
-    before = self._lines.get(entry.photo, {})
-    if entry.status == 'skipped' and before.get('status') != 'failed':
-      # The findings of the run that made the result stay true.
-      line = {**line, **before, 'status': 'skipped', 'remark': entry.remark}
-    # Kinds that were left alone now were made by earlier runs.
-    line['made'] = {**before.get('made', {}), **entry.made}
-    self._lines[entry.photo] = self._added[entry.photo] = line
-    self._file.write(_to_text(line))
+    line, photo = dataclasses.asdict(entry), entry.photo
+    for lines in (self._lines, self._added):
+      lines[photo] = _merge(lines.get(photo, {}), line)
+    self._file.write(_to_text(self._lines[photo]))
     # At once, so that a killed run loses no line.
     self._file.flush()
 
@@ -145,11 +140,22 @@ class Report:
     # Read again: another run at this output may have added lines meanwhile.
     self._lines.clear()
     others, lines = _parse(_read(self._path))
-    lines |= self._added
+    for photo, line in self._added.items():
+      lines[photo] = _merge(lines.get(photo, {}), line)
     with files.write_atomically(self._path) as partial:
       partial.write_text(
         ''.join(map(_to_text, [*others, *lines.values()])), encoding='utf-8'
       )
+
+
+def _merge(before: Mapping[str, Any], line: dict[str, Any]) -> dict[str, Any]:
+  """Returns a photo's line, with what its line before says that stays true."""
+  # Kinds that are left alone were made before.
+  made = {**before.get('made', {}), **line['made']}
+  if line['status'] == 'skipped' and before.get('status') != 'failed':
+    # The findings of the run that made the result.
+    line = {**line, **before, 'status': 'skipped', 'remark': line['remark']}
+  return {**line, 'made': made}
 
 
 def _read(path: Path) -> bytes:

@@ -116,6 +116,8 @@ def _check_alone(settings: Settings) -> None:
 
 def _predict_standard(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo, from standard input to standard output."""
+  from data_pipelines.io import images
+
   if {*where.sources, where.output} != {places.STANDARD}:
     raise errors.UserError(
       '- stands for both: pass --input=- and --output=- together.'
@@ -128,8 +130,6 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
   _check_alone(settings)
   # Nothing goes to a folder.
   request = settings.make_request(Path(), kinds, settings.format or _FORMAT)
-  from data_pipelines.io import images
-
   given = sys.stdin.buffer.read()
   source = images.Encoded('--input=-', stamp='', read_bytes=lambda: given)
   content, notes = _cut_out_one(source, request)
@@ -151,9 +151,9 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
       '--save=cutout, or --output=FOLDER.'
     )
   form = places.FORMATS[output.suffix.lower()]
-  if settings.format:
+  if settings.format not in (None, form):
     wanted = Path(find_suffix(settings)).suffix
-    if form != places.FORMATS[wanted]:
+    if form != places.FORMATS[wanted]:  # Labels are PNG, whatever --format is.
       raise errors.UserError(
         f'--output={output}: --format={settings.format} is another format than '
         f'its name says. Let it end in {wanted}, or leave out --format.'

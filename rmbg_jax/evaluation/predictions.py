@@ -172,14 +172,17 @@ def describe_checkpoint(
 
   Those are its path, its hash (of the file, or of the weights if it is a
   folder), its input size, and what its description has of configuration and
-  step. `training_data` is None where the checkpoint does not name it.
+  step. `training_data` is None where no network of it names any.
   """
   description = loaded.description
+  networks = (loaded, *loaded.partners)
+  named = [one.description.get('training_data') for one in networks]
+  named = [sources for sources in named if sources is not None]
   return {
     'checkpoint': path,
     **_hash(Path(path), loaded),
     'input': 'x'.join(map(str, loaded.preprocessing.size)),
-    'training_data': description.get('training_data'),
+    'training_data': sorted({*itertools.chain(*named)}) if named else None,
     **{k: description[k] for k in ('step', 'config') if k in description},
   }
 

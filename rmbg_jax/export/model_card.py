@@ -50,11 +50,13 @@ def make_card(
     for label, key in (('Source', 'source'), ('Please cite', 'citation'))
     if key in description
   ]
-  sources = ', '.join(description.get('training_data') or ()) or 'Not stated.'
-  partners = description.get('partners', ())
+  described = (description, *description.get('partners', ()))
+  sources = dict.fromkeys(
+    source for one in described for source in one.get('training_data') or ()
+  )
   networks = [
     line
-    for one in (description, *partners)
+    for one in described
     for line in (
       f'Input {"x".join(map(str, one["preprocessing"]["size"]))}:',
       '',
@@ -89,12 +91,14 @@ def make_card(
     '',
     'In the header of `model.safetensors` are the architecture and the '
     'preprocessing; no pickle is in it.'
-    + (' The answers of its networks are averaged.' if partners else ''),
+    + (
+      ' The answers of its networks are averaged.' if len(described) > 1 else ''
+    ),
     '',
     *networks,
     '## Training data',
     '',
-    sources,
+    ', '.join(sources) or 'Not stated.',
     '',
     '## Terms of the weights',
     '',

@@ -49,7 +49,6 @@ def save_onnx(path: Path, loaded: load.LoadedModel) -> None:
       view,
       size,
       prefix=f'view{number}/' if len(views) > 1 else '',
-      limit=runtimes.SURE if len(views) > 1 else None,
     )
     for number, view in enumerate(views, start=1)
   ]
@@ -146,7 +145,6 @@ def _add_view(
   size: tuple[int, int],
   *,
   prefix: str,
-  limit: float | None,
 ) -> str:
   """Adds a look at the planes; returns its logits (b, 1, h, w).
 
@@ -155,8 +153,7 @@ def _add_view(
     loaded: The network that looks.
     view: How it looks.
     size: (height, width) of the planes and of the logits.
-    prefix: Put before the names of the view's results.
-    limit: Largest logit, where several views are averaged.
+    prefix: Put before the names of the view's results; '' for the only view.
   """
   x = 'planes'
   if view.mirrored:
@@ -172,8 +169,8 @@ def _add_view(
   x = prefix + graph.outputs[-1]
   if view.mirrored:
     x = writer.mirror(x, view.size[1], f'{x}/mirrored')
-  if limit:
-    bounds = [writer.scalar(-limit), writer.scalar(limit)]
+  if prefix:  # The mean of several views is to come.
+    bounds = [writer.scalar(-runtimes.SURE), writer.scalar(runtimes.SURE)]
     writer.add('Clip', [x, *bounds], f'{x}/limited')
     x = f'{x}/limited'
   return writer.resize(x, view.size, size, f'{x}/resized')

@@ -75,9 +75,11 @@ def _is_like(value: Any, default: Any) -> bool:
     return (
       isinstance(value, tuple) and bool(value) and all(map(_is_count, value))
     )
-  if isinstance(default, bool | str):
-    return isinstance(value, type(default))
-  return _is_count(value) or isinstance(default, float) and 0 <= value <= 1
+  if isinstance(default, float):  # A share.
+    return type(value) in (int, float) and 0 <= value <= 1
+  if type(default) is int:
+    return _is_count(value)
+  return type(value) is type(default)
 
 
 def _is_count(value: Any) -> bool:

@@ -30,7 +30,7 @@ class Clock:
 
   @property
   def share(self) -> float:
-    """The share of the training that is over, in [0, 1]; 0 without a limit."""
+    """The share of the training that is over, with that of earlier runs."""
     now = time.monotonic()
     if now >= self._end:
       return 1.0

@@ -157,10 +157,15 @@ class Training:
     if self.config.optimizer.schedule == 'plateau':
       return lambda step: self.position.monitor.learning_rate
     steps = self.config.train.epochs * self.components.data.steps_per_epoch
-    # Where time is shorter than all epochs, the rate falls with the time.
-    return lambda step: self.components.schedule(
-      max(step, int(self.clock.share * steps))
-    )
+
+    def compute_rate(step: int) -> float:
+      # Where time is shorter than all epochs, the rate falls with the time. A
+      # warm-up takes its steps: a few seconds would be too short for it.
+      if step >= self.config.optimizer.warmup_steps:
+        step = max(step, int(self.clock.share * steps))
+      return self.components.schedule(step)
+
+    return compute_rate
 
   def train_epoch(self) -> dict[str, float] | None:
     """Trains to the end of the epoch, saving between steps where that is due.

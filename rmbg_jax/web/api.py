@@ -134,7 +134,9 @@ def _remove(
     kind = 'composite'
   if has_background != (kind == 'composite'):
     raise problems.wrong(
-      'kind', kind, 'background or background_file go with composite alone'
+      'kind',
+      kind,
+      'background or background_file is for composite, which needs one',
     )
   with service.take_turn() as folder:
     if picture is not None:

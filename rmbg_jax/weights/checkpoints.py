@@ -223,9 +223,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
       {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
     )
     with self._naming_damage(str(step)):
-      return self._checkpointer.load_checkpointables(step, {'model': abstract})[
-        'model'
-      ]
+      trees = self._checkpointer.load_checkpointables(step, {'model': abstract})
+    return trees['model']
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, int]:

@@ -228,10 +228,10 @@ def load_variables(
   loaded = load_model(path)
   check_own(loaded)
   shapes = _list_shapes(model.network)
-  # Of several networks, the one that fits.
-  for partner in loaded.partners:
-    if matching.find_shapes(partner.variables) == shapes:
-      loaded = partner
+  # Of several networks, the first that fits.
+  networks = (loaded, *loaded.partners)
+  fitting = (n for n in networks if matching.find_shapes(n.variables) == shapes)
+  loaded = next(fitting, loaded)
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(

@@ -95,7 +95,7 @@ def save_release(
       if np.isinf(tensor).any() and np.isfinite(value).all():
         raise errors.UserError(
           f'{path}: {key} has a value of {np.abs(value).max():g}, more than '
-          f'{dtype} can hold. Pass --dtype=float32.'
+          f'{dtype} can hold. Export it with --dtype=float32.'
         )
       tensors[prefix + key] = tensor
   with files.write_atomically(path) as partial:

@@ -341,7 +341,7 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
   # Nothing is replaced unasked, and never the photo.
   content = photo.read_bytes()
   for arguments, message in (
-    ((photo,), 'photo-cutout.png is there before. Pass --overwrite'),
+    ((photo,), 'photo-cutout.png is there already. Pass --overwrite'),
     ((photo, photo), 'is the photo itself'),
     ((photo, tmp_path / 'mask.gif'), 'the name of one file'),
     ((tmp_path, tmp_path / 'all.png'), 'the name of one file'),
@@ -360,8 +360,9 @@ def test_one_file_in_and_one_file_out(checkpoint, tmp_path, capsys):
       _run_line(*arguments, weights=checkpoint)
   with pytest.raises(SystemExit, match='one file is of one kind'):
     _run(photo, tmp_path / 'a.png', checkpoint, save=['mask', 'cutout'])
-  with pytest.raises(SystemExit, match='mask is lossless'):
-    _run(photo, tmp_path / 'a.jpg', checkpoint, save=['mask'])
+  for form in ({}, {'format': 'jpeg'}):
+    with pytest.raises(SystemExit, match='mask is lossless'):
+      _run(photo, tmp_path / 'a.jpg', checkpoint, save=['mask'], **form)
   assert photo.read_bytes() == content
   with pytest.raises(
     SystemExit, match='a.png: --format=webp is another .*.webp'

@@ -85,6 +85,18 @@ def test_two_runs_at_once_lose_no_line(tmp_path):
   assert found == {'a.jpg': 1, 'b.jpg': 2, 'c.jpg': 3}
 
 
+def test_what_another_run_has_made_meanwhile_stays_known(tmp_path):
+  path = tmp_path / 'report.jsonl'
+  first, second = report.Report(path), report.Report(path)
+  made = {'cutout/a.png': (10, 'stamp')}
+  first.add(_entry('a.jpg', width=1, made=made))
+  second.add(report.Entry(photo='a.jpg', status='skipped'))
+  first.close()
+  second.close()
+  line = json.loads(path.read_text(encoding='utf-8'))
+  assert (line['width'], line['made']) == (1, {'cutout/a.png': [10, 'stamp']})
+
+
 def test_what_failed_before_is_forgotten_where_it_is_done(tmp_path):
   path = tmp_path / 'report.jsonl'
   written = report.Report(path)

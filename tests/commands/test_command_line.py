@@ -469,7 +469,7 @@ def test_a_file_that_is_there_is_not_replaced_unasked(command, flag, tmp_path):
     arguments, cwd=ROOT, capture_output=True, text=True, check=False
   )
   (line,) = refused.stderr.splitlines()
-  assert line.startswith(f'Error: --{flag}={file} is there before. Pass --over')
+  assert line.startswith(f'Error: --{flag}={file} is there already. Pass --')
   asked = subprocess.run(
     [*arguments, '--overwrite'],
     cwd=ROOT,
@@ -477,5 +477,5 @@ def test_a_file_that_is_there_is_not_replaced_unasked(command, flag, tmp_path):
     text=True,
     check=False,
   )
-  assert asked.returncode == 1 and 'is there before' not in asked.stderr
+  assert asked.returncode == 1 and 'is there already' not in asked.stderr
   assert file.read_text() == 'of the user'

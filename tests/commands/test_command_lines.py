@@ -343,10 +343,10 @@ def test_errors_are_one_line():
   ('given', 'message'),
   [
     (('--distributed',), 'cannot be joined: coordinator_address should be'),
-    (('--process_id=0',), '--coordinator=: --num_processes and --process_id'),
+    (('--process_id=0',), '--coordinator=: pass HOST:PORT of process 0'),
     (
       ('--coordinator=a', '--num_processes=1', '--process_id=0'),
-      '--coordinator=a: --num_processes and --process_id need HOST:PORT of',
+      '--coordinator=a: pass HOST:PORT of process 0',
     ),
     (
       ('--coordinator=a:1', '--num_processes=1', '--process_id=5'),

@@ -58,6 +58,8 @@ def _read_table(output):
 
 def test_photos_on_which_all_agree_are_a_data_set(networks, photos, tmp_path):
   output = tmp_path / 'out'
+  output.mkdir()
+  (output / '.DS_Store').touch()  # As a file manager makes it.
   both = networks['red'], networks['red_too']
   assert '2 of 3 photos are labelled' in _run(photos, output, *both)
   pairs = folder.read_folder(output)

@@ -426,6 +426,8 @@ def test_a_killed_preparation_goes_on(tmp_path):
 def test_a_full_disk_stops_with_a_remedy(tmp_path):
   """A limit on the size of files stands for the disk's end."""
   _own(tmp_path / 'in', size=(200, 200))
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out/.DS_Store').touch()  # As a file manager makes it.
   result = _run(tmp_path / 'out', f'--folder={tmp_path / "in"}', limit=2000)
   assert result.returncode == 1
   assert 'Error: cannot write to' in result.stderr

@@ -21,6 +21,8 @@ from PIL import Image
 
 from data_pipelines.io import errors
 from rmbg_jax import BackgroundRemover, export, load_model, models
+from rmbg_jax.evaluation import predictions
+from rmbg_jax.export import model_card
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.weights import keras_preprocess, load, release
@@ -341,6 +343,8 @@ def test_only_what_alpha_needs_is_written():
 def _make_default(photos=2):
   """Two networks that look three times, larger photos, and their alpha."""
   first, other = (_make_network(name)[0] for name in ('keras', 'torchvision'))
+  stated = {**other.description, 'training_data': ['other']}
+  other = dataclasses.replace(other, description=stated)
   loaded = dataclasses.replace(
     first.with_prediction(
       {'scales': (1.0, 4 / 3), 'flip': True, 'temperature': 0.5}
@@ -390,7 +394,13 @@ def test_a_release_of_several_networks_is_the_same(tmp_path):
   export.save_export(path, loaded, dtype='float32')
   again = load_model(path)
   assert again.compute_digest() == loaded.compute_digest()
-  assert again.partners[0].description['training_data'] == ['nothing']
+  assert again.partners[0].description['training_data'] == ['other']
+  facts = predictions.describe_checkpoint(str(path), again)
+  assert facts['training_data'] == ['nothing', 'other']
+  card = model_card.make_card(
+    again.describe(), repository='me/new', license_name='other'
+  )
+  assert '\nnothing, other\n' in card
   # A training starts from the one that fits it.
   for network in (loaded, *loaded.partners):
     model = models.create_model(network.description['architecture'])

@@ -212,6 +212,8 @@ def test_upsampling_refuses_odd_factors():
   [
     ({'name': 'vnet'}, "Unknown model name 'vnet'"),
     ({'bridge': {'depth': 1}}, 'no attribute bridge_depth'),
+    ({'bn_momentum': '.9'}, r"bn_momentum='\.9' is not of the kind"),
+    ({'bn_momentum': True}, 'bn_momentum=True is not of the kind'),
     ({'encoder': {'dialect': 'caffe'}}, "dialect 'caffe'"),
   ],
 )

@@ -4,10 +4,11 @@ import json
 import types
 
 import pytest
+from ml_collections import config_dict
 
 from data_pipelines.datasets import demo
 from data_pipelines.io import errors
-from rmbg_jax.training import clock, loop
+from rmbg_jax.training import clock, loop, optimizers
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
 
@@ -73,6 +74,7 @@ def test_a_training_ends_in_time(data_dir, tmp_path, now, monkeypatch, capsys):
     **{
       'optimizer.schedule': 'cosine',
       'optimizer.learning_rate': 1e-3,
+      'optimizer.warmup_steps': 0,
       'train.epochs': 1000,
       'train.minutes': 0.2,
     },
@@ -95,6 +97,28 @@ def test_a_training_ends_in_time(data_dir, tmp_path, now, monkeypatch, capsys):
   assert last['position']['share'] == 1
   loop.train_and_evaluate(config, tmp_path)
   assert 'Complete: its time' in capsys.readouterr().out
+
+
+def test_a_warmup_takes_its_steps_however_short_the_time(now):
+  now.seconds = 100.0
+  timer = clock.Clock(1.0, began=100.0, share=0.0)
+  timer.begin()
+  config = config_dict.create(
+    optimizer={'schedule': 'cosine', 'warmup_steps': 10}, train={'epochs': 1000}
+  )
+  schedule = optimizers.make_schedule(
+    'cosine', learning_rate=1.0, warmup_steps=10, total_steps=100_000
+  )
+  data = types.SimpleNamespace(steps_per_epoch=100)
+  training = types.SimpleNamespace(
+    config=config,
+    clock=timer,
+    components=types.SimpleNamespace(data=data, schedule=schedule),
+  )
+  rate = loop.Training.schedule.fget(training)
+  now.seconds = 130.0
+  assert rate(5) == 0.5
+  assert rate(10) == pytest.approx(0.5, abs=1e-3)  # Half of the time is over.
 
 
 def test_hosts_have_no_common_clock(data_dir, tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def test_a_step_is_dispatched_before_the_last_ones_loss_is_read(
       config=ConfigDict(
         {
           'data': {'batch_size': 4},
-          'optimizer': {'schedule': 'cosine'},
+          'optimizer': {'schedule': 'cosine', 'warmup_steps': 0},
           'train': {'epochs': 3, 'save_every': 0},
         }
       ),

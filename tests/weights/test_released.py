@@ -1,5 +1,6 @@
 """The weights that come with the project, and what is said of them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def test_what_is_asked_for_is_asked_of_both():
     assert not loaded.partners
     seen = BackgroundRemover(loaded).resize([Image.new('RGB', (9, 9))])
     assert seen.shape == (1, *loaded.preprocessing.size, 3)
+
+
+def test_of_two_networks_alike_a_training_takes_the_first(tmp_path):
+  loaded = load_model('small')
+  zeros = jax.tree.map(np.zeros_like, loaded.variables)
+  partner = dataclasses.replace(loaded, variables=zeros)
+  path = tmp_path / 'two.safetensors'
+  export.save_export(path, dataclasses.replace(loaded, partners=(partner,)))
+  found = load.load_variables(path, loaded.model)
+  assert all(map(np.any, jax.tree.leaves(found['params'])))
 
 
 @pytest.mark.parametrize('name', release.RELEASED)
