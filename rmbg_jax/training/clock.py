@@ -3,6 +3,8 @@
 import math
 import time
 
+from rmbg_jax.training import optimizers
+
 
 class Clock:
   """Measures how much of a training is over, where its time is limited.
@@ -38,3 +40,22 @@ class Clock:
       return self._share
     passed = (now - self._first) / (self._end - self._first)
     return self._share + (1 - self._share) * passed
+
+  def limit(
+    self, schedule: optimizers.Schedule, *, steps: int, warmup_steps: int
+  ) -> optimizers.Schedule:
+    """Returns the schedule by time, where that is shorter than all steps.
+
+    Args:
+      schedule: The learning rate by step.
+      steps: Number of steps of the whole training.
+      warmup_steps: Number of first steps that are taken one by one: a few
+        seconds would be too short for them.
+    """
+
+    def compute_rate(step: int) -> float:
+      if step >= warmup_steps:
+        step = max(step, int(self.share * steps))
+      return schedule(step)
+
+    return compute_rate

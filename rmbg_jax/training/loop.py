@@ -156,16 +156,11 @@ class Training:
     """The learning rate by step, in this epoch."""
     if self.config.optimizer.schedule == 'plateau':
       return lambda step: self.position.monitor.learning_rate
-    steps = self.config.train.epochs * self.components.data.steps_per_epoch
-
-    def compute_rate(step: int) -> float:
-      # Where time is shorter than all epochs, the rate falls with the time. A
-      # warm-up takes its steps: a few seconds would be too short for it.
-      if step >= self.config.optimizer.warmup_steps:
-        step = max(step, int(self.clock.share * steps))
-      return self.components.schedule(step)
-
-    return compute_rate
+    return self.clock.limit(
+      self.components.schedule,
+      steps=self.config.train.epochs * self.components.data.steps_per_epoch,
+      warmup_steps=self.config.optimizer.warmup_steps,
+    )
 
   def train_epoch(self) -> dict[str, float] | None:
     """Trains to the end of the epoch, saving between steps where that is due.
@@ -296,8 +291,7 @@ class Training:
   def is_stopped_between_epochs(self) -> bool:
     """Returns whether to stop here, with epochs left."""
     steps = self.position.epoch * self.components.data.steps_per_epoch
-    # In any case: all processes must ask after the same steps.
-    asked = self.stop_request.reached(steps)
+    asked = self.stop_request.reached(steps)  # By all processes, in any case.
     return asked and self.position.epoch < self.config.train.epochs
 
   def close(self) -> None:
