@@ -4,7 +4,6 @@ import json
 import types
 
 import pytest
-from ml_collections import config_dict
 
 from data_pipelines.datasets import demo
 from data_pipelines.io import errors
@@ -83,9 +82,8 @@ def test_a_training_ends_in_time(data_dir, tmp_path, now, monkeypatch, capsys):
   loop.train_and_evaluate(config, tmp_path)
   said = capsys.readouterr().out
   assert 'Ended in time, in epoch' in said and 'Stopped early' not in said
-  rows = [
-    json.loads(line) for line in (tmp_path / 'log.jsonl').open(encoding='utf-8')
-  ]
+  lines = (tmp_path / 'log.jsonl').read_text(encoding='utf-8').splitlines()
+  rows = [json.loads(line) for line in lines]
   rates = [row['learning_rate'] for row in rows]
   assert 1 < len(rows) < 20
   assert rates == sorted(rates, reverse=True)
@@ -103,19 +101,10 @@ def test_a_warmup_takes_its_steps_however_short_the_time(now):
   now.seconds = 100.0
   timer = clock.Clock(1.0, began=100.0, share=0.0)
   timer.begin()
-  config = config_dict.create(
-    optimizer={'schedule': 'cosine', 'warmup_steps': 10}, train={'epochs': 1000}
-  )
   schedule = optimizers.make_schedule(
     'cosine', learning_rate=1.0, warmup_steps=10, total_steps=100_000
   )
-  data = types.SimpleNamespace(steps_per_epoch=100)
-  training = types.SimpleNamespace(
-    config=config,
-    clock=timer,
-    components=types.SimpleNamespace(data=data, schedule=schedule),
-  )
-  rate = loop.Training.schedule.fget(training)
+  rate = timer.limit(schedule, steps=100_000, warmup_steps=10)
   now.seconds = 130.0
   assert rate(5) == 0.5
   assert rate(10) == pytest.approx(0.5, abs=1e-3)  # Half of the time is over.
