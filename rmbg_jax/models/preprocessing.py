@@ -51,6 +51,12 @@ class Preprocessing:
     # A single multiplication and addition per pixel.
     return images * (1 / (scale * std)) - mean / std
 
+  @property
+  def normalization(self) -> str:
+    """The name of all but the size, '' if it has none."""
+    own = (self.channels, self.scale, self.mean, self.std)
+    return next((n for n, facts in _NORMALIZATIONS.items() if facts == own), '')
+
   def to_dict(self) -> dict[str, Any]:
     """Returns a JSON-compatible description; `from_dict` reads it."""
     return {

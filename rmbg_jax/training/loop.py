@@ -374,6 +374,7 @@ def _prepare(
       monitor=monitor.MonitorState(learning_rate=config.optimizer.learning_rate)
     )
     training_data = setup.find_training_data(config, components)
+    _say(messages.describe_other_input(config, components))
     config = memory.choose(config, components, mesh)
   else:  # Other settings are refused before anything loads.
     saved = store.read_description(latest)
@@ -386,9 +387,8 @@ def _prepare(
       saved['config']['optimizer']['accumulation'],
     )
     resume.check_compatible(saved, setup.settle(components, config).description)
-    before = saved['config']['train']['epochs']
     steps = components.data.steps_per_epoch
-    _say(messages.describe_changed_rate(before, config, steps, position))
+    _say(messages.describe_changed_rate(saved, config, steps, position))
   components = setup.settle(components, config)
   _say(messages.describe_memory(wanted, config))
   train_state = setup.create_train_state(

@@ -6,7 +6,9 @@ import jax
 import ml_collections
 
 from data_pipelines.io import words
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.training import network_table, resume, setup
+from rmbg_jax.weights import load
 
 MEMORY_REMEDIES = (
   'Pass --config.optimizer.accumulation=auto --config.model.remat=auto, or '
@@ -47,6 +49,29 @@ def describe_beginning(components: setup.Components, workdir: Path) -> str:
   return text
 
 
+def describe_other_input(
+  config: ml_collections.ConfigDict, components: setup.Components
+) -> str:
+  """Says that the first weights know another normalisation of the input.
+
+  Returns:
+    A sentence, '' if it is the same or `config.init_from` is empty.
+  """
+  if not config.init_from:
+    return ''
+  first = load.load_fitting(config.init_from, components.model)
+  before = first.preprocessing.normalization
+  now = components.preprocessing.normalization
+  if before == now:
+    return ''
+  return (
+    f'{config.init_from} was trained on input that is normalised as '
+    f'{before or first.preprocessing.to_dict()}, and this training feeds '
+    f'{now}: the network must learn its input anew.'
+    + (f' To keep it: --config.data.normalization={before}.' if before else '')
+  )
+
+
 def describe_memory(
   wanted: ml_collections.ConfigDict, chosen: ml_collections.ConfigDict
 ) -> str:
@@ -60,7 +85,7 @@ def describe_memory(
 
 
 def describe_changed_rate(
-  before: int,
+  saved: JsonObject,
   config: ml_collections.ConfigDict,
   steps: int,
   position: resume.Position,
@@ -68,7 +93,7 @@ def describe_changed_rate(
   """Says that another length makes another cosine, and so another rate.
 
   Args:
-    before: Epochs in the checkpoint's configuration.
+    saved: Description in the checkpoint.
     config: Configuration of the training.
     steps: Steps of an epoch.
     position: Position of the checkpoint.
@@ -76,6 +101,7 @@ def describe_changed_rate(
   Returns:
     A sentence, '' if the rate is the same.
   """
+  before = saved['config']['train']['epochs']
   step = position.epoch * steps + position.step
   old, new = (
     setup.make_schedule(config, steps=steps, epochs=epochs)(step)

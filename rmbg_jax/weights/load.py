@@ -214,6 +214,25 @@ def check_own(loaded: LoadedModel) -> None:
     loaded.network.refuse()
 
 
+def load_fitting(
+  path: str | os.PathLike, model: 'flax_network.FlaxNetwork'
+) -> LoadedModel:
+  """Returns the network at the path whose weights fit another one.
+
+  Of several networks, it is the first that fits; if none does, the first.
+
+  Raises:
+    UserError: if its weights cannot be another network's.
+    Others: As `load_model`.
+  """
+  loaded = load_model(path)
+  check_own(loaded)
+  shapes = _list_shapes(model.network)
+  networks = (loaded, *loaded.partners)
+  fitting = (n for n in networks if matching.find_shapes(n.variables) == shapes)
+  return next(fitting, loaded)
+
+
 def load_variables(
   path: str | os.PathLike, model: 'flax_network.FlaxNetwork'
 ) -> layers.Variables:
@@ -225,13 +244,7 @@ def load_variables(
     MissingFileError: if there is nothing at the path.
     UserError: listing what does not fit, by name.
   """
-  loaded = load_model(path)
-  check_own(loaded)
-  shapes = _list_shapes(model.network)
-  # Of several networks, the first that fits.
-  networks = (loaded, *loaded.partners)
-  fitting = (n for n in networks if matching.find_shapes(n.variables) == shapes)
-  loaded = next(fitting, loaded)
+  loaded, shapes = load_fitting(path, model), _list_shapes(model.network)
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(

@@ -183,6 +183,21 @@ def test_starts_from_the_weights_of_another_training(
   assert 'val_loss' in line and 'val_iou' in line
 
 
+def test_another_input_than_that_of_the_first_weights_is_said(
+  workdir, data_dir
+):
+  config = helpers.make_config(data_dir, init_from=str(workdir))
+  components = setup.make_components(config)
+  own = components.preprocessing.normalization
+  assert own and messages.describe_other_input(config, components) == ''
+  config.data.normalization = 'original'
+  other = messages.describe_other_input(config, setup.make_components(config))
+  assert 'this training feeds original' in other
+  assert other.endswith(f'--config.data.normalization={own}.')
+  config.init_from = ''
+  assert messages.describe_other_input(config, components) == ''
+
+
 def test_statistics_move_slowly_from_given_weights(workdir, data_dir):
   momenta = []
   for changes in (
