@@ -238,6 +238,6 @@ def find_training_data(
   """
   sources = set(components.description['training_data'])
   if config.init_from:
-    before = load.load_model(config.init_from).description
-    sources.update(before.get('training_data') or ())
+    before = load.load_fitting(config.init_from, components.model)
+    sources.update(before.description.get('training_data') or ())
   return sorted(sources)

@@ -222,8 +222,8 @@ def load_fitting(
   Of several networks, it is the first that fits; if none does, the first.
 
   Raises:
-    UserError: if its weights cannot be another network's.
-    Others: As `load_model`.
+    MissingFileError: if there is nothing at the path.
+    UserError: if it cannot be loaded, or its weights cannot be another's.
   """
   loaded = load_model(path)
   check_own(loaded)
