@@ -143,6 +143,32 @@ def define_paths(
   )
 
 
+def is_passed(flag: flags.FlagHolder) -> bool:
+  """Returns whether the command line has a flag."""
+  return not flags.FLAGS[flag.name].using_default_value
+
+
+def check_needed(
+  needed: str, is_there: bool, *dependent: flags.FlagHolder
+) -> None:
+  """Refuses flags that change nothing without another one.
+
+  Args:
+    needed: The other one, as the user writes it.
+    is_there: Whether it is passed.
+    dependent: Flags that need it.
+
+  Raises:
+    UserError: naming both.
+  """
+  for flag in dependent:
+    is_used = is_passed(flag) and flag.value is not False and flag.value != ''
+    if is_used and not is_there:
+      raise errors.UserError(
+        f'--{flag.name}={flag.value} is for {needed}. Pass both, or neither.'
+      )
+
+
 def open_streams() -> None:
   """Opens the standard streams that are closed, so that no library fails.
 

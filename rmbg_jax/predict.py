@@ -229,16 +229,11 @@ def main(argv: list[str]) -> None:
 
 def _make_settings() -> ways.Settings:
   """Returns the settings in the flags."""
-  for needed, is_there, flags_of_it in (
-    ('--engine=ray', _ENGINE.value == 'ray', (_ADDRESS, _ACTORS, _CPUS, _GPUS)),
-    ('--refine=learned', _REFINE.value == 'learned', (_REFINER,)),
-    ('--frames', _FRAMES.value, (_FRAME_RATE,)),
-  ):
-    for flag in flags_of_it:
-      if not is_there and _is_passed(flag) and flag.value != '':
-        raise errors.UserError(
-          f'--{flag.name}={flag.value} is for {needed}. Pass both, or neither.'
-        )
+  cli.check_needed(
+    '--engine=ray', _ENGINE.value == 'ray', _ADDRESS, _ACTORS, _CPUS, _GPUS
+  )
+  cli.check_needed('--refine=learned', _REFINE.value == 'learned', _REFINER)
+  cli.check_needed('--frames', _FRAMES.value, _FRAME_RATE)
   cluster = None
   if _ENGINE.value == 'ray':
     cluster = {
@@ -248,8 +243,8 @@ def _make_settings() -> ways.Settings:
       'gpus': _GPUS.value,
     }
   return ways.Settings(
-    kinds=tuple(_SAVE.value) if _is_passed(_SAVE) else None,
-    format=_FORMAT.value if _is_passed(_FORMAT) else None,
+    kinds=tuple(_SAVE.value) if cli.is_passed(_SAVE) else None,
+    format=_FORMAT.value if cli.is_passed(_FORMAT) else None,
     has_background=bool(_BACKGROUND.value),
     overwrite=_OVERWRITE.value,
     shard=_SHARD.value,
@@ -260,14 +255,10 @@ def _make_settings() -> ways.Settings:
   )
 
 
-def _is_passed(flag: flags.FlagHolder) -> bool:
-  return not flags.FLAGS[flag.name].using_default_value
-
-
 def _locate(flag: flags.FlagHolder) -> str:
   """Returns a flag's path, whole where others read it, in other folders."""
   path = flag.value
-  is_elsewhere = _ENGINE.value == 'ray' and _is_passed(flag)
+  is_elsewhere = _ENGINE.value == 'ray' and cli.is_passed(flag)
   if is_elsewhere and storage.exists(Path(path)):
     return str(Path(path).absolute())
   return path
@@ -292,6 +283,10 @@ def _make_request(
     trimap_width=_TRIMAP_WIDTH.value,
   )
   style.check_kinds(kinds)
+  shown = bool({'cutout', 'composite'} & {*kinds})
+  cli.check_needed('--save=cutout or --save=composite', shown, _TRIM)
+  cli.check_needed('--save=trimap', 'trimap' in kinds, _TRIMAP_WIDTH)
+  cli.check_needed('--format=webp or --format=jpeg', form != 'png', _QUALITY)
   # Its picture was read under Pillow's own limit. Photos are held against
   # --max_pixels instead, which may be more, with a message that names it.
   Image.MAX_IMAGE_PIXELS = None
@@ -317,17 +312,6 @@ def _make_options() -> dict[str, Any]:
   """Returns the remover's options in the flags, checked, without JAX."""
   from rmbg_jax.inference import refinement
 
-  scales, most = None, choices.MAX_SCALE
-  if _SCALES.value is not None:
-    try:
-      scales = tuple(map(float, _SCALES.value))
-    except ValueError:
-      scales = ()  # Refused below.
-    if not scales or not all(0 < scale <= most for scale in scales):
-      raise errors.UserError(
-        f'--scales={",".join(_SCALES.value)}: pass numbers above 0 and at most '
-        f'{most}, such as 0.75,1,1.25.'
-      )
   return {
     'refinement': refinement.Refinement(
       method=_REFINE.value,
@@ -337,7 +321,7 @@ def _make_options() -> dict[str, Any]:
       fill_holes=_FILL_HOLES.value,
     ),
     'flip': _FLIP.value,
-    'scales': scales,
+    'scales': ways.parse_scales(_SCALES.value),
     'stretch': _STRETCH.value,
     **runtime_flags.make_options(),
   }

@@ -51,7 +51,8 @@ def settle(
 
   Raises:
     MissingFileError: if the only input is not there.
-    UserError: if one of the two is missing, or the output cannot be a folder.
+    UserError: if one of the two is missing, the input is a pipe, or the output
+      cannot be a folder.
   """
   for name, value in (('input', source), ('output', output)):
     # As an unset variable of a shell makes it; Path('') is this folder.
@@ -72,6 +73,13 @@ def settle(
     raise errors.MissingFileError(
       f'--input={sources[0]}: no such file or folder.'
     )
+  for path in map(Path, sources):
+    # A pipe can be read once, and its end is not known.
+    if path.is_fifo() or path.is_char_device() or path.is_socket():
+      raise errors.UserError(
+        f'--input={path}: neither a file nor a folder. Pass - for standard '
+        'input.'
+      )
   is_one = len(sources) == 1 and _is_photo(sources[0])
   if output is None:
     if not is_one:

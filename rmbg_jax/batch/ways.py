@@ -6,11 +6,12 @@ NumPy and Pillow are imported once the settings are known to fit each other.
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io import errors, files, storage
+from rmbg_jax import choices
 from rmbg_jax.batch import places
 
 if TYPE_CHECKING:
@@ -93,6 +94,27 @@ def parse_actors(text: str) -> tuple[int, int] | None:
       f'--actors={text}: pass a number from 1 on, or FEWEST:MOST, such as 2:8.'
     )
   return fewest, most
+
+
+def parse_scales(texts: Sequence[str] | None) -> tuple[float, ...] | None:
+  """Returns multiples of the network's input size, None for its own.
+
+  Raises:
+    UserError: if one of them is no number, or out of range.
+  """
+  if texts is None:
+    return None
+  most = choices.MAX_SCALE
+  try:
+    scales = tuple(map(float, texts))
+  except ValueError:
+    scales = ()  # Refused below.
+  if not scales or not all(0 < scale <= most for scale in scales):
+    raise errors.UserError(
+      f'--scales={",".join(texts)}: pass numbers above 0 and at most {most}, '
+      'such as 0.75,1,1.25.'
+    )
+  return scales
 
 
 def _choose_one(settings: Settings) -> tuple[str, ...]:

@@ -186,7 +186,13 @@ class BackgroundRemover:
   def alphas(
     self, images: Sequence[photos_lib.ImageLike]
   ) -> list[Float[np.ndarray, 'h w']]:
-    """Returns the alpha of any number of images, of any sizes, in batches."""
+    """Returns the alpha of any number of images, of any sizes, in batches.
+
+    Raises:
+      UserError: if one cannot be read, or there is one without a list.
+    """
+    if isinstance(images, str | bytes | os.PathLike | Image.Image):
+      raise errors.UserError('alphas takes a list; of one image, use alpha.')
     results = []
     for start in range(0, len(images), self.batch_size):
       photos = [

@@ -118,6 +118,9 @@ def check_config(config: ConfigDict) -> None:
     if not fits or min(values) < least:
       count = 'one or more numbers' if length is None else f'{length} numbers'
       wrong.append((key, tuple(values), f'{count}, each at least {least}'))
+  profiled = tuple(_find(config, 'train.profile_steps') or ())
+  if list(profiled) != sorted(profiled):
+    wrong.append(('train.profile_steps', profiled, 'the first step, the last'))
   optimizer = config.optimizer
   if optimizer.schedule == 'plateau' and optimizer.warmup_steps > 0:
     wrong.append(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import math
 import os
 import subprocess
 import sys
@@ -152,6 +153,9 @@ def test_batches_of_any_length_equal_single_photos(cutter):
     np.testing.assert_allclose(batched, cutter.alpha(photo), atol=1e-5)
   with pytest.raises(ValueError, match=rf'batch_size \(={cutter.batch_size}\)'):
     cutter.predict(np.zeros((5, 32, 32, 3), np.uint8))
+  # Not a photo for each letter.
+  with pytest.raises(errors.UserError, match='alphas takes a list'):
+    cutter.alphas('photo.jpg')
 
 
 def test_threads_may_share_a_remover(cutter):
@@ -245,7 +249,8 @@ def test_partners_are_averaged_with_the_network(workdir):
 @pytest.mark.parametrize(
   ('values', 'message'),
   [
-    ({'scales': (0.0,)}, 'scales must be positive'),
+    ({'scales': (0.0,)}, 'scales must be above 0 and at most 4, got 0.0'),
+    ({'scales': (math.inf,)}, 'scales must be above 0 and at most 4, got inf'),
     ({'scales': ()}, r'scales=\(\)'),
     ({'batch_size': 0}, 'batch_size=0: pass 1'),
     ({'max_pixels': 0}, 'max_pixels=0: pass 1'),

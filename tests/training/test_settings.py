@@ -50,6 +50,7 @@ def test_the_configurations_are_right(config):
     ('optimizer.warmup_steps', 5, "0 with config.*schedule='plateau'.*, got 5"),
     ('train.epochs', 0, 'at least 1, got 0'),
     ('train.profile_steps', (5,), '2 numbers'),
+    ('train.profile_steps', (20, 10), r'the first step, .*, got \(20, 10\)'),
     ('train.save_every', -1, 'at least 0, got -1'),
   ],
 )

@@ -69,7 +69,7 @@ def list_views(
     flip: Mirrors every second of the scales; a single scale counts twice.
 
   Raises:
-    UserError: if a scale is not positive.
+    UserError: if a scale is out of range.
   """
   views = []
   for index, network in enumerate(networks):
@@ -89,8 +89,10 @@ def list_views(
 
 
 def _scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-  if not scale > 0:
-    raise errors.UserError(f'scales must be positive, got {scale}.')
+  if not 0 < scale <= choices.MAX_SCALE:
+    raise errors.UserError(
+      f'scales must be above 0 and at most {choices.MAX_SCALE}, got {scale}.'
+    )
   if scale == 1:
     return size
   # All encoders take multiples of 32.
