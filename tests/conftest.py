@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -20,6 +21,8 @@ _XLA_FLAGS = '--xla_backend_optimization_level=0'
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   # Later ones end the process for a flag that they do not know any more.
   _XLA_FLAGS += ' --xla_cpu_use_fusion_emitters=false'
+  # Both cores are at work already: a program in parts takes a quarter longer.
+  _XLA_FLAGS += ' --xla_cpu_parallel_codegen_split_count=1'
 os.environ.setdefault('XLA_FLAGS', _XLA_FLAGS)
 
 # Numba would compile all of pymatting, for a minute, for two small pictures.
@@ -32,6 +35,10 @@ os.environ.setdefault(
 )
 # The small ones too: every process needs the same hundred.
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+
+# Traced programs are millions of objects and no garbage: to look through them as
+# often as Python does takes a seventh of the time.
+gc.set_threshold(200_000, 50, 1000)
 
 import jax
 import pytest

@@ -11,7 +11,7 @@ from flax import traverse_util
 from configs import demo, full, lite
 from rmbg_jax import models
 from rmbg_jax.models import flax_network
-from rmbg_jax.training import losses, network_table, setup
+from rmbg_jax.training import losses, network_table, setup, state
 from tests.support import helpers
 
 TINY = {
@@ -23,7 +23,7 @@ TINY = {
 
 
 def _init(model, size=(32, 48)):
-  return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *size, 3)))
+  return state.create_variables(model, seed=0, size=size)
 
 
 def _count(tree):

@@ -1,5 +1,6 @@
 """Losses against naive twins, and at the edges."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from rmbg_jax.training import losses
 
 EQUAL = (1.0, 1.0, 1.0, 1.0)
+# One program each: single operations would be compiled one by one.
+LOSSES = {name: jax.jit(loss) for name, loss in losses.LOSSES.items()}
 
 
 def _pair(rng, size=(16, 32)):
@@ -130,10 +133,10 @@ TWINS = {
 }
 
 
-@pytest.mark.parametrize('name', sorted(losses.LOSSES))
+@pytest.mark.parametrize('name', sorted(LOSSES))
 def test_equals_its_naive_twin(name, rng):
   logits, alpha = _pair(rng)
-  actual = losses.LOSSES[name](jnp.asarray(logits), jnp.asarray(alpha))
+  actual = LOSSES[name](jnp.asarray(logits), jnp.asarray(alpha))
   expected = [
     TWINS[name](x[..., 0], a[..., 0].astype(np.float64))
     for x, a in zip(logits, alpha, strict=True)
@@ -141,41 +144,39 @@ def test_equals_its_naive_twin(name, rng):
   np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize('name', sorted(losses.LOSSES))
+@pytest.mark.parametrize('name', sorted(LOSSES))
 def test_a_mirrored_or_transposed_pair_has_the_same_loss(name, rng):
   logits, alpha = map(jnp.asarray, _pair(rng))
-  expected = losses.LOSSES[name](logits, alpha)
+  expected = LOSSES[name](logits, alpha)
   for change in (
     lambda x: x[:, :, ::-1],
     lambda x: x[:, ::-1],
     lambda x: jnp.swapaxes(x, 1, 2),
   ):
-    actual = losses.LOSSES[name](change(logits), change(alpha))
+    actual = LOSSES[name](change(logits), change(alpha))
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize('name', sorted(losses.LOSSES))
+@pytest.mark.parametrize('name', sorted(LOSSES))
 @pytest.mark.parametrize('truth', [0.0, 1.0])
 def test_is_finite_at_extreme_logits_in_bfloat16(name, truth):
-  import jax
-
   logits = jnp.tile(jnp.array([1e4, -1e4, 0.0, 50.0], jnp.bfloat16), 64)
   logits = logits.reshape(1, 16, 16, 1)
   alpha = jnp.full((1, 16, 16, 1), truth)
-  value, gradient = jax.value_and_grad(
-    lambda x: losses.LOSSES[name](x, alpha).sum()
+  value, gradient = jax.jit(
+    jax.value_and_grad(lambda x: losses.LOSSES[name](x, alpha).sum())
   )(logits)
   assert value.dtype == jnp.float32
   assert np.isfinite(value)
   assert np.isfinite(gradient.astype(jnp.float32)).all()
 
 
-@pytest.mark.parametrize('name', sorted(losses.LOSSES))
+@pytest.mark.parametrize('name', sorted(LOSSES))
 def test_a_perfect_prediction_costs_next_to_nothing(name, rng):
   alpha = jnp.zeros((1, 16, 16, 1)).at[:, 4:9, 5:12].set(1.0)
   logits = (alpha * 2 - 1) * 40
-  assert losses.LOSSES[name](logits, alpha)[0] < 1e-4
-  assert losses.LOSSES[name](-logits, alpha)[0] > 0.1
+  assert LOSSES[name](logits, alpha)[0] < 1e-4
+  assert LOSSES[name](-logits, alpha)[0] > 0.1
 
 
 def test_losses_and_outputs_are_weighted(rng):

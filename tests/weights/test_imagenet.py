@@ -19,7 +19,10 @@ def _features(dialect, path, images):
   encoder = helpers.make_encoder(
     resnet.compute_features, stage_sizes=STAGES, width=64, dialect=dialect
   )
-  blank = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  shapes = jax.eval_shape(
+    encoder.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+  )
+  blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
   variables = imagenet.load_encoder(
     {key: {'encoder': tree} for key, tree in blank.items()},
     {
