@@ -95,7 +95,6 @@ def _serve(folder: Path) -> None:
     raise SystemExit(130) from None
   finally:
     server.close()
-    service.close()
     print('The page is closed.')
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import fastapi
 import gradio as gr
 
-from rmbg_jax.web import admission, api, guard, page
+from rmbg_jax.web import api, guard, options, page
 from rmbg_jax.web import service as service_lib
 
 _UPLOAD = '/gradio_api/upload'
@@ -55,10 +55,10 @@ def make_application(
 
   def find_most(path: str) -> int:
     if path.rstrip('/') == _UPLOAD:
-      return most_uploaded + admission.OTHER_BYTES
+      return most_uploaded + options.OTHER_BYTES
     if path in paths:
-      return admission.count_most(service)
-    return admission.OTHER_BYTES
+      return service.limits.call_bytes
+    return options.OTHER_BYTES
 
   return guard.Guard(
     outer,

@@ -14,18 +14,12 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import (
-  AsyncIterator,
-  Awaitable,
-  Callable,
-  MutableMapping,
-  Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib import parse as urls
 
-from starlette import datastructures, responses
+from starlette import datastructures, responses, types
 
 from rmbg_jax.web import problems
 
@@ -46,19 +40,13 @@ _FIRST_SECONDS, _FIRST_BYTES_PER_SECOND = 10, 10_000
 # This one is the earlier for large bodies:
 _ALL_SECONDS, _ALL_BYTES_PER_SECOND = 120, 500_000
 
-# ASGI's own words; its messages hold values of many types.
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
-
 
 class Guard:
   """An ASGI application that lets requests in to another one."""
 
   def __init__(
     self,
-    application: Application,
+    application: types.ASGIApp,
     *,
     keys: Sequence[bytes],
     find_most: Callable[[str], int],
@@ -83,7 +71,7 @@ class Guard:
     self._bytes = 0
 
   async def __call__(
-    self, scope: Message, receive: Receive, send: Send
+    self, scope: types.Scope, receive: types.Receive, send: types.Send
   ) -> None:
     """Answers a request, or passes it on to the application."""
     if scope['type'] == 'lifespan':
@@ -109,7 +97,7 @@ class Guard:
         return
       await self._application(scope, receive, send)
 
-  def _strip_root(self, scope: Message) -> Message:
+  def _strip_root(self, scope: types.Scope) -> types.Scope:
     path = scope['path']
     # With slashes, since `/application` is not below `/app`.
     if self._root_path and f'{path}/'.startswith(f'{self._root_path}/'):
@@ -117,7 +105,7 @@ class Guard:
       return {**scope, 'path': path, 'raw_path': urls.quote(path).encode()}
     return scope
 
-  def _check_key(self, scope: Message) -> None:
+  def _check_key(self, scope: types.Scope) -> None:
     """Checks the key, in a time that does not depend on it."""
     path = scope['path']
     if not self._digests or path == HEALTH:
@@ -139,15 +127,15 @@ class Guard:
         'API Key invalid',
         'Send one of the keys of this server in the header X-Api-Key. A '
         'browser asks for it as the password; the name does not matter.',
-        # 403 is what remove.bg answers.
-        status=403 if path.startswith(_FOREIGN) else 401,
+        # What remove.bg answers.
+        status=403 if path.startswith(_FOREIGN) else None,
         headers={'WWW-Authenticate': 'Basic realm="key", charset="UTF-8"'},
       )
 
   @contextlib.asynccontextmanager
   async def _spool(
-    self, scope: Message, receive: Receive
-  ) -> AsyncIterator[Receive]:
+    self, scope: types.Scope, receive: types.Receive
+  ) -> AsyncIterator[types.Receive]:
     """Yields a `receive` that gives the body, once all of it has come.
 
     Raises:
@@ -198,7 +186,7 @@ class Guard:
 
 async def _fill(
   file: IO[bytes],
-  receive: Receive,
+  receive: types.Receive,
   declared: int,
   most: int,
   reserve: Callable[[int], None],
@@ -217,7 +205,6 @@ async def _fill(
       raise problems.ProblemError(
         'request_timeout',
         f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
-        status=408,
       ) from error
     if message['type'] == 'http.disconnect':
       raise problems.ProblemError('incomplete_body', 'The body is incomplete')
@@ -235,11 +222,11 @@ async def _fill(
   file.seek(0)
 
 
-def _replay(file: IO[bytes], receive: Receive) -> Receive:
+def _replay(file: IO[bytes], receive: types.Receive) -> types.Receive:
   """Returns a `receive` that gives a body in parts, then the next events."""
   is_over = False
 
-  async def give() -> Message:
+  async def give() -> types.Message:
     nonlocal is_over
     if is_over:
       # The body is over: what comes now is news of the connection.
@@ -300,9 +287,10 @@ def _no_address() -> problems.ProblemError:
 
 def _too_large(most: int) -> problems.ProblemError:
   text = f'The body has more than {most} bytes'
-  return problems.ProblemError('file_size_too_large', text, status=413)
+  return problems.ProblemError('file_size_too_large', text)
 
 
 def _no_room() -> problems.ProblemError:
-  why = 'There is no room for another body now.'
-  return problems.busy('unavailable', why, status=503)
+  return problems.ProblemError(
+    'unavailable', 'There is no room for another body now. Try again.'
+  )

@@ -10,6 +10,8 @@ from rmbg_jax.inference import rendering
 BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
 # Kinds on offer; 'cutout' is a composite where there is a background.
 KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
+# Most bytes of a body beside its files.
+OTHER_BYTES = 1_000_000
 _MEGABYTE = 1_000_000
 
 
@@ -31,6 +33,11 @@ class Limits:
   def bytes(self) -> int:
     """The largest file."""
     return self.megabytes * _MEGABYTE
+
+  @property
+  def call_bytes(self) -> int:
+    """The largest body of a call: two files, and the rest."""
+    return 2 * self.bytes + OTHER_BYTES
 
   def describe_excess(self, size: int) -> str:
     """Returns what is wrong with a file of so many bytes."""

@@ -1,6 +1,5 @@
 """remove.bg's interface: its parameters, results and headers."""
 
-import base64
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -8,11 +7,10 @@ from typing import Literal
 import numpy as np
 import pydantic
 from PIL import Image, ImageColor
-from starlette import responses
 
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import foreground, photos, rendering
-from rmbg_jax.web import composition, problems
+from rmbg_jax.web import calls, composition, problems
 
 # Pixels that a result may have, by size; None: as many as the photo.
 Size = Literal[
@@ -28,12 +26,6 @@ _SIZES: dict[Size, int | None] = {
   'full': None,
   'auto': None,
   '50MP': None,
-}
-MEDIA_TYPES = {
-  'png': 'image/png',
-  'jpg': 'image/jpeg',
-  'webp': 'image/webp',
-  'zip': 'application/zip',
 }
 _FOUND = 0.5  # Alpha that some pixel must have.
 
@@ -66,12 +58,24 @@ class Options(pydantic.BaseModel):
   shadow_type: str = pydantic.Field('none', description='Others are refused.')
 
 
-def choose_source(options: Options, fields: JsonObject) -> str:
-  """Returns the name of the field with the photo.
+def cut_out(call: calls.Call) -> calls.File:
+  """Returns a photo that is cut out as a call's fields say.
 
   Raises:
-    problems.ProblemError: if there is none, more than one, or an address.
+    ProblemError: if one is wrong, or there is no foreground.
+    UserError: if a file is no picture, or has too many pixels.
   """
+  options = call.parse(Options)
+  source = _choose_source(options, call.fields)
+  with call.service.take_turn():
+    photo, picture = call.read_photo(source), None
+    if 'bg_image_file' in call.fields:
+      picture = call.read('bg_image_file')
+    return _cut_out(photo, options, picture, call.service.find_alpha)
+
+
+def _choose_source(options: Options, fields: JsonObject) -> str:
+  """Returns the name of the field with the photo."""
   for name in ('image_url', 'bg_image_url'):
     if getattr(options, name):
       raise problems.ProblemError(
@@ -79,8 +83,7 @@ def choose_source(options: Options, fields: JsonObject) -> str:
         f'{name}: this server fetches no addresses',
         'Send the file itself.',
       )
-  names = ('image_file', 'image_file_b64')
-  found = [name for name in names if fields.get(name) not in (None, '')]
+  found = [n for n in ('image_file', 'image_file_b64') if n in fields]
   if not found:
     raise problems.ProblemError(
       'missing_source', 'No image given', 'Pass image_file or image_file_b64.'
@@ -93,21 +96,12 @@ def choose_source(options: Options, fields: JsonObject) -> str:
   return found[0]
 
 
-def cut_out(
+def _cut_out(
   photo: photos.Photo,
   options: Options,
   picture: photos.Photo | None,
-  *,
   find_alpha: Callable[[photos.Photo], np.ndarray],
-  as_json: bool,
-) -> responses.Response:
-  """Returns the answer with a photo that is cut out by the options.
-
-  `find_alpha` computes a photo's alpha (h, w) in [0, 1].
-
-  Raises:
-    ProblemError: if an option is wrong, or there is no foreground.
-  """
+) -> calls.File:
   # All options are checked before the network runs.
   colour = _parse_colour(options.bg_color)
   margins = _parse_margins(options.crop_margin)
@@ -147,12 +141,6 @@ def cut_out(
     form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
   content = composition.encode(cutout, behind, form, options.channels, profile)
   place = dict(zip(('left', 'top', 'width', 'height'), box, strict=True))
-  if as_json:
-    data: JsonObject = {
-      'result_b64': base64.b64encode(content).decode(),
-      **{f'foreground_{name}': value for name, value in place.items()},
-    }
-    return responses.JSONResponse({'data': data})
   # A header may not hold whatever a client sends.
   kind = re.sub('[^a-z]', '', options.type[: problems.SHOWN_LENGTH])
   headers = {
@@ -161,9 +149,10 @@ def cut_out(
     'X-Height': cutout.height,
     'X-Credits-Charged': 0,
   } | {f'X-Foreground-{key.title()}': value for key, value in place.items()}
-  return responses.Response(
-    content,
-    media_type=MEDIA_TYPES[form],
+  return calls.File(
+    content=content,
+    form=form,
+    facts={f'foreground_{name}': value for name, value in place.items()},
     headers={name: str(value) for name, value in headers.items()},
   )
 

@@ -5,9 +5,9 @@ import threading
 import time
 
 import uvicorn
+from starlette import types
 
 from data_pipelines.io import errors
-from rmbg_jax.web import guard
 
 _FIRST_PORT, _PORTS = 7860, 100
 _START_SECONDS, _CLOSE_SECONDS = 30, 5
@@ -58,7 +58,7 @@ class Server:
   """
 
   def __init__(
-    self, application: guard.Application, listening: socket.socket, host: str
+    self, application: types.ASGIApp, listening: socket.socket, host: str
   ):
     """Begins to serve on a socket of `bind`.
 

@@ -10,7 +10,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ class Service:
   Attributes:
     checkpoints: Names of the checkpoints on offer, the default first.
     limits: Limits on a request.
-    pool: Thread pool that works on single requests.
   """
 
   def __init__(
@@ -112,7 +110,6 @@ class Service:
     self._at_work: set[Path] = set()
     # Page and single requests together.
     self._turns = threading.BoundedSemaphore(AT_ONCE)
-    self.pool = futures.ThreadPoolExecutor(AT_ONCE)
     self._load_remover(self.checkpoints[0])
 
   def cut_out(
@@ -182,10 +179,6 @@ class Service:
           )
         )
     return Answer(results=tuple(results), failures=tuple(failures))
-
-  def close(self) -> None:
-    """Gives up single requests that were not begun."""
-    self.pool.shutdown(wait=False, cancel_futures=True)
 
   @contextlib.contextmanager
   def take_turn(self) -> Iterator[Path]:

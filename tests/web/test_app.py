@@ -360,7 +360,6 @@ def held(folder, tmp_path, monkeypatch):
   yield running.url, released
   released.set()
   running.close()
-  service.close()
 
 
 @pytest.mark.filterwarnings('ignore:::gradio')

@@ -45,7 +45,6 @@ def make(tmp_path_factory):
       )
 
     yield make
-    service.close()
 
 
 def _list_routes(router, before=''):
