@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 from absl import flags
@@ -73,28 +72,26 @@ def _serve(folder: Path) -> None:
   # Imports Gradio: what is wrong with a checkpoint is said before.
   from rmbg_jax.web import application
 
-  server = server_lib.Server(
+  server = server_lib.make_server(
     application.make_application(
       service,
       keys=keys,
       queue=values.queue,
       folder=folder / 'bodies',
       root_path=values.root_path,
-    ),
-    listening,
-    values.host,
+    )
   )
+  # It listens already: who comes now waits for the server.
+  url = server_lib.find_url(listening, values.host)
   print(
-    f'The page is at {server.url} (Ctrl-C ends it), one HTTP call at '
-    f'{server.url}api/remove',
+    f'The page is at {url} (Ctrl-C ends it), one HTTP call at {url}api/remove',
     flush=True,
   )
   try:
-    threading.Event().wait()  # SIGINT and SIGTERM raise here.
+    server.run([listening])  # Ends by raising what SIGINT and SIGTERM raise.
   except KeyboardInterrupt:
     raise SystemExit(130) from None
   finally:
-    server.close()
     print('The page is closed.')
 
 

@@ -17,6 +17,7 @@ from rmbg_jax import app
 from rmbg_jax.web import guard, server
 from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
+from tests.support import serving
 
 KEY = 'näver-guessed'
 BASIC = base64.b64encode(f'any:{KEY}'.encode()).decode()
@@ -347,14 +348,11 @@ def test_hosts_and_ports_that_cannot_be_had():
 @pytest.mark.parametrize('host', ['::1', '[::1]', '::', '127.0.0.1', '0.0.0.0'])
 def test_the_address_that_is_printed_can_be_opened(host):
   try:
-    listening = server.bind(host, 0)
+    server.bind(host, 0).close()
   except errors.UserError:
     pytest.skip('no IPv6 here')
-  served = server.Server(responses.PlainTextResponse('Here.'), listening, host)
-  try:
-    assert httpx.get(served.url).text == 'Here.'
-  finally:
-    served.close()
+  with serving.serving(responses.PlainTextResponse('Here.'), host) as url:
+    assert httpx.get(url).text == 'Here.'
 
 
 def test_calls_of_the_page_hold_little(make):
