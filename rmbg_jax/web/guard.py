@@ -67,8 +67,7 @@ class Guard:
     self._find_most = find_most
     self._folder = folder
     self._root_path = root_path.rstrip('/')
-    self._bodies = 0
-    self._bytes = 0
+    self._sizes: dict[object, int] = {}  # Bytes of the bodies that are here.
 
   async def __call__(
     self, scope: types.Scope, receive: types.Receive, send: types.Send
@@ -147,79 +146,60 @@ class Guard:
     if not declared and 'transfer-encoding' not in headers:
       yield receive
       return
-    most = self._find_most(scope['path'])
-    if declared > most:
-      # Before a byte of it is read.
-      raise _too_large(most)
-    with self._reserving(max(most, _ROOM)) as reserve:
-      reserve(declared)
+    body, most = object(), self._find_most(scope['path'])
+    try:
+      self._reserve(body, declared, most)  # Before a byte of it is read.
       self._folder.mkdir(parents=True, exist_ok=True)
       with tempfile.SpooledTemporaryFile(
         max_size=_IN_MEMORY, dir=str(self._folder)
       ) as file:
-        await _fill(file, receive, declared, most, reserve)
+        began, received, more = time.monotonic(), 0, True
+        while more:
+          content, more = await _receive(receive, began, received)
+          received += len(content)
+          self._reserve(body, max(declared, received), most)
+          try:
+            file.write(content)
+          except OSError as error:
+            raise _no_room() from error
+        file.seek(0)
         if scope['path'].startswith(_PAGE_CALLS):
           _check_addresses(file, headers)
         yield _replay(file, receive)
-
-  @contextlib.contextmanager
-  def _reserving(self, room: int):
-    """Yields a function that reserves bytes until the end of the block."""
-    taken = 0
-
-    def reserve(count):
-      nonlocal taken
-      if self._bytes + count > room:
-        raise _no_room()
-      self._bytes += count
-      taken += count
-
-    if self._bodies >= _MOST_BODIES:
-      raise _no_room()
-    self._bodies += 1
-    try:
-      yield reserve
     finally:
-      self._bodies -= 1
-      self._bytes -= taken
+      self._sizes.pop(body, None)
 
-
-async def _fill(
-  file: IO[bytes],
-  receive: types.Receive,
-  declared: int,
-  most: int,
-  reserve: Callable[[int], None],
-) -> None:
-  """Writes a body into a file, and goes back to its beginning."""
-  began, received, more = time.monotonic(), 0, True
-  while more:
-    limit = min(
-      _FIRST_SECONDS + received / _FIRST_BYTES_PER_SECOND,
-      _ALL_SECONDS + received / _ALL_BYTES_PER_SECOND,
-    )
-    try:
-      async with asyncio.timeout(began + limit - time.monotonic()):
-        message = await receive()
-    except TimeoutError as error:
+  def _reserve(self, body: object, size: int, most: int) -> None:
+    """Sets how many bytes a body has, which may have so many at most."""
+    if size > most:
       raise problems.ProblemError(
-        'request_timeout',
-        f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
-      ) from error
-    if message['type'] == 'http.disconnect':
-      raise problems.ProblemError('incomplete_body', 'The body is incomplete')
-    content = message.get('body', b'')
-    more = message.get('more_body', False)
-    received += len(content)
-    if received > most:
-      raise _too_large(most)
-    if received > declared:  # More than the header announced.
-      reserve(min(len(content), received - declared))
-    try:
-      file.write(content)
-    except OSError as error:
-      raise _no_room() from error
-  file.seek(0)
+        'file_size_too_large', f'The body has more than {most} bytes'
+      )
+    self._sizes[body] = size
+    too_many = len(self._sizes) > _MOST_BODIES
+    if too_many or sum(self._sizes.values()) > max(most, _ROOM):
+      raise _no_room()
+
+
+async def _receive(
+  receive: types.Receive, began: float, received: int
+) -> tuple[bytes, bool]:
+  """Returns the next part of a body, and whether there are more."""
+  limit = min(
+    _FIRST_SECONDS + received / _FIRST_BYTES_PER_SECOND,
+    _ALL_SECONDS + received / _ALL_BYTES_PER_SECOND,
+  )
+  try:
+    async with asyncio.timeout(began + limit - time.monotonic()):
+      message = await receive()
+  except TimeoutError as error:
+    raise problems.ProblemError(
+      'request_timeout',
+      f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
+    ) from error
+  if message['type'] == 'http.disconnect':
+    raise problems.ProblemError('incomplete_body', 'The body is incomplete')
+  return message.get('body', b''), message.get('more_body', False)
 
 
 def _replay(file: IO[bytes], receive: types.Receive) -> types.Receive:
@@ -283,11 +263,6 @@ def _no_address() -> problems.ProblemError:
   return problems.ProblemError(
     'invalid_file', 'This server fetches no addresses', 'Send the file itself.'
   )
-
-
-def _too_large(most: int) -> problems.ProblemError:
-  text = f'The body has more than {most} bytes'
-  return problems.ProblemError('file_size_too_large', text)
 
 
 def _no_room() -> problems.ProblemError:
