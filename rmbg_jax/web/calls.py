@@ -6,7 +6,7 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fastapi
 import pydantic
@@ -36,7 +36,7 @@ class File:
 
   content: bytes
   form: str
-  facts: JsonObject
+  facts: dict[str, Any]
   headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def to_response(self, *, as_json: bool) -> responses.Response:
@@ -130,9 +130,7 @@ class Call:
     )
 
   def _check_size(self, size: int) -> None:
-    limits = self.service.limits
-    if size > limits.bytes:
-      text = limits.describe_excess(size)
+    if text := self.service.limits.find_excess(size):
       raise problems.ProblemError('file_size_too_large', text)
 
 

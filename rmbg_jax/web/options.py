@@ -56,8 +56,10 @@ class Limits:
     """The largest body of a call: two files, and the rest."""
     return 2 * self.bytes + OTHER_BYTES
 
-  def describe_excess(self, size: int) -> str:
-    """Returns what is wrong with a file of so many bytes."""
+  def find_excess(self, size: int) -> str:
+    """Returns what is wrong with a file of so many bytes, '' for nothing."""
+    if size <= self.bytes:
+      return ''
     return (
       f'{size / _MEGABYTE:.1f} MB are more than the limit of {self.megabytes} '
       'MB. Reduce the photo.'

@@ -141,7 +141,7 @@ class Service:
     )
     names = name_uploads([upload.name for upload in uploads])
     jobs = [
-      listing.Job(photo=upload, result=result)
+      listing.Job(photo=upload, result=result, error=self._find_fault(upload))
       for upload, result in zip(
         uploads, listing.name_results([Path(n) for n in names]), strict=True
       )
@@ -158,9 +158,10 @@ class Service:
       for name, job in zip(names, jobs, strict=True):
         entry = entries.get(str(job.photo))
         if entry is None or entry.error:
-          # Without an entry, `pipeline.run` has stopped, as it does on a full
+          # Without either, `pipeline.run` has stopped, as it does on a full
           # disk.
-          error = entry.error if entry else 'not done: there is no space left.'
+          error = entry.error if entry else job.error
+          error = error or 'not done: there is no space left.'
           # Paths of the server are not for visitors.
           error = error.replace(f'{folder}{os.sep}', '')
           error = options_lib.without_path(error, job.photo)
@@ -225,37 +226,32 @@ class Service:
     self, remover, jobs, task, report_progress
   ) -> dict[str, report_lib.Entry]:
     """Returns what became of each photo, by its path."""
-    entries, small = {}, []
-    for job in jobs:
-      try:
-        size = job.photo.stat().st_size
-      except OSError:
-        error = 'the upload is not there any more. Add it again.'
-      else:
-        if size <= self.limits.bytes:
-          small.append(job)
-          continue
-        error = self.limits.describe_excess(size)
-      entries[str(job.photo)] = report_lib.pass_over(job, error)
-    done = len(jobs) - len(small)
+    entries = {}
+    good = [job for job in jobs if not job.error]
+
+    def report():
+      report_progress(len(jobs) - len(good) + len(entries), len(jobs))
 
     def add_entry(entry):
-      nonlocal done
       entries[entry.photo] = entry
-      done += 1
-      report_progress(done, len(jobs))
+      report()
 
-    report_progress(done, len(jobs))
-    never = threading.Event()  # But for a full disk, which sets it.
+    report()
     pipeline.run(
       remover,
-      small,
+      good,
       task,
       add_entry=add_entry,
-      stop=never,
+      stop=threading.Event(),  # A full disk alone sets it.
       runs_at_once=AT_ONCE,
     )
     return entries
+
+  def _find_fault(self, upload: Path) -> str:
+    try:
+      return self.limits.find_excess(upload.stat().st_size)
+    except OSError:
+      return 'the upload is not there any more. Add it again.'
 
   @contextlib.contextmanager
   def _open_folder(self) -> Iterator[Path]:
@@ -266,8 +262,11 @@ class Service:
     with self._cleaning:
       self._folder.mkdir(parents=True, exist_ok=True)
       for old in self._folder.iterdir():
-        if old not in self._at_work and _find_age(old) > KEPT_SECONDS:
-          shutil.rmtree(old, ignore_errors=True)
+        # Somebody may remove it just now.
+        with contextlib.suppress(OSError):
+          age = time.time() - old.stat().st_mtime
+          if age > KEPT_SECONDS and old not in self._at_work:
+            shutil.rmtree(old, ignore_errors=True)
       folder = Path(tempfile.mkdtemp(dir=self._folder))
       self._at_work.add(folder)
     try:
@@ -337,11 +336,3 @@ def save_zip(results: Sequence[Result]) -> Path:
     for file in [r.image for r in results] + [r.mask for r in results]:
       archive.write(file, f'{file.parent.name}/{file.name}')
   return path
-
-
-def _find_age(path: Path) -> float:
-  """Returns the seconds since a change, 0 if somebody removed it just now."""
-  try:
-    return time.time() - path.stat().st_mtime
-  except OSError:
-    return 0.0
