@@ -69,11 +69,8 @@ def _serve(folder: Path) -> None:
     folder=folder / 'results',
     options=options,
   )
-  # Imports Gradio: what is wrong with a checkpoint is said before.
-  from rmbg_jax.web import application
-
   server = server_lib.make_server(
-    application.make_application(
+    server_lib.make_application(
       service,
       keys=keys,
       queue=values.queue,
@@ -101,22 +98,19 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
   Raises:
     UserError: if there is none, no such file, or it is no text.
   """
+  keys: tuple[bytes, ...] = ()
+  fault: str | None = 'no key in it'
   try:
     lines = files.to_utf8(Path(path).read_bytes()).splitlines()
+    keys = tuple(line.strip() for line in lines if line.strip())
   except OSError as error:
-    raise errors.UserError(
-      f'--api_key_file={path}: {error.strerror}. Pass a file with a key on '
-      'each line.'
-    ) from error
+    fault = error.strerror
   except ValueError as error:
-    raise errors.UserError(
-      f'--api_key_file={path}: not a text ({error}). Save it as UTF-8, with a '
-      'key on each line.'
-    ) from error
-  keys = tuple(line.strip() for line in lines if line.strip())
+    fault = f'not a text ({error})'
   if not keys:
     raise errors.UserError(
-      f'--api_key_file={path}: no key in it. Write one on a line.'
+      f'--api_key_file={path}: {fault}. Pass a text in UTF-8 with a key on '
+      'each line.'
     )
   return keys
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import fastapi
 import pydantic
 from PIL import ImageColor
-from starlette import responses, routing
+from starlette import responses
 
 import rmbg_jax
 from rmbg_jax import choices
@@ -113,15 +113,6 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
 
   problems.add_handlers(api)
   return api
-
-
-def list_routes(api: fastapi.FastAPI) -> list[routing.Route]:
-  """Returns routes that lead another application to this one."""
-  # A path once, whatever the number of its methods.
-  paths = dict.fromkeys(
-    route.path for route in api.routes if isinstance(route, routing.Route)
-  )
-  return [routing.Route(path, endpoint=api) for path in paths]
 
 
 def _describe(

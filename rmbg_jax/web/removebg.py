@@ -12,20 +12,17 @@ from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import foreground, photos, rendering
 from rmbg_jax.web import calls, composition, problems
 
-# Pixels that a result may have, by size; None: as many as the photo.
 Size = Literal[
   'preview', 'small', 'regular', 'medium', 'hd', '4k', 'full', 'auto', '50MP'
 ]
-_SIZES: dict[Size, int | None] = {
+# Pixels that a result may have, by size; of the others, as many as the photo.
+_MOST: dict[Size, int] = {
   'preview': 250_000,
   'small': 250_000,
   'regular': 250_000,
   'medium': 1_500_000,
   'hd': 4_000_000,
   '4k': 10_000_000,
-  'full': None,
-  'auto': None,
-  '50MP': None,
 }
 _FOUND = 0.5  # Alpha that some pixel must have.
 
@@ -113,7 +110,7 @@ def _cut_out(
       'bg_color', options.bg_color, 'there is bg_image_file as well'
     )
   roi = _parse_roi(options.roi, photo.rgb.size)
-  photo, roi = composition.shrink(photo, roi, _SIZES[options.size])
+  photo, roi = composition.shrink(photo, roi, _MOST.get(options.size))
   # Outside of the region, nothing is foreground.
   alpha = np.zeros(photo.rgb.size[::-1], np.float32)
   left, top, right, bottom = roi

@@ -334,8 +334,8 @@ def _read(server, event):
 @pytest.fixture
 def held(folder, tmp_path, monkeypatch):
   """A page's address, and the event that its requests wait for."""
-  from rmbg_jax.web import application
   from rmbg_jax.web import options as options_lib
+  from rmbg_jax.web import server as server_lib
   from rmbg_jax.web import service as service_lib
 
   released = threading.Event()
@@ -351,7 +351,7 @@ def held(folder, tmp_path, monkeypatch):
     limits=options_lib.Limits(),
     folder=tmp_path / 'results',
   )
-  served = application.make_application(
+  served = server_lib.make_application(
     service, keys=(), queue=QUEUE, folder=tmp_path / 'bodies'
   )
   with serving.serving(served) as url:

@@ -27,7 +27,6 @@ BASIC = base64.b64encode(f'any:{KEY}'.encode()).decode()
 def make(tmp_path_factory):
   """Makes the whole application, with a service that computes nothing."""
   pytest.importorskip('gradio')
-  from rmbg_jax.web import application
 
   folder = tmp_path_factory.mktemp('server')
   with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +40,7 @@ def make(tmp_path_factory):
 
     def make(**options):
       options = {'keys': [b'other', KEY.encode()], **options}
-      return application.make_application(
+      return server.make_application(
         service, queue=2, folder=folder / 'bodies', **options
       )
 
