@@ -10,9 +10,10 @@ from typing import Any, Literal
 import fastapi
 import pydantic
 from PIL import ImageColor
-from starlette import responses
+from starlette import exceptions, responses
 
 import rmbg_jax
+from data_pipelines.io.errors import UserError
 from rmbg_jax import choices
 from rmbg_jax.inference import refinement, rendering
 from rmbg_jax.web import calls, guard, problems, removebg
@@ -111,7 +112,9 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   async def remove_bg(request: fastapi.Request):
     return await door.work(removebg.cut_out, request)
 
-  problems.add_handlers(api)
+  http = exceptions.HTTPException
+  for kind in (problems.ProblemError, http, UserError, OSError, Exception):
+    api.add_exception_handler(kind, problems.answer)
   return api
 
 

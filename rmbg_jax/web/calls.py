@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import fastapi
 import pydantic
 from starlette import datastructures, responses
 
+from data_pipelines.io import errors
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.inference import photos
 from rmbg_jax.web import problems
@@ -104,7 +104,12 @@ class Call:
       ProblemError: if it is neither, or too large a file.
       UserError: if it is no picture, or has too many pixels.
     """
-    return self.service.read(self._read_content(field), name or field)
+    content = self._read_content(field)
+    try:
+      return photos.read_photo(content, max_pixels=self.service.limits.pixels)
+    except errors.UserError as error:
+      text = str(error).removeprefix('The given bytes: ')
+      raise type(error)(f'{name or field}: {text}') from error
 
   def read_photo(self, field: str) -> photos.Photo:
     """Reads the photo to cut out; as `read`, by the client's name for it."""
@@ -123,7 +128,7 @@ class Call:
       try:
         # Encoders break lines.
         return base64.b64decode(''.join(text.split()), validate=True)
-      except (ValueError, binascii.Error):
+      except ValueError:
         pass
     raise problems.ProblemError(
       'invalid_file', f'{field}: neither a file nor base64'

@@ -61,22 +61,8 @@ def wrong(name: str, value: str, remedy: str) -> ProblemError:
   return ProblemError('invalid_parameters', text)
 
 
-def add_handlers(api: fastapi.FastAPI) -> None:
-  """Has an application answer whatever its calls raise."""
-  for kind in (
-    ProblemError,
-    exceptions.HTTPException,
-    errors.UserError,
-    OSError,
-    Exception,
-  ):
-    api.add_exception_handler(kind, _answer)
-
-
-async def _answer(
-  request: fastapi.Request, error: Exception
-) -> responses.Response:
-  del request
+async def answer(_: fastapi.Request, error: Exception) -> responses.Response:
+  """Answers what a call raised; a handler of these and all other errors."""
   return _convert(error).to_response()
 
 

@@ -193,18 +193,6 @@ class Service:
       with tempfile.TemporaryDirectory(dir=self._folder) as folder:
         yield Path(folder)
 
-  def read(self, content: bytes, name: str) -> photos.Photo:
-    """Reads an uploaded picture that is held against the limits.
-
-    Raises:
-      UserError: if it is no picture or too large, naming it.
-    """
-    try:
-      return photos.read_photo(content, max_pixels=self.limits.pixels)
-    except errors.UserError as error:
-      text = str(error).removeprefix('The given bytes: ')
-      raise type(error)(f'{name}: {text}') from error
-
   def find_alpha(
     self,
     photo: photos.Photo,
