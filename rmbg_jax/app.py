@@ -8,7 +8,6 @@ python -m rmbg_jax.app --checkpoint=runs/lite,released
 The page is for this machine alone unless `--host` says otherwise.
 """
 
-import importlib.util
 import os
 import signal
 import sys
@@ -36,10 +35,7 @@ def main() -> None:
 
 def _serve(folder: Path) -> None:
   values = flags.FLAGS
-  if importlib.util.find_spec('gradio') is None:
-    raise errors.UserError(
-      f'The page needs Gradio: {errors.install_command("app")}.'
-    )
+  errors.check_extra('app', 'The page needs Gradio', 'gradio')
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')
   # Gradio reads these at import.

@@ -37,26 +37,21 @@ _FEW = 20  # Images that one process scores sooner than several start.
 def main() -> None:
   """Scores or compares; exits with 1 if any image could not be scored."""
   _check_flags()
+  errors.check_extra(
+    'eval', 'Evaluation needs more', 'py_sod_metrics', 'matplotlib'
+  )
   files.check_folder(Path(flags.FLAGS.output), 'output')
-  try:
-    if flags.FLAGS.input:
-      failed = _compare_checkpoints()
-    elif flags.FLAGS.compare:
-      # Late, like all that needs the extra or SciPy.
-      from rmbg_jax.evaluation import compare
+  if flags.FLAGS.input:
+    failed = _compare_checkpoints()
+  elif flags.FLAGS.compare:
+    # Late, like all that needs the extra or SciPy.
+    from rmbg_jax.evaluation import compare
 
-      first, second = map(Path, flags.FLAGS.compare)
-      print(compare.compare(first, second, Path(flags.FLAGS.output)))
-      failed = []
-    else:
-      failed = _evaluate()
-  # Another missing module is a mistake of the program.
-  except ModuleNotFoundError as error:
-    if error.name not in ('py_sod_metrics', 'matplotlib'):
-      raise
-    raise errors.UserError(
-      f'{error}. Evaluation needs more: {errors.install_command("eval")}'
-    ) from error
+    first, second = map(Path, flags.FLAGS.compare)
+    print(compare.compare(first, second, Path(flags.FLAGS.output)))
+    failed = []
+  else:
+    failed = _evaluate()
   for line in failed[:20]:
     print(f'Failed: {line}')
   if len(failed) > 20:

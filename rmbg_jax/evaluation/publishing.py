@@ -69,8 +69,9 @@ def save_report(
   """
   about = _describe_run()
   rows = [row for part in results for row in tables.make_rows(part)]
+  header = _write_header(about, systems)
   text, shown = (
-    _render(results, data_sets, rows, about, systems, intervals=intervals)
+    _render(header, results, data_sets, rows, intervals=intervals)
     for intervals in (True, False)
   )
   files.write_text(output / 'table.md', text)
@@ -102,15 +103,14 @@ def save_report(
 
 
 def _render(
+  header: str,
   results: Sequence[results_lib.Results],
   data_sets: Sequence[benchmarks.DataSet],
   rows: Sequence[tables.Row],
-  about: JsonObject,
-  systems: Mapping[str, JsonObject],
   *,
   intervals: bool,
 ) -> str:
-  parts = [_write_header(about, systems)]
+  parts = [header]
   for data_set in data_sets:
     own = [part for part in results if part.data_set == data_set.name]
     parts.append(_describe_data_set(data_set, own))

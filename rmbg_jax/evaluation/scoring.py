@@ -12,6 +12,7 @@ from concurrent import futures
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from data_pipelines.datasets import decoding, records
@@ -107,6 +108,19 @@ def score(job: Job) -> Score:
     return Score(error=str(error))
 
 
+def read_truth(
+  pair: records.Pair, *, binarize: bool
+) -> UInt8[np.ndarray, 'h w']:
+  """Returns a pair's mask, 255 for all foreground; see `Job.binarize`.
+
+  Raises:
+    UserError: if it cannot be read or it is unclear what is meant.
+  """
+  stored = images.open_image(pair.mask_path)
+  mask = np.asarray(decoding.convert_mask(stored, pair, is_graded=binarize))
+  return np.where(mask > 128, 255, 0).astype(np.uint8) if binarize else mask
+
+
 def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
   """Returns a prediction: a mask, or a cut-out's transparency.
 
@@ -147,12 +161,8 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
 def _score(job: Job) -> Score:
   if isinstance(job.prediction, Exception):
     raise job.prediction
-  stored = decoding.convert_mask(
-    images.open_image(job.pair.mask_path), job.pair, is_graded=job.binarize
-  )
-  truth = np.asarray(stored)
-  if job.binarize:
-    truth = np.where(truth > 128, 255, 0).astype(np.uint8)
+  truth = read_truth(job.pair, binarize=job.binarize)
+  size = truth.shape[::-1]
   if isinstance(job.prediction, np.ndarray):
     grey = Image.fromarray(rendering.to_mask(job.prediction))
     if job.save_as:
@@ -163,11 +173,10 @@ def _score(job: Job) -> Score:
     grey = exact = read_alpha(job.prediction, job.scales)
     if exact.mode == 'F':
       grey = Image.fromarray(rendering.to_mask(np.asarray(exact)))
-  resized = grey.size != stored.size
+  resized = grey.size != size
   if resized:
     grey, exact = (
-      image.resize(stored.size, Image.Resampling.BILINEAR)
-      for image in (grey, exact)
+      image.resize(size, Image.Resampling.BILINEAR) for image in (grey, exact)
     )
   # A paper's masks are files of 8 bits; what is not stretched is exact.
   published = np.asarray(grey) / 255
