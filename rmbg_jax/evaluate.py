@@ -129,7 +129,7 @@ def _evaluate() -> list[str]:
   failed = [p for data_set in data_sets for p in data_set.problems]
   count = len(predicts) * sum(len(data_set.pairs) for data_set in data_sets)
   processes = 1 if count <= _FEW else parallel.count_cores()
-  with scoring.open_pool(flags.FLAGS.processes or processes) as pool:
+  with scoring.open_map(flags.FLAGS.processes or processes) as score_all:
     for name, predict in predicts.items():
       for data_set in data_sets:
         folder = output / name / data_set.name
@@ -140,7 +140,7 @@ def _evaluate() -> list[str]:
           masks_dir=folder / 'masks',
         )
         scores = tqdm.tqdm(
-          scoring.score_all(jobs, pool),
+          score_all(jobs),
           total=len(data_set.pairs),
           desc=f'{name} on {data_set.name}',
           unit='image',

@@ -3,11 +3,11 @@
 JAX is not imported here: a process that scores starts in a second.
 """
 
-import collections
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Score:
   """The scores of one prediction.
 
   Attributes:
+    image: What `results.Results` has of the image.
     values: Values by the keys of `metrics.METRICS`.
     curves: Curves (256,) by name and table, such as `f_raw`.
     empty: Whether the truth has no foreground; the values are then only
@@ -61,6 +62,7 @@ class Score:
     error: Why there is no score, or ''.
   """
 
+  image: dict[str, str] = dataclasses.field(default_factory=dict)
   values: dict[str, float] = dataclasses.field(default_factory=dict)
   curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   empty: bool = False
@@ -68,44 +70,41 @@ class Score:
   error: str = ''
 
 
-def open_pool(
+@contextlib.contextmanager
+def open_map(
   processes: int,
-) -> contextlib.AbstractContextManager[futures.Executor | None]:
-  """Returns processes that `score_all` uses, None for this process alone."""
-  if processes == 1:
-    return contextlib.nullcontext()
-  # Forking a process that runs JAX's threads may hang.
-  context = multiprocessing.get_context('spawn')
-  return futures.ProcessPoolExecutor(processes, mp_context=context)
-
-
-def score_all(
-  jobs: Iterable[Job], pool: futures.Executor | None
-) -> Iterator[tuple[Job, Score]]:
-  """Yields each job with its score, in order.
+) -> Iterator[Callable[[Iterable[Job]], Iterator[Score]]]:
+  """Yields what scores jobs in their order, in so many processes.
 
   Only a few jobs wait at a time, so that memory does not grow with their
   number.
   """
-  pending: collections.deque = collections.deque()
-  for job in jobs:
-    if pool is None:
-      yield job, score(job)
-      continue
-    pending.append((job, pool.submit(score, job)))
-    if len(pending) >= 2 * parallel.count_cores():
-      first, future = pending.popleft()
-      yield first, future.result()
-  for job, future in pending:
-    yield job, future.result()
+  if processes == 1:
+    yield functools.partial(map, score)
+    return
+  # Forking a process that runs JAX's threads may hang.
+  context = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    yield functools.partial(parallel.map_in_order, score, pool=pool, ahead=2)
 
 
 def score(job: Job) -> Score:
   """Scores one prediction; what is wrong with its files is in the result."""
+  pair, path = job.pair, job.save_as
+  if isinstance(job.prediction, Path):
+    path = job.prediction
+  image = {
+    'name': pair.name,
+    'source': pair.source,
+    'category': pair.category,
+    'photo': str(pair.image_path.absolute()),
+    'truth': str(pair.mask_path.absolute()),
+    'prediction': str(path.absolute()) if path else '',
+  }
   try:
-    return _score(job)
+    return dataclasses.replace(_score(job), image=image)
   except (OSError, ValueError) as error:
-    return Score(error=str(error))
+    return Score(image=image, error=str(error))
 
 
 def read_truth(

@@ -373,10 +373,8 @@ def test_a_bad_file_is_named_and_costs_no_other(pair, tmp_path):
     scoring.Job(pair=pair, prediction=path, **options)
     for path in (pair.mask_path, bad, pair.mask_path)
   ]
-  with scoring.open_pool(2) as pool:
-    results = results_lib.collect(
-      scoring.score_all(jobs, pool), system='s', data_set='d'
-    )
+  with scoring.open_map(2) as score_all:
+    results = results_lib.collect(score_all(jobs), system='s', data_set='d')
   assert results.values['iou_raw'].tolist() == [1, 1]
   assert list(results.failed) == ['a.jpg']
 
@@ -436,7 +434,7 @@ def test_report_and_gallery_hold_what_was_scored(pair, tmp_path, rng):
   options = {'kinds': ('saliency',), 'binarize': False, 'band': 2}
   job = scoring.Job(pair=pair, prediction=prediction, **options)
   results = results_lib.collect(
-    [(job, scoring.score(job))], system='<net>', data_set='set'
+    [scoring.score(job)], system='<net>', data_set='set'
   )
   data_set = benchmarks.DataSet(
     name='set', directory=tmp_path, pairs=(pair,), published=5
