@@ -32,8 +32,7 @@ from rmbg_jax.inference import photos, runtimes
 from rmbg_jax.inference import remover as remover_lib
 
 _TABLE = 'labels.csv'
-_FIGURES = ('agreement', 'area', 'unsure')
-_COLUMNS = ('photo', *_FIGURES, 'kept', 'category', 'source', 'error')
+_COLUMNS = ('photo', *agreement.FIGURES, 'kept', 'category', 'source', 'error')
 # Areas of masks that something went wrong with, and of unsure pixels.
 _AREAS = (0.02, 0.9)
 _MOST_UNSURE = 0.2
@@ -114,11 +113,11 @@ def _label(
       row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
       row['photo'] = _locate(job.photo)
       if isinstance(photo, Image.Image):
-        label = agreement.combine(next(alphas))
-        row |= {name: f'{getattr(label, name):.4f}' for name in _FIGURES}
+        alpha, figures = agreement.combine(next(alphas))
+        row |= {name: f'{value:.4f}' for name, value in figures.items()}
         if _is_good(row):
           row['kept'] = _choose_name(str(job.result), taken)
-          _write(output, row['kept'], photo, label.alpha)
+          _write(output, row['kept'], photo, alpha)
       else:
         row['error'] = photo
       yield row
@@ -164,7 +163,7 @@ def _locate(photo: Path) -> str:
 
 def _is_good(row: dict[str, object]) -> bool:
   """Returns whether a row's figures are those of a mask to keep."""
-  agreed, area, unsure = (float(str(row[key])) for key in _FIGURES)
+  agreed, area, unsure = (float(str(row[key])) for key in agreement.FIGURES)
   return (
     agreed >= flags.FLAGS.agreement
     and _AREAS[0] <= area <= _AREAS[1]

@@ -92,7 +92,13 @@ def _measure_pair(
   for temperature in TEMPERATURES:
     probs = remover_lib.compute_probs(logits, temperature)
     alpha = photo.hide_transparent(remover.refine(probs, photo))
-    scores[temperature] = _score(alpha, truth)
+    structure = py_sod_metrics.Smeasure()
+    structure.step(alpha, truth > 0.5, normalize=False)
+    scores[temperature] = (
+      float(np.abs(alpha - truth).mean()),
+      float(structure.get_results()['sm']),
+      float(((alpha > _UNSURE[0]) & (alpha < _UNSURE[1])).mean()),
+    )
   return scores
 
 
@@ -126,14 +132,3 @@ def format_table(table: Table, chosen: float) -> str:
         f'{one.s:.4f} | {one.unsure:.2%} |'
       )
   return '\n'.join(lines)
-
-
-def _score(alpha: np.ndarray, truth: np.ndarray) -> Sequence[float]:
-  measure_s = py_sod_metrics.Smeasure()
-  measure_s.step(alpha, truth > 0.5, normalize=False)
-  low, high = _UNSURE
-  return (
-    float(np.abs(alpha - truth).mean()),
-    float(measure_s.get_results()['sm']),
-    float(((alpha > low) & (alpha < high)).mean()),
-  )
