@@ -4,7 +4,6 @@ import dataclasses
 import io
 import zipfile
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -129,9 +128,12 @@ def place_subject(
   cutout: Image.Image,
   box: Box,
   scale: float | None,
-  position: Literal['original'] | tuple[float, float] | None,
+  position: tuple[float, float] | None,
 ) -> tuple[Image.Image, Box]:
-  """Returns the subject scaled and moved within the picture's own size."""
+  """Returns the subject scaled and moved within the picture's own size.
+
+  The position is that of the free space in [0, 1]; None keeps the centre.
+  """
   left, top, width, height = box
   size = cutout.size
   factor = scale * min(size[0] / width, size[1] / height) if scale else 1
@@ -139,15 +141,13 @@ def place_subject(
     min(size[k], max(1, round(side * factor)))
     for k, side in enumerate((width, height))
   ]
-  if position == 'original':
+  if position is None:
     places = [
       min(max(0, round(start + (side - new[k]) / 2)), size[k] - new[k])
       for k, (start, side) in enumerate(((left, width), (top, height)))
     ]
   else:
-    # Scaling alone centres.
-    x, y = position or (0.5, 0.5)
-    places = [round((size[k] - new[k]) * p) for k, p in enumerate((x, y))]
+    places = [round((size[k] - new[k]) * p) for k, p in enumerate(position)]
   subject = cutout.crop((left, top, left + width, top + height))
   if factor != 1:
     subject = subject.resize(new, Image.Resampling.LANCZOS)
