@@ -135,18 +135,13 @@ def _define_flags() -> None:
     '',
     'The path below which a proxy shows the page, such as /cutout.',
   )
-  flags.DEFINE_integer(
-    'max_pixels', 50_000_000, 'Refuse photos with more.', lower_bound=1
-  )
-  flags.DEFINE_integer(
-    'max_megabytes', 30, 'Refuse larger files.', lower_bound=1
-  )
-  flags.DEFINE_integer(
-    'max_files', 20, 'Refuse more photos at once.', lower_bound=1
-  )
-  flags.DEFINE_integer(
-    'queue', 64, 'Refuse requests when so many are waiting.', lower_bound=1
-  )
+  for name, most, text in (
+    ('max_pixels', 50_000_000, 'Refuse photos with more.'),
+    ('max_megabytes', 30, 'Refuse larger files.'),
+    ('max_files', 20, 'Refuse more photos at once.'),
+    ('queue', 64, 'Refuse requests when so many are waiting.'),
+  ):
+    flags.DEFINE_integer(name, most, text, lower_bound=1)
   cli.define_path(
     'api_key_file',
     '',
