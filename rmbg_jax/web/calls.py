@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -104,7 +105,21 @@ class Call:
       ProblemError: if it is neither, or too large a file.
       UserError: if it is no picture, or has too many pixels.
     """
-    content = self._read_content(field)
+    value, content = self.fields[field], None
+    if isinstance(value, datastructures.UploadFile):
+      self._check_size(value.size or 0)
+      content = value.file.read()
+    elif isinstance(value, str):
+      text = value.partition('base64,')[2] or value  # A data address.
+      # Two less, since base64 fills up to three bytes.
+      self._check_size(len(text) * 3 // 4 - 2)
+      with contextlib.suppress(ValueError):
+        # Encoders break lines.
+        content = base64.b64decode(''.join(text.split()), validate=True)
+    if content is None:
+      raise problems.ProblemError(
+        'invalid_file', f'{field}: neither a file nor base64'
+      )
     try:
       return photos.read_photo(content, max_pixels=self.service.limits.pixels)
     except errors.UserError as error:
@@ -115,24 +130,6 @@ class Call:
     """Reads the photo to cut out; as `read`, by the client's name for it."""
     name = getattr(self.fields[field], 'filename', None) or 'The photo'
     return self.read(field, service_lib.name_uploads([name])[0])
-
-  def _read_content(self, field: str) -> bytes:
-    value = self.fields[field]
-    if isinstance(value, datastructures.UploadFile):
-      self._check_size(value.size or 0)
-      return value.file.read()
-    if isinstance(value, str):
-      text = value.partition('base64,')[2] or value  # A data address.
-      # Two less, since base64 fills up to three bytes.
-      self._check_size(len(text) * 3 // 4 - 2)
-      try:
-        # Encoders break lines.
-        return base64.b64decode(''.join(text.split()), validate=True)
-      except ValueError:
-        pass
-    raise problems.ProblemError(
-      'invalid_file', f'{field}: neither a file nor base64'
-    )
 
   def _check_size(self, size: int) -> None:
     if text := self.service.limits.find_excess(size):

@@ -163,7 +163,7 @@ class _Results:
     found = list(answer.results)
     lines = list(answer.failures)
     for one in found:
-      lines += [f'{one.name}: {note}.' for note in one.notes]
+      lines += [f'{one.name}: {note}.' for note in one.entry.notes]
     # Names are visitors' own, and shown as HTML.
     problems = ''.join(f'<p>{html.escape(line)}</p>' for line in lines)
     values = {
@@ -221,9 +221,9 @@ def _add_interface(
     done = [
       {
         'photo': one.name,
-        'width': one.width,
-        'height': one.height,
-        'notes': one.notes,
+        'width': one.entry.width,
+        'height': one.entry.height,
+        'notes': one.entry.notes,
       }
       for one in answer.results
     ]

@@ -44,18 +44,14 @@ class Result:
     image: The cut-out, the foreground before another background, or what else
       was asked for; a PNG.
     mask: Alpha as an 8-bit grey PNG.
-    width: Width of all files, in pixels.
-    height: Height of all files, in pixels.
-    notes: Sentences about what could not be kept of the photo.
+    entry: Its line of the report, with the size and notes.
   """
 
   name: str
   shown: Path
   image: Path
   mask: Path
-  width: int
-  height: int
-  notes: tuple[str, ...]
+  entry: report_lib.Entry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,9 +170,7 @@ class Service:
             shown=self._make_shown(job, folder),
             image=folder / paths[kind],
             mask=folder / paths['mask'],
-            width=entry.width or 0,
-            height=entry.height or 0,
-            notes=entry.notes,
+            entry=entry,
           )
         )
     return Answer(results=tuple(results), failures=tuple(failures))
