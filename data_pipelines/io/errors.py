@@ -17,12 +17,11 @@ def install_command(extra: str) -> str:
 
 
 def check_extra(extra: str, need: str, *modules: str) -> None:
-  """Checks that an extra's modules are installed.
+  """Checks that an extra's modules are installed, without importing them.
 
   Raises:
-    UserError: that says `need`, and how to install them.
+    UserError: that says what the need is, and how to install them.
   """
-  # Those that stand for the others: without importing them, which takes time.
   if not all(map(importlib.util.find_spec, modules)):
     raise UserError(f'{need}: {install_command(extra)}.')
 

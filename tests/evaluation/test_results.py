@@ -331,6 +331,10 @@ def test_a_graded_truth_counts_above_one_half(pair):
   score = _score(pair, alpha, binarize=True)
   assert (score.values['mae_raw'], score.values['iou_stretched']) == (0, 1)
   assert _score(pair, alpha).values['mae_raw'] > 0.1
+  # What `calibrate` reads, too.
+  Image.fromarray(np.array([[0, 128, 129]], np.uint8)).save(pair.mask_path)
+  truth = scoring.read_truth(pair, binarize=True)
+  assert truth.tolist() == [[0, 0, 255]]
 
 
 def test_a_trimap_beside_the_masks_is_the_band(pair, tmp_path, rng):

@@ -212,7 +212,9 @@ def test_trouble_of_the_server_has_a_reason(service, client, monkeypatch):
     raise OSError('encoder error')  # As Pillow does, without a number.
 
   monkeypatch.setattr(service, 'find_alpha', fail)
-  assert 'now: OSError' in _read_error(_ask(client), 503)
+  answer = _ask(client)
+  assert 'now: OSError' in _read_error(answer, 503)
+  assert int(answer.headers['Retry-After']) > 0
 
 
 def test_hostile_bodies(client):
