@@ -8,12 +8,10 @@ python -m rmbg_jax.app --checkpoint=runs/lite,released
 The page is for this machine alone unless `--host` says otherwise.
 """
 
-import importlib.util
 import os
 import signal
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 from absl import flags
@@ -37,10 +35,7 @@ def main() -> None:
 
 def _serve(folder: Path) -> None:
   values = flags.FLAGS
-  if importlib.util.find_spec('gradio') is None:
-    raise errors.UserError(
-      f'The page needs Gradio: {errors.install_command("app")}.'
-    )
+  errors.check_extra('app', 'The page needs Gradio', 'gradio')
   if not values.checkpoint:
     raise errors.UserError('--checkpoint is empty. Pass at least one.')
   # Gradio reads these at import.
@@ -70,32 +65,26 @@ def _serve(folder: Path) -> None:
     folder=folder / 'results',
     options=options,
   )
-  # Imports Gradio: what is wrong with a checkpoint is said before.
-  from rmbg_jax.web import application
-
-  server = server_lib.Server(
-    application.make_application(
+  server = server_lib.make_server(
+    server_lib.make_application(
       service,
       keys=keys,
       queue=values.queue,
       folder=folder / 'bodies',
       root_path=values.root_path,
-    ),
-    listening,
-    values.host,
+    )
   )
+  # It listens already: who comes now waits for the server.
+  url = server_lib.find_url(listening, values.host)
   print(
-    f'The page is at {server.url} (Ctrl-C ends it), one HTTP call at '
-    f'{server.url}api/remove',
+    f'The page is at {url} (Ctrl-C ends it), one HTTP call at {url}api/remove',
     flush=True,
   )
   try:
-    threading.Event().wait()  # SIGINT and SIGTERM raise here.
+    server.run([listening])  # Ends by raising what SIGINT and SIGTERM raise.
   except KeyboardInterrupt:
     raise SystemExit(130) from None
   finally:
-    server.close()
-    service.close()
     print('The page is closed.')
 
 
@@ -105,22 +94,19 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
   Raises:
     UserError: if there is none, no such file, or it is no text.
   """
+  keys: tuple[bytes, ...] = ()
+  fault: str | None = 'no key in it'
   try:
     lines = files.to_utf8(Path(path).read_bytes()).splitlines()
+    keys = tuple(line.strip() for line in lines if line.strip())
   except OSError as error:
-    raise errors.UserError(
-      f'--api_key_file={path}: {error.strerror}. Pass a file with a key on '
-      'each line.'
-    ) from error
+    fault = error.strerror
   except ValueError as error:
-    raise errors.UserError(
-      f'--api_key_file={path}: not a text ({error}). Save it as UTF-8, with a '
-      'key on each line.'
-    ) from error
-  keys = tuple(line.strip() for line in lines if line.strip())
+    fault = f'not a text ({error})'
   if not keys:
     raise errors.UserError(
-      f'--api_key_file={path}: no key in it. Write one on a line.'
+      f'--api_key_file={path}: {fault}. Pass a text in UTF-8 with a key on '
+      'each line.'
     )
   return keys
 
@@ -149,18 +135,13 @@ def _define_flags() -> None:
     '',
     'The path below which a proxy shows the page, such as /cutout.',
   )
-  flags.DEFINE_integer(
-    'max_pixels', 50_000_000, 'Refuse photos with more.', lower_bound=1
-  )
-  flags.DEFINE_integer(
-    'max_megabytes', 30, 'Refuse larger files.', lower_bound=1
-  )
-  flags.DEFINE_integer(
-    'max_files', 20, 'Refuse more photos at once.', lower_bound=1
-  )
-  flags.DEFINE_integer(
-    'queue', 64, 'Refuse requests when so many are waiting.', lower_bound=1
-  )
+  for name, most, text in (
+    ('max_pixels', 50_000_000, 'Refuse photos with more.'),
+    ('max_megabytes', 30, 'Refuse larger files.'),
+    ('max_files', 20, 'Refuse more photos at once.'),
+    ('queue', 64, 'Refuse requests when so many are waiting.'),
+  ):
+    flags.DEFINE_integer(name, most, text, lower_bound=1)
   cli.define_path(
     'api_key_file',
     '',

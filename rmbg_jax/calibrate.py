@@ -24,16 +24,9 @@ def main() -> None:
   if not values.data:
     raise app.UsageError('--data is missing. Pass photos with masks.')
   output = Path(values.output) if values.output else None
-  try:
-    from rmbg_jax.evaluation import benchmarks, calibration
-  except ModuleNotFoundError as error:
-    # Another missing module is a mistake of the program.
-    if error.name != 'py_sod_metrics':
-      raise
-    raise errors.UserError(
-      f'{error}. Calibration needs more: {errors.install_command("eval")}'
-    ) from error
+  errors.check_extra('eval', 'Calibration needs more', 'py_sod_metrics')
   from rmbg_jax import export
+  from rmbg_jax.evaluation import benchmarks, calibration
   from rmbg_jax.inference import remover as remover_lib
   from rmbg_jax.inference import runtimes
   from rmbg_jax.weights import load

@@ -37,26 +37,21 @@ _FEW = 20  # Images that one process scores sooner than several start.
 def main() -> None:
   """Scores or compares; exits with 1 if any image could not be scored."""
   _check_flags()
+  errors.check_extra(
+    'eval', 'Evaluation needs more', 'py_sod_metrics', 'matplotlib'
+  )
   files.check_folder(Path(flags.FLAGS.output), 'output')
-  try:
-    if flags.FLAGS.input:
-      failed = _compare_checkpoints()
-    elif flags.FLAGS.compare:
-      # Late, like all that needs the extra or SciPy.
-      from rmbg_jax.evaluation import compare
+  if flags.FLAGS.input:
+    failed = _compare_checkpoints()
+  elif flags.FLAGS.compare:
+    # Late, like all that needs the extra or SciPy.
+    from rmbg_jax.evaluation import compare
 
-      first, second = map(Path, flags.FLAGS.compare)
-      print(compare.compare(first, second, Path(flags.FLAGS.output)))
-      failed = []
-    else:
-      failed = _evaluate()
-  # Another missing module is a mistake of the program.
-  except ModuleNotFoundError as error:
-    if error.name not in ('py_sod_metrics', 'matplotlib'):
-      raise
-    raise errors.UserError(
-      f'{error}. Evaluation needs more: {errors.install_command("eval")}'
-    ) from error
+    first, second = map(Path, flags.FLAGS.compare)
+    print(compare.compare(first, second, Path(flags.FLAGS.output)))
+    failed = []
+  else:
+    failed = _evaluate()
   for line in failed[:20]:
     print(f'Failed: {line}')
   if len(failed) > 20:
@@ -134,7 +129,7 @@ def _evaluate() -> list[str]:
   failed = [p for data_set in data_sets for p in data_set.problems]
   count = len(predicts) * sum(len(data_set.pairs) for data_set in data_sets)
   processes = 1 if count <= _FEW else parallel.count_cores()
-  with scoring.open_pool(flags.FLAGS.processes or processes) as pool:
+  with scoring.open_map(flags.FLAGS.processes or processes) as score_all:
     for name, predict in predicts.items():
       for data_set in data_sets:
         folder = output / name / data_set.name
@@ -145,7 +140,7 @@ def _evaluate() -> list[str]:
           masks_dir=folder / 'masks',
         )
         scores = tqdm.tqdm(
-          scoring.score_all(jobs, pool),
+          score_all(jobs),
           total=len(data_set.pairs),
           desc=f'{name} on {data_set.name}',
           unit='image',

@@ -32,8 +32,7 @@ from rmbg_jax.inference import photos, runtimes
 from rmbg_jax.inference import remover as remover_lib
 
 _TABLE = 'labels.csv'
-_FIGURES = ('agreement', 'area', 'unsure')
-_COLUMNS = ('photo', *_FIGURES, 'kept', 'category', 'source', 'error')
+_COLUMNS = ('photo', *agreement.FIGURES, 'kept', 'category', 'source', 'error')
 # Areas of masks that something went wrong with, and of unsure pixels.
 _AREAS = (0.02, 0.9)
 _MOST_UNSURE = 0.2
@@ -72,7 +71,7 @@ def main() -> None:
   # Another --agreement may keep more, too.
   done = {p for p, row in rows.items() if row['kept'] or not _is_good(row)}
   missing = [job for job in jobs if _locate(job.photo) not in done]
-  taken = {str(row['kept']).lower() for row in rows.values()}
+  taken = {row['kept'].lower() for row in rows.values()}
   facts = {'category': values.category, 'source': values.source}
   for photo in rows.keys() & {_locate(job.photo) for job in jobs}:
     rows[photo] |= facts
@@ -81,7 +80,7 @@ def main() -> None:
     labelled = _label(missing, teachers, output, taken)
     progress = tqdm.tqdm(labelled, total=len(missing), unit='photo')
     for number, row in enumerate(progress, start=1):
-      rows[str(row['photo'])] = row | facts
+      rows[row['photo']] = row | facts
       if number % _SAVE_EVERY == 0:
         _save(rows, output)
   finally:  # Ctrl-C too.
@@ -100,7 +99,7 @@ def _label(
   teachers: Sequence[remover_lib.BackgroundRemover],
   output: Path,
   taken: set[str],
-) -> Iterator[dict[str, object]]:
+) -> Iterator[dict[str, str]]:
   """Writes photos and masks, of those that get one; yields each photo's row.
 
   Their names are added to those that are taken, perhaps by another --input.
@@ -111,16 +110,20 @@ def _label(
     photos_of_it = [p for _, p in batch if isinstance(p, Image.Image)]
     alphas = zip(*(t.alphas(photos_of_it) for t in teachers), strict=True)
     for job, photo in batch:
-      row: dict[str, object] = dict.fromkeys(_COLUMNS, '')
-      row['photo'] = _locate(job.photo)
+      row = dict.fromkeys(_COLUMNS, '') | {'photo': _locate(job.photo)}
       if isinstance(photo, Image.Image):
-        label = agreement.combine(next(alphas))
-        row |= {name: f'{getattr(label, name):.4f}' for name in _FIGURES}
+        alpha, figures = agreement.combine(next(alphas))
+        row |= {name: f'{value:.4f}' for name, value in figures.items()}
         if _is_good(row):
           row['kept'] = _choose_name(str(job.result), taken)
-          _write(output, row['kept'], photo, label.alpha)
+          mask = Image.fromarray(np.rint(255 * alpha).astype(np.uint8))
+          photo_path, mask_path = _name_files(output, row['kept'])
+          with files.write_atomically(photo_path) as partial:
+            photo.save(partial, format='jpeg', quality=95)
+          with files.write_atomically(mask_path) as partial:
+            mask.save(partial, format='png')
       else:
-        row['error'] = photo
+        row['error'] = str(photo)
       yield row
 
 
@@ -146,25 +149,14 @@ def _choose_name(result: str, taken: set[str]) -> str:
   return name
 
 
-def _write(
-  output: Path, name: object, photo: Image.Image, alpha: np.ndarray
-) -> None:
-  mask = Image.fromarray(np.rint(255 * alpha).astype(np.uint8))
-  photo_path, mask_path = _name_files(output, name)
-  with files.write_atomically(photo_path) as partial:
-    photo.save(partial, format='jpeg', quality=95)
-  with files.write_atomically(mask_path) as partial:
-    mask.save(partial, format='png')
-
-
 def _locate(photo: Path) -> str:
   """Returns a photo's path, the same from whatever folder it is named."""
   return str(photo.parent.resolve() / photo.name)
 
 
-def _is_good(row: dict[str, object]) -> bool:
+def _is_good(row: dict[str, str]) -> bool:
   """Returns whether a row's figures are those of a mask to keep."""
-  agreed, area, unsure = (float(str(row[key])) for key in _FIGURES)
+  agreed, area, unsure = (float(row[key]) for key in agreement.FIGURES)
   return (
     agreed >= flags.FLAGS.agreement
     and _AREAS[0] <= area <= _AREAS[1]
@@ -172,12 +164,12 @@ def _is_good(row: dict[str, object]) -> bool:
   )
 
 
-def _name_files(output: Path, name: object) -> tuple[Path, Path]:
+def _name_files(output: Path, name: str) -> tuple[Path, Path]:
   """Returns the photo and the mask of a row that is kept."""
   return output / 'Images' / f'{name}.jpg', output / 'Masks' / f'{name}.png'
 
 
-def _read_rows(path: Path) -> dict[str, dict[str, object]]:
+def _read_rows(path: Path) -> dict[str, dict[str, str]]:
   """Returns the table's rows by photo, without those that failed."""
   if not path.exists():
     return {}
@@ -190,16 +182,16 @@ def _read_rows(path: Path) -> dict[str, dict[str, object]]:
   }
 
 
-def _save(rows: dict[str, dict[str, object]], output: Path) -> int:
+def _save(rows: dict[str, dict[str, str]], output: Path) -> int:
   """Writes both lists; returns the number of labelled photos."""
   files.write_csv(output / _TABLE, _COLUMNS, rows.values())
   pairs = [
     records.Pair(
       name=f'{row["kept"]}.jpg',
-      category=str(row.get('category', '')),
+      category=row.get('category', ''),
       image_path=photo_path,
       mask_path=mask_path,
-      source=str(row.get('source', '')),
+      source=row.get('source', ''),
       label='pseudo',
     )
     for row in rows.values()

@@ -3,6 +3,8 @@
 Command lines print these as one line; any other exception keeps its traceback.
 """
 
+import importlib.util
+
 
 def install_command(extra: str) -> str:
   """Returns the command that installs an extra of the project.
@@ -12,6 +14,16 @@ def install_command(extra: str) -> str:
   is_wheel = __name__.startswith('rmbg_jax.')
   place = 'rmbg-u2net-jax' if is_wheel else '.'
   return f"pip install {'' if is_wheel else '-e '}'{place}[{extra}]'"
+
+
+def check_extra(extra: str, need: str, *modules: str) -> None:
+  """Checks that an extra's modules are installed, without importing them.
+
+  Raises:
+    UserError: that says what the need is, and how to install them.
+  """
+  if not all(map(importlib.util.find_spec, modules)):
+    raise UserError(f'{need}: {install_command(extra)}.')
 
 
 class UserError(ValueError):

@@ -1,6 +1,7 @@
 """The processor, and work on many files at once in bounded memory."""
 
 import collections
+import contextlib
 import os
 import platform
 import re
@@ -53,22 +54,36 @@ def _find_fact(key: str) -> str:
 
 
 def map_in_order(
-  function: Callable[[_Item], _Result], items: Iterable[_Item]
+  function: Callable[[_Item], _Result],
+  items: Iterable[_Item],
+  *,
+  pool: futures.Executor | None = None,
+  ahead: int = 8,
 ) -> Iterator[_Result]:
   """Yields the results in the items' order, a few being computed ahead.
 
-  Threads, one per core: Pillow decodes, resizes and encodes without Python's
-  lock. The first exception ends the work; what was not begun is given up.
+  The first exception ends the work; what was not begun is given up.
+
+  Args:
+    function: What makes a result of an item.
+    items: Taken as their turn comes.
+    pool: What computes; None for threads, one per core: Pillow decodes,
+      resizes and encodes without Python's lock.
+    ahead: Items per core that are taken ahead of the results.
   """
   cores = count_cores()
-  with futures.ThreadPoolExecutor(cores) as pool:
-    pending: collections.deque = collections.deque()
+  own = (
+    contextlib.nullcontext(pool) if pool else futures.ThreadPoolExecutor(cores)
+  )
+  pending: collections.deque = collections.deque()
+  with own as workers:
     try:
       for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) >= 8 * cores:
+        pending.append(workers.submit(function, item))
+        if len(pending) >= ahead * cores:
           yield pending.popleft().result()
       while pending:
         yield pending.popleft().result()
     finally:
-      pool.shutdown(cancel_futures=True)
+      for future in pending:
+        future.cancel()

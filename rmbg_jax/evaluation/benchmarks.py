@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from data_pipelines.datasets import (
   dataset_csv,
@@ -19,24 +18,15 @@ from data_pipelines.io import errors
 _DEPTH = 3
 
 
-class _Known(NamedTuple):
-  title: str
-  count: int  # Pairs that were published.
-  binarize: bool = False
-
-
 _KNOWN = {
-  source: _Known(title, known.counts[source, split])
+  source: salient_sets.Benchmark(source, title, known.counts[source, split])
   for source, split, title, known in (
     ('p3m-500-p', 'test', 'P3M-500-P', published.P3M),
     ('p3m-500-np', 'test', 'P3M-500-NP', published.P3M),
     ('cod10k', 'test', 'COD10K-Test-CAM', published.COD10K),
     ('people', 'val', 'People-val', published.PEOPLE),
   )
-} | {
-  known.source: _Known(known.title, known.count, binarize=True)
-  for known in salient_sets.BENCHMARKS
-}
+} | {known.source: known for known in salient_sets.BENCHMARKS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +110,7 @@ def load_data_sets(
       whole,
       name=_KNOWN[source].title,
       pairs=tuple(pair for pair in chosen if pair.source == source),
-      binarize=_KNOWN[source].binarize,
+      binarize=_KNOWN[source] in salient_sets.BENCHMARKS,
       # A choice of rows is not what papers score on.
       published=0 if splits else _KNOWN[source].count,
     )

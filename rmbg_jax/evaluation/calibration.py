@@ -15,8 +15,8 @@ import py_sod_metrics
 import tqdm
 
 from data_pipelines.datasets import decoding, records
-from data_pipelines.io import errors, images
-from rmbg_jax.evaluation import benchmarks
+from data_pipelines.io import errors
+from rmbg_jax.evaluation import benchmarks, scoring
 from rmbg_jax.inference import photos
 from rmbg_jax.inference import remover as remover_lib
 
@@ -55,7 +55,7 @@ def measure(
   Photos without foreground say nothing. What is wrong with those that had to be
   left out is returned, too.
   """
-  values = collections.defaultdict(list)
+  values = collections.defaultdict(lambda: collections.defaultdict(list))
   problems = [problem for one in data_sets for problem in one.problems]
   jobs = [(pair, one.binarize) for one in data_sets for pair in one.pairs]
   for pair, binarize in tqdm.tqdm(jobs, unit='photo'):
@@ -66,11 +66,14 @@ def measure(
       continue
     group = 'soft mattes' if pair.label == 'alpha' else pair.category or 'all'
     for temperature, score in scores.items():
-      values[group, temperature].append(score)
-  table = collections.defaultdict(dict)
-  for (group, temperature), scores in values.items():
-    table[group][temperature] = Figures(len(scores), *np.mean(scores, axis=0))
-  return dict(table), problems
+      values[group][temperature].append(score)
+  table = {
+    group: {
+      t: Figures(len(own), *np.mean(own, axis=0)) for t, own in by.items()
+    }
+    for group, by in values.items()
+  }
+  return table, problems
 
 
 def _measure_pair(
@@ -78,15 +81,9 @@ def _measure_pair(
 ) -> dict[float, Sequence[float]]:
   """Returns a photo's scores by temperature, {} if it has no foreground."""
   photo = photos.read_photo(pair.image_path)
-  mask = decoding.convert_mask(
-    images.open_image(pair.mask_path), pair, is_graded=binarize
-  )
-  sizes = photo.rgb.size[::-1], mask.size[::-1]
-  if problem := decoding.compare_sizes(pair, *sizes):
+  truth = scoring.read_truth(pair, binarize=binarize) / np.float32(255)
+  if problem := decoding.compare_sizes(pair, photo.rgb.size[::-1], truth.shape):
     raise errors.UserError(f'{problem}. Repair or remove the pair.')
-  truth = np.asarray(mask, np.float32) / 255
-  if binarize:
-    truth = (truth > 0.5).astype(np.float32)
   if truth.max() <= 0.5:
     return {}
   # The network once for all temperatures, which only divide its logits.
@@ -95,7 +92,13 @@ def _measure_pair(
   for temperature in TEMPERATURES:
     probs = remover_lib.compute_probs(logits, temperature)
     alpha = photo.hide_transparent(remover.refine(probs, photo))
-    scores[temperature] = _score(alpha, truth)
+    structure = py_sod_metrics.Smeasure()
+    structure.step(alpha, truth > 0.5, normalize=False)
+    scores[temperature] = (
+      float(np.abs(alpha - truth).mean()),
+      float(structure.get_results()['sm']),
+      float(((alpha > _UNSURE[0]) & (alpha < _UNSURE[1])).mean()),
+    )
   return scores
 
 
@@ -129,14 +132,3 @@ def format_table(table: Table, chosen: float) -> str:
         f'{one.s:.4f} | {one.unsure:.2%} |'
       )
   return '\n'.join(lines)
-
-
-def _score(alpha: np.ndarray, truth: np.ndarray) -> Sequence[float]:
-  measure_s = py_sod_metrics.Smeasure()
-  measure_s.step(alpha, truth > 0.5, normalize=False)
-  low, high = _UNSURE
-  return (
-    float(np.abs(alpha - truth).mean()),
-    float(measure_s.get_results()['sm']),
-    float(((alpha > low) & (alpha < high)).mean()),
-  )

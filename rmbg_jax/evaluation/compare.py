@@ -186,13 +186,11 @@ def _write_changes(
     for metric in first.metrics
     if metric.key in second.values
   }
-  columns = {'name': [image['name'] for image in first.images]}
-  columns |= {key: values.tolist() for key, values in changes.items()}
   rows = (
-    dict(zip(columns, row, strict=True))
-    for row in zip(*columns.values(), strict=True)
+    {'name': image['name'], **{key: float(v[i]) for key, v in changes.items()}}
+    for i, image in enumerate(first.images)
   )
-  files.write_csv(directory / 'differences.csv', list(columns), rows)
+  files.write_csv(directory / 'differences.csv', ['name', *changes], rows)
   key = metrics.find_rank_key(set(changes))
   change = changes[key]
   # Stable: equal changes stay in the order of names.

@@ -4,7 +4,6 @@ import collections
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.datasets import records
-from data_pipelines.io import files, images, masks, ranges
+from data_pipelines.io import files, images, masks, parallel, ranges
 from data_pipelines.io.errors import MissingFileError, UserError
 from rmbg_jax.models import layers
 
@@ -125,24 +124,17 @@ def predict_alphas(
     pairs: Pairs with the photos.
     batch_size: Number of photos that are passed together.
   """
-  with futures.ThreadPoolExecutor(batch_size) as pool:
-    batches = (
-      [
-        pool.submit(_open_photo, pair.image_path)
-        for pair in pairs[start : start + batch_size]
-      ]
-      for start in range(0, len(pairs), batch_size)
-    )
-    # While one batch is in the network, the next one is read.
-    for reading, _ in itertools.pairwise(itertools.chain(batches, [[]])):
-      photos = [future.result() for future in reading]
-      good = [photo for photo in photos if not isinstance(photo, Exception)]
-      alphas = iter(predict([photo.seen for photo in good]) if good else ())
-      for photo in photos:
-        if isinstance(photo, Exception):
-          yield photo
-        else:
-          yield photo.hide_transparent(next(alphas))
+  # While one batch is in the network, the next one is read.
+  paths = [pair.image_path for pair in pairs]
+  reading = parallel.map_in_order(_open_photo, paths, ahead=2)
+  while photos := list(itertools.islice(reading, batch_size)):
+    good = [photo for photo in photos if not isinstance(photo, Exception)]
+    alphas = iter(predict([photo.seen for photo in good]) if good else ())
+    for photo in photos:
+      if isinstance(photo, Exception):
+        yield photo
+      else:
+        yield photo.hide_transparent(next(alphas))
 
 
 def name_masks(pairs: Sequence[records.Pair]) -> dict[str, str]:

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib import figure as figures
+
 import rmbg_jax
 from data_pipelines.io import files, parallel, words
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.evaluation import (
   benchmarks,
-  curves,
   differences,
   gallery,
   metrics,
@@ -22,6 +24,8 @@ from rmbg_jax.evaluation import (
 )
 from rmbg_jax.evaluation import results as results_lib
 
+# Of curves: from high to low, as PySODMetrics' are.
+_THRESHOLDS = np.arange(255, -1, -1) / 255
 _PACKAGES = ('numpy', 'scipy', 'pillow', 'pysodmetrics', 'jax', 'jaxlib')
 
 
@@ -65,8 +69,9 @@ def save_report(
   """
   about = _describe_run()
   rows = [row for part in results for row in tables.make_rows(part)]
+  header = _write_header(about, systems)
   text, shown = (
-    _render(results, data_sets, rows, about, systems, intervals=intervals)
+    _render(header, results, data_sets, rows, intervals=intervals)
     for intervals in (True, False)
   )
   files.write_text(output / 'table.md', text)
@@ -90,7 +95,7 @@ def save_report(
   for data_set in data_sets:
     own = [part for part in results if part.data_set == data_set.name]
     if drawn := [part for part in own if part.curves]:
-      curves.save_curves(drawn, output / f'curves_{data_set.name}.png')
+      _save_curves(drawn, output / f'curves_{data_set.name}.png')
     if gallery_count and len(own) > 1:
       path = output / f'most_different_{data_set.name}.jpg'
       differences.save_for_results(own, path, count=gallery_count)
@@ -98,15 +103,14 @@ def save_report(
 
 
 def _render(
+  header: str,
   results: Sequence[results_lib.Results],
   data_sets: Sequence[benchmarks.DataSet],
   rows: Sequence[tables.Row],
-  about: JsonObject,
-  systems: Mapping[str, JsonObject],
   *,
   intervals: bool,
 ) -> str:
-  parts = [_write_header(about, systems)]
+  parts = [header]
   for data_set in data_sets:
     own = [part for part in results if part.data_set == data_set.name]
     parts.append(_describe_data_set(data_set, own))
@@ -173,3 +177,28 @@ def _describe_data_set(
         'resized, bilinear'
       )
   return '\n'.join(lines)
+
+
+def _save_curves(results: Sequence[results_lib.Results], path: Path) -> None:
+  """Writes a PNG of precision-recall, F and E of systems on one data set."""
+  figure = figures.Figure(figsize=(15, 4.5), layout='constrained')
+  axes = figure.subplots(1, 3)
+  for part in results:
+    precision, recall, f, e = (
+      part.curves[f'{key}_stretched'].mean(axis=0)
+      for key in ('precision', 'recall', 'f', 'e')
+    )
+    axes[0].plot(recall, precision, label=part.system)
+    axes[1].plot(_THRESHOLDS, f, label=f'{part.system}, max {f.max():.3f}')
+    axes[2].plot(_THRESHOLDS, e, label=f'{part.system}, max {e.max():.3f}')
+  axes[0].set(xlabel='Recall', ylabel='Precision')
+  axes[1].set(xlabel='Threshold', ylabel='F (beta^2 = 0.3)')
+  axes[2].set(xlabel='Threshold', ylabel='E')
+  for axis in axes:
+    axis.set(xlim=(0, 1), ylim=(0, 1.01))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize='small', loc='lower left')
+  images = words.count(len(results[0].images), 'image')
+  figure.suptitle(f'{results[0].data_set}, {images}')
+  with files.write_atomically(path) as partial:
+    figure.savefig(partial, dpi=100, format='png')

@@ -118,33 +118,20 @@ def compute_intervals(
 
 
 def collect(
-  scores: Iterable[tuple[scoring.Job, scoring.Score]],
-  *,
-  system: str,
-  data_set: str,
+  scores: Iterable[scoring.Score], *, system: str, data_set: str
 ) -> Results:
-  """Returns the results of scored jobs."""
-  infos, empty, failed, found, resized = [], [], {}, [], 0
-  for job, score in scores:
-    if score.error:
-      failed[job.pair.name] = score.error
-      continue
-    resized += score.resized
-    info = _describe(job)
-    if score.empty:
-      empty.append({**info, **score.values})
-    else:
-      infos.append(info)
-      found.append(score)
+  """Returns the results that scores make up."""
+  scores = list(scores)
+  scored = [one for one in scores if not one.error and not one.empty]
   return Results(
     system=system,
     data_set=data_set,
-    images=infos,
-    values=_stack([score.values for score in found]),
-    curves=_stack([score.curves for score in found]),
-    empty=empty,
-    failed=failed,
-    resized=resized,
+    images=[one.image for one in scored],
+    values=_stack([one.values for one in scored]),
+    curves=_stack([one.curves for one in scored]),
+    empty=[{**one.image, **one.values} for one in scores if one.empty],
+    failed={one.image['name']: one.error for one in scores if one.error},
+    resized=sum(one.resized for one in scores),
   )
 
 
@@ -209,20 +196,6 @@ def load_results(directory: Path) -> Results:
     values={k: np.array([float(row[k]) for row in scored]) for k in keys},
     curves=curves,
   )
-
-
-def _describe(job: scoring.Job) -> dict[str, str]:
-  pair, path = job.pair, job.save_as
-  if isinstance(job.prediction, Path):
-    path = job.prediction
-  return {
-    'name': pair.name,
-    'source': pair.source,
-    'category': pair.category,
-    'photo': str(pair.image_path.absolute()),
-    'truth': str(pair.mask_path.absolute()),
-    'prediction': str(path.absolute()) if path else '',
-  }
 
 
 def _stack(rows: list[dict]) -> dict[str, np.ndarray]:

@@ -3,15 +3,16 @@
 JAX is not imported here: a process that scores starts in a second.
 """
 
-import collections
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from data_pipelines.datasets import decoding, records
@@ -52,6 +53,7 @@ class Score:
   """The scores of one prediction.
 
   Attributes:
+    image: What `results.Results` has of the image.
     values: Values by the keys of `metrics.METRICS`.
     curves: Curves (256,) by name and table, such as `f_raw`.
     empty: Whether the truth has no foreground; the values are then only
@@ -60,6 +62,7 @@ class Score:
     error: Why there is no score, or ''.
   """
 
+  image: dict[str, str] = dataclasses.field(default_factory=dict)
   values: dict[str, float] = dataclasses.field(default_factory=dict)
   curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   empty: bool = False
@@ -67,44 +70,54 @@ class Score:
   error: str = ''
 
 
-def open_pool(
+@contextlib.contextmanager
+def open_map(
   processes: int,
-) -> contextlib.AbstractContextManager[futures.Executor | None]:
-  """Returns processes that `score_all` uses, None for this process alone."""
-  if processes == 1:
-    return contextlib.nullcontext()
-  # Forking a process that runs JAX's threads may hang.
-  context = multiprocessing.get_context('spawn')
-  return futures.ProcessPoolExecutor(processes, mp_context=context)
-
-
-def score_all(
-  jobs: Iterable[Job], pool: futures.Executor | None
-) -> Iterator[tuple[Job, Score]]:
-  """Yields each job with its score, in order.
+) -> Iterator[Callable[[Iterable[Job]], Iterator[Score]]]:
+  """Yields what scores jobs in their order, in so many processes.
 
   Only a few jobs wait at a time, so that memory does not grow with their
   number.
   """
-  pending: collections.deque = collections.deque()
-  for job in jobs:
-    if pool is None:
-      yield job, score(job)
-      continue
-    pending.append((job, pool.submit(score, job)))
-    if len(pending) >= 2 * parallel.count_cores():
-      first, future = pending.popleft()
-      yield first, future.result()
-  for job, future in pending:
-    yield job, future.result()
+  if processes == 1:
+    yield functools.partial(map, score)
+    return
+  # Forking a process that runs JAX's threads may hang.
+  context = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    yield functools.partial(parallel.map_in_order, score, pool=pool, ahead=2)
 
 
 def score(job: Job) -> Score:
   """Scores one prediction; what is wrong with its files is in the result."""
+  pair, path = job.pair, job.save_as
+  if isinstance(job.prediction, Path):
+    path = job.prediction
+  image = {
+    'name': pair.name,
+    'source': pair.source,
+    'category': pair.category,
+    'photo': str(pair.image_path.absolute()),
+    'truth': str(pair.mask_path.absolute()),
+    'prediction': str(path.absolute()) if path else '',
+  }
   try:
-    return _score(job)
+    return dataclasses.replace(_score(job), image=image)
   except (OSError, ValueError) as error:
-    return Score(error=str(error))
+    return Score(image=image, error=str(error))
+
+
+def read_truth(
+  pair: records.Pair, *, binarize: bool
+) -> UInt8[np.ndarray, 'h w']:
+  """Returns a pair's mask, 255 for all foreground; see `Job.binarize`.
+
+  Raises:
+    UserError: if it cannot be read or it is unclear what is meant.
+  """
+  stored = images.open_image(pair.mask_path)
+  mask = np.asarray(decoding.convert_mask(stored, pair, is_graded=binarize))
+  return np.where(mask > 128, 255, 0).astype(np.uint8) if binarize else mask
 
 
 def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
@@ -147,12 +160,8 @@ def read_alpha(path: Path, scales: Mapping[str, int]) -> Image.Image:
 def _score(job: Job) -> Score:
   if isinstance(job.prediction, Exception):
     raise job.prediction
-  stored = decoding.convert_mask(
-    images.open_image(job.pair.mask_path), job.pair, is_graded=job.binarize
-  )
-  truth = np.asarray(stored)
-  if job.binarize:
-    truth = np.where(truth > 128, 255, 0).astype(np.uint8)
+  truth = read_truth(job.pair, binarize=job.binarize)
+  size = truth.shape[::-1]
   if isinstance(job.prediction, np.ndarray):
     grey = Image.fromarray(rendering.to_mask(job.prediction))
     if job.save_as:
@@ -163,11 +172,10 @@ def _score(job: Job) -> Score:
     grey = exact = read_alpha(job.prediction, job.scales)
     if exact.mode == 'F':
       grey = Image.fromarray(rendering.to_mask(np.asarray(exact)))
-  resized = grey.size != stored.size
+  resized = grey.size != size
   if resized:
     grey, exact = (
-      image.resize(stored.size, Image.Resampling.BILINEAR)
-      for image in (grey, exact)
+      image.resize(size, Image.Resampling.BILINEAR) for image in (grey, exact)
     )
   # A paper's masks are files of 8 bits; what is not stretched is exact.
   published = np.asarray(grey) / 255

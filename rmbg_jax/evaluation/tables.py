@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,7 @@ def render(rows: Sequence[Row], *, table: str, intervals: bool) -> str:
 
   The rows are of one data set; each group has its systems side by side.
   """
-  shown = [
-    metric
-    for metric in metrics.METRICS
-    if metric.table == table and any(metric.key in r['values'] for r in rows)
-  ]
+  shown = [one for one in _list_metrics(rows) if one.table == table]
   if not shown:
     return ''
   groups = list(dict.fromkeys(row['group'] for row in rows))
@@ -105,14 +101,9 @@ def format_value(value: float) -> str:
 
 def save_csv(rows: Sequence[Row], path: Path) -> None:
   """Writes one line per system, data set and group, with the intervals."""
-  keys = [
-    metric.key
-    for metric in metrics.METRICS
-    if any(metric.key in row['values'] for row in rows)
-  ]
   header = ['data_set', 'group', 'system', 'images']
-  for key in keys:
-    header += [key, f'{key}_low', f'{key}_high']
+  for metric in _list_metrics(rows):
+    header += [metric.key, f'{metric.key}_low', f'{metric.key}_high']
   lines = []
   for row in rows:
     line = {key: row[key] for key in header[:4]}
@@ -125,8 +116,14 @@ def save_csv(rows: Sequence[Row], path: Path) -> None:
 
 def save_json(content: JsonObject, path: Path) -> None:
   """Writes JSON, atomically; what is not a finite number becomes null."""
-  text = json.dumps(_replace_nan(content), indent=1, ensure_ascii=False)
+  finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+  text = json.dumps(finite, indent=1, ensure_ascii=False)
   files.write_text(path, text + '\n')
+
+
+def _list_metrics(rows: Sequence[Row]) -> list[metrics.Metric]:
+  found = {key for row in rows for key in row['values']}
+  return [metric for metric in metrics.METRICS if metric.key in found]
 
 
 def _split(
@@ -151,13 +148,3 @@ def _format_cell(row: Row, key: str, intervals: bool) -> str:
     low, high = map(format_value, row['intervals'][key])
     text += f' ({low}-{high})'
   return text
-
-
-def _replace_nan(value: Any) -> Any:
-  if isinstance(value, Mapping):
-    return {key: _replace_nan(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_replace_nan(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value

@@ -4,20 +4,19 @@
 remove.bg (`removebg.py`). Both work on the page's service, within its limits.
 """
 
-import base64
-import binascii
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import fastapi
 import pydantic
 from PIL import ImageColor
-from starlette import datastructures, exceptions, responses, routing
+from starlette import exceptions, responses
 
 import rmbg_jax
+from data_pipelines.io.errors import UserError
 from rmbg_jax import choices
-from rmbg_jax.inference import photos, refinement, rendering
-from rmbg_jax.web import admission, guard, openapi, problems, removebg
-from rmbg_jax.web import options as options_lib
+from rmbg_jax.inference import refinement, rendering
+from rmbg_jax.web import calls, guard, problems, removebg
 from rmbg_jax.web import service as service_lib
 
 
@@ -51,6 +50,23 @@ class Options(pydantic.BaseModel):
     return value
 
 
+_REASONS = {
+  400: 'A parameter or a file that cannot be used',
+  401: 'No valid key',
+  403: 'No valid key',
+  408: 'The body did not arrive in time',
+  413: 'More bytes than the limit',
+  429: 'Too many requests are waiting',
+  503: 'No room now',
+}
+_TEXTS = dict.fromkeys(('title', 'code', 'detail'), {'type': 'string'})
+_ENTRY = {'type': 'object', 'properties': _TEXTS}
+_ERROR = {
+  'type': 'object',
+  'properties': {'errors': {'type': 'array', 'items': _ENTRY}},
+}
+
+
 def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   """Returns the application with all routes but the page's.
 
@@ -63,7 +79,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
     docs_url=None,  # Its page would load scripts from elsewhere.
     redoc_url=None,
   )
-  door = admission.Door(service, queue)
+  door = calls.Door(service, queue)
 
   @api.head(guard.HEALTH, include_in_schema=False)
   @api.get(guard.HEALTH, summary='Whether the server answers')
@@ -78,11 +94,7 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   @api.post(
     '/api/remove',
     summary='Cuts out a photo',
-    response_class=responses.Response,
-    responses=openapi.describe_answers(),
-    openapi_extra=openapi.describe_body(
-      Options, {'file': True, 'background_file': False}, required='file'
-    ),
+    **_describe(Options, 'file', 'background_file', required=['file']),
   )
   async def remove(request: fastapi.Request):
     return await door.work(_remove, request)
@@ -90,46 +102,72 @@ def make_api(service: service_lib.Service, *, queue: int) -> fastapi.FastAPI:
   @api.post(
     '/v1.0/removebg',
     summary="Cuts out a photo, by remove.bg's interface",
-    response_class=responses.Response,
-    responses=openapi.describe_answers('application/zip'),
-    openapi_extra=openapi.describe_body(
-      removebg.Options, {'image_file': True, 'bg_image_file': False}
+    **_describe(
+      removebg.Options,
+      'image_file',
+      'bg_image_file',
+      more_types=['application/zip'],
     ),
   )
   async def remove_bg(request: fastapi.Request):
-    return await door.work(_remove_bg, request)
+    return await door.work(removebg.cut_out, request)
 
-  for kind in (problems.ProblemError, exceptions.HTTPException, Exception):
-    api.add_exception_handler(kind, _answer_error)
+  http = exceptions.HTTPException
+  for kind in (problems.ProblemError, http, UserError, OSError, Exception):
+    api.add_exception_handler(kind, problems.answer)
   return api
 
 
-def list_routes(api: fastapi.FastAPI) -> list[routing.Route]:
-  """Returns routes that lead another application to this one."""
-  # A path once, whatever the number of its methods.
-  paths = dict.fromkeys(
-    route.path for route in api.routes if isinstance(route, routing.Route)
-  )
-  return [routing.Route(path, endpoint=api) for path in paths]
+def _describe(
+  options: type[pydantic.BaseModel],
+  *files: str,
+  required: Sequence[str] = (),
+  more_types: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Returns a route's description for OpenAPI: fields, files, and answers."""
+  fields = options.model_json_schema()['properties']
+  bodies = {}
+  for kind, form in (
+    ('multipart/form-data', {'format': 'binary'}),
+    ('application/json', {'contentEncoding': 'base64'}),
+  ):
+    sent = dict.fromkeys(files, {'type': 'string', **form})
+    schema = {'type': 'object', 'properties': sent | fields}
+    bodies[kind] = {'schema': schema | {'required': [*required]}}
+  types = ('image/png', 'image/webp', 'image/jpeg', *more_types)
+  picture = {'schema': {'type': 'string', 'format': 'binary'}}
+  error = {'application/json': {'schema': _ERROR}}
+  answers: dict[int | str, Any] = {
+    status: {'description': reason, 'content': error}
+    for status, reason in _REASONS.items()
+  }
+  answers[200] = {
+    'description': 'The result, or JSON with it where that is accepted',
+    'content': {
+      **dict.fromkeys(types, picture),
+      'application/json': {'schema': {'type': 'object'}},
+    },
+  }
+  return {
+    'response_class': responses.Response,
+    'responses': answers,
+    'openapi_extra': {'requestBody': {'required': True, 'content': bodies}},
+  }
 
 
-def _remove(
-  service: service_lib.Service, fields: admission.Fields, as_json: bool
-) -> responses.Response:
-  # Forms send '' for what nobody filled in.
-  fields = {name: value for name, value in fields.items() if value != ''}
-  file, picture = fields.pop('file', None), fields.pop('background_file', None)
-  options = problems.parse(Options, fields)
-  if file is None:
+def _remove(call: calls.Call) -> calls.File:
+  options = call.parse(Options, 'file', 'background_file')
+  if 'file' not in call.fields:
     raise problems.ProblemError(
       'missing_source', 'There is no photo: send it as file'
     )
   background, kind = options.background, options.kind or 'cutout'
-  if picture is not None and background:
+  has_picture = 'background_file' in call.fields
+  if has_picture and background:
     raise problems.ProblemError(
       'invalid_parameters', 'Pass background or background_file, not both'
     )
-  has_background = bool(background) or picture is not None
+  has_background = bool(background) or has_picture
   if has_background and kind == 'cutout':
     kind = 'composite'
   if has_background != (kind == 'composite'):
@@ -138,10 +176,10 @@ def _remove(
       kind,
       'background or background_file is for composite, which needs one',
     )
-  with service.take_turn() as folder:
-    if picture is not None:
+  with call.service.take_turn() as folder:
+    if has_picture:
       path = folder / 'background.png'
-      picture = _read(service, picture, 'background_file')
+      picture = call.read('background_file')
       # It is read again at once: compressing would only take time.
       picture.seen.save(path, compress_level=0, icc_profile=picture.icc_profile)
       background = str(path)
@@ -152,8 +190,8 @@ def _remove(
       **options.model_dump(include=looks),
     )
     style.check_kinds((kind,))
-    photo = _read(service, file, 'file', _find_name(file))
-    alpha = service.find_alpha(
+    photo = call.read_photo('file')
+    alpha = call.service.find_alpha(
       photo,
       checkpoint=options.checkpoint,
       refined=refinement.Refinement(
@@ -165,93 +203,8 @@ def _remove(
     )
     content = style.render(photo, alpha, (kind,))[kind]
   width, height = photo.rgb.size
-  if as_json:
-    data = {
-      'result_b64': base64.b64encode(content).decode(),
-      'photo_width': width,
-      'photo_height': height,
-      'notes': photo.notes,
-    }
-    return responses.JSONResponse({'data': data})
-  media_type = removebg.MEDIA_TYPES[style.suffix(kind).removeprefix('.')]
-  return responses.Response(content, media_type=media_type)
-
-
-def _remove_bg(
-  service: service_lib.Service, fields: admission.Fields, as_json: bool
-) -> responses.Response:
-  options = problems.parse(removebg.Options, fields)
-  source = removebg.choose_source(options, fields)
-  file, behind = fields[source], fields.get('bg_image_file')
-  with service.take_turn():
-    photo = _read(service, file, source, _find_name(file))
-    picture = None
-    if behind not in (None, ''):
-      picture = _read(service, behind, 'bg_image_file')
-    return removebg.cut_out(
-      photo,
-      options,
-      picture,
-      find_alpha=service.find_alpha,
-      as_json=as_json,
-    )
-
-
-def _read(
-  service: service_lib.Service, value: object, field: str, name: str = ''
-) -> photos.Photo:
-  content = _read_content(value, field, service.limits)
-  return service.read(content, name or field)
-
-
-def _read_content(
-  value: object, field: str, limits: options_lib.Limits
-) -> bytes:
-  """Returns the content of a file that came as such, or as base64."""
-  if isinstance(value, datastructures.UploadFile):
-    size = value.size or 0
-    if size > limits.bytes:
-      raise _too_large(size, limits)
-    return value.file.read()
-  if isinstance(value, str):
-    text = value.partition('base64,')[2] or value  # A data address.
-    # Two more, since base64 fills up to three bytes.
-    if len(text) * 3 // 4 > limits.bytes + 2:
-      raise _too_large(len(text) * 3 // 4, limits)
-    try:
-      # Encoders break lines.
-      return base64.b64decode(''.join(text.split()), validate=True)
-    except (ValueError, binascii.Error):
-      pass
-  raise problems.ProblemError(
-    'invalid_file', f'{field}: neither a file nor base64'
+  return calls.File(
+    content=content,
+    form=style.suffix(kind).removeprefix('.'),
+    facts={'photo_width': width, 'photo_height': height, 'notes': photo.notes},
   )
-
-
-def _find_name(value: Any) -> str:
-  """Returns the name that a client gives a photo."""
-  name = getattr(value, 'filename', None) or 'The photo'
-  return service_lib.name_uploads([name])[0]
-
-
-def _too_large(size: int, limits: options_lib.Limits) -> problems.ProblemError:
-  text = limits.describe_excess(size)
-  return problems.ProblemError('file_size_too_large', text, status=413)
-
-
-async def _answer_error(
-  request: fastapi.Request, error: Exception
-) -> responses.Response:
-  del request
-  if isinstance(error, exceptions.HTTPException):
-    # Of the framework: no such method, a form that is none.
-    error = problems.ProblemError(
-      'invalid_request',
-      str(error.detail),
-      status=error.status_code,
-      headers=error.headers,
-    )
-  if not isinstance(error, problems.ProblemError):  # The server's log has it.
-    text = 'The server made a mistake'
-    error = problems.ProblemError('internal_error', text, status=500)
-  return error.to_response()

@@ -3,8 +3,7 @@
 import dataclasses
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -29,35 +28,34 @@ def encode(
   profile: bytes | None,
 ) -> bytes:
   """Returns the file: of alpha, of the cut-out, or before a background."""
-  file = io.BytesIO()
-  keep = {'icc_profile': profile} if profile else {}
+  alpha = cutout.getchannel('A')
   if form == 'zip':
+    file = io.BytesIO()
     # Pictures do not get smaller.
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
-      archive.writestr('color.jpg', _save(cutout.convert('RGB'), 'jpg', keep))
-      archive.writestr('alpha.png', _save(cutout.getchannel('A'), 'png', {}))
-      if behind:
-        archive.writestr(
-          'background.jpg', _save(behind.convert('RGB'), 'jpg', keep)
-        )
+      for name, image in (('color', cutout), ('background', behind)):
+        if image:
+          content = _save(image.convert('RGB'), 'jpg', profile)
+          archive.writestr(f'{name}.jpg', content)
+      archive.writestr('alpha.png', _save(alpha, 'png', None))
     return file.getvalue()
   if channels == 'alpha':
-    return _save(cutout.getchannel('A'), form, {})
+    return _save(alpha, form, None)
   if behind:
     cutout = Image.alpha_composite(behind, cutout)
   if form == 'jpg':  # Without a background, on white.
     white = Image.new('RGBA', cutout.size, 'white')
     cutout = Image.alpha_composite(white, cutout).convert('RGB')
-  return _save(cutout, form, keep)
+  return _save(cutout, form, profile)
 
 
-def _save(image: Image.Image, form: str, options: Mapping[str, Any]) -> bytes:
+def _save(image: Image.Image, form: str, profile: bytes | None) -> bytes:
   if form == 'png':
-    return png.encode(np.asarray(image), **options)
+    return png.encode(np.asarray(image), icc_profile=profile)
   form = form.replace('jpg', 'jpeg')
   rendering.check_size(image.size, form)
   file = io.BytesIO()
-  image.save(file, form, quality=_QUALITY, **options)
+  image.save(file, form, quality=_QUALITY, icc_profile=profile)
   return file.getvalue()
 
 
@@ -67,7 +65,7 @@ def shrink(
   """Returns photo and region with at most so many pixels."""
   width, height = photo.rgb.size
   if most is None or width * height <= most:
-    return dataclasses.replace(photo, deep=None), roi
+    return photo, roi
   scale = (most / (width * height)) ** 0.5
   size = max(1, int(width * scale)), max(1, int(height * scale))  # Never more.
   resample = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR
@@ -92,16 +90,16 @@ def crop(photo: photos.Photo, roi: Box) -> photos.Photo:
     photo,
     rgb=photo.rgb.crop(roi),
     opacity=photo.opacity and photo.opacity.crop(roi),
+    deep=None,
   )
 
 
 def find_box(alpha: np.ndarray) -> Box:
   """Returns (left, top, width, height) of a subject's visible part."""
-  seen = alpha >= _SEEN
-  rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
-  # There are some: a photo without a subject has been refused.
-  left, top = int(columns[0]), int(rows[0])
-  return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+  seen = Image.fromarray(alpha >= _SEEN).getbbox()
+  # There is some: a photo without a subject has been refused.
+  left, top, right, bottom = seen or (0, 0, 1, 1)
+  return left, top, right - left, bottom - top
 
 
 def crop_subject(
@@ -130,9 +128,12 @@ def place_subject(
   cutout: Image.Image,
   box: Box,
   scale: float | None,
-  position: Literal['original'] | tuple[float, float] | None,
+  position: tuple[float, float] | None,
 ) -> tuple[Image.Image, Box]:
-  """Returns the subject scaled and moved within the picture's own size."""
+  """Returns the subject scaled and moved within the picture's own size.
+
+  The position is that of the free space in [0, 1]; None keeps the centre.
+  """
   left, top, width, height = box
   size = cutout.size
   factor = scale * min(size[0] / width, size[1] / height) if scale else 1
@@ -140,15 +141,13 @@ def place_subject(
     min(size[k], max(1, round(side * factor)))
     for k, side in enumerate((width, height))
   ]
-  if position == 'original':
+  if position is None:
     places = [
       min(max(0, round(start + (side - new[k]) / 2)), size[k] - new[k])
       for k, (start, side) in enumerate(((left, width), (top, height)))
     ]
   else:
-    # Scaling alone centres.
-    x, y = position or (0.5, 0.5)
-    places = [round((size[k] - new[k]) * p) for k, p in enumerate((x, y))]
+    places = [round((size[k] - new[k]) * p) for k, p in enumerate(position)]
   subject = cutout.crop((left, top, left + width, top + height))
   if factor != 1:
     subject = subject.resize(new, Image.Resampling.LANCZOS)

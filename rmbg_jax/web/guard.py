@@ -6,7 +6,6 @@ A body is on the disk, whole, before anything behind it sees the request.
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import hashlib
 import hmac
@@ -14,18 +13,12 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import (
-  AsyncIterator,
-  Awaitable,
-  Callable,
-  MutableMapping,
-  Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib import parse as urls
 
-from starlette import datastructures, responses
+from starlette import datastructures, responses, types
 
 from rmbg_jax.web import problems
 
@@ -46,19 +39,13 @@ _FIRST_SECONDS, _FIRST_BYTES_PER_SECOND = 10, 10_000
 # This one is the earlier for large bodies:
 _ALL_SECONDS, _ALL_BYTES_PER_SECOND = 120, 500_000
 
-# ASGI's own words; its messages hold values of many types.
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
-
 
 class Guard:
   """An ASGI application that lets requests in to another one."""
 
   def __init__(
     self,
-    application: Application,
+    application: types.ASGIApp,
     *,
     keys: Sequence[bytes],
     find_most: Callable[[str], int],
@@ -79,11 +66,10 @@ class Guard:
     self._find_most = find_most
     self._folder = folder
     self._root_path = root_path.rstrip('/')
-    self._bodies = 0
-    self._bytes = 0
+    self._sizes: dict[object, int] = {}  # Bytes of the bodies that are here.
 
   async def __call__(
-    self, scope: Message, receive: Receive, send: Send
+    self, scope: types.Scope, receive: types.Receive, send: types.Send
   ) -> None:
     """Answers a request, or passes it on to the application."""
     if scope['type'] == 'lifespan':
@@ -109,7 +95,7 @@ class Guard:
         return
       await self._application(scope, receive, send)
 
-  def _strip_root(self, scope: Message) -> Message:
+  def _strip_root(self, scope: types.Scope) -> types.Scope:
     path = scope['path']
     # With slashes, since `/application` is not below `/app`.
     if self._root_path and f'{path}/'.startswith(f'{self._root_path}/'):
@@ -117,7 +103,7 @@ class Guard:
       return {**scope, 'path': path, 'raw_path': urls.quote(path).encode()}
     return scope
 
-  def _check_key(self, scope: Message) -> None:
+  def _check_key(self, scope: types.Scope) -> None:
     """Checks the key, in a time that does not depend on it."""
     path = scope['path']
     if not self._digests or path == HEALTH:
@@ -139,15 +125,15 @@ class Guard:
         'API Key invalid',
         'Send one of the keys of this server in the header X-Api-Key. A '
         'browser asks for it as the password; the name does not matter.',
-        # 403 is what remove.bg answers.
-        status=403 if path.startswith(_FOREIGN) else 401,
+        # What remove.bg answers.
+        status=403 if path.startswith(_FOREIGN) else None,
         headers={'WWW-Authenticate': 'Basic realm="key", charset="UTF-8"'},
       )
 
   @contextlib.asynccontextmanager
   async def _spool(
-    self, scope: Message, receive: Receive
-  ) -> AsyncIterator[Receive]:
+    self, scope: types.Scope, receive: types.Receive
+  ) -> AsyncIterator[types.Receive]:
     """Yields a `receive` that gives the body, once all of it has come.
 
     Raises:
@@ -159,87 +145,67 @@ class Guard:
     if not declared and 'transfer-encoding' not in headers:
       yield receive
       return
-    most = self._find_most(scope['path'])
-    if declared > most:
-      # Before a byte of it is read.
-      raise _too_large(most)
-    with self._reserving(max(most, _ROOM)) as reserve:
-      reserve(declared)
+    body, most = object(), self._find_most(scope['path'])
+    try:
+      self._reserve(body, declared, most)  # Before a byte of it is read.
       self._folder.mkdir(parents=True, exist_ok=True)
       with tempfile.SpooledTemporaryFile(
         max_size=_IN_MEMORY, dir=str(self._folder)
       ) as file:
-        await _fill(file, receive, declared, most, reserve)
+        began, received, more = time.monotonic(), 0, True
+        while more:
+          content, more = await _receive(receive, began, received)
+          received += len(content)
+          self._reserve(body, max(declared, received), most)
+          try:
+            file.write(content)
+          except OSError as error:
+            raise _no_room() from error
+        file.seek(0)
         if scope['path'].startswith(_PAGE_CALLS):
           _check_addresses(file, headers)
         yield _replay(file, receive)
-
-  @contextlib.contextmanager
-  def _reserving(self, room: int):
-    """Yields a function that reserves bytes until the end of the block."""
-    taken = 0
-
-    def reserve(count):
-      nonlocal taken
-      if self._bytes + count > room:
-        raise _no_room()
-      self._bytes += count
-      taken += count
-
-    if self._bodies >= _MOST_BODIES:
-      raise _no_room()
-    self._bodies += 1
-    try:
-      yield reserve
     finally:
-      self._bodies -= 1
-      self._bytes -= taken
+      self._sizes.pop(body, None)
 
-
-async def _fill(
-  file: IO[bytes],
-  receive: Receive,
-  declared: int,
-  most: int,
-  reserve: Callable[[int], None],
-) -> None:
-  """Writes a body into a file, and goes back to its beginning."""
-  began, received, more = time.monotonic(), 0, True
-  while more:
-    limit = min(
-      _FIRST_SECONDS + received / _FIRST_BYTES_PER_SECOND,
-      _ALL_SECONDS + received / _ALL_BYTES_PER_SECOND,
-    )
-    try:
-      async with asyncio.timeout(began + limit - time.monotonic()):
-        message = await receive()
-    except TimeoutError as error:
+  def _reserve(self, body: object, size: int, most: int) -> None:
+    """Sets how many bytes a body has, which may have so many at most."""
+    if size > most:
       raise problems.ProblemError(
-        'request_timeout',
-        f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
-        status=408,
-      ) from error
-    if message['type'] == 'http.disconnect':
-      raise problems.ProblemError('incomplete_body', 'The body is incomplete')
-    content = message.get('body', b'')
-    more = message.get('more_body', False)
-    received += len(content)
-    if received > most:
-      raise _too_large(most)
-    if received > declared:  # More than the header announced.
-      reserve(min(len(content), received - declared))
-    try:
-      file.write(content)
-    except OSError as error:
-      raise _no_room() from error
-  file.seek(0)
+        'file_size_too_large', f'The body has more than {most} bytes'
+      )
+    self._sizes[body] = size
+    too_many = len(self._sizes) > _MOST_BODIES
+    if too_many or sum(self._sizes.values()) > max(most, _ROOM):
+      raise _no_room()
 
 
-def _replay(file: IO[bytes], receive: Receive) -> Receive:
+async def _receive(
+  receive: types.Receive, began: float, received: int
+) -> tuple[bytes, bool]:
+  """Returns the next part of a body, and whether there are more."""
+  limit = min(
+    _FIRST_SECONDS + received / _FIRST_BYTES_PER_SECOND,
+    _ALL_SECONDS + received / _ALL_BYTES_PER_SECOND,
+  )
+  try:
+    async with asyncio.timeout(began + limit - time.monotonic()):
+      message = await receive()
+  except TimeoutError as error:
+    raise problems.ProblemError(
+      'request_timeout',
+      f'The body did not arrive: {received} bytes in {limit:.0f} seconds',
+    ) from error
+  if message['type'] == 'http.disconnect':
+    raise problems.ProblemError('incomplete_body', 'The body is incomplete')
+  return message.get('body', b''), message.get('more_body', False)
+
+
+def _replay(file: IO[bytes], receive: types.Receive) -> types.Receive:
   """Returns a `receive` that gives a body in parts, then the next events."""
   is_over = False
 
-  async def give() -> Message:
+  async def give() -> types.Message:
     nonlocal is_over
     if is_over:
       # The body is over: what comes now is news of the connection.
@@ -257,7 +223,7 @@ def _password(headers: datastructures.Headers) -> bytes:
     return b''
   try:
     return base64.b64decode(text, validate=True).partition(b':')[2]
-  except (ValueError, binascii.Error):
+  except ValueError:
     return b''
 
 
@@ -298,11 +264,7 @@ def _no_address() -> problems.ProblemError:
   )
 
 
-def _too_large(most: int) -> problems.ProblemError:
-  text = f'The body has more than {most} bytes'
-  return problems.ProblemError('file_size_too_large', text, status=413)
-
-
 def _no_room() -> problems.ProblemError:
-  why = 'There is no room for another body now.'
-  return problems.busy('unavailable', why, status=503)
+  return problems.ProblemError(
+    'unavailable', 'There is no room for another body now. Try again.'
+  )

@@ -7,9 +7,28 @@ from pathlib import Path
 from data_pipelines.io import errors, images
 from rmbg_jax.inference import rendering
 
-BACKGROUNDS = ('transparent', 'colour', 'blur', 'picture')
-# Kinds on offer; 'cutout' is a composite where there is a background.
-KINDS = ('cutout', 'foreground', 'trimap', 'overlay')
+# What is on offer, with its name on the page.
+BACKGROUNDS = {
+  'transparent': 'Transparent',
+  'colour': 'Colour',
+  'blur': 'Blurred',
+  'picture': 'Own picture',
+}
+EDGES = {
+  'none': 'As the network gives them',
+  'learned': 'Sharpened by a small network',
+  'guided': "Along the photo's edges",
+  'matting': 'Matting (seconds a photo)',
+}
+# A cutout is a composite where there is a background.
+KINDS = {
+  'cutout': 'Photo cut out',
+  'foreground': 'Colours without transparency',
+  'trimap': 'Trimap',
+  'overlay': 'Overlay, to judge the mask',
+}
+# Most bytes of a body beside its files.
+OTHER_BYTES = 1_000_000
 _MEGABYTE = 1_000_000
 
 
@@ -32,33 +51,40 @@ class Limits:
     """The largest file."""
     return self.megabytes * _MEGABYTE
 
-  def describe_excess(self, size: int) -> str:
-    """Returns what is wrong with a file of so many bytes."""
+  @property
+  def call_bytes(self) -> int:
+    """The largest body of a call: two files, and the rest."""
+    return 2 * self.bytes + OTHER_BYTES
+
+  def find_excess(self, size: int) -> str:
+    """Returns what is wrong with a file of so many bytes, '' for nothing."""
+    if size <= self.bytes:
+      return ''
     return (
       f'{size / _MEGABYTE:.1f} MB are more than the limit of {self.megabytes} '
       'MB. Reduce the photo.'
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Options:
-  """Options for cutting out photos.
+  """Options for cutting out photos, in the order of the page's.
 
   Attributes:
-    checkpoint: One of those that the service offers.
     background: One of `BACKGROUNDS`.
     colour: '#rrggbb', of the background 'colour'.
-    picture: An image file, of the background 'picture'.
-    edges: One of `choices.REFINEMENTS`.
+    picture: Path of an image file, of the background 'picture'.
+    edges: One of `EDGES`.
+    checkpoint: One of those that the service offers.
     kind: One of `KINDS`; only the first has a background.
   """
 
+  background: str
+  colour: str
+  picture: str | None
+  edges: str
   checkpoint: str
-  background: str = 'transparent'
-  colour: str = '#ffffff'
-  picture: Path | None = None
-  edges: str = 'none'
-  kind: str = 'cutout'
+  kind: str
 
   def make_style(self, limits: Limits) -> tuple[str, rendering.Style]:
     """Returns one of `choices.KINDS`, and its style.
@@ -66,53 +92,44 @@ class Options:
     Raises:
       UserError: naming what is not possible.
     """
-    if self.kind not in KINDS:
-      raise errors.UserError(
-        f'kind={self.kind}: choose one of {", ".join(KINDS)}.'
-      )
-    background = self._find_background(limits)
-    if background and self.kind != 'cutout':
+    for name, offered in (('kind', KINDS), ('background', BACKGROUNDS)):
+      value = getattr(self, name)
+      if value not in offered:
+        raise errors.UserError(
+          f'{name}={value}: choose one of {", ".join(offered)}.'
+        )
+    if self.background == 'transparent':
+      return self.kind, rendering.Style()
+    if self.kind != 'cutout':
       raise errors.UserError(
         f'background={self.background} changes nothing in {self.kind}. Choose '
         'transparent, or the kind cutout.'
       )
-    kind = 'composite' if background else self.kind
-    return kind, rendering.Style(background=background)
-
-  def _find_background(self, limits: Limits) -> str:
-    """Returns the background as `rendering.Style` takes it.
-
-    Only uploaded files may become one.
-    """
-    if self.background not in BACKGROUNDS:
-      raise errors.UserError(
-        f'background={self.background}: choose one of {", ".join(BACKGROUNDS)}.'
-      )
-    if self.background == 'transparent':
-      return ''
     if self.background == 'blur':
-      return 'blur'
-    if self.background == 'colour':
-      # `rendering.Style` would take other texts for paths.
-      if not re.fullmatch('#[0-9a-fA-F]{6}', self.colour):
-        raise errors.UserError(f'colour={self.colour}: pass #rrggbb.')
-      return self.colour
-    if self.picture is None:
+      return 'composite', rendering.Style(background='blur')
+    if self.background == 'picture':
+      return 'composite', self._read_picture(limits)
+    # `rendering.Style` would take other texts for paths.
+    if not re.fullmatch('#[0-9a-fA-F]{6}', self.colour):
+      raise errors.UserError(f'colour={self.colour}: pass #rrggbb.')
+    return 'composite', rendering.Style(background=self.colour)
+
+  def _read_picture(self, limits: Limits) -> rendering.Style:
+    if not self.picture:
       raise errors.UserError('There is no picture for the background. Add one.')
+    path = Path(self.picture)
     try:
-      height, width = images.read_size(self.picture)
+      height, width = images.read_size(path)
       if height * width > limits.pixels:
         raise errors.TooManyPixelsError(
           f'{width}x{height} are more pixels than the limit of '
           f'{limits.pixels}. Reduce it.'
         )
-      rendering.Style(background=str(self.picture))  # Reads it.
+      return rendering.Style(background=self.picture)  # Reads it.
     except errors.UserError as error:
       raise type(error)(
-        f'The background {self.picture.name}: '
-        f'{without_path(str(error), self.picture)}'
+        f'The background {path.name}: {without_path(str(error), path)}'
       ) from error
-    return str(self.picture)
 
 
 def without_path(error: str, path: Path) -> str:

@@ -2,13 +2,13 @@
 
 import html
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from data_pipelines.io import errors
-from rmbg_jax import choices
 from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 from rmbg_jax.weights import catalogue
@@ -29,26 +29,6 @@ _SENTENCE = (
   'Drop photographs of people, animals or things; get them back cut out, at '
   'their own size. They stay on the machine that runs this page.'
 )
-_BACKGROUNDS = [
-  ('Transparent', 'transparent'),
-  ('Colour', 'colour'),
-  ('Blurred', 'blur'),
-  ('Own picture', 'picture'),
-]
-_EDGES = {
-  'none': 'As the network gives them',
-  'learned': 'Sharpened by a small network',
-  'guided': "Along the photo's edges",
-  'matting': 'Matting (seconds a photo)',
-}
-
-_KINDS = [
-  ('Photo cut out', 'cutout'),
-  ('Colours without transparency', 'foreground'),
-  ('Trimap', 'trimap'),
-  ('Overlay, to judge the mask', 'overlay'),
-]
-
 # Browsers show transparency as nothing; people know it as squares.
 CSS = """
 .gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
@@ -90,20 +70,9 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
     button = gr.Button('Remove background', elem_id='run')
     results = _Results()
 
-    def show(
-      photos,
-      background,
-      colour,
-      picture,
-      edges,
-      checkpoint,
-      kind,
-      progress=_PROGRESS,
-    ):
-      options = _make_options(
-        background, colour, picture, edges, checkpoint, kind
-      )
-      answer = _ask(service, photos, options, progress)
+    # By component: only the endpoint for scripts has names for them.
+    def show(values, progress=_PROGRESS):
+      answer = _ask(service, progress, *(values[one] for one in inputs))
       if answer.failures:
         gr.Warning('Some files could not be used; they are named on the page.')
       return results.update(answer)
@@ -111,7 +80,7 @@ def make_page(service: service_lib.Service) -> gr.Blocks:
     gr.on(
       [photos.upload, button.click],
       show,
-      inputs,
+      set(inputs),
       results.components,
       show_progress_on=[photos],
       # Not for scripts, which have `remove_background`.
@@ -194,7 +163,7 @@ class _Results:
     found = list(answer.results)
     lines = list(answer.failures)
     for one in found:
-      lines += [f'{one.name}: {note}.' for note in one.notes]
+      lines += [f'{one.name}: {note}.' for note in one.entry.notes]
     # Names are visitors' own, and shown as HTML.
     problems = ''.join(f'<p>{html.escape(line)}</p>' for line in lines)
     values = {
@@ -245,18 +214,16 @@ def _add_interface(
     progress=_PROGRESS,
   ):
     """Cuts out photos; returns the files of results and masks, and a report."""
-    options = _make_options(
-      background, colour, picture, edges, checkpoint, kind
-    )
-    answer = _ask(service, photos, options, progress)
+    options = background, colour, picture, edges, checkpoint, kind
+    answer = _ask(service, progress, photos, *options)
     if not answer.results:
       raise gr.Error('\n'.join(answer.failures), print_exception=False)
     done = [
       {
         'photo': one.name,
-        'width': one.width,
-        'height': one.height,
-        'notes': one.notes,
+        'width': one.entry.width,
+        'height': one.entry.height,
+        'notes': one.entry.notes,
       }
       for one in answer.results
     ]
@@ -279,28 +246,20 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
   """Adds the inputs beside the photos, in the order of the functions'."""
   with gr.Accordion('Options', open=False):
     with gr.Row():
-      background = gr.Radio(
-        _BACKGROUNDS, value='transparent', label='Background'
-      )
+      background = _add_radio('Background', options_lib.BACKGROUNDS)
       colour = gr.ColorPicker(value='#ffffff', label='Colour', visible=False)
       picture = gr.File(label='Picture', visible=False, height=120)
-    has_matting = importlib.util.find_spec('pymatting') is not None
-    edges = gr.Radio(
-      [
-        (_EDGES[method], method)
-        for method in choices.REFINEMENTS
-        if has_matting or method != 'matting'
-      ],
-      value='none',
-      label='Edges',
-    )
+    methods = dict(options_lib.EDGES)
+    if importlib.util.find_spec('pymatting') is None:
+      del methods['matting']
+    edges = _add_radio('Edges', methods)
     checkpoint = gr.Dropdown(
       list(service.checkpoints),
       value=service.checkpoints[0],
       label='Checkpoint',
       visible=len(service.checkpoints) > 1,
     )
-    kind = gr.Radio(_KINDS, value='cutout', label='Result')
+    kind = _add_radio('Result', options_lib.KINDS)
   # Only the input that the background needs is shown.
   background.change(
     lambda value: (
@@ -315,26 +274,19 @@ def _add_options(service: service_lib.Service) -> list[gr.components.Component]:
   return [background, colour, picture, edges, checkpoint, kind]
 
 
-def _make_options(background, colour, picture, edges, checkpoint, kind):
-  return options_lib.Options(
-    checkpoint=checkpoint,
-    background=background,
-    colour=colour,
-    picture=Path(picture) if picture else None,
-    edges=edges,
-    kind=kind,
-  )
+def _add_radio(label: str, titles: Mapping[str, str]) -> gr.Radio:
+  """Adds a choice of values with titles, the first as the default."""
+  offered = [(title, value) for value, title in titles.items()]
+  return gr.Radio(offered, value=next(iter(titles)), label=label)
 
 
-def _ask(service, photos, options, progress) -> service_lib.Answer:
+def _ask(service, progress, photos, *options) -> service_lib.Answer:
   """Passes a request on; its errors are shown to the user."""
   try:
     return service.cut_out(
       [Path(photo) for photo in photos or []],
-      options,
-      report_progress=lambda count, total: progress(
-        (count, total), unit='photos'
-      ),
+      options_lib.Options(*options),
+      report_progress=lambda *counts: progress(counts, unit='photos'),
     )
   except errors.UserError as error:
     # Gradio shows it as HTML.

@@ -1,39 +1,27 @@
 """remove.bg's interface: its parameters, results and headers."""
 
-import base64
 import re
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import pydantic
 from PIL import Image, ImageColor
-from starlette import responses
 
 from data_pipelines.io.types import JsonObject
-from rmbg_jax.inference import foreground, photos, rendering
-from rmbg_jax.web import composition, problems
+from rmbg_jax.inference import foreground, rendering
+from rmbg_jax.web import calls, composition, problems
 
-# Pixels that a result may have, by size; None: as many as the photo.
 Size = Literal[
   'preview', 'small', 'regular', 'medium', 'hd', '4k', 'full', 'auto', '50MP'
 ]
-_SIZES: dict[Size, int | None] = {
+# Pixels that a result may have, by size; of the others, as many as the photo.
+_MOST: dict[Size, int] = {
   'preview': 250_000,
   'small': 250_000,
   'regular': 250_000,
   'medium': 1_500_000,
   'hd': 4_000_000,
   '4k': 10_000_000,
-  'full': None,
-  'auto': None,
-  '50MP': None,
-}
-MEDIA_TYPES = {
-  'png': 'image/png',
-  'jpg': 'image/jpeg',
-  'webp': 'image/webp',
-  'zip': 'application/zip',
 }
 _FOUND = 0.5  # Alpha that some pixel must have.
 
@@ -66,12 +54,79 @@ class Options(pydantic.BaseModel):
   shadow_type: str = pydantic.Field('none', description='Others are refused.')
 
 
-def choose_source(options: Options, fields: JsonObject) -> str:
-  """Returns the name of the field with the photo.
+def cut_out(call: calls.Call) -> calls.File:
+  """Returns a photo that is cut out as a call's fields say.
 
   Raises:
-    problems.ProblemError: if there is none, more than one, or an address.
+    ProblemError: if one is wrong, or there is no foreground.
+    UserError: if a file is no picture, or has too many pixels.
   """
+  options = call.parse(Options)
+  source = _choose_source(options, call.fields)
+  # All options are checked before the network runs.
+  colour = _parse_colour(options.bg_color)
+  margins = _parse_margins(options.crop_margin)
+  scale, position = _parse_place(options)
+  if options.add_shadow or options.shadow_type != 'none':
+    raise problems.wrong('add_shadow', 'true', 'this server draws no shadows')
+  has_picture = 'bg_image_file' in call.fields
+  if colour and has_picture:
+    raise problems.wrong(
+      'bg_color', options.bg_color, 'there is bg_image_file as well'
+    )
+  with call.service.take_turn():
+    photo = call.read_photo(source)
+    picture = call.read('bg_image_file') if has_picture else None
+    roi = _parse_roi(options.roi, photo.rgb.size)
+    photo, roi = composition.shrink(photo, roi, _MOST.get(options.size))
+    # Outside of the region, nothing is foreground.
+    alpha = np.zeros(photo.rgb.size[::-1], np.float32)
+    left, top, right, bottom = roi
+    part = composition.crop(photo, roi)
+    alpha[top:bottom, left:right] = call.service.find_alpha(part)
+    if alpha.max() < _FOUND:
+      raise problems.ProblemError(
+        'unknown_foreground',
+        'Could not identify foreground in image.',
+        'There is nothing in it that the network takes for a subject.',
+      )
+    colours = foreground.estimate_foreground(
+      np.asarray(photo.rgb), alpha, photo.opacity_values
+    )
+    cutout = Image.fromarray(rendering.add_opacity(colours, alpha))
+    box = composition.find_box(alpha)
+    if options.crop:
+      cutout, box = composition.crop_subject(cutout, box, margins)
+    elif scale or position:
+      cutout, box = composition.place_subject(cutout, box, scale, position)
+    profile = photo.icc_profile
+    behind = composition.make_background(colour, picture, cutout.size, profile)
+    form = options.format.replace('jpeg', 'jpg')
+    if form == 'auto':
+      opaque = picture is not None or (colour is not None and colour[3] == 255)
+      form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
+    content = composition.encode(
+      cutout, behind, form, options.channels, profile
+    )
+  place = dict(zip(('left', 'top', 'width', 'height'), box, strict=True))
+  # A header may not hold whatever a client sends.
+  kind = re.sub('[^a-z]', '', options.type[: problems.SHOWN_LENGTH])
+  headers = {
+    'X-Type': 'other' if options.type == 'auto' else kind or 'other',
+    'X-Width': cutout.width,
+    'X-Height': cutout.height,
+    'X-Credits-Charged': 0,
+  } | {f'X-Foreground-{key.title()}': value for key, value in place.items()}
+  return calls.File(
+    content=content,
+    form=form,
+    facts={f'foreground_{name}': value for name, value in place.items()},
+    headers={name: str(value) for name, value in headers.items()},
+  )
+
+
+def _choose_source(options: Options, fields: JsonObject) -> str:
+  """Returns the name of the field with the photo."""
   for name in ('image_url', 'bg_image_url'):
     if getattr(options, name):
       raise problems.ProblemError(
@@ -79,8 +134,7 @@ def choose_source(options: Options, fields: JsonObject) -> str:
         f'{name}: this server fetches no addresses',
         'Send the file itself.',
       )
-  names = ('image_file', 'image_file_b64')
-  found = [name for name in names if fields.get(name) not in (None, '')]
+  found = [n for n in ('image_file', 'image_file_b64') if n in fields]
   if not found:
     raise problems.ProblemError(
       'missing_source', 'No image given', 'Pass image_file or image_file_b64.'
@@ -91,81 +145,6 @@ def choose_source(options: Options, fields: JsonObject) -> str:
       'Multiple image sources given: pass either image_file or image_file_b64',
     )
   return found[0]
-
-
-def cut_out(
-  photo: photos.Photo,
-  options: Options,
-  picture: photos.Photo | None,
-  *,
-  find_alpha: Callable[[photos.Photo], np.ndarray],
-  as_json: bool,
-) -> responses.Response:
-  """Returns the answer with a photo that is cut out by the options.
-
-  `find_alpha` computes a photo's alpha (h, w) in [0, 1].
-
-  Raises:
-    ProblemError: if an option is wrong, or there is no foreground.
-  """
-  # All options are checked before the network runs.
-  colour = _parse_colour(options.bg_color)
-  margins = _parse_margins(options.crop_margin)
-  scale, position = _parse_place(options)
-  if options.add_shadow or options.shadow_type != 'none':
-    raise problems.wrong('add_shadow', 'true', 'this server draws no shadows')
-  if colour and picture:
-    raise problems.wrong(
-      'bg_color', options.bg_color, 'there is bg_image_file as well'
-    )
-  roi = _parse_roi(options.roi, photo.rgb.size)
-  photo, roi = composition.shrink(photo, roi, _SIZES[options.size])
-  # Outside of the region, nothing is foreground.
-  alpha = np.zeros(photo.rgb.size[::-1], np.float32)
-  left, top, right, bottom = roi
-  alpha[top:bottom, left:right] = find_alpha(composition.crop(photo, roi))
-  if alpha.max() < _FOUND:
-    raise problems.ProblemError(
-      'unknown_foreground',
-      'Could not identify foreground in image.',
-      'There is nothing in it that the network takes for a subject.',
-    )
-  colours = foreground.estimate_foreground(
-    np.asarray(photo.rgb), alpha, photo.opacity_values
-  )
-  cutout = Image.fromarray(rendering.add_opacity(colours, alpha))
-  box = composition.find_box(alpha)
-  if options.crop:
-    cutout, box = composition.crop_subject(cutout, box, margins)
-  elif scale or position:
-    cutout, box = composition.place_subject(cutout, box, scale, position)
-  profile = photo.icc_profile
-  behind = composition.make_background(colour, picture, cutout.size, profile)
-  form = options.format.replace('jpeg', 'jpg')
-  if form == 'auto':
-    opaque = picture is not None or (colour is not None and colour[3] == 255)
-    form = 'jpg' if opaque and options.channels == 'rgba' else 'png'
-  content = composition.encode(cutout, behind, form, options.channels, profile)
-  place = dict(zip(('left', 'top', 'width', 'height'), box, strict=True))
-  if as_json:
-    data: JsonObject = {
-      'result_b64': base64.b64encode(content).decode(),
-      **{f'foreground_{name}': value for name, value in place.items()},
-    }
-    return responses.JSONResponse({'data': data})
-  # A header may not hold whatever a client sends.
-  kind = re.sub('[^a-z]', '', options.type[: problems.SHOWN_LENGTH])
-  headers = {
-    'X-Type': 'other' if options.type == 'auto' else kind or 'other',
-    'X-Width': cutout.width,
-    'X-Height': cutout.height,
-    'X-Credits-Charged': 0,
-  } | {f'X-Foreground-{key.title()}': value for key, value in place.items()}
-  return responses.Response(
-    content,
-    media_type=MEDIA_TYPES[form],
-    headers={name: str(value) for name, value in headers.items()},
-  )
 
 
 def _parse_colour(text: str) -> tuple[int, int, int, int] | None:
@@ -212,24 +191,24 @@ def _parse_roi(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
   return left, top, right, bottom
 
 
-def _parse_place(options: Options):
-  """Returns the scale, None for none, and the position.
-
-  That is None where nothing is said, 'original', or (x, y) in [0, 1].
-  """
-  scale = None
+def _parse_place(
+  options: Options,
+) -> tuple[float | None, tuple[float, float] | None]:
+  """Returns the scale and the position in [0, 1]; None leaves what is there."""
+  scale, position = None, options.position
   if options.scale != 'original':
     ((value, unit),) = _parse_lengths('scale', options.scale, (1,))
     if unit != '%' or not 10 <= value <= 100:
       raise problems.wrong('scale', options.scale, 'pass 10% to 100%')
     scale = value / 100
-  if options.position == 'original':
     # Scaling alone centres, unless it is said that the place stays.
-    said = 'position' in options.model_fields_set
-    return scale, 'original' if said and scale else None
-  if options.position == 'center':
-    return scale, (0.5, 0.5)
-  found = _parse_lengths('position', options.position, (1, 2))
+    if 'position' not in options.model_fields_set:
+      position = 'center'
+  if position == 'original':
+    return scale, None
+  found = [(50.0, '%')]
+  if position != 'center':
+    found = _parse_lengths('position', position, (1, 2))
   if any(unit != '%' or value > 100 for value, unit in found):
-    raise problems.wrong('position', options.position, 'pass 0% to 100%')
+    raise problems.wrong('position', position, 'pass 0% to 100%')
   return scale, (found[0][0] / 100, found[-1][0] / 100)

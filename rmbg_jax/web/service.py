@@ -10,7 +10,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +44,14 @@ class Result:
     image: The cut-out, the foreground before another background, or what else
       was asked for; a PNG.
     mask: Alpha as an 8-bit grey PNG.
-    width: Width of all files, in pixels.
-    height: Height of all files, in pixels.
-    notes: Sentences about what could not be kept of the photo.
+    entry: Its line of the report, with the size and notes.
   """
 
   name: str
   shown: Path
   image: Path
   mask: Path
-  width: int
-  height: int
-  notes: tuple[str, ...]
+  entry: report_lib.Entry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +74,6 @@ class Service:
   Attributes:
     checkpoints: Names of the checkpoints on offer, the default first.
     limits: Limits on a request.
-    pool: Thread pool that works on single requests.
   """
 
   def __init__(
@@ -112,7 +106,6 @@ class Service:
     self._at_work: set[Path] = set()
     # Page and single requests together.
     self._turns = threading.BoundedSemaphore(AT_ONCE)
-    self.pool = futures.ThreadPoolExecutor(AT_ONCE)
     self._load_remover(self.checkpoints[0])
 
   def cut_out(
@@ -144,7 +137,7 @@ class Service:
     )
     names = name_uploads([upload.name for upload in uploads])
     jobs = [
-      listing.Job(photo=upload, result=result)
+      listing.Job(photo=upload, result=result, error=self._find_fault(upload))
       for upload, result in zip(
         uploads, listing.name_results([Path(n) for n in names]), strict=True
       )
@@ -161,9 +154,10 @@ class Service:
       for name, job in zip(names, jobs, strict=True):
         entry = entries.get(str(job.photo))
         if entry is None or entry.error:
-          # Without an entry, `pipeline.run` has stopped, as it does on a full
+          # Without either, `pipeline.run` has stopped, as it does on a full
           # disk.
-          error = entry.error if entry else 'not done: there is no space left.'
+          error = entry.error if entry else job.error
+          error = error or 'not done: there is no space left.'
           # Paths of the server are not for visitors.
           error = error.replace(f'{folder}{os.sep}', '')
           error = options_lib.without_path(error, job.photo)
@@ -176,16 +170,10 @@ class Service:
             shown=self._make_shown(job, folder),
             image=folder / paths[kind],
             mask=folder / paths['mask'],
-            width=entry.width or 0,
-            height=entry.height or 0,
-            notes=entry.notes,
+            entry=entry,
           )
         )
     return Answer(results=tuple(results), failures=tuple(failures))
-
-  def close(self) -> None:
-    """Gives up single requests that were not begun."""
-    self.pool.shutdown(wait=False, cancel_futures=True)
 
   @contextlib.contextmanager
   def take_turn(self) -> Iterator[Path]:
@@ -198,18 +186,6 @@ class Service:
       self._folder.mkdir(parents=True, exist_ok=True)
       with tempfile.TemporaryDirectory(dir=self._folder) as folder:
         yield Path(folder)
-
-  def read(self, content: bytes, name: str) -> photos.Photo:
-    """Reads an uploaded picture that is held against the limits.
-
-    Raises:
-      UserError: if it is no picture or too large, naming it.
-    """
-    try:
-      return photos.read_photo(content, max_pixels=self.limits.pixels)
-    except errors.UserError as error:
-      text = str(error).removeprefix('The given bytes: ')
-      raise type(error)(f'{name}: {text}') from error
 
   def find_alpha(
     self,
@@ -232,37 +208,32 @@ class Service:
     self, remover, jobs, task, report_progress
   ) -> dict[str, report_lib.Entry]:
     """Returns what became of each photo, by its path."""
-    entries, small = {}, []
-    for job in jobs:
-      try:
-        size = job.photo.stat().st_size
-      except OSError:
-        error = 'the upload is not there any more. Add it again.'
-      else:
-        if size <= self.limits.bytes:
-          small.append(job)
-          continue
-        error = self.limits.describe_excess(size)
-      entries[str(job.photo)] = report_lib.pass_over(job, error)
-    done = len(jobs) - len(small)
+    entries = {}
+    good = [job for job in jobs if not job.error]
+
+    def report():
+      report_progress(len(jobs) - len(good) + len(entries), len(jobs))
 
     def add_entry(entry):
-      nonlocal done
       entries[entry.photo] = entry
-      done += 1
-      report_progress(done, len(jobs))
+      report()
 
-    report_progress(done, len(jobs))
-    never = threading.Event()  # But for a full disk, which sets it.
+    report()
     pipeline.run(
       remover,
-      small,
+      good,
       task,
       add_entry=add_entry,
-      stop=never,
+      stop=threading.Event(),  # A full disk alone sets it.
       runs_at_once=AT_ONCE,
     )
     return entries
+
+  def _find_fault(self, upload: Path) -> str:
+    try:
+      return self.limits.find_excess(upload.stat().st_size)
+    except OSError:
+      return 'the upload is not there any more. Add it again.'
 
   @contextlib.contextmanager
   def _open_folder(self) -> Iterator[Path]:
@@ -273,8 +244,11 @@ class Service:
     with self._cleaning:
       self._folder.mkdir(parents=True, exist_ok=True)
       for old in self._folder.iterdir():
-        if old not in self._at_work and _find_age(old) > KEPT_SECONDS:
-          shutil.rmtree(old, ignore_errors=True)
+        # Somebody may remove it just now.
+        with contextlib.suppress(OSError):
+          age = time.time() - old.stat().st_mtime
+          if age > KEPT_SECONDS and old not in self._at_work:
+            shutil.rmtree(old, ignore_errors=True)
       folder = Path(tempfile.mkdtemp(dir=self._folder))
       self._at_work.add(folder)
     try:
@@ -344,11 +318,3 @@ def save_zip(results: Sequence[Result]) -> Path:
     for file in [r.image for r in results] + [r.mask for r in results]:
       archive.write(file, f'{file.parent.name}/{file.name}')
   return path
-
-
-def _find_age(path: Path) -> float:
-  """Returns the seconds since a change, 0 if somebody removed it just now."""
-  try:
-    return time.time() - path.stat().st_mtime
-  except OSError:
-    return 0.0

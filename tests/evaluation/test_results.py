@@ -331,6 +331,10 @@ def test_a_graded_truth_counts_above_one_half(pair):
   score = _score(pair, alpha, binarize=True)
   assert (score.values['mae_raw'], score.values['iou_stretched']) == (0, 1)
   assert _score(pair, alpha).values['mae_raw'] > 0.1
+  # What `calibrate` reads, too.
+  Image.fromarray(np.array([[0, 128, 129]], np.uint8)).save(pair.mask_path)
+  truth = scoring.read_truth(pair, binarize=True)
+  assert truth.tolist() == [[0, 0, 255]]
 
 
 def test_a_trimap_beside_the_masks_is_the_band(pair, tmp_path, rng):
@@ -373,10 +377,8 @@ def test_a_bad_file_is_named_and_costs_no_other(pair, tmp_path):
     scoring.Job(pair=pair, prediction=path, **options)
     for path in (pair.mask_path, bad, pair.mask_path)
   ]
-  with scoring.open_pool(2) as pool:
-    results = results_lib.collect(
-      scoring.score_all(jobs, pool), system='s', data_set='d'
-    )
+  with scoring.open_map(2) as score_all:
+    results = results_lib.collect(score_all(jobs), system='s', data_set='d')
   assert results.values['iou_raw'].tolist() == [1, 1]
   assert list(results.failed) == ['a.jpg']
 
@@ -436,7 +438,7 @@ def test_report_and_gallery_hold_what_was_scored(pair, tmp_path, rng):
   options = {'kinds': ('saliency',), 'binarize': False, 'band': 2}
   job = scoring.Job(pair=pair, prediction=prediction, **options)
   results = results_lib.collect(
-    [(job, scoring.score(job))], system='<net>', data_set='set'
+    [scoring.score(job)], system='<net>', data_set='set'
   )
   data_set = benchmarks.DataSet(
     name='set', directory=tmp_path, pairs=(pair,), published=5

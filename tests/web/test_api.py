@@ -16,8 +16,8 @@ from starlette import testclient
 from data_pipelines.io import images
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement, rendering
-from rmbg_jax.web import admission, guard
 from rmbg_jax.web import api as api_lib
+from rmbg_jax.web import guard
 from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
 from tests.support import colour_network
@@ -64,7 +64,6 @@ def service(tmp_path, monkeypatch):
     folder=tmp_path / 'results',
   )
   yield service
-  service.close()
   assert not list((tmp_path / 'results').glob('*'))
 
 
@@ -75,7 +74,7 @@ def client(service, tmp_path):
   guarded = guard.Guard(
     api,
     keys=(),
-    find_most=lambda _: admission.count_most(service),
+    find_most=lambda _: service.limits.call_bytes,
     folder=tmp_path / 'bodies',
   )
   with testclient.TestClient(guarded) as client:  # One event loop.
@@ -213,7 +212,9 @@ def test_trouble_of_the_server_has_a_reason(service, client, monkeypatch):
     raise OSError('encoder error')  # As Pillow does, without a number.
 
   monkeypatch.setattr(service, 'find_alpha', fail)
-  assert 'now: OSError' in _read_error(_ask(client), 503)
+  answer = _ask(client)
+  assert 'now: OSError' in _read_error(answer, 503)
+  assert int(answer.headers['Retry-After']) > 0
 
 
 def test_hostile_bodies(client):

@@ -23,7 +23,7 @@ from PIL import Image
 from data_pipelines.io import images
 from rmbg_jax.inference import photos as photos_lib
 from rmbg_jax.inference import refinement, rendering
-from tests.support import colour_network, helpers
+from tests.support import colour_network, helpers, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 QUEUE = 12
@@ -334,7 +334,6 @@ def _read(server, event):
 @pytest.fixture
 def held(folder, tmp_path, monkeypatch):
   """A page's address, and the event that its requests wait for."""
-  from rmbg_jax.web import application
   from rmbg_jax.web import options as options_lib
   from rmbg_jax.web import server as server_lib
   from rmbg_jax.web import service as service_lib
@@ -352,15 +351,12 @@ def held(folder, tmp_path, monkeypatch):
     limits=options_lib.Limits(),
     folder=tmp_path / 'results',
   )
-  served = application.make_application(
+  served = server_lib.make_application(
     service, keys=(), queue=QUEUE, folder=tmp_path / 'bodies'
   )
-  host = '127.0.0.1'
-  running = server_lib.Server(served, server_lib.bind(host, 0), host)
-  yield running.url, released
-  released.set()
-  running.close()
-  service.close()
+  with serving.serving(served) as url:
+    yield url, released
+    released.set()
 
 
 @pytest.mark.filterwarnings('ignore:::gradio')

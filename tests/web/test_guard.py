@@ -17,6 +17,7 @@ from rmbg_jax import app
 from rmbg_jax.web import guard, server
 from rmbg_jax.web import options as options_lib
 from rmbg_jax.web import service as service_lib
+from tests.support import serving
 
 KEY = 'näver-guessed'
 BASIC = base64.b64encode(f'any:{KEY}'.encode()).decode()
@@ -26,7 +27,6 @@ BASIC = base64.b64encode(f'any:{KEY}'.encode()).decode()
 def make(tmp_path_factory):
   """Makes the whole application, with a service that computes nothing."""
   pytest.importorskip('gradio')
-  from rmbg_jax.web import application
 
   folder = tmp_path_factory.mktemp('server')
   with pytest.MonkeyPatch.context() as patch:
@@ -40,12 +40,11 @@ def make(tmp_path_factory):
 
     def make(**options):
       options = {'keys': [b'other', KEY.encode()], **options}
-      return application.make_application(
+      return server.make_application(
         service, queue=2, folder=folder / 'bodies', **options
       )
 
     yield make
-    service.close()
 
 
 def _list_routes(router, before=''):
@@ -252,7 +251,7 @@ def test_a_body_arrives_whole_or_nobody_sees_it(guarded, length):
   large = _Sender(guarded, length=length and 2_000_000, parts=parts * 4)
   ((status, _),) = _run(large)
   assert status == 413 and len(guarded.lengths) == 1
-  assert (guarded._bodies, guarded._bytes) == (0, 0)
+  assert not guarded._sizes
 
 
 def test_who_is_slow_loses_its_place(guarded, monkeypatch):
@@ -262,7 +261,7 @@ def test_who_is_slow_loses_its_place(guarded, monkeypatch):
     _Sender(guarded, length=900, parts=[b'a'] * 900, pause=0.01),
   ]
   assert [status for status, _ in _run(*slow)] == [408, 408]
-  assert (guarded.lengths, guarded._bytes) == ([], 0)
+  assert not guarded.lengths and not guarded._sizes
 
 
 @pytest.mark.parametrize('length', [None, 400_000])
@@ -277,7 +276,7 @@ def test_bodies_are_bounded_in_sum(guarded, monkeypatch, length):
   assert {200, 503} == set(statuses)
   for status, headers in answers:
     assert status == 200 or int(headers[b'retry-after']) > 0
-  assert guarded._bytes == 0
+  assert not guarded._sizes
   monkeypatch.setattr(guard, '_MOST_BODIES', 0)
   assert _run(_Sender(guarded, length=4, parts=[b'abcd']))[0][0] == 503
 
@@ -348,14 +347,11 @@ def test_hosts_and_ports_that_cannot_be_had():
 @pytest.mark.parametrize('host', ['::1', '[::1]', '::', '127.0.0.1', '0.0.0.0'])
 def test_the_address_that_is_printed_can_be_opened(host):
   try:
-    listening = server.bind(host, 0)
+    server.bind(host, 0).close()
   except errors.UserError:
     pytest.skip('no IPv6 here')
-  served = server.Server(responses.PlainTextResponse('Here.'), listening, host)
-  try:
-    assert httpx.get(served.url).text == 'Here.'
-  finally:
-    served.close()
+  with serving.serving(responses.PlainTextResponse('Here.'), host) as url:
+    assert httpx.get(url).text == 'Here.'
 
 
 def test_calls_of_the_page_hold_little(make):

@@ -45,12 +45,11 @@ def service(tmp_path, monkeypatch):
   )
 
 
-def _ask(service, uploads):
-  return service.cut_out(
-    uploads,
-    options_lib.Options(checkpoint='any'),
-    report_progress=lambda *_: None,
+def _ask(service, uploads, *, background='transparent', kind='cutout'):
+  options = options_lib.Options(
+    background, '#ffffff', None, 'none', 'any', kind
   )
+  return service.cut_out(uploads, options, report_progress=lambda *_: None)
 
 
 def _make_old(folder, count):
@@ -174,17 +173,10 @@ def test_other_kinds_than_cutouts(service, tmp_path):
   photo = tmp_path / 'a.png'
   helpers.make_photo((40, 30)).save(photo)
 
-  def ask(**options):
-    return service.cut_out(
-      [photo],
-      options_lib.Options(checkpoint='any', **options),
-      report_progress=lambda *_: None,
-    )
-
   for kind in options_lib.KINDS:
-    (result,) = ask(kind=kind).results
+    (result,) = _ask(service, [photo], kind=kind).results
     assert result.image.parent.name == kind and result.image.exists()
   with pytest.raises(errors.UserError, match='changes nothing in trimap'):
-    ask(kind='trimap', background='blur')
+    _ask(service, [photo], kind='trimap', background='blur')
   with pytest.raises(errors.UserError, match='kind=gif: choose one of cutout'):
-    ask(kind='gif')
+    _ask(service, [photo], kind='gif')
