@@ -26,7 +26,7 @@ def main() -> None:
   output = Path(values.output) if values.output else None
   errors.check_extra('eval', 'Calibration needs more', 'py_sod_metrics')
   from rmbg_jax import export
-  from rmbg_jax.evaluation import benchmarks, calibration
+  from rmbg_jax.evaluation import benchmarks, calibration, predictions
   from rmbg_jax.inference import remover as remover_lib
   from rmbg_jax.inference import runtimes
   from rmbg_jax.weights import load
@@ -44,6 +44,14 @@ def main() -> None:
   loaded = load.load_model(values.checkpoint)
   if output:
     load.check_own(loaded)
+  facts = predictions.describe_checkpoint(values.checkpoint, loaded)
+  for data_set in data_sets:
+    known = benchmarks.find_trained_on(data_set, facts['training_data'] or ())
+    if known:
+      print(
+        f'Trained on {", ".join(known)} of {data_set.name}, where a network is '
+        'surer than elsewhere. Pass photos that it has not seen.'
+      )
   remover = remover_lib.BackgroundRemover(loaded)
   table, problems = calibration.measure(remover, data_sets)
   for problem in problems[:20]:

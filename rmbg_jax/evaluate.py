@@ -64,6 +64,11 @@ def _check_flags() -> None:
   if flags.FLAGS.input and len(flags.FLAGS.compare) < 2:
     raise app.UsageError('--input is for --compare of two or more checkpoints.')
   if flags.FLAGS.compare:
+    for name in ('checkpoint', 'data', 'predictions'):
+      if flags.FLAGS[name].value:
+        raise app.UsageError(
+          f'--{name} is not for --compare, which names all that is compared.'
+        )
     if len(flags.FLAGS.compare) != 2 and not flags.FLAGS.input:
       raise app.UsageError(
         '--compare takes two folders, A,B; for checkpoints, pass --input too.'

@@ -32,7 +32,10 @@ from rmbg_jax.inference import photos, runtimes
 from rmbg_jax.inference import remover as remover_lib
 
 _TABLE = 'labels.csv'
-_COLUMNS = ('photo', *agreement.FIGURES, 'kept', 'category', 'source', 'error')
+_COLUMNS = (
+  *('photo', *agreement.FIGURES, 'kept', 'category', 'source'),
+  *('checkpoint', 'side', 'error'),
+)
 # Areas of masks that something went wrong with, and of unsure pixels.
 _AREAS = (0.02, 0.9)
 _MOST_UNSURE = 0.2
@@ -59,6 +62,20 @@ def main() -> None:
     for job in listing.list_jobs(values.input)
     if not (job.is_clip or places.is_below(job.photo, output))
   ]
+  rows = _read_rows(table)
+  # What decides how a mask is.
+  made_with = {
+    'checkpoint': ','.join(values.checkpoint),
+    'side': str(values.side),
+  }
+  for row in rows.values():
+    before = {name: row.get(name) for name in made_with}
+    if before != made_with:
+      raise errors.UserError(
+        f'--output={output}: {row["photo"]} was labelled with {before}, not '
+        f'{made_with}. Pass these as they were, or another --output.'
+      )
+  facts = {'category': values.category, 'source': values.source} | made_with
   options = runtime_flags.make_options()
   runtimes.start_process(options['runtime'])
   teachers = [
@@ -67,12 +84,10 @@ def main() -> None:
     )
     for path in values.checkpoint
   ]
-  rows = _read_rows(table)
   # Another --agreement may keep more, too.
   done = {p for p, row in rows.items() if row['kept'] or not _is_good(row)}
   missing = [job for job in jobs if _locate(job.photo) not in done]
   taken = {row['kept'].lower() for row in rows.values()}
-  facts = {'category': values.category, 'source': values.source}
   for photo in rows.keys() & {_locate(job.photo) for job in jobs}:
     rows[photo] |= facts
   _save(rows, output)  # So that a run that is killed is known.

@@ -36,8 +36,8 @@ os.environ.setdefault(
 # The small ones too: every process needs the same hundred.
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
-# Traced programs are millions of objects and no garbage: to look through them as
-# often as Python does takes a seventh of the time.
+# Traced programs are millions of objects and no garbage: to look through them
+# as often as Python does takes a seventh of the time.
 gc.set_threshold(200_000, 50, 1000)
 
 import jax

@@ -86,6 +86,9 @@ def test_photos_on_which_all_agree_are_a_data_set(networks, photos, tmp_path):
   colour_network.draw((90, 60)).save(photos / 'broken.png')
   assert '3 of 4 photos' in _run(photos, output, *both)
   assert (output / 'Masks/large.png').stat().st_mtime_ns == before
+  # A data set is of one kind of mask.
+  said = _run(photos, output, networks['red'], networks['green'], code=1)
+  assert 'was labelled with' in said and 'or another --output' in said
 
 
 def test_photos_of_several_folders_and_other_limits(networks, photos, tmp_path):

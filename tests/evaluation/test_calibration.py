@@ -75,7 +75,7 @@ def test_a_release_asks_for_what_is_chosen(data_dir, tmp_path):
 def test_bad_files_cost_no_others(data_dir, tmp_path):
   """And the truths of PASCAL-S are graded, as in `evaluate`."""
   checkpoint = tmp_path / 'network.safetensors'
-  colour_network.save_release(checkpoint, (2, 1))
+  colour_network.save_release(checkpoint, (2, 1), training_data=['pascals'])
   for number in range(3, 6):
     shutil.copy(data_dir / 'Images/0.png', data_dir / f'Images/{number}.png')
     shutil.copy(data_dir / 'Masks/0.png', data_dir / f'Masks/{number}.png')
@@ -104,3 +104,4 @@ def test_bad_files_cost_no_others(data_dir, tmp_path):
       assert problem in done.stdout
     assert f'| all | {count} | 1.0' in done.stdout
     assert 'Chosen: --temperature=' in done.stdout
+    assert ('Trained on pascals' in done.stdout) == (directory == graded)

@@ -224,6 +224,7 @@ def test_mattes_have_their_own_table(tmp_path):
     ((), '--data is missing'),
     (('--data=.',), 'Pass --checkpoint or --predictions'),
     (('--compare=a',), 'two folders'),
+    (('--compare=a,b', '--data=c'), '--data is not for --compare'),
     (('--compare=a', '--input=.'), 'two or more checkpoints'),
     (('--data=absent', '--predictions=.'), 'absent: no such folder'),
     (('--data=.', '--predictions=.', '--metrics=f'), 'choose from'),

@@ -12,10 +12,11 @@ from rmbg_jax.weights import release
 from tests.support import helpers
 
 
-def save_release(path, channels):
+def save_release(path, channels, **facts):
   """A network whose alpha is known: it sees how much a colour exceeds another.
 
-  Its logit is 40 * max(0, a - b) - 10 for the channels a and b of BGR.
+  Its logit is 40 * max(0, a - b) - 10 for the channels a and b of BGR. The
+  facts are put into its description.
   """
   architecture, model = setup.create_model(helpers.make_config(''))
   shapes = jax.eval_shape(
@@ -35,7 +36,7 @@ def save_release(path, channels):
   release.save_release(
     path,
     variables,
-    {'architecture': architecture, 'preprocessing': made.to_dict()},
+    {'architecture': architecture, 'preprocessing': made.to_dict()} | facts,
   )
 
 
