@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from data_pipelines import cli
-from data_pipelines.io import errors, storage, stores
+from data_pipelines.io import errors, storage
 from rmbg_jax import predict
 from rmbg_jax.batch import listing, record, report, stored
 from tests.support import helpers
@@ -33,12 +33,8 @@ def server():
 
 @pytest.fixture
 def store(server, monkeypatch):
-  server.clear()
-  for name, value in object_store.environment(server).items():
-    monkeypatch.setenv(name, value)
-  stores.open_store.cache_clear()
-  yield server
-  stores.open_store.cache_clear()
+  with object_store.visiting(server, monkeypatch):
+    yield server
 
 
 @pytest.fixture(scope='module')

@@ -20,12 +20,8 @@ def server():
 
 @pytest.fixture
 def store(server, monkeypatch):
-  server.clear()
-  for name, value in object_store.environment(server).items():
-    monkeypatch.setenv(name, value)
-  stores.open_store.cache_clear()
-  yield server
-  stores.open_store.cache_clear()
+  with object_store.visiting(server, monkeypatch):
+    yield server
 
 
 ROOT = storage.Url(f's3://{object_store.BUCKET}/some where')

@@ -11,6 +11,8 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug import serving
 
+from data_pipelines.io import stores
+
 KEY, SECRET = 'the-key', 'the-secret'
 BUCKET = 'bucket'
 
@@ -180,3 +182,14 @@ def find_client(port):
       if str(link.readlink()) in inodes:
         return int(link.parts[2])
   raise LookupError(port)
+
+
+@contextlib.contextmanager
+def visiting(store, monkeypatch):
+  """The project's client finds the store, which is empty."""
+  store.clear()
+  for name, value in environment(store).items():
+    monkeypatch.setenv(name, value)
+  stores.open_store.cache_clear()
+  yield
+  stores.open_store.cache_clear()

@@ -15,22 +15,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 from jax.sharding import AxisType
 
-from data_pipelines.datasets import demo
 from rmbg_jax import load_model
 from rmbg_jax.training import state
 from tests.support import distributed_worker, helpers
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('data') / 'demo'
-  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
-  return directory
 
 
 def _start_together(make_command):

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.datasets import demo
 from rmbg_jax.training import loop, profiling, signals
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
@@ -39,13 +38,6 @@ EXACT = {
 def _shared_programs():
   with helpers.sharing_programs():
     yield
-
-
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('data') / 'demo'
-  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
-  return directory
 
 
 def _read_state(workdir, step):

@@ -5,19 +5,11 @@ import numpy as np
 import pytest
 
 from configs import full
-from data_pipelines.datasets import demo
 from data_pipelines.io import errors
 from rmbg_jax import runtime
 from rmbg_jax.training import loop, memory, settings, setup, state
 from rmbg_jax.weights import checkpoints
 from tests.support import helpers
-
-
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('data') / 'demo'
-  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
-  return directory
 
 
 def _make_config(data_dir, **changes):

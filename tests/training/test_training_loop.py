@@ -30,13 +30,6 @@ def _shared_programs():
 
 
 @pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('data') / 'demo'
-  demo.make_demo(directory, count=24, size=(48, 48), seed=42)
-  return directory
-
-
-@pytest.fixture(scope='module')
 def workdir(tmp_path_factory, data_dir):
   """A finished training of two epochs of two steps."""
   workdir = tmp_path_factory.mktemp('run')
