@@ -129,6 +129,9 @@ class _FlaxLayers:
       feature_group_count=wanted.filters if wanted.depthwise else 1,
       use_bias=wanted.use_bias,
       dtype=dtype,
+      # `training.state` draws the first weights. Flax traces this one at each
+      # call, to compare shapes, and random numbers take longest.
+      kernel_init=nn.initializers.zeros_init(),
       conv_general_dilated_cls=_choose_algorithm(
         wanted.depthwise, wanted.accurate
       ),
