@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io import errors, files
+from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import cache, hub, onnx_published, release
 
 _NOT_STATED = 'none stated'
@@ -179,9 +180,9 @@ def _list_facts(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
-  stored = release.read_release(path)
-  networks = (stored, *stored.partners)
-  description = stored.description
+  described, parameters = release.read_header(path)
+  description = described[0]
+  photos = Preprocessing.from_dict(description['preprocessing'])
   scores = description.get('scores', {})
   return Checkpoint(
     name=name,
@@ -190,12 +191,10 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     size=path.stat().st_size,
     checksum=f'sha256:{files.hash_file(path)}',
     architecture=' and '.join(
-      _describe_architecture(network.architecture) for network in networks
+      _describe_architecture(one['architecture']) for one in described
     ),
-    parameters=sum(
-      tensor.size for network in networks for tensor in network.tensors.values()
-    ),
-    input_size=stored.preprocessing.size,
+    parameters=parameters,
+    input_size=photos.size,
     training_data={
       source: _DATA_TERMS.get(source, _NOT_STATED)
       for source in description.get('training_data') or ()
