@@ -7,9 +7,11 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.io import errors, files
+from data_pipelines.io.types import JsonObject
+from rmbg_jax import models
+from rmbg_jax.models import unet
 from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import cache, hub, onnx_published, release
 
@@ -232,12 +234,12 @@ def _describe_published(name: str) -> Checkpoint:
   )
 
 
-def _describe_architecture(architecture: Mapping[str, Any]) -> str:
-  if architecture['name'] != 'unet':
+def _describe_architecture(architecture: JsonObject) -> str:
+  network = models.create_network(architecture)
+  if not isinstance(network, unet.UNet):
     return architecture['name']
-  encoder = architecture['encoder']
-  filters = '-'.join(map(str, architecture['decoder']['filters']))
+  filters = '-'.join(map(str, network.decoder_filters))
   return (
-    f'U-Net, encoder {encoder["name"]}, bridge '
-    f'{architecture["bridge"]["filters"]}, decoder {filters}'
+    f'U-Net, encoder {network.encoder_name}, bridge {network.bridge_filters}, '
+    f'decoder {filters}'
   )
