@@ -73,9 +73,9 @@ rmbg-predict deep.png cutout.png
   'download': 'python -c "import gdown, kagglehub"',
   'efficientnet': """
 python -c '
-from rmbg_jax.weights import pytorch_encoders
+from rmbg_jax.weights import imagenet
 for i in "012":
-  print(pytorch_encoders.find_published(f"efficientnet_lite{i}"))'
+  print(imagenet.find_published(f"efficientnet_lite{i}"))'
 """,
   'eval': """
 mkdir set/Masks

@@ -6,18 +6,19 @@ and whatever the checkpoint says of itself.
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.io import errors
 from rmbg_jax.weights import load, release
 
 RELEASE = '.safetensors'
 
-# Writers by file ending; they take (path, loaded network). Imported at use,
-# since each needs packages of its own.
+# Modules by file ending, each with a function `save` of (path, loaded network).
+# Imported at use, since each needs packages of its own.
 _WRITERS = {
-  '.onnx': ('onnx_file', 'save_onnx'),
-  '.stablehlo': ('stablehlo', 'save_stablehlo'),
-  '.h5': ('keras_file', 'save_keras'),
+  '.onnx': 'onnx_file',
+  '.stablehlo': 'stablehlo',
+  '.h5': 'keras_file',
 }
 FORMATS = (RELEASE, *_WRITERS)
 
@@ -63,6 +64,30 @@ def save_export(
       f'photo into windows as this one does. Export it as {RELEASE}.'
     )
   else:
-    module, function = _WRITERS[path.suffix]
-    writer = importlib.import_module(f'rmbg_jax.export.{module}')
-    getattr(writer, function)(path, loaded)
+    module = f'rmbg_jax.export.{_WRITERS[path.suffix]}'
+    importlib.import_module(module).save(path, loaded)
+
+
+def describe(
+  loaded: load.LoadedModel,
+  *,
+  size: tuple[int, int],
+  takes: str = 'photos: uint8 (b, {}, {}, 3), RGB in [0, 255]',
+  gives: str = 'alpha: float32 (b, {}, {}) in [0, 1]',
+) -> dict[str, Any]:
+  """Returns the JSON-compatible description of an exported checkpoint.
+
+  Args:
+    loaded: The checkpoint.
+    size: (height, width) of the input, in pixels.
+    takes: Input of the file in words, with {} for height and width.
+    gives: Output of the file in the same way.
+  """
+  return loaded.describe(
+    interface={
+      'size': list(size),
+      'input': takes.format(*size),
+      'output': gives.format(*size),
+      'preprocessing': 'Built in: do not normalise the input.',
+    }
+  )

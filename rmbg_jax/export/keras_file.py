@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from data_pipelines.io import errors, files
-from rmbg_jax.export import descriptions
+from rmbg_jax import export
 from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import unet
@@ -30,7 +30,7 @@ _KERAS_VERSION = '2.15.0'
 _INPUT = 'input_1'
 
 
-def save_keras(path: Path, loaded: load.LoadedModel) -> None:
+def save(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a Keras model: BGR / 255 (b, h, w, 3) to probs (b, h, w, 4), any b.
 
   Raises:
@@ -48,7 +48,6 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
       'Keras file holds one. Export to .onnx or .stablehlo, or pass one of '
       f'them, such as --checkpoint={release.RELEASED[0]}.'
     )
-  height, width = size = loaded.preprocessing.size
   loaded = _fold_temperature(loaded)
   model = _Model(loaded)
   config = {
@@ -61,11 +60,11 @@ def save_keras(path: Path, loaded: load.LoadedModel) -> None:
       'output_layers': [[model.output, 0, 0]],
     },
   }
-  description = descriptions.describe(
+  description = export.describe(
     loaded,
-    size=size,
-    takes=f'float32 (b, {height}, {width}, 3), BGR in [0, 1]',
-    gives=f'float32 (b, {height}, {width}, 4) in [0, 1]; the last is alpha',
+    size=loaded.preprocessing.size,
+    takes='float32 (b, {}, {}, 3), BGR in [0, 1]',
+    gives='float32 (b, {}, {}, 4) in [0, 1]; the last is alpha',
   )
   with files.write_atomically(path) as partial, h5py.File(partial, 'w') as file:
     file.attrs['model_config'] = json.dumps(config)
@@ -94,7 +93,7 @@ def _fold_temperature(loaded: load.LoadedModel) -> load.LoadedModel:
 
 
 def _write_weights(group: h5py.Group, model: '_Model') -> None:
-  names = _sort_as_keras(model.layers, model.output)
+  names = _sort_as_keras(model.sources, model.output)
   group.attrs['layer_names'] = [name.encode() for name in names]
   for name in names:
     layer = group.create_group(name)
@@ -107,7 +106,7 @@ def _write_weights(group: h5py.Group, model: '_Model') -> None:
   group.create_group('top_level_model_weights').attrs['weight_names'] = []
 
 
-def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
+def _sort_as_keras(sources: Mapping[str, list[str]], output: str) -> list[str]:
   """Returns the layers' names in the order of Keras' `model.layers`.
 
   Keras assigns weights by this order, not by name: the layers that are farthest
@@ -119,7 +118,7 @@ def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
   def walk(name):
     if name not in met:
       met.append(name)
-      for source in _sources(layers[name]):
+      for source in sources[name]:
         walk(source)
       finished[name] = None
 
@@ -127,13 +126,9 @@ def _sort_as_keras(layers: Mapping[str, Any], output: str) -> list[str]:
   depths = {output: 0}
   # Backwards, a layer comes after all that read it: its depth is final.
   for name in reversed(finished):
-    for source in _sources(layers[name]):
+    for source in sources[name]:
       depths[source] = max(depths.get(source, 0), depths[name] + 1)
   return sorted(met, key=lambda name: (-depths[name], met.index(name)))
-
-
-def _sources(layer: Mapping[str, Any]) -> list[str]:
-  return [source[0] for node in layer['inbound_nodes'] for source in node]
 
 
 class _Model:
@@ -142,6 +137,7 @@ class _Model:
   def __init__(self, loaded: load.LoadedModel):
     graph = graph_lib.Graph(loaded.network, size=loaded.preprocessing.size)
     self.layers: dict[str, dict[str, Any]] = {}  # Configurations by name.
+    self.sources: dict[str, list[str]] = {}  # The layers that each reads.
     # Arrays by the layer's name and the weight's.
     self.weights: dict[str, dict[str, np.ndarray]] = {}
     self._graph = graph
@@ -170,6 +166,7 @@ class _Model:
       number = self._counts[base]
       self._counts[base] += 1
       name = f'{base}_{number}' if number else base
+    self.sources[name] = sources
     self.layers[name] = {
       'class_name': kind,
       'config': {'name': name, **config},
@@ -202,7 +199,7 @@ class _Model:
 
   def _add_node(self, node: graph_lib.Node) -> str:
     sources = [self._names[name] for name in node.inputs]
-    name = _encoder_name(node.name)
+    name = keras_h5.find_encoder_layer(node.name)
     if node.op in ('conv', 'depthwise'):
       return self._add_conv(node, sources, name)
     if node.op in _SIMPLE:
@@ -262,7 +259,7 @@ class _Model:
     norm = self._add(
       'BatchNormalization',
       [name],
-      name=_encoder_name(node.norm),
+      name=keras_h5.find_encoder_layer(node.norm),
       momentum=self._momentum,
       epsilon=node.epsilon,
     )
@@ -290,9 +287,3 @@ _SIMPLE = {
   'relu': ('Activation', {'activation': 'relu'}),
   'relu6': ('ReLU', {'max_value': 6.0}),
 }
-
-
-def _encoder_name(path: str) -> str:
-  """Returns the fixed name of an encoder's layer, '' for others."""
-  part, _, name = path.partition('/')
-  return keras_h5.encoder_layer_name(name) if part == 'encoder' else ''

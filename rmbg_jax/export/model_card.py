@@ -55,65 +55,42 @@ def make_card(
     source for one in described for source in one.get('training_data') or ()
   )
   networks = [
-    line
+    f'Input {"x".join(map(str, one["preprocessing"]["size"]))}:\n\n'
+    f'```json\n{json.dumps(one["architecture"], indent=2)}\n```'
     for one in described
-    for line in (
-      f'Input {"x".join(map(str, one["preprocessing"]["size"]))}:',
-      '',
-      '```json',
-      json.dumps(one['architecture'], indent=2),
-      '```',
-      '',
-    )
   ]
+  about = (
+    'In the header of `model.safetensors` are the architecture and the '
+    'preprocessing; no pickle is in it.'
+  )
+  if len(described) > 1:
+    about += ' The answers of its networks are averaged.'
+  sections = {
+    'The network': '\n\n'.join([about, *networks]),
+    'Training data': ', '.join(sources) or 'Not stated.',
+    'Terms of the weights': '\n\n'.join([terms, *origins]),
+  }
   table = [
     f'| {source} | {score.get("images", "")} | {score["mae"]:.3f} | '
     f'{score["iou"]:.3f} |'
     for source, score in description.get('scores', {}).items()
     if {'mae', 'iou'} <= set(score)
   ]
-  lines = [
-    '---',
-    data.to_yaml(),
-    '---',
-    '',
+  if table:
+    head = ['| source | images | MAE | IoU |', '|---|---:|---:|---:|']
+    sections['Scores'] = (
+      'On rows of the training data that it was not trained on, alpha at the '
+      "photo's own size.\n\n" + '\n'.join([*head, *table])
+    )
+  parts = [
+    f'---\n{data.to_yaml()}\n---',
     f'# {name}',
-    '',
     'Removes the background from photographs: a network for '
     '[RMBG-U2NET for JAX](https://github.com/rmbg-u2net/rmbg-u2net-jax).',
-    '',
-    '```bash',
-    f'python -m rmbg_jax.predict --checkpoint=hf://{repository} \\',
-    '  --input=PHOTOS --output=OUT',
+    '```bash\n'
+    f'python -m rmbg_jax.predict --checkpoint=hf://{repository} \\\n'
+    '  --input=PHOTOS --output=OUT\n'
     '```',
-    '',
-    '## The network',
-    '',
-    'In the header of `model.safetensors` are the architecture and the '
-    'preprocessing; no pickle is in it.'
-    + (
-      ' The answers of its networks are averaged.' if len(described) > 1 else ''
-    ),
-    '',
-    *networks,
-    '## Training data',
-    '',
-    ', '.join(sources) or 'Not stated.',
-    '',
-    '## Terms of the weights',
-    '',
-    '\n\n'.join([terms, *origins]),
+    *(f'## {title}\n\n{text}' for title, text in sections.items()),
   ]
-  if table:
-    lines += [
-      '',
-      '## Scores',
-      '',
-      'On rows of the training data that it was not trained on, alpha at the '
-      "photo's own size.",
-      '',
-      '| source | images | MAE | IoU |',
-      '|---|---:|---:|---:|',
-      *table,
-    ]
-  return '\n'.join(lines) + '\n'
+  return '\n\n'.join(parts) + '\n'

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from data_pipelines.io import errors, files
-from rmbg_jax.export import descriptions
+from rmbg_jax import export
 from rmbg_jax.inference import runtimes
 from rmbg_jax.inference.runtimes import jax_runtime
 from rmbg_jax.models import convolution
@@ -27,7 +27,7 @@ from rmbg_jax.weights import load
 PROGRAM, DESCRIPTION = 'program', 'description.json'
 
 
-def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
+def save(path: Path, loaded: load.LoadedModel) -> None:
   """Writes a program: photos (b, h, w, 3) to alpha (b, h, w), any b.
 
   Raises:
@@ -55,7 +55,7 @@ def save_stablehlo(path: Path, loaded: load.LoadedModel) -> None:
     program = jax.export.export(
       jax.jit(compute_alpha), platforms=('cpu', 'cuda')
     )(photos)
-  description = descriptions.describe_photos(loaded, size=size)
+  description = export.describe(loaded, size=size)
   with (
     files.write_atomically(path) as partial,
     zipfile.ZipFile(partial, 'w') as file,

@@ -14,7 +14,11 @@ from rmbg_jax.models.layers import Convolution, Layers, T
 
 EPSILON = 1e-3
 _convolution = functools.partial(
-  Convolution, same=True, use_bias=False, epsilon=EPSILON
+  Convolution,
+  same=True,
+  use_bias=False,
+  epsilon=EPSILON,
+  activation='relu6',
 )
 
 
@@ -84,16 +88,12 @@ def compute_features(layers: Layers[T], images: T, *, variant: str) -> list[T]:
     Features at 1/2 (`stage1`), 1/4, 1/8, 1/16 and 1/32 (`stage7`) of the
     resolution.
   """
-  stem = layers.at_stage(1)
-  x = stem.conv(
-    images, 'conv1', _convolution(_STEM_FILTERS, kernel=3, stride=2)
-  )
-  x = stem.relu6(x, 'relu1')
+  stem = _convolution(_STEM_FILTERS, kernel=3, stride=2)
+  x = layers.conv(images, 'conv1', stem)
   features = []
   for number, stage in enumerate(make_stages(variant), start=1):
-    inner = layers.at_stage(find_stage(f'stage{number}'))
     for index in range(stage.blocks):
-      x = inner.block(
+      x = layers.part(
         f'stage{number}_block{index + 1}',
         _compute_inverted_bottleneck,
         x,
@@ -101,7 +101,6 @@ def compute_features(layers: Layers[T], images: T, *, variant: str) -> list[T]:
         first=index == 0,
       )
     if number in FEATURES:
-      x = inner.end_stage(x)
       features.append(x)
   return features
 
@@ -122,29 +121,17 @@ def _compute_inverted_bottleneck(
   channels = layers.find_shape(x)[-1] * stage.expansion
   # The first stage expands nothing: it works on the stem's channels.
   if stage.expansion > 1:
-    x = layers.relu6(layers.conv(x, 'conv0', _convolution(channels)), 'relu0')
+    x = layers.conv(x, 'conv0', _convolution(channels))
   depthwise = _convolution(
     channels,
     kernel=stage.kernel,
     stride=stage.stride if first else 1,
     depthwise=True,
   )
-  x = layers.relu6(layers.conv(x, 'conv1', depthwise), 'relu1')
-  # No activation follows: the projection is linear, as in MobileNetV2.
-  x = layers.conv(x, 'conv2', _convolution(stage.filters))
+  x = layers.conv(x, 'conv1', depthwise)
+  # The projection is linear, as in MobileNetV2.
+  x = layers.conv(x, 'conv2', _convolution(stage.filters, activation=''))
   return x if first else layers.add(shortcut, x, 'add')
-
-
-def find_stage(child: str) -> int:
-  """Returns the number, from 1, of the feature that a child contributes to.
-
-  Args:
-    child: Child of the encoder: `conv1` and `bn1`, the stem, or
-      `stage4_block1`.
-  """
-  # Stages have one digit.
-  number = int(child[5]) if child.startswith('stage') else 1
-  return 1 + sum(number > last for last in FEATURES)
 
 
 def _round_filters(filters: float) -> int:

@@ -1,7 +1,6 @@
 """Computes a network in JAX, as a Flax module: for training, and on devices."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ from rmbg_jax.models import convolution, depthwise
 from rmbg_jax.models.layers import Convolution, Network, R, Variables
 
 Dtype = str | np.dtype | type  # 'float32', np.dtype('float32'), jnp.float32
-_NEVER = 10**6  # Stage of parts that no training freezes.
 
 
 class FlaxNetwork(nn.Module):
@@ -25,7 +23,7 @@ class FlaxNetwork(nn.Module):
     network: Describes it.
     dtype: Type of the computation, 'float32' or 'bfloat16'. Parameters, batch
       statistics, heads and logits are float32 either way.
-    remat: Whether a block's inner features are computed again for the gradient
+    remat: Whether a part's inner features are computed again for the gradient
       instead of kept: less memory for about a third more time.
   """
 
@@ -57,11 +55,11 @@ class FlaxNetwork(nn.Module):
       UserError: if the network does not take such images, or cannot be built.
     """
     layers = _FlaxLayers(
+      network=self.network,
       dtype=self.dtype,
       remat=self.remat,
       # Folded normalisations are identities, which a batch's statistics undo.
       train=train and not getattr(self.network, 'freeze_norm', False),
-      momentum=self.network.bn_momentum,
       frozen_stages=frozen_stages,
     )
     return self.network.compute(layers, images)
@@ -98,27 +96,32 @@ class _FlaxLayers:
   """`Layers` that compute, within the module that is being called.
 
   Attributes:
+    network: The network that they are of.
     dtype: Type of the computation.
-    remat: Whether blocks compute their inner features again for the gradient.
+    remat: Whether parts compute their inner features again for the gradient.
     train: Whether batch statistics are computed or the running ones used. They
       are those of the whole global batch: under jit over a mesh the reduction
       crosses devices.
-    momentum: Momentum of the running batch statistics.
-    frozen_stages: Number of stages that stay as they are.
-    stage: Stage that the layers are of.
+    frozen_stages: Number of the encoder's stages that stay as they are.
+    path: Names of the parts that they are in, from the outermost.
   """
 
+  network: Network
   dtype: Dtype
   remat: bool
   train: bool
-  momentum: float
   frozen_stages: int
-  stage: int = _NEVER
+  path: tuple[str, ...] = ()
 
   def conv(self, x: jax.Array, name: str, wanted: Convolution) -> jax.Array:
     reach = wanted.dilation * (wanted.kernel // 2)
     # Without a normalisation: heads, whose logits stay exact, and the refiner.
     dtype = jnp.float32 if wanted.epsilon is None else self.dtype
+    algorithm = convolution.convolve
+    if wanted.depthwise:
+      algorithm = depthwise.convolve
+    elif wanted.accurate:
+      algorithm = convolution.convolve_by_rows
     x = nn.Conv(
       wanted.filters,
       (wanted.kernel, wanted.kernel),
@@ -132,28 +135,26 @@ class _FlaxLayers:
       # `training.state` draws the first weights. Flax traces this one at each
       # call, to compare shapes, and random numbers take longest.
       kernel_init=nn.initializers.zeros_init(),
-      conv_general_dilated_cls=_choose_algorithm(
-        wanted.depthwise, wanted.accurate
-      ),
+      conv_general_dilated=algorithm,
       name=name,
     )(x.astype(dtype))
-    if wanted.epsilon is None:
-      return x
-    return nn.BatchNorm(
-      use_running_average=not self.train or self._is_frozen,
-      momentum=self.momentum,
-      epsilon=wanted.epsilon,
-      dtype=self.dtype,
-      name=name.replace('conv', 'bn'),
-    )(x)
+    is_frozen = self._is_frozen(name)
+    if wanted.epsilon is not None:
+      x = nn.BatchNorm(
+        use_running_average=not self.train or is_frozen,
+        momentum=self.network.bn_momentum,
+        epsilon=wanted.epsilon,
+        dtype=self.dtype,
+        name=name.replace('conv', 'bn'),
+      )(x)
+    if wanted.activation:
+      x = {'relu': nn.relu, 'relu6': nn.relu6}[wanted.activation](x)
+    # No gradient passes here, so none is computed in frozen stages.
+    return jax.lax.stop_gradient(x) if is_frozen else x
 
   def relu(self, x: jax.Array, name: str) -> jax.Array:
     del name
     return nn.relu(x)
-
-  def relu6(self, x: jax.Array, name: str) -> jax.Array:
-    del name
-    return nn.relu6(x)
 
   def add(self, x: jax.Array, y: jax.Array, name: str) -> jax.Array:
     del name
@@ -166,7 +167,16 @@ class _FlaxLayers:
 
   def resize(self, x: jax.Array, name: str, *, like: jax.Array) -> jax.Array:
     del name
-    return resize_bilinear(x, size=self.find_shape(like)[:2])
+    size = self.find_shape(like)[:2]
+    factors = {new / old for new, old in zip(size, x.shape[1:3], strict=True)}
+    factor = factors.pop()
+    # Both axes have the same factor if none is left in `factors`.
+    if not factors and (factor == 1 or factor % 2 == 0):
+      return upsample_bilinear(x, factor=int(factor))
+    # Only U2-Net comes here: its pools round odd sides up. The numbers are
+    # those of PyTorch's `interpolate` without aligned corners.
+    shape = (x.shape[0], *size, x.shape[3])
+    return jax.image.resize(x, shape, method='bilinear')
 
   def pool(self, x: jax.Array, name: str, *, kernel: int) -> jax.Array:
     del name
@@ -185,43 +195,21 @@ class _FlaxLayers:
     *inputs: jax.Array,
     **options: Hashable,
   ) -> R:
+    # What is in another part is among its inner features.
+    is_outer = self.path in ((), ('encoder',)) and name != 'encoder'
+    part = nn.remat(_Part) if self.remat and is_outer else _Part
+    inner = dataclasses.replace(self, path=(*self.path, name))
     # Sorted and a tuple, so that the module can be hashed.
-    made = _Part(function, self, tuple(sorted(options.items())), name=name)
+    made = part(function, inner, tuple(sorted(options.items())), name=name)
     return made(*inputs)
 
-  def block(
-    self,
-    name: str,
-    function: Callable[..., R],
-    *inputs: jax.Array,
-    **options: Hashable,
-  ) -> R:
-    part = nn.remat(_Part) if self.remat else _Part
-    made = part(function, self, tuple(sorted(options.items())), name=name)
-    return made(*inputs)
-
-  def at_stage(self, stage: int) -> '_FlaxLayers':
-    return dataclasses.replace(self, stage=stage)
-
-  def end_stage(self, x: jax.Array) -> jax.Array:
-    # No gradient passes here, so none is computed in frozen stages.
-    return jax.lax.stop_gradient(x) if self._is_frozen else x
-
-  @property
-  def _is_frozen(self) -> bool:
-    return self.stage <= self.frozen_stages
-
-
-@functools.cache
-def _choose_algorithm(
-  depth: bool, accurate: bool
-) -> Callable[[], Callable[..., jax.Array]]:
-  """Returns what `flax.linen.Conv` gets its convolution from."""
-  if depth:
-    return lambda: depthwise.convolve
-  if accurate:
-    return lambda: convolution.convolve_by_rows
-  return lambda: convolution.convolve
+  def _is_frozen(self, name: str) -> bool:
+    """Returns whether a layer is in a stage that stays as it is."""
+    part, *rest = (*self.path, name)
+    return (
+      part == 'encoder'
+      and self.network.find_stage(rest[0]) <= self.frozen_stages
+    )
 
 
 def upsample_bilinear(
@@ -238,24 +226,6 @@ def upsample_bilinear(
   if factor % 2:
     raise ValueError(f'factor must be 1 or even, got {factor}.')
   return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
-
-
-def resize_bilinear(
-  x: Float[Array, 'b h w c'], *, size: tuple[int, int]
-) -> Float[Array, 'b h2 w2 c']:
-  """Enlarges to (height, width), bilinear with half-pixel centres.
-
-  The same numbers as PyTorch's `interpolate` without aligned corners, and ONNX'
-  `Resize` with `pytorch_half_pixel`.
-  """
-  factors = {new / old for new, old in zip(size, x.shape[1:3], strict=True)}
-  factor = factors.pop()
-  # Both axes have the same factor if none is left in `factors`.
-  if not factors and (factor == 1 or factor % 2 == 0):
-    return upsample_bilinear(x, factor=int(factor))
-  # Only U2-Net comes here: its pools round odd sides up.
-  shape = (x.shape[0], *size, x.shape[3])
-  return jax.image.resize(x, shape, method='bilinear')
 
 
 def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:

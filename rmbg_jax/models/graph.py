@@ -123,7 +123,7 @@ class _Recorder:
     norm = ''
     if wanted.epsilon is not None:
       norm = self.prefix + name.replace('conv', 'bn')
-    return self._add(
+    x = self._add(
       name,
       'depthwise' if wanted.depthwise else 'conv',
       (x,),
@@ -137,12 +137,13 @@ class _Recorder:
       norm=norm,
       epsilon=wanted.epsilon or 0.0,
     )
+    if not wanted.activation:
+      return x
+    name = name.replace('conv', 'relu')
+    return self._add(name, wanted.activation, (x,), self.nodes[x].shape)
 
   def relu(self, x: str, name: str) -> str:
     return self._add(name, 'relu', (x,), self.nodes[x].shape)
-
-  def relu6(self, x: str, name: str) -> str:
-    return self._add(name, 'relu6', (x,), self.nodes[x].shape)
 
   def add(self, x: str, y: str, name: str) -> str:
     return self._add(name, 'add', (x, y), self.nodes[x].shape)
@@ -190,16 +191,6 @@ class _Recorder:
   ) -> layers.R:
     inner = dataclasses.replace(self, prefix=f'{self.prefix}{name}/')
     return function(inner, *inputs, **options)
-
-  # Both differ only where gradients are computed.
-  block = part
-
-  def at_stage(self, stage: int) -> '_Recorder':
-    del stage
-    return self
-
-  def end_stage(self, x: str) -> str:
-    return x
 
   def _shrink(self, x: str, stride: int) -> tuple[int, int]:
     height, width, _ = self.nodes[x].shape

@@ -59,7 +59,7 @@ def unflatten(
 
 
 class Convolution(NamedTuple):
-  """A convolution, and the batch normalisation behind it.
+  """A convolution, and the batch normalisation and activation behind it.
 
   Attributes:
     filters: Channels of the result.
@@ -72,6 +72,8 @@ class Convolution(NamedTuple):
     use_bias: Whether the convolution has a bias.
     epsilon: Epsilon of the batch normalisation; None for none, and for
       computing in float32.
+    activation: 'relu' for max(x, 0), 'relu6' for the same, at most 6; '' for
+      none.
     accurate: Whether sums should be short, to round less.
   """
 
@@ -83,6 +85,7 @@ class Convolution(NamedTuple):
   depthwise: bool = False
   use_bias: bool = True
   epsilon: float | None = None
+  activation: str = ''
   accurate: bool = False
 
 
@@ -95,22 +98,18 @@ class Layers(Protocol[T]):
   """
 
   def conv(self, x: T, name: str, wanted: Convolution) -> T:
-    """Convolves and normalises.
+    """Convolves, normalises and activates.
 
     Args:
       x: Features.
       name: Name of the convolution, with `conv` in it; the normalisation's has
-        `bn` there.
+        `bn` there, the activation's `relu`.
       wanted: What is computed.
     """
     ...
 
   def relu(self, x: T, name: str) -> T:
     """Returns max(x, 0)."""
-    ...
-
-  def relu6(self, x: T, name: str) -> T:
-    """Returns max(x, 0), at most 6."""
     ...
 
   def add(self, x: T, y: T, name: str) -> T:
@@ -142,30 +141,16 @@ class Layers(Protocol[T]):
   ) -> R:
     """Returns what a part of the network computes.
 
+    A training may compute a part of the network or of its encoder twice, so
+    that its inner features need not be kept for the gradient.
+
     Args:
-      name: Name of the part; the variables inside are below it.
+      name: Name of the part; the variables inside are below it. `encoder` is
+        the one whose stages can be frozen (`Network.find_stage`).
       function: Computes it, from `Layers`, the inputs and the options.
       *inputs: Features.
       **options: Options of the function.
     """
-    ...
-
-  def block(
-    self, name: str, function: Callable[..., R], *inputs: T, **options: Hashable
-  ) -> R:
-    """Returns what a part computes; a training may compute it twice.
-
-    Its inner features then need not be kept for the gradient. All else is as of
-    `part`.
-    """
-    ...
-
-  def at_stage(self, stage: int) -> 'Layers[T]':
-    """Returns the same, for layers of a stage (from 1) that can be frozen."""
-    ...
-
-  def end_stage(self, x: T) -> T:
-    """Returns the last features of a stage, through which gradients may end."""
     ...
 
 

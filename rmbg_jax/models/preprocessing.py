@@ -65,13 +65,16 @@ class Preprocessing:
     }
 
   @classmethod
-  def from_dict(cls, description: JsonObject) -> 'Preprocessing':
+  def from_dict(
+    cls, description: JsonObject, place: str = 'preprocessing'
+  ) -> 'Preprocessing':
     """Rebuilds the preprocessing from `to_dict`'s description.
 
     Raises:
-      UserError: naming the key that is missing, unknown or impossible.
+      UserError: naming the place, and the key that is missing, unknown or
+        impossible.
     """
-    checks.check_object(description, CHECKS, 'preprocessing', required=CHECKS)
+    checks.check_object(description, CHECKS, place, required=CHECKS)
     values: dict[str, Any] = {
       key: tuple(value) if isinstance(value, list) else value
       for key, value in description.items()

@@ -9,6 +9,7 @@ network serves photos of any size (`inference/learned.py`).
 """
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from rmbg_jax.models.layers import Convolution, Layers, T
 LIMIT = 7.0  # Logits are given and computed in units of it, in [-1, 1].
 MOST = 1 / (1 + math.exp(-LIMIT))  # The largest alpha that these express.
 BLOCK = 2  # Side of the blocks of pixels that are channels of one place.
+_convolution = functools.partial(Convolution, kernel=3, activation='relu')
 # Side of the guided filter's window, in blocks, and the variance of colour, in
 # [0, 1], below which it does not follow an edge.
 GUIDE_SIDE, GUIDE_EPSILON = 5, 1e-4
@@ -52,32 +54,26 @@ class Refiner:
       One map (b, h, w, 4), the block's pixels row by row.
     """
     first, *others = self.filters
-    x = _conv(layers, images, 'conv1', first)
+    x = layers.conv(images, 'conv1', _convolution(first))
     skips = [x]
     for number, filters in enumerate(others, start=2):
-      x = _conv(layers, x, f'down{number}_conv', filters, stride=2)
-      x = _conv(layers, x, f'conv{number}', filters)
+      down = _convolution(filters, stride=2)
+      x = layers.conv(x, f'down{number}_conv', down)
+      x = layers.conv(x, f'conv{number}', _convolution(filters))
       skips.append(x)
     x = skips.pop()
     for number in range(len(others), 0, -1):
       skip = skips.pop()
-      side = Convolution(self.filters[number - 1])
+      filters = self.filters[number - 1]
       # Channels first, then size: the 1x1 convolution is cheaper when small.
-      x = layers.conv(x, f'side{number}_conv', side)
+      x = layers.conv(x, f'side{number}_conv', Convolution(filters))
       x = layers.resize(x, f'up{number}', like=skip)
       # Added, not concatenated: channels at the finest size cost the most.
       x = layers.relu(layers.add(x, skip, f'add{number}'), f'add{number}_relu')
-      x = _conv(layers, x, f'up{number}_conv', self.filters[number - 1])
+      x = layers.conv(x, f'up{number}_conv', _convolution(filters))
     return (layers.conv(x, 'head_conv', Convolution(BLOCK**2, kernel=3)),)
 
   def find_stage(self, child: str) -> int:
     """Returns 1: no part of it can be frozen alone."""
     del child
     return 1
-
-
-def _conv(
-  layers: Layers[T], x: T, name: str, filters: int, *, stride: int = 1
-) -> T:
-  x = layers.conv(x, name, Convolution(filters, kernel=3, stride=stride))
-  return layers.relu(x, name.replace('conv', 'relu'))

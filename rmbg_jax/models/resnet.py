@@ -11,7 +11,6 @@ they belong to two slightly different networks:
 """
 
 import functools
-import re
 from collections.abc import Callable
 
 from data_pipelines.io.errors import UserError
@@ -48,17 +47,14 @@ def compute_features(
     raise UserError(
       f'Unknown ResNet dialect {dialect!r}; choose one of {sorted(EPSILON)}.'
     )
-  stem = layers.at_stage(1)
   first = _make_convolution(dialect)(width, kernel=7, stride=2)
-  x = stem.conv(images, 'conv1', first)
-  x = stem.end_stage(stem.relu(x, 'relu1'))
+  x = layers.conv(images, 'conv1', first)
   # The finest feature is from before the pool, at 1/2.
   features = [x]
   x = layers.pool(x, 'pool1', kernel=3)
   for stage, size in enumerate(stage_sizes, start=2):
-    inner = layers.at_stage(stage)
     for index in range(size):
-      x = inner.block(
+      x = layers.part(
         f'conv{stage}_block{index + 1}',
         _compute_bottleneck,
         x,
@@ -68,7 +64,6 @@ def compute_features(
         project=index == 0,
         dialect=dialect,
       )
-    x = inner.end_stage(x)
     features.append(x)
   return features
 
@@ -98,23 +93,19 @@ def _compute_bottleneck(
   on_1x1, on_3x3 = (stride, 1) if dialect == 'keras' else (1, stride)
   shortcut = x
   if project:
-    shortcut = layers.conv(x, 'conv0', make(4 * filters, stride=stride))
+    wide = make(4 * filters, stride=stride, activation='')
+    shortcut = layers.conv(x, 'conv0', wide)
   x = layers.conv(x, 'conv1', make(filters, stride=on_1x1))
-  x = layers.relu(x, 'relu1')
   x = layers.conv(x, 'conv2', make(filters, kernel=3, stride=on_3x3))
-  x = layers.relu(x, 'relu2')
-  x = layers.conv(x, 'conv3', make(4 * filters))
+  x = layers.conv(x, 'conv3', make(4 * filters, activation=''))
   return layers.relu(layers.add(shortcut, x, 'add'), 'out')
 
 
 def _make_convolution(dialect: str) -> Callable[..., Convolution]:
   """Returns `Convolution` with what all of a dialect's have in common."""
   return functools.partial(
-    Convolution, use_bias=dialect == 'keras', epsilon=EPSILON[dialect]
+    Convolution,
+    use_bias=dialect == 'keras',
+    epsilon=EPSILON[dialect],
+    activation='relu',
   )
-
-
-def find_stage(child: str) -> int:
-  """Returns the stage that a child of the encoder belongs to, from 1."""
-  # The first number of `conv1`, `bn1` or `conv3_block2`.
-  return int(re.sub(r'^\D*(\d+).*', r'\1', child))

@@ -18,9 +18,6 @@ EPSILON = 1e-5  # PyTorch's, which the authors' weights were trained with.
 HEIGHTS = (7, 6, 5, 4, 0, 0)
 FLAT_DILATIONS = (1, 2, 4, 8)
 
-# In the order in which the authors' code runs them.
-HEADS = ('side1', 'side2', 'side3', 'side4', 'side5', 'side6', 'fuse')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class U2Net:
@@ -72,7 +69,7 @@ class U2Net:
       skip = skips.pop()
       x = layers.resize(x, f'decoder{number}/resize', like=skip)
       x = layers.concat([x, skip], f'decoder{number}/concat')
-      x = layers.block(
+      x = layers.part(
         f'decoder{number}',
         _compute_rsu,
         x,
@@ -82,13 +79,13 @@ class U2Net:
       )
       outputs.append(x)
     sides = []
-    for index, x in enumerate(outputs):
-      name = f'side{6 - index}'
+    # Fine to coarse, as the authors run and concatenate them.
+    for number, x in enumerate(reversed(outputs), start=1):
+      name = f'side{number}'
       x = layers.conv(x, name, Convolution(1, kernel=3))
       sides.append(layers.resize(x, f'{name}/out', like=images))
-    # The authors concatenate fine to coarse.
-    fused = layers.concat(sides[::-1], 'fuse/concat')
-    return (*sides, layers.conv(fused, 'fuse', Convolution(1)))
+    fused = layers.concat(sides, 'fuse/concat')
+    return (*sides[::-1], layers.conv(fused, 'fuse', Convolution(1)))
 
   def find_stage(self, child: str) -> int:
     """Returns the stage that a child of the encoder is, from 1."""
@@ -103,13 +100,11 @@ def _compute_encoder(
   for stage, (height, inner, outer) in enumerate(
     zip(HEIGHTS, mid, filters, strict=True), start=1
   ):
-    at_stage = layers.at_stage(stage)
     if stage > 1:
       x = layers.pool(x, f'stage{stage}/pool', kernel=2)
-    x = at_stage.block(
+    x = layers.part(
       f'stage{stage}', _compute_rsu, x, mid=inner, filters=outer, height=height
     )
-    x = at_stage.end_stage(x)
     features.append(x)
   return features
 
@@ -127,11 +122,11 @@ def _compute_rsu(
     height: Number of convolutions on the way down (RSU-7 to RSU-4), of which
       the last is dilated; 0 for RSU-4F, which keeps the resolution and dilates.
   """
-  dilations = rsu_dilations(height)
+  # The deepest convolution of one that shrinks dilates in place of it.
+  dilations = (1,) * (height - 1) + (2,) if height else FLAT_DILATIONS
   entry = x = layers.part('conv_in', _compute_block, x, filters=filters)
   skips = []
   for index, dilation in enumerate(dilations):
-    # The last convolution dilates instead of halving once more.
     if 0 < index < height - 1:
       x = layers.pool(x, f'pool{index}', kernel=2)
     name = f'conv{index + 1}'
@@ -167,27 +162,11 @@ def _compute_block(
 ) -> T:
   """A 3x3 convolution, a batch normalisation and a ReLU."""
   convolution = Convolution(
-    filters, kernel=3, dilation=dilation, epsilon=EPSILON, accurate=accurate
+    filters,
+    kernel=3,
+    dilation=dilation,
+    epsilon=EPSILON,
+    activation='relu',
+    accurate=accurate,
   )
-  return layers.relu(layers.conv(x, 'conv', convolution), 'relu')
-
-
-def rsu_dilations(height: int) -> tuple[int, ...]:
-  """Returns the dilations of a block's convolutions on the way down."""
-  # A height of 0 is RSU-4F, which never halves.
-  return (1,) * (height - 1) + (2,) if height else FLAT_DILATIONS
-
-
-def block_dilations() -> dict[str, int]:
-  """Returns each block's dilation by its path, in the order they run in."""
-  stages = {f'encoder/stage{i + 1}': h for i, h in enumerate(HEIGHTS)}
-  stages |= {f'decoder{i + 1}': h for i, h in enumerate(HEIGHTS[-2::-1])}
-  dilations = {}
-  for stage, height in stages.items():
-    inner = rsu_dilations(height)
-    dilations[f'{stage}/conv_in'] = 1
-    for index, dilation in enumerate(inner):
-      dilations[f'{stage}/conv{index + 1}'] = dilation
-    for index in reversed(range(len(inner) - 1)):
-      dilations[f'{stage}/conv{index + 1}d'] = inner[index]
-  return dilations
+  return layers.conv(x, 'conv', convolution)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from typing import ClassVar
 
 from data_pipelines.io.errors import UserError
@@ -10,7 +11,9 @@ from rmbg_jax.models.layers import Convolution, Layers, T
 
 # Keras' default, which the Keras project uses outside of ResNet50.
 DECODER_EPSILON = 1e-3
-_convolution = functools.partial(Convolution, epsilon=DECODER_EPSILON)
+_convolution = functools.partial(
+  Convolution, epsilon=DECODER_EPSILON, activation='relu'
+)
 ENCODERS = ('resnet50', *efficientnet.VARIANTS)
 
 
@@ -74,7 +77,7 @@ class UNet:
         f'decoder.filters has {len(self.decoder_filters)} values, but '
         f'{self.encoder_name} has features for {len(skips)} decoder blocks.'
       )
-    x = layers.block(
+    x = layers.part(
       'bridge',
       _compute_bridge,
       x,
@@ -83,18 +86,20 @@ class UNet:
     )
     outputs = []
     for number, filters in enumerate(self.decoder_filters, start=1):
-      x = layers.block(
+      x = layers.part(
         f'decoder{number}', _compute_decoder, x, skips.pop(), filters=filters
       )
-      # No block: a head has one channel, so there is little to save.
       outputs.append(layers.part(f'head{number}', _compute_head, x, images))
     return tuple(outputs)
 
   def find_stage(self, child: str) -> int:
     """Returns the stage that a child of the encoder belongs to, from 1."""
+    # The first number of `conv1`, `bn1`, `conv3_block2` or `stage4_block1`.
+    number = int(re.sub(r'^\D*(\d+).*', r'\1', child))
     if self.encoder_name == 'resnet50':
-      return resnet.find_stage(child)
-    return efficientnet.find_stage(child)
+      return number
+    # Several of EfficientNet's stages may lead to one feature.
+    return 1 + sum(number > last for last in efficientnet.FEATURES)
 
   def _compute_features(self, layers: Layers[T], images: T) -> list[T]:
     if self.encoder_name == 'resnet50':
@@ -130,11 +135,9 @@ def _compute_bridge(
   branches = []
   for rate in rates:
     wide = _convolution(filters, kernel=3, dilation=rate)
-    branch = layers.conv(x, f'conv_rate{rate}', wide)
-    branches.append(layers.relu(branch, f'relu_rate{rate}'))
+    branches.append(layers.conv(x, f'conv_rate{rate}', wide))
   x = layers.concat(branches, 'concat')
-  x = layers.conv(x, 'conv_out', _convolution(filters))
-  return layers.relu(x, 'relu_out')
+  return layers.conv(x, 'conv_out', _convolution(filters))
 
 
 def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
@@ -147,10 +150,10 @@ def _compute_decoder(layers: Layers[T], x: T, skip: T, *, filters: int) -> T:
 
 def _compute_residual(layers: Layers[T], x: T, *, filters: int) -> T:
   """Two 3x3 convolutions beside a 1x1 shortcut, ReLU after the sum."""
-  shortcut = layers.conv(x, 'conv0', _convolution(filters))
+  shortcut = layers.conv(x, 'conv0', _convolution(filters, activation=''))
   convolution = _convolution(filters, kernel=3)
-  x = layers.relu(layers.conv(x, 'conv1', convolution), 'relu1')
-  x = layers.conv(x, 'conv2', convolution)
+  x = layers.conv(x, 'conv1', convolution)
+  x = layers.conv(x, 'conv2', convolution._replace(activation=''))
   return layers.relu(layers.add(shortcut, x, 'add'), 'out')
 
 

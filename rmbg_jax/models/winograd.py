@@ -17,14 +17,11 @@ results around 1; it is not for 16-bit types.
 import functools
 import operator
 from collections.abc import Sequence
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-
-ArrayT = TypeVar('ArrayT', Array, np.ndarray)
 
 # Transforms of input, kernel and (transposed) output rows by m, the paper's
 # B^T, G and A^T. m = 1 is plain convolution.
@@ -71,31 +68,13 @@ def convolve(
   x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c f'], rate: int
 ) -> Float[Array, 'b h w f']:
   """Returns the 'same' convolution with stride 1 and that dilation rate."""
-  m = choose_m(x.shape[1], rate)
-  return convolve_transformed(x, transform_kernel(kernel, m), rate)
-
-
-def transform_kernel(
-  kernel: Float[Array | np.ndarray, '3 3 c f'], m: int
-) -> Float[Array | np.ndarray, 'm2 c f3']:
-  """Returns the m + 2 matrices that `convolve_transformed` multiplies by."""
-  _, _, c, f = kernel.shape
-  # (3 kernel rows, columns x c x f)
+  b, h, w, c = x.shape
+  f = kernel.shape[3]
+  m = _choose_m(h, rate)
+  _, g, at = _TRANSFORMS[m]
+  # The kernel's rows are transformed, its columns put side by side.
   rows = kernel.swapaxes(1, 2).reshape(3, -1)
-  return (np.asarray(_TRANSFORMS[m][1], kernel.dtype) @ rows).reshape(
-    m + 2, c, 3 * f
-  )
-
-
-def convolve_transformed(
-  x: Float[Array, 'b h w c'],
-  matrices: Float[Array | np.ndarray, 'm2 c f3'],
-  rate: int,
-) -> Float[Array, 'b h w f']:
-  """Convolves by a kernel that `transform_kernel` returned, with any m."""
-  m = len(matrices) - 2
-  b, h, w, _ = x.shape
-  f = matrices.shape[2] // 3
+  matrices = (np.asarray(g, kernel.dtype) @ rows).reshape(m + 2, c, 3 * f)
   # One product for each of the m + 2 rows, all in one batch.
   products = jax.lax.dot_general(
     _transform_input(x, rate, m), matrices, (((5,), (1,)), ((0,), (0,)))
@@ -108,9 +87,7 @@ def convolve_transformed(
     )
     for product in products
   ]
-  outputs = jnp.stack(
-    [_combine(weights, rows) for weights in _TRANSFORMS[m][2]], axis=2
-  )
+  outputs = jnp.stack([_combine(weights, rows) for weights in at], axis=2)
   # The last tile may reach below the features.
   return outputs.reshape(b, -1, w, f)[:, :h]
 
@@ -133,7 +110,7 @@ def _kernel_gradient(
   x: Float[Array, 'b h w c'], dy: Float[Array, 'b h w f'], rate: int
 ) -> Float[Array, '3 3 c f']:
   """Returns the kernel's gradient, by one product per transformed row."""
-  m = choose_m(x.shape[1], rate)
+  m = _choose_m(x.shape[1], rate)
   _, g, at = _TRANSFORMS[m]
   b, h, w, c = x.shape
   f = dy.shape[3]
@@ -163,11 +140,11 @@ def _kernel_gradient(
 
 def count_products(height: int, rate: int) -> int:
   """Returns the row products that `convolve` takes; 3 x height is plain."""
-  m = choose_m(height, rate)
+  m = _choose_m(height, rate)
   return (m + 2) * _count_tiles(height, rate, m) * rate
 
 
-def choose_m(height: int, rate: int) -> int:
+def _choose_m(height: int, rate: int) -> int:
   """Returns the m with the fewest products, the most exact one on ties."""
   return min(
     sorted(_TRANSFORMS), key=lambda m: (m + 2) * _count_tiles(height, rate, m)
@@ -210,8 +187,8 @@ def _combine(weights, arrays):
 
 
 def _combine_at_once(
-  weights: Sequence[Sequence[int | float]], arrays: Sequence[ArrayT]
-) -> ArrayT:
+  weights: Sequence[Sequence[int | float]], arrays: Sequence[jax.Array]
+) -> jax.Array:
   """Returns the sums by each row of `weights`, stacked.
 
   All terms are added, zeros too, in one loop. It compiles in a third of the

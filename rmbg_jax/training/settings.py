@@ -76,7 +76,7 @@ _LISTS_OF_MODELS = {
     'model.decoder.filters': (4, 1),
     'loss.outputs': (4, 0),
   },
-  'u2net': {'loss.outputs': (len(u2net.HEADS), 0)},
+  'u2net': {'loss.outputs': (len(u2net.HEIGHTS) + 1, 0)},
 }
 
 

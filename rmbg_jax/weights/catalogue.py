@@ -7,9 +7,12 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.io import errors, files
+from data_pipelines.io.types import JsonObject
+from rmbg_jax import models
+from rmbg_jax.models import unet
+from rmbg_jax.models.preprocessing import Preprocessing
 from rmbg_jax.weights import cache, hub, onnx_published, release
 
 _NOT_STATED = 'none stated'
@@ -179,9 +182,9 @@ def _list_facts(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
-  stored = release.read_release(path)
-  networks = (stored, *stored.partners)
-  description = stored.description
+  described, parameters = release.read_header(path)
+  description = described[0]
+  photos = Preprocessing.from_dict(description['preprocessing'])
   scores = description.get('scores', {})
   return Checkpoint(
     name=name,
@@ -190,12 +193,10 @@ def _describe_release(path: Path, *, name: str, origin: str) -> Checkpoint:
     size=path.stat().st_size,
     checksum=f'sha256:{files.hash_file(path)}',
     architecture=' and '.join(
-      _describe_architecture(network.architecture) for network in networks
+      _describe_architecture(one['architecture']) for one in described
     ),
-    parameters=sum(
-      tensor.size for network in networks for tensor in network.tensors.values()
-    ),
-    input_size=stored.preprocessing.size,
+    parameters=parameters,
+    input_size=photos.size,
     training_data={
       source: _DATA_TERMS.get(source, _NOT_STATED)
       for source in description.get('training_data') or ()
@@ -233,12 +234,12 @@ def _describe_published(name: str) -> Checkpoint:
   )
 
 
-def _describe_architecture(architecture: Mapping[str, Any]) -> str:
-  if architecture['name'] != 'unet':
+def _describe_architecture(architecture: JsonObject) -> str:
+  network = models.create_network(architecture)
+  if not isinstance(network, unet.UNet):
     return architecture['name']
-  encoder = architecture['encoder']
-  filters = '-'.join(map(str, architecture['decoder']['filters']))
+  filters = '-'.join(map(str, network.decoder_filters))
   return (
-    f'U-Net, encoder {encoder["name"]}, bridge '
-    f'{architecture["bridge"]["filters"]}, decoder {filters}'
+    f'U-Net, encoder {network.encoder_name}, bridge {network.bridge_filters}, '
+    f'decoder {filters}'
   )

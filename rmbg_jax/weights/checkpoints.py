@@ -86,9 +86,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
   @property
   def latest_step(self) -> int | None:
     """The step of the newest checkpoint, None if there is none."""
-    with self._naming_damage(''):
-      latest = self._checkpointer.latest
-    return latest.step if latest else None
+    return max(self.steps, default=None)
 
   @property
   def best_step(self) -> int | None:

@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
-from data_pipelines.io import errors, files
+from data_pipelines.io import checks, errors, files
 from data_pipelines.io.types import JsonObject
 from rmbg_jax.models import layers as layers_lib
-from rmbg_jax.weights import onnx_package, onnx_published, onnx_settings
+from rmbg_jax.models import preprocessing
+from rmbg_jax.weights import onnx_package, onnx_published
 
 T = TypeVar('T')
 
@@ -75,18 +76,43 @@ class OnnxNetwork:
     return dataclasses.replace(self, content=self.path.read_bytes())
 
 
-def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
-  """Returns how to run a file, None where nothing says it.
+# What a JSON file says: the preprocessing of photos, which output is the mask,
+# whether it is logits, whether each mask is stretched to [0, 1], and whose the
+# network is.
+_REQUIRED: checks.Checks = {
+  **preprocessing.CHECKS,
+  'sigmoid': (checks.is_bool, 'true (the output is logits) or false'),
+}
+_OPTIONAL: checks.Checks = {
+  'output': (
+    lambda v: isinstance(v, str) or (type(v) is int and v >= 0),
+    'the name or the position of an output',
+  ),
+  'stretch': (checks.is_bool, 'true or false'),
+  **dict.fromkeys(('name', 'source', 'license'), (checks.is_text, 'a text')),
+}
+
+
+def find_settings(path: Path, sha256: str) -> JsonObject | None:
+  """Returns how to run a file, as a JSON file says it; None if nothing does.
 
   The JSON file beside it counts first, then what is known by checksum. What
   the JSON file says is compared with the ONNX file.
 
   Raises:
-    UserError: if the JSON file does not fit, or the ONNX file cannot be used.
+    UserError: naming the key that is missing, unknown or impossible, or if the
+      ONNX file cannot be used.
   """
   beside = path.with_name(path.name + SUFFIX)
   if beside.exists():
-    settings = onnx_settings.read_settings(beside)
+    settings = files.parse_json(
+      beside.read_bytes(),
+      beside,
+      remedy='Write it again (docs/other_networks.md).',
+    )
+    checks.check_object(
+      settings, {**_REQUIRED, **_OPTIONAL}, beside, required=_REQUIRED
+    )
     _check(path, settings, beside)
     return settings
   known = onnx_published.find_known(f'sha256:{sha256}')
@@ -96,17 +122,24 @@ def find_settings(path: Path, sha256: str) -> onnx_settings.Settings | None:
   )
 
 
-def describe(settings: onnx_settings.Settings, sha256: str) -> JsonObject:
+def describe(
+  network: OnnxNetwork, settings: JsonObject, sha256: str
+) -> dict[str, Any]:
   """Returns the description that tells it from any other network."""
+  about = {
+    key: settings[key]
+    for key in ('name', 'source', 'license')
+    if key in settings
+  }
   return {
-    **settings.about,
+    **about,
     'architecture': {
       'name': 'onnx',
       'sha256': sha256,
-      'output': settings.output,
-      'sigmoid': settings.sigmoid,
+      'output': network.output,
+      'sigmoid': network.sigmoid,
     },
-    'prediction': {'stretch': settings.stretch},
+    'prediction': {'stretch': settings.get('stretch', False)},
   }
 
 
@@ -188,9 +221,9 @@ def _read_facts(path: Path) -> _Facts:
   return _Facts(inputs[0].name, (shape[2], shape[3]), outputs)
 
 
-def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:
+def _check(path: Path, settings: JsonObject, beside: Path) -> None:
   facts = _read_facts(path)
-  size = settings.preprocessing.size
+  size = settings['size']
   if any(
     own not in (None, side) for own, side in zip(facts.sides, size, strict=True)
   ):
@@ -199,12 +232,12 @@ def _check(path: Path, settings: onnx_settings.Settings, beside: Path) -> None:
       f'{_format(facts.sides)} alone. Write that size.'
     )
   names = list(facts.outputs)
-  output = settings.output
+  output = settings.get('output', 0)
   if isinstance(output, int) and output < len(names):
     output = names[output]
   if output not in facts.outputs:
     raise errors.UserError(
-      f'{beside}: output={settings.output}, but {path.name} has '
+      f'{beside}: output={settings["output"]}, but {path.name} has '
       f'{", ".join(names)}. Name one of them.'
     )
   shape = facts.outputs[output]

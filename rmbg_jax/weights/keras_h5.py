@@ -13,6 +13,7 @@ a layer `preprocess` before the network (`keras_preprocess.py`) and describe
 themselves.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,25 +23,31 @@ import h5py
 import numpy as np
 
 from data_pipelines.io import errors, files
-from rmbg_jax.models import layers as layers_lib
-from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
-from rmbg_jax.weights import keras_graph, keras_preprocess, matching, release
+from rmbg_jax.weights import (
+  keras_graph,
+  keras_preprocess,
+  loaded,
+  release,
+)
 
 # Keras' names of the weights in `layers.CONV_KEYS` and `NORM_KEYS`.
 CONV_PARTS = ('kernel', 'bias')
 NORM_PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+make_namer = functools.partial(
+  loaded.make_namer, separator='/', parts=(*CONV_PARTS, *NORM_PARTS)
+)
 # The last stage and the classifier, which the encoder does without.
 _IGNORED_PREFIXES = ('conv5_', 'predictions')
 
 
-def read_model(path: Path) -> matching.StoredModel:
+def read_model(path: Path) -> loaded.LoadedModel:
   """Reads a file that holds the whole original network, at any widths.
 
   Raises:
     MissingFileError: if there is no such file.
     UserError: if the file is not HDF5, or not of such a network.
   """
-  tensors, attributes = _read_file(path)
+  tensors, attributes = read_file(path)
   stage_sizes = _count_blocks(tensors)
   if not stage_sizes:
     raise errors.UserError(
@@ -73,10 +80,9 @@ def read_model(path: Path) -> matching.StoredModel:
     ) from error
   # Without biases the encoder is torchvision's: only an exported file has that.
   dialect = 'keras' if 'conv1_conv/bias' in tensors else 'torchvision'
-  names = _encoder_names(stage_sizes, prefix='encoder/', dialect=dialect)
-  for ours, theirs in layers.items():
-    names |= _find_names(ours, theirs)
-  architecture = {
+  description = attributes.get(release.DESCRIPTION, {})
+  description.pop('interface', None)  # It describes the file, not the network.
+  description['architecture'] = {
     'name': 'unet',
     'encoder': {
       'dialect': dialect,
@@ -95,49 +101,46 @@ def read_model(path: Path) -> matching.StoredModel:
     },
     'bn_momentum': momentum,
   }
-  description = attributes.get(release.DESCRIPTION, {})
-  description.pop('interface', None)  # It describes the file, not the network.
   try:
-    preprocessing = _find_preprocessing(
-      *preprocess, description.get('preprocessing'), size=size
+    preprocessing = keras_preprocess.read_layer(
+      *preprocess, size=size, stated=description.get('preprocessing')
     )
   except ValueError as error:
     raise errors.UserError(f'{path}: {error}') from error
-  return matching.StoredModel(
-    architecture, preprocessing, tensors, names, description
-  )
+
+  def find_layer(path: str) -> str:
+    return find_encoder_layer(path) or layers[path]
+
+  find_name = make_namer(find_layer)
+  return loaded.assemble(path, description, preprocessing, tensors, find_name)
 
 
-def load_encoder(
-  encoder: layers_lib.Variables, path: Path, *, stage_sizes: tuple[int, ...]
-) -> layers_lib.Variables:
-  """Returns the weights of `keras.applications.ResNet50` as an encoder's.
+def find_encoder_layer(path: str) -> str:
+  """Returns Keras' name of `encoder/bn1` or such, '' for other parts.
 
-  The variables, of a ResNet in the keras dialect, are passed for their shapes.
-  The file may have the classifier or not.
-
-  Raises:
-    UserError: if the file does not hold exactly these weights.
+  The encoder's layers alone have fixed names.
   """
-  tensors, _ = _read_file(path)
-  names = _encoder_names(stage_sizes, prefix='', dialect='keras')
-  shapes = matching.find_shapes(encoder)
-  return matching.assign(shapes, tensors, names, source=str(path))
-
-
-def encoder_layer_name(path: str) -> str:
-  """Returns the name at Keras of `bn1`, `conv2_block1/conv0` or such."""
-  block, _, part = path.rpartition('/')
-  kind = part.rstrip('0123456789')
-  number = part.removeprefix(kind)
+  part, _, path = path.partition('/')
+  if part != 'encoder':
+    return ''
+  block, _, name = path.rpartition('/')
+  kind = name.rstrip('0123456789')
+  number = name.removeprefix(kind)
   # The stem: conv1_conv, conv1_bn, conv1_relu, pool1_pool.
   if not block:
     block, number = ('pool' if kind == 'pool' else 'conv') + number, ''
   return '_'.join(filter(None, (block, number, kind)))
 
 
-def _read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Returns the weights by `layer/part`, and the descriptions in the file."""
+def read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the weights by `layer/part`, and the descriptions in the file.
+
+  The last stage of ResNet50 and its classifier are left out.
+
+  Raises:
+    MissingFileError: if there is no such file.
+    UserError: if the file is not HDF5, or damaged.
+  """
   if not path.exists():
     raise errors.MissingFileError(f'{path}: no such file.')
   tensors = {}
@@ -183,46 +186,3 @@ def _count_blocks(tensors: Mapping[str, np.ndarray]) -> tuple[int, ...]:
   if 'conv1_conv/kernel' not in tensors or sorted(blocks) != [2, 3, 4]:
     return ()
   return tuple(blocks[stage] for stage in sorted(blocks))
-
-
-def _encoder_names(
-  stage_sizes: tuple[int, ...], *, prefix: str, dialect: str
-) -> dict[str, str]:
-  """Keras calls `conv2_block1/conv0` `conv2_block1_0_conv`."""
-  names = {}
-  for conv, norm in matching.encoder_layers(stage_sizes):
-    for layer in (conv, norm):
-      names |= _find_names(prefix + layer, encoder_layer_name(layer))
-    if dialect == 'torchvision':
-      del names[layers_lib.CONV_KEYS[1].format(prefix + conv)]
-  return names
-
-
-def _find_names(ours: str, theirs: str) -> dict[str, str]:
-  """Returns the file's name of each of a layer's variables."""
-  keys, parts = layers_lib.CONV_KEYS, CONV_PARTS
-  if ours.rpartition('/')[2].startswith('bn'):
-    keys, parts = layers_lib.NORM_KEYS, NORM_PARTS
-  return {
-    key.format(ours): f'{theirs}/{part}'
-    for key, part in zip(keys, parts, strict=True)
-  }
-
-
-def _find_preprocessing(
-  kernel: np.ndarray | None,
-  bias: np.ndarray | None,
-  stated: dict[str, Any] | None,
-  *,
-  size: tuple[int, int],
-) -> Preprocessing:
-  """Returns the layer `preprocess`' preprocessing, BGR / 255 without one."""
-  if kernel is None or bias is None:
-    return make_preprocessing('original', size=size)
-  if stated:
-    preprocessing = Preprocessing.from_dict({**stated, 'size': list(size)})
-    expected = keras_preprocess.make_layer(preprocessing)
-    if all(map(np.array_equal, (kernel, bias), expected)):
-      return preprocessing
-  # Keras saved the file again, without what it had said of itself.
-  return keras_preprocess.read_layer(kernel, bias, size=size)

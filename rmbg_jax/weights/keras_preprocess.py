@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.io import errors
-from rmbg_jax.models.preprocessing import Preprocessing
+from data_pipelines.io.types import JsonObject
+from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 
 LAYER = 'preprocess'
 
@@ -36,13 +37,32 @@ def make_layer(
 
 
 def read_layer(
-  kernel: np.ndarray, bias: np.ndarray, *, size: tuple[int, int]
+  kernel: np.ndarray | None,
+  bias: np.ndarray | None,
+  *,
+  size: tuple[int, int],
+  stated: JsonObject | None,
 ) -> Preprocessing:
-  """Returns the preprocessing that a layer of a file does, of scale 255.
+  """Returns the preprocessing that a layer of a file does.
+
+  Args:
+    kernel: The layer's kernel; None without one, which is BGR / 255.
+    bias: The layer's bias, None too.
+    size: (height, width) of the input in pixels.
+    stated: What the file says of it, which counts if the layer does that.
+      Otherwise the scale is 255.
 
   Raises:
-    UserError: if the layer mixes colours.
+    UserError: if the layer mixes colours, or what is stated is impossible.
   """
+  if kernel is None or bias is None:
+    return make_preprocessing('original', size=size)
+  if stated:
+    preprocessing = Preprocessing.from_dict({**stated, 'size': list(size)})
+    expected = make_layer(preprocessing)
+    if all(map(np.array_equal, (kernel, bias), expected)):
+      return preprocessing
+  # Keras saved the file again, without what it had said of itself.
   matrix = kernel.reshape(-1, 3).astype(np.float64)
   channels = 'bgr'
   # Rows in the other order: the kernel reverses the channels.

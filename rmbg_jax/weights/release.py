@@ -7,10 +7,9 @@ releaser states (data, scores, licence). Networks that look at a photo too are
 pickle in it.
 """
 
-import copy
 import dataclasses
-import functools
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from data_pipelines.io.types import JsonObject
 from rmbg_jax import choices
 from rmbg_jax.models import layers
 from rmbg_jax.models.preprocessing import Preprocessing
-from rmbg_jax.weights import matching
+from rmbg_jax.weights import loaded
 
 # The metadata in which every file of the project describes itself, in JSON.
 DESCRIPTION = 'rmbg_jax'
@@ -34,15 +33,6 @@ DESCRIPTION = 'rmbg_jax'
 RELEASED = ('small', 'lite')
 REFINER = 'refiner'  # The weights of `--refine=learned`.
 _PARTNER = 'partner{}/'  # Before the keys of another network, by its number.
-# Settings with names of folders, which are private.
-_PRIVATE = (
-  'init_from',
-  'data.dir',
-  'data.backgrounds',
-  'data.sharp_dir',
-  'data.device.cache_dir',
-  'model.encoder.weights',
-)
 # How each looks at a photo where nothing else is passed: options of
 # `BackgroundRemover` (docs/results.md).
 PREDICTIONS: dict[str, JsonObject] = {
@@ -104,42 +94,8 @@ def save_release(
     partial.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
 
 
-def describe(
-  description: JsonObject,
-  preprocessing: Preprocessing,
-  **statements: Any,  # As in `JsonObject`.
-) -> dict[str, Any]:
-  """Returns the description of a loaded network for its release file.
-
-  Statements (data, scores, terms) are added to what it was loaded with.
-  """
-  kept = {
-    **copy.deepcopy(dict(description)),
-    'preprocessing': preprocessing.to_dict(),
-    **statements,
-  }
-  # Useful only to the training, on its own machine.
-  for key in ('position', 'data'):
-    kept.pop(key, None)
-  if 'config' in kept:
-    config = kept['config']
-    for path in _PRIVATE:
-      *groups, key = path.split('.')
-      values = functools.reduce(
-        lambda part, name: part.get(name, {}), groups, config
-      )
-      if key in values:
-        # A name says what it was; the folder is only on that machine.
-        values[key] = Path(values[key]).name if key == 'weights' else ''
-    if 'coarse' in config['data']:
-      config['data']['coarse'] = [
-        Path(path).name for path in config['data']['coarse']
-      ]
-  return kept
-
-
-def read_release(path: Path) -> matching.StoredModel:
-  """Reads a release file.
+def read_header(path: Path) -> tuple[list[dict[str, Any]], int]:
+  """Returns the descriptions of a file's networks, and how many numbers it has.
 
   Raises:
     UserError: if it is not a release file of this project, or damaged.
@@ -151,32 +107,40 @@ def read_release(path: Path) -> matching.StoredModel:
         f'{path}: the description in the header',
         remedy='Get the file again.',
       )
-      # Before the tensors are read: another project's may be many gigabytes.
       described = _check_description(description, path)
       # `safe_open` is no mapping: it can be asked for its keys alone.
-      tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+      slices = [file.get_slice(key) for key in file.keys()]  # noqa: SIM118
+      return described, sum(math.prod(one.get_shape()) for one in slices)
   except safetensors.SafetensorError as error:
     raise errors.UserError(
       f'{path}: not a readable .safetensors file ({error}).'
     ) from error
+
+
+def read_release(path: Path) -> loaded.LoadedModel:
+  """Reads a release file.
+
+  Raises:
+    UserError: if it is not a release file of this project, or damaged, or its
+      weights do not fit its network.
+  """
+  # Before the tensors: another project's may be many gigabytes.
+  described, _ = read_header(path)
+  tensors = safetensors.numpy.load_file(path)
   parts: list[dict[str, np.ndarray]] = [{} for _ in described]
   for key, tensor in tensors.items():
     number = re.match(r'partner([1-9]\d*)/', key)
     index = int(number[1]) if number and int(number[1]) < len(parts) else 0
     parts[index][key.removeprefix(_PARTNER.format(index))] = tensor
-  try:
-    first, *partners = (
-      matching.StoredModel(
-        architecture=one['architecture'],
-        preprocessing=Preprocessing.from_dict(one['preprocessing']),
-        tensors=part,
-        names=None,
-        description=one,
-      )
-      for one, part in zip(described, parts, strict=True)
+  first, *partners = (
+    loaded.assemble(
+      path,
+      one,
+      Preprocessing.from_dict(one['preprocessing'], f'{path}: preprocessing'),
+      part,
     )
-  except errors.UserError as error:
-    raise errors.UserError(f'{path}: {error}') from error
+    for one, part in zip(described, parts, strict=True)
+  )
   return dataclasses.replace(first, partners=tuple(partners))
 
 

@@ -17,17 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.io import errors, files
+from rmbg_jax.models import graph as graph_lib
 from rmbg_jax.models import layers as layers_lib
 from rmbg_jax.models import u2net
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import matching, onnx_package, onnx_published, release
+from rmbg_jax.weights import loaded, onnx_package, onnx_published, release
 
 
 class OtherNetworkError(errors.UserError):
   """Reports an ONNX file of another network."""
 
 
-def read_model(path: Path) -> matching.StoredModel:
+def read_model(path: Path) -> loaded.LoadedModel:
   """Reads a U2-Net of any widths.
 
   The published weights are described by their licence and citation, which are
@@ -38,7 +39,7 @@ def read_model(path: Path) -> matching.StoredModel:
     UserError: if the file is not ONNX, or `onnx` is not installed.
   """
   convs, stored, size = _read_graph(path)
-  layers = _name_convs(convs, path)
+  pairs = _match(convs, path)
   wanted = [name for conv in convs for name in (conv.weight, *conv.norm)]
   missing = [name for name in wanted if name not in stored]
   if missing:
@@ -47,39 +48,34 @@ def read_model(path: Path) -> matching.StoredModel:
       'Export the network with its parameters.'
     )
   tensors, names, widths = {}, {}, {}
-
-  def add(keys, parts):
-    tensors.update(parts)
-    names.update(zip(keys, parts, strict=True))
-
-  for name, conv in layers.items():
+  for node, conv in pairs:
     # PyTorch keeps convolution kernels as (out, in, h, w).
     kernel = stored[conv.weight].transpose(2, 3, 1, 0)
-    filters = widths[name] = kernel.shape[-1]
+    filters = widths[node.name] = kernel.shape[-1]
     # Without a bias, a name of no tensor.
     bias = stored.get(conv.bias, np.zeros(filters))
-    is_block = '/' in name
-    add(
-      [
-        key.format(f'{name}/conv' if is_block else name)
-        for key in layers_lib.CONV_KEYS
-      ],
-      {conv.weight: kernel, conv.bias or f'{conv.weight} (no bias)': bias},
-    )
-    if is_block:
-      add(
-        [key.format(f'{name}/bn') for key in layers_lib.NORM_KEYS],
-        _norm_parts(conv, stored, filters),
-      )
+    parts = [
+      (conv.weight, kernel),
+      (conv.bias or f'{conv.weight} (no bias)', bias),
+    ]
+    keys = [key.format(node.name) for key in layers_lib.CONV_KEYS]
+    if node.norm:
+      parts += _norm_parts(conv, stored, filters)
+      keys += [key.format(node.norm) for key in layers_lib.NORM_KEYS]
+    tensors |= parts
+    names |= {key: name for key, (name, _) in zip(keys, parts, strict=True)}
   architecture = {
     'name': 'u2net',
     'encoder': _widths(widths, [f'encoder/stage{i}' for i in range(1, 7)]),
     'decoder': _widths(widths, [f'decoder{i}' for i in range(1, 6)]),
     'freeze_norm': not any(conv.norm for conv in convs),
   }
-  preprocessing = make_preprocessing('u2net', size=size)
-  return matching.StoredModel(
-    architecture, preprocessing, tensors, names, _describe(path)
+  return loaded.assemble(
+    path,
+    {**_describe(path), 'architecture': architecture},
+    make_preprocessing('u2net', size=size),
+    tensors,
+    names.__getitem__,
   )
 
 
@@ -119,14 +115,17 @@ def _read_graph(
     if node.op_type != 'Conv':
       continue
     norm = norms.get(node.output[0])
+    options: dict[str, Any] = {
+      one.name: list(one.ints) or one.f
+      for one in (*node.attribute, *(norm.attribute if norm else ()))
+    }
     convs.append(
       _Conv(
         weight=node.input[1],
         bias=node.input[2] if len(node.input) > 2 else '',
-        dilation=_attribute(node, 'dilations', [1])[0],
+        dilation=options.get('dilations', [1])[0],
         norm=tuple(norm.input[1:]) if norm else (),
-        # ONNX' default.
-        epsilon=_attribute(norm, 'epsilon', 1e-5) if norm else 0.0,
+        epsilon=options.get('epsilon', 1e-5),  # ONNX' default.
       )
     )
   # Old files list their weights among the inputs; other networks' inputs are of
@@ -140,49 +139,53 @@ def _read_graph(
   return convs, tensors, (sides[0], sides[1])
 
 
-def _name_convs(convs: list[_Conv], path: Path) -> dict[str, _Conv]:
-  """Returns the convolutions by this project's names, in their order."""
-  expected = u2net.block_dilations() | dict.fromkeys(u2net.HEADS, 1)
-  if len(convs) != len(expected):
+def _match(
+  convs: list[_Conv], path: Path
+) -> list[tuple[graph_lib.Node, _Conv]]:
+  """Returns the network's convolutions with the file's, both in their order."""
+  graph = graph_lib.Graph(u2net.U2Net(), size=(32, 32))
+  nodes = [node for node in graph.nodes.values() if node.op == 'conv']
+  if len(convs) != len(nodes):
     raise OtherNetworkError(
       f'{path}: not a U2-Net: it has {len(convs)} convolutions instead of '
-      f'{len(expected)}.'
+      f'{len(nodes)}.'
     )
-  named = dict(zip(expected, convs, strict=True))
-  for name, conv in named.items():
-    dilation = expected[name]
-    if conv.dilation != dilation:
+  pairs = list(zip(nodes, convs, strict=True))
+  for node, conv in pairs:
+    if conv.dilation != node.dilation:
       raise OtherNetworkError(
         f'{path}: not a U2-Net: the convolution of {conv.weight}, by its rank '
-        f'{name}, has dilation {conv.dilation} instead of {dilation}.'
+        f'{node.name.removesuffix("/conv")}, has dilation {conv.dilation} '
+        f'instead of {node.dilation}.'
       )
-  return named
+  return pairs
 
 
 def _norm_parts(
   conv: _Conv, tensors: Mapping[str, np.ndarray], filters: int
-) -> dict[str, np.ndarray]:
-  """Returns scale, bias, mean and variance behind a convolution."""
+) -> list[tuple[str, np.ndarray]]:
+  """Returns scale, bias, mean and variance behind a convolution, with names."""
   if not conv.norm:  # Folded: an identity.
     values = (1.0, 0.0, 0.0, 1 - u2net.EPSILON)  # Variance + epsilon is 1.
-    return {
-      f'{conv.weight} (folded {part})': np.full(filters, value, np.float32)
+    return [
+      (f'{conv.weight} (folded {part})', np.full(filters, value, np.float32))
       for part, value in zip(
         ('scale', 'bias', 'mean', 'variance'), values, strict=True
       )
-    }
-  parts = {name: tensors[name] for name in conv.norm}
-  # The network adds its own epsilon to the variance; only the sum counts.
-  parts[conv.norm[3]] = parts[conv.norm[3]] + (conv.epsilon - u2net.EPSILON)
-  return parts
+    ]
+  *parts, (name, variance) = [(name, tensors[name]) for name in conv.norm]
+  # The network adds its own epsilon to the variance; only the sum counts. With
+  # another name, since a scale of the same numbers may be the same tensor.
+  variance = variance + (conv.epsilon - u2net.EPSILON)
+  return [*parts, (f'{name} (variance)', variance)]
 
 
 def _widths(
   widths: Mapping[str, int], stages: list[str]
 ) -> dict[str, list[int]]:
   return {
-    'mid': [widths[f'{stage}/conv1'] for stage in stages],
-    'filters': [widths[f'{stage}/conv_in'] for stage in stages],
+    'mid': [widths[f'{stage}/conv1/conv'] for stage in stages],
+    'filters': [widths[f'{stage}/conv_in/conv'] for stage in stages],
   }
 
 
@@ -194,11 +197,3 @@ def _describe(path: Path) -> dict[str, str]:
   said = f'{about["license"]}, {about["citation"]}'
   print(f'Weights {name}: {said}.', file=sys.stderr)
   return about
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-  """Returns a node's attribute: a list of whole numbers, or a number."""
-  for attribute in node.attribute:
-    if attribute.name == name:
-      return list(attribute.ints) or attribute.f
-  return default

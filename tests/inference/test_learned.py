@@ -125,7 +125,12 @@ def test_a_refiner_that_is_trained_anew_is_loaded_anew(tmp_path):
 def test_a_release_names_no_folders():
   data = {'dir': '/me/alphas', 'backgrounds': '/me/b', 'coarse': ['/me/a.h5']}
   made = preprocessing.make_preprocessing('efficientnet', size=(96, 96))
-  described = release.describe({'config': {'data': data}}, made)
+  described = load.LoadedModel(
+    network=refiner.Refiner(),
+    variables={},
+    preprocessing=made,
+    description={'config': {'data': data}},
+  ).describe()
   assert described['config']['data'] == {
     'dir': '',
     'backgrounds': '',
@@ -164,7 +169,8 @@ def test_the_released_one_is_small_and_sharpens():
   before = refinement.enlarge(probs, photo.size)
   assert np.abs(found - truth).mean() < 0.5 * np.abs(before - truth).mean()
   stored = release.read_release(release.find_released(release.REFINER))
-  assert sum(tensor.size for tensor in stored.tensors.values()) <= 100_000
+  leaves = layers.flatten(stored.variables).values()
+  assert sum(leaf.size for leaf in leaves) <= 100_000
 
 
 def test_windows_of_any_number(unsteady):

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rmbg_jax import export, list_checkpoints, load_model
+from rmbg_jax.models import preprocessing
 from rmbg_jax.weights import (
   cache,
   catalogue,
@@ -94,6 +96,25 @@ def test_releases_of_others_in_the_cache_of_the_hub(
   text = catalogue.format_checkpoint(one)
   assert 'not measured' in text
   json.dumps(one.scores)
+
+
+def test_an_architecture_that_leaves_out_defaults(found, monkeypatch, tmp_path):
+  """As of a Keras file, which has one encoder alone."""
+  path = tmp_path / 'a.safetensors'
+  architecture = {'name': 'unet', 'decoder': {'filters': [2, 2, 2, 2]}}
+  made = preprocessing.make_preprocessing('keras', size=(32, 32))
+  description = {
+    'architecture': architecture,
+    'preprocessing': made.to_dict(),
+  }
+  release.save_release(path, {'params': {'a': np.zeros(3)}}, description)
+  cached = [(hub.Address('me/net', 'c0', path.name), path)]
+  monkeypatch.setattr(hub, 'list_cached', lambda: iter(cached))
+  one = list_checkpoints()[-1]
+  assert one.parameters == 3
+  assert one.architecture == (
+    'U-Net, encoder resnet50, bridge 1024, decoder 2-2-2-2'
+  )
 
 
 def test_a_release_of_two_networks_counts_both(found, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.io import errors
 from rmbg_jax.training import resume, state
-from rmbg_jax.weights import checkpoints, matching
+from rmbg_jax.weights import checkpoints, loaded
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_restores_the_whole_state_or_the_model_alone(tmp_path, make_state):
     ):
       assert old.sharding == new.sharding
     variables = {'params': blank.params, 'batch_stats': blank.batch_stats}
-    shapes = matching.find_shapes(variables)
+    shapes = loaded.find_shapes(variables)
     model = store.restore_model(shapes, step=2)
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(model))
     np.testing.assert_array_equal(model['params']['w'], expected.params['w'])

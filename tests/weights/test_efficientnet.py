@@ -13,7 +13,7 @@ from PIL import Image
 
 from rmbg_jax.models import efficientnet
 from rmbg_jax.models.preprocessing import make_preprocessing
-from rmbg_jax.weights import imagenet, pytorch_encoders, pytorch_file
+from rmbg_jax.weights import imagenet, pytorch_file
 from tests.support import helpers, pth_files
 
 PHOTOS = Path(__file__).parents[3] / 'shared/data/objects1000/images'
@@ -25,6 +25,14 @@ def _shapes(variant):
     encoder.init, jax.random.key(0), jnp.zeros((1, 64, 96, 3))
   )
   return encoder, shapes
+
+
+def _load(shapes, weights):
+  variables = imagenet.load_encoder(
+    {key: {'encoder': tree} for key, tree in shapes.items()},
+    {'name': 'efficientnet_lite0', 'weights': str(weights)},
+  )
+  return {key: tree['encoder'] for key, tree in variables.items()}
 
 
 # Published: 4.65, 5.42 and 6.09 M parameters, with a classifier of a 1x1
@@ -90,9 +98,7 @@ def test_a_file_is_read_name_by_name(tmp_path, rng):
           add(f'{tree}/{path}/{name}', theirs, leaf, part)
   path = tmp_path / 'lite0.pth'
   pth_files.write_legacy(path, tensors)
-  variables = pytorch_encoders.load_efficientnet(
-    shapes, path, variant='efficientnet_lite0'
-  )
+  variables = _load(shapes, path)
   flat = {
     '/'.join(str(key.key) for key in keys): leaf
     for keys, leaf in jax.tree_util.tree_leaves_with_path(variables)
@@ -104,9 +110,7 @@ def test_a_file_is_read_name_by_name(tmp_path, rng):
   del tensors['_blocks.3._bn1.running_var']
   pth_files.write_legacy(path, tensors)
   with pytest.raises(ValueError, match=r'missing: _blocks\.3\._bn1'):
-    pytorch_encoders.load_efficientnet(
-      shapes, path, variant='efficientnet_lite0'
-    )
+    _load(shapes, path)
 
 
 def test_imagenet_classes(capsys):
@@ -120,13 +124,9 @@ def test_imagenet_classes(capsys):
   if not PHOTOS.is_dir():
     pytest.skip(f'{PHOTOS} is not there')
   encoder, shapes = _shapes('efficientnet_lite0')
-  variables = imagenet.load_encoder(
-    {key: {'encoder': tree} for key, tree in shapes.items()},
-    {'name': 'efficientnet_lite0', 'weights': 'imagenet'},
-  )
-  variables = {key: tree['encoder'] for key, tree in variables.items()}
+  variables = _load(shapes, 'imagenet')
   head = pytorch_file.read_weights(
-    pytorch_encoders.find_published('efficientnet_lite0')
+    imagenet.find_published('efficientnet_lite0')
   )
   preprocessing = make_preprocessing('efficientnet', size=(224, 224))
 
