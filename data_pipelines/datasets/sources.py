@@ -66,8 +66,7 @@ def load_pairs(
     # Imported here: it takes seconds, and only these sets need it.
     from data_pipelines.datasets import tfds_sets
 
-    stored_name = name.removeprefix('tfds/')
-    pairs = tfds_sets.load(stored_name, directory, splits=('train', 'val'))
+    pairs = tfds_sets.load(name.removeprefix('tfds/'), directory)
   elif name in published.DATA_SETS:
     pairs = published.DATA_SETS[name].read(directory)
   else:

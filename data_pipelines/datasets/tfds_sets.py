@@ -7,7 +7,7 @@ the folder layout.
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -151,9 +151,9 @@ def _check_kept(pairs: Sequence[records.Pair], path: Path) -> None:
 
 
 def load(
-  name: str, out: str | os.PathLike, *, splits: Sequence[str]
+  name: str, out: str | os.PathLike
 ) -> list[records.Pair[images.Encoded]]:
-  """Returns the pairs of those splits that the data set has, in their order.
+  """Returns the pairs for training, then those for validation.
 
   Their files are read when they are asked for.
 
@@ -169,10 +169,14 @@ def load(
     )
   index = _read_index(path)
   pairs = []
-  for split in filter(index.__contains__, splits):
+  for split in [name for name in ('train', 'val') if name in index]:
     stored = _open_records(builder, split)
+
     # A record has both files of a pair; each thread wants one, then the other.
-    read = functools.lru_cache(_KEPT_RECORDS)(stored.__getitem__)
+    @functools.lru_cache(_KEPT_RECORDS)
+    def read(place, stored=stored):
+      return stored[place]
+
     stamp = f'{path} {path.stat().st_mtime_ns} {split}'
     for place, texts in enumerate(index[split]):
       photo, mask = (
@@ -196,7 +200,9 @@ def _read_index(path: Path) -> dict[str, list[dict[str, str]]]:
   return files.parse_json(path.read_bytes(), path, remedy=remedy)
 
 
-def _open_records(builder: RmbgPairs, split: str) -> Sequence:
+def _open_records(
+  builder: RmbgPairs, split: str
+) -> Sequence[Mapping[str, bytes]]:
   skip = tfds.decode.SkipDecoding()
   return builder.as_data_source(
     split=split, decoders={'image': skip, 'mask': skip}
