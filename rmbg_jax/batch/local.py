@@ -76,7 +76,7 @@ def watch(folder: Path, request: session.Request) -> bool:
   Raises:
     UserError: if it cannot be watched.
   """
-  watching.check_support()
+  errors.check_extra('watch', '--watch needs watchfiles', 'watchfiles')
   if not folder.is_dir():
     raise errors.UserError(
       f'--input={folder}: --watch takes a folder of photos and clips.'

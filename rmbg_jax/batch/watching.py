@@ -1,13 +1,11 @@
 """Notices files that appear in a folder, once they are complete."""
 
 import dataclasses
-import importlib.util
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_pipelines.io import errors
 from rmbg_jax.batch import listing
 
 _TICK = 500  # Milliseconds between two looks at what is not complete yet.
@@ -19,14 +17,6 @@ _GIVEN_UP = 30.0
 # its listing took, even if no change is noticed: systems tell nothing of other
 # machines' changes, of a new folder of that name, and of results that go.
 _LISTED_AGAIN, _LISTING_SHARE = 3.0, 20
-
-
-def check_support() -> None:
-  """Raises a `UserError` if watchfiles is not installed."""
-  if importlib.util.find_spec('watchfiles') is None:
-    raise errors.UserError(
-      f'--watch needs watchfiles: {errors.install_command("watch")}.'
-    )
 
 
 def watch(
