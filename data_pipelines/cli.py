@@ -18,6 +18,8 @@ _INTERRUPTED = 130  # The shell's exit code for SIGINT.
 # Mended outside of the program, even where the error names no file.
 _SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
+_to_write: list[str] = []  # Names of flags; see `define_file`.
+
 # Flags belong to the module that asks for them.
 flags.disclaim_key_flags()
 
@@ -35,10 +37,6 @@ class _PathParser(flags.ArgumentParser):
 
   def parse(self, argument: str) -> str:
     return parse_path(argument, self._urls)
-
-
-class _FileParser(_PathParser):
-  """Takes the path of a file to write; see `define_file`."""
 
 
 class _PathListParser(flags.ListParser):
@@ -90,7 +88,12 @@ def define_path(
 
   `short` is another name for it, '' for none.
   """
-  return _define(_PathParser(urls), name, default, description, short, required)
+  holder = flags.DEFINE(
+    _PathParser(urls), name, default, description, required=required
+  )
+  if short:
+    flags.DEFINE_alias(short, name)
+  return holder
 
 
 def define_file(
@@ -107,27 +110,14 @@ def define_file(
   `define_path`.
   """
   define_overwrite()
-  return _define(_FileParser(()), name, default, description, short, required)
+  _to_write.append(name)
+  return define_path(name, default, description, short=short, required=required)
 
 
 def define_overwrite() -> None:
   """Defines `--overwrite`, unless another file's flag has."""
   if 'overwrite' not in flags.FLAGS:
     flags.DEFINE_bool('overwrite', False, 'Replace a file that is there.')
-
-
-def _define(
-  parser: _PathParser,
-  name: str,
-  default: str | None,
-  description: str,
-  short: str,
-  required: bool,
-) -> flags.FlagHolder:
-  holder = flags.DEFINE(parser, name, default, description, required=required)
-  if short:
-    flags.DEFINE_alias(short, name)
-  return holder
 
 
 def define_paths(
@@ -232,7 +222,9 @@ def run(
 
   def run_main(argv):
     try:
-      _check_files()
+      for name in _to_write:
+        if path := flags.FLAGS[name].value:
+          check_new(name, path)
       if takes_arguments:
         main(argv)
       elif argv[1:]:
@@ -249,13 +241,6 @@ def run(
 
   with reporting():
     app.run(run_main, flags_parser=parse_flags)
-
-
-def _check_files() -> None:
-  for name in flags.FLAGS:
-    flag = flags.FLAGS[name]
-    if isinstance(flag.parser, _FileParser) and flag.value:
-      check_new(name, flag.value)
 
 
 def check_new(name: str, path: str) -> None:

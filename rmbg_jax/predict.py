@@ -221,7 +221,6 @@ def main(argv: list[str]) -> None:
     _INPUT.value,
     _OUTPUT.value,
     [cli.parse_path(path, storage.SCHEMES) for path in argv[1:]],
-    find_suffix=lambda: ways.find_suffix(settings),
   )
   if ways.predict(where, settings):
     raise SystemExit(1)

@@ -1,7 +1,6 @@
 """Loads the pairs that a training's `config.data` names."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ def load_pairs(
   limit: int,
   demo_count: int,
   demo_size: int,
-) -> tuple[Sequence[records.Pair], Sequence[records.Pair]]:
+) -> tuple[list[records.Pair], list[records.Pair]]:
   """Returns the checked training and validation pairs of a data set.
 
   Every row of a folder is used, and of a set that was stored from one.
@@ -59,55 +58,26 @@ def load_pairs(
       'config.data.dir is not set: pass --config.data.dir=FOLDER, a folder '
       'with Images/ and Masks/ or a Dataset.csv.'
     )
-  if name in _STORED:
-    return _load_stored(
-      name.removeprefix('tfds/'),
-      directory,
-      validation_share=validation_share,
-      limit=limit,
-    )
   if name == 'demo':
     demo.make_demo(
       Path(directory), count=demo_count, size=(demo_size, demo_size), seed=42
     )
-  known = published.DATA_SETS.get(name)
-  pairs = known.read(directory) if known else folder.read_folder(directory)
+  if name in _STORED:
+    # Imported here: it takes seconds, and only these sets need it.
+    from data_pipelines.datasets import tfds_sets
+
+    pairs = tfds_sets.load(name.removeprefix('tfds/'), directory)
+  elif name in published.DATA_SETS:
+    pairs = published.DATA_SETS[name].read(directory)
+  else:
+    pairs = folder.read_folder(directory)
   if name == 'cod10k':
     pairs = [pair for pair in pairs if merging.choose_cod10k(pair, 'cam')]
   pairs = [pair for pair in pairs if pair.split != 'test']
-  pairs = [pairs[index] for index in _draw(len(pairs), limit)]
-  # Last, so that only chosen files are looked at.
-  decoding.check_pairs(pairs)
+  if limit:
+    drawn = np.random.RandomState(42).permutation(len(pairs))[:limit]
+    pairs = [pairs[index] for index in sorted(drawn.tolist())]
+  if name not in _STORED:  # Else it was done when the set was made.
+    # Last, so that only chosen files are looked at.
+    decoding.check_pairs(pairs)
   return splitting.split_pairs(pairs, validation_share=validation_share)
-
-
-def _load_stored(
-  name: str,
-  directory: str | os.PathLike,
-  *,
-  validation_share: float,
-  limit: int,
-) -> tuple[Sequence[records.Pair], Sequence[records.Pair]]:
-  # Imported here: it takes seconds, and only these sets need it.
-  from data_pipelines.datasets import tfds_sets
-
-  stored = tfds_sets.load(name, directory, splits=('train', 'val'))
-  places = [
-    (split, i) for split, part in stored.items() for i in range(len(part))
-  ]
-  chosen = [places[i] for i in _draw(len(places), limit)]
-  training, validation = splitting.divide(
-    [split for split, _ in chosen], validation_share=validation_share
-  )
-
-  def take(part):  # All of it is of one stored split.
-    return stored[chosen[part[0]][0]].take([chosen[i][1] for i in part])
-
-  return take(training), take(validation)
-
-
-def _draw(count: int, limit: int) -> Sequence[int]:
-  """Returns the sorted indices of `limit` of them, all if it is 0."""
-  if not limit:
-    return range(count)
-  return sorted(np.random.RandomState(42).permutation(count)[:limit].tolist())

@@ -17,34 +17,29 @@ def split_pairs(
 
   The data set's own split counts where it has validation pairs. Otherwise what
   is not for tests is split as the Keras project splits the sorted list with
-  scikit-learn's `train_test_split` and seed 42 (see `permute`). The results are
-  sorted as the pairs are, by name; the share is in (0, 1).
+  scikit-learn's `train_test_split` and seed 42: the first ceil(count x share)
+  of a permutation are for validation. The results are sorted as the pairs are,
+  by name; the share is in (0, 1).
 
   Raises:
     ValueError: if either would be empty.
   """
-  training, validation = divide(
-    [pair.split for pair in pairs], validation_share=validation_share
-  )
-  return [pairs[i] for i in training], [pairs[i] for i in validation]
-
-
-def divide(
-  splits: Sequence[str], *, validation_share: float
-) -> tuple[list[int], list[int]]:
-  """Returns (training, validation) indices; see `split_pairs`."""
-  if 'val' in splits:
+  if any(pair.split == 'val' for pair in pairs):
     # A pair that is not said to be held out is trained on.
-    training = [i for i, split in enumerate(splits) if split in ('train', '')]
-    validation = [i for i, split in enumerate(splits) if split == 'val']
+    training = [pair for pair in pairs if pair.split in ('train', '')]
+    validation = [pair for pair in pairs if pair.split == 'val']
   else:
-    usable = [i for i, split in enumerate(splits) if split != 'test']
-    parts = permute(len(usable), validation_share=validation_share)
-    training, validation = ([usable[i] for i in part] for part in parts)
+    usable = [pair for pair in pairs if pair.split != 'test']
+    # The old generator: scikit-learn's, so that the split is the Keras
+    # project's.
+    order = np.random.RandomState(42).permutation(len(usable)).tolist()
+    held_out = math.ceil(len(usable) * validation_share)
+    training = [usable[i] for i in sorted(order[held_out:])]
+    validation = [usable[i] for i in sorted(order[:held_out])]
   for part, name in ((training, 'training'), (validation, 'validation')):
     if not part:
       raise UserError(
-        f'No pair is left for {name} out of {len(splits)}. Change the Split '
+        f'No pair is left for {name} out of {len(pairs)}. Change the Split '
         'column of Dataset.csv, or config.data.validation_share '
         f'(={validation_share}).'
       )
@@ -65,16 +60,3 @@ def assign_splits(
     dataclasses.replace(pair, split='val' if pair.name in held_out else 'train')
     for pair in bare
   ]
-
-
-def permute(
-  count: int, *, validation_share: float
-) -> tuple[list[int], list[int]]:
-  """Returns (training, validation) indices of a random split, always the same.
-
-  The first ceil(count x share) of a permutation are for validation.
-  """
-  # The old generator: scikit-learn's, so that the split is the Keras project's.
-  order = np.random.RandomState(42).permutation(count)
-  held_out = math.ceil(count * validation_share)
-  return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())

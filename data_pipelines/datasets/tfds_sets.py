@@ -4,7 +4,6 @@ Kept are the files' own bytes: nothing is encoded anew, and decoding is that of
 the folder layout.
 """
 
-import dataclasses
 import functools
 import json
 import os
@@ -28,6 +27,7 @@ READERS = {
 }
 
 _TEXTS = ('name', 'category', 'source', 'label', 'split')
+_KEPT_RECORDS = 32  # In memory, of each split.
 
 
 class RmbgPairs(tfds.core.GeneratorBasedBuilder):
@@ -91,48 +91,6 @@ class RmbgPairs(tfds.core.GeneratorBasedBuilder):
       )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class StoredPairs(Sequence):
-  """Pairs of a TFDS split, whose files are read when they are asked for.
-
-  Attributes:
-    records: A random-access data source of encoded pairs.
-    texts: Other fields of a `records.Pair`, for each record.
-    stamp: Changes when the records do.
-    indices: Numbers of the records that belong to it, in order.
-  """
-
-  records: Sequence
-  texts: Sequence[Mapping[str, str]]
-  stamp: str
-  indices: Sequence[int]
-
-  def __len__(self) -> int:
-    """Returns the number of pairs."""
-    return len(self.indices)
-
-  # Takes an index, never a slice.
-  def __getitem__(self, index: int) -> records.Pair:  # ty: ignore[incompatible-method-override]
-    """Returns a pair; its record is read once, when a file of it is."""
-    place = self.indices[index]
-    read = functools.cache(lambda: self.records[place])
-    texts = self.texts[place]
-    photo, mask = (
-      images.Encoded(
-        f'{texts["name"]} ({kind})',
-        stamp=f'{self.stamp} {place} {key}',
-        read_bytes=lambda key=key: read()[key],
-      )
-      for kind, key in (('photo', 'image'), ('mask', 'mask'))
-    )
-    return records.Pair(image_path=photo, mask_path=mask, **texts)
-
-  def take(self, indices: Sequence[int]) -> 'StoredPairs':
-    """Returns the pairs at these places."""
-    chosen = [self.indices[i] for i in indices]
-    return dataclasses.replace(self, indices=chosen)
-
-
 def name_split(pair: records.Pair, name: str) -> str:
   """Returns the TFDS split of a pair of a data set of `READERS`.
 
@@ -193,9 +151,11 @@ def _check_kept(pairs: Sequence[records.Pair], path: Path) -> None:
 
 
 def load(
-  name: str, out: str | os.PathLike, *, splits: Sequence[str]
-) -> dict[str, StoredPairs]:
-  """Returns the pairs of those splits that the data set has.
+  name: str, out: str | os.PathLike
+) -> list[records.Pair[images.Encoded]]:
+  """Returns the pairs for training, then those for validation.
+
+  Their files are read when they are asked for.
 
   Raises:
     MissingFileError: if it has not been built there.
@@ -208,16 +168,27 @@ def load(
       f'data_pipelines.tfds_sets --name={name} --data=FOLDER --output={out}'
     )
   index = _read_index(path)
-  return {
-    split: StoredPairs(
-      _open_records(builder, split),
-      index[split],
-      f'{path} {path.stat().st_mtime_ns} {split}',
-      range(len(index[split])),
-    )
-    for split in splits
-    if split in index
-  }
+  pairs = []
+  for split in [name for name in ('train', 'val') if name in index]:
+    stored = _open_records(builder, split)
+
+    # A record has both files of a pair; each thread wants one, then the other.
+    @functools.lru_cache(_KEPT_RECORDS)
+    def read(place, stored=stored):
+      return stored[place]
+
+    stamp = f'{path} {path.stat().st_mtime_ns} {split}'
+    for place, texts in enumerate(index[split]):
+      photo, mask = (
+        images.Encoded(
+          f'{texts["name"]} ({kind})',
+          stamp=f'{stamp} {place} {key}',
+          read_bytes=lambda read=read, place=place, key=key: read(place)[key],
+        )
+        for kind, key in (('photo', 'image'), ('mask', 'mask'))
+      )
+      pairs.append(records.Pair(image_path=photo, mask_path=mask, **texts))
+  return pairs
 
 
 def _index_path(builder: RmbgPairs) -> Path:
@@ -229,7 +200,9 @@ def _read_index(path: Path) -> dict[str, list[dict[str, str]]]:
   return files.parse_json(path.read_bytes(), path, remedy=remedy)
 
 
-def _open_records(builder: RmbgPairs, split: str) -> Sequence:
+def _open_records(
+  builder: RmbgPairs, split: str
+) -> Sequence[Mapping[str, bytes]]:
   skip = tfds.decode.SkipDecoding()
   return builder.as_data_source(
     split=split, decoders={'image': skip, 'mask': skip}

@@ -6,25 +6,23 @@ anything that is not in order, nothing is returned: `decoding.read_pair` reads
 it, or says what is wrong.
 """
 
+import io
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from data_pipelines.io import images
+from data_pipelines.io import errors, images
 
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 # Chunks that change no pixel, and are none of those that Pillow refuses.
-_PNG_CHUNKS = frozenset({b'IHDR', b'IDAT', b'IEND', b'pHYs', b'tIME', b'sRGB'})
+_PNG_CHUNKS = frozenset({b'IHDR', b'IDAT', b'pHYs', b'tIME', b'sRGB'})
+_PNG_END = b'\xaeB`\x82'  # Checksum of the last chunk, which is empty.
 
-_START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2})  # 8-bit, Huffman-coded.
-_OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xCC}
-_START_OF_SCAN = 0xDA
 # OpenCV has no names for reduced RGB: bits of reduced colour, without bit 0,
 # which asks for BGR.
 _AT_SCALE = {
@@ -85,52 +83,20 @@ def _decode(content: bytes, flags: int) -> np.ndarray | None:
     return None
 
 
-def _is_small(size: tuple[int, int]) -> bool:
-  # Pillow's own limit: what it would refuse, or warn of, is left to it.
-  limit = Image.MAX_IMAGE_PIXELS
-  return 0 < size[0] * size[1] <= (math.inf if limit is None else limit)
-
-
 def _find_jpeg_size(content: bytes) -> tuple[int, int] | None:
   """Returns (height, width) of a plain JPEG, None of anything else."""
   # A complete file: decoding cannot run out of data.
   if content[:2] != b'\xff\xd8' or content[-2:] != b'\xff\xd9':
     return None
-  size, position = None, 2
-  while True:
-    head = content[position : position + 4]
-    if len(head) < 4 or head[0] != 0xFF:
-      return None
-    kind, (length,) = head[1], struct.unpack('>H', head[2:])
-    if kind == _START_OF_SCAN:
-      return size
-    body = content[position + 4 : position + 2 + length]
-    if kind in _OTHER_FRAMES or not _is_harmless(kind, body):
-      return None
-    if kind in _START_OF_FRAME:
-      # Bits of a value at 0, number of channels at 5.
-      if size or len(body) < 6 or body[0] != 8 or body[5] != 3:
-        return None
-      size = struct.unpack('>HH', body[1:5])
-      if not _is_small(size):
-        return None
-    position += 2 + length
-
-
-def _is_harmless(kind: int, body: bytes) -> bool:
-  """Returns whether a JPEG's segment leaves one upright picture."""
-  if kind == 0xE2:  # APP2: what follows has several pictures.
-    return not body.startswith(b'MPF')
-  if kind != 0xE1:  # APP1: EXIF or XMP.
-    return True
-  if not body.startswith(b'Exif\0\0'):
-    return b'Orientation' not in body  # XMP may say so too.
-  exif = Image.Exif()
   try:
-    exif.load(body)
-    return exif.get(0x0112, 1) == 1
-  except Exception:  # Leave a broken EXIF to Pillow.
-    return False
+    with images.opened(content) as image:
+      Image.Exif().load(image.info.get('exif', b''))  # Raises if it is broken.
+      # Several pictures in one are of another format, 'MPO'.
+      is_plain = image.format == 'JPEG' and image.mode == 'RGB'
+      is_upright = images.read_orientation(image) == 1
+      return (image.height, image.width) if is_plain and is_upright else None
+  except errors.UserError:
+    return None
 
 
 def _find_png_size(content: bytes) -> tuple[int, int] | None:
@@ -138,21 +104,15 @@ def _find_png_size(content: bytes) -> tuple[int, int] | None:
   if content[:8] != _PNG_START or content[12:16] != b'IHDR':
     return None
   width, height, *form = struct.unpack('>IIBBBBB', content[16:29].ljust(13))
-  # 8 bits, grey, nothing unusual, not interlaced.
-  if form != [8, 0, 0, 0, 0] or not _is_small((height, width)):
+  file = io.BytesIO(content[8:])
+  try:
+    kinds = PngImagePlugin.ChunkStream(file).verify()  # Up to the last one.
+  except (OSError, SyntaxError):
     return None
-  position, kind = 8, b''
-  while kind != b'IEND':
-    head = content[position : position + 8]
-    if len(head) < 8:
-      return None
-    length, kind = struct.unpack('>I4s', head)
-    body = content[position + 4 : position + 8 + length]
-    check = content[position + 8 + length : position + 12 + length]
-    if kind not in _PNG_CHUNKS or (kind == b'IHDR') != (position == 8):
-      return None
-    # The checksum is of the kind and the content.
-    if len(check) < 4 or zlib.crc32(body) != int.from_bytes(check):
-      return None
-    position += 12 + length
-  return (height, width) if position == len(content) else None
+  is_plain = (
+    form == [8, 0, 0, 0, 0]  # 8 bits, grey, nothing unusual, not interlaced.
+    and _PNG_CHUNKS.issuperset(kinds)
+    and kinds.count(b'IHDR') == 1
+    and file.read() == _PNG_END
+  )
+  return (height, width) if is_plain else None

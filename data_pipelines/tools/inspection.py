@@ -162,51 +162,44 @@ def describe_sources(summaries: Sequence[PairSummary]) -> dict[str, dict]:
 def _find_ranges(source: str, group: list[PairSummary]) -> list[Finding]:
   """Returns what is odd about the values of a source's masks."""
   findings = []
-
-  def add(kind, found, problem, *, wrong=True):
-    items = [f'{source or "all"}: {problem}']
-    findings.append(Finding(kind, wrong, items, found))
-
+  name = source or 'all'
   full = [f for f in group if f.largest]
   dim = [f for f in full if f.largest < 128]
   if dim and len(dim) == len(full):
-    add(
-      'unclear mask range',
-      dim,
-      f'none of {len(full)} masks reaches 128 of 255; the largest value is '
-      f'{max(f.largest for f in full)}',
+    problem = (
+      f'{name}: none of {len(full)} masks reaches 128 of 255; the largest '
+      f'value is {max(f.largest for f in full)}'
     )
+    findings.append(Finding('unclear mask range', True, [problem], dim))
   elif dim:
     findings.append(_list('mask below 128 of 255', dim))
-  most = len(group) / 2
-  # A soft edge has many shades, a third class has one.
-  third = [f for f in group if f.shades == 1 and f.grey > 0.002]
-  if len(third) > most:
-    add(
-      'trimaps, or a third class',
-      third,
-      f'{len(third)} of {len(group)} masks have one value that is neither '
-      'foreground nor background',
-    )
   grey = [f for f in group if f.grey > 0.5]
-  if len(grey) > most:
-    add(
+  # What most masks of a source have in common: one object may touch all edges.
+  for kind, wrong, found, problem in (
+    (
+      'trimaps, or a third class',
+      True,
+      # A soft edge has many shades, a third class has one.
+      [f for f in group if f.shades == 1 and f.grey > 0.002],
+      'have one value that is neither foreground nor background',
+    ),
+    (
       'grey masks',
+      any(f.pair.label != 'alpha' for f in grey),
       grey,
-      f'{len(grey)} of {len(group)} masks are mostly neither foreground nor '
-      'background, as photos are',
-      wrong=any(f.pair.label != 'alpha' for f in grey),
-    )
-  around = [f for f in group if f.border > 0.5 and f.border > f.coverage]
-  # One object may touch all edges; not those of a whole source.
-  if len(around) > most:
-    add(
+      'are mostly neither foreground nor background, as photos are',
+    ),
+    (
       'inverted masks',
-      around,
-      f'{len(around)} of {len(group)} masks are white at the edges and darker '
-      'inside; to invert them, use data_pipelines.prepare --folder=DIR '
-      f'--invert={source or "folder"}',
-    )
+      True,
+      [f for f in group if f.border > 0.5 and f.border > f.coverage],
+      'are white at the edges and darker inside; to invert them, use '
+      f'data_pipelines.prepare --folder=DIR --invert={source or "folder"}',
+    ),
+  ):
+    if len(found) > len(group) / 2:
+      item = f'{name}: {len(found)} of {len(group)} masks {problem}'
+      findings.append(Finding(kind, wrong, [item], found))
   if len({f.stored for f in full}) > 1:
     few = [f for f in group if f.stored == '0-1']
     findings.append(_list('mask of 0 and 1 among others', few))

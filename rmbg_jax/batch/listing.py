@@ -76,7 +76,9 @@ class Job(Generic[storage.PlaceT]):
     )
 
 
-def list_jobs(source: str) -> list[Job]:
+def list_jobs(
+  source: str, others: collections.Counter[str] | None = None
+) -> list[Job]:
   """Returns the photos that `--input` names, sorted.
 
   Places in a tree that cannot be reached are among them, with an error. The
@@ -87,6 +89,7 @@ def list_jobs(source: str) -> list[Job]:
     source: A photo; a folder, whose tree the results mirror; a pattern such as
       `photos/**/*.jpg`; or a `.txt` file with a path on each line, relative
       to it.
+    others: Given, it counts a folder's files that are no photos, by ending.
 
   Raises:
     UserError: if it names nothing.
@@ -107,6 +110,8 @@ def list_jobs(source: str) -> list[Job]:
         unreachable.append(Job(photo=place, result=result, error=error))
       elif _is_photo_name(place):
         found.append(place)
+      elif others is not None:
+        others[place.suffix.lower() or 'no ending'] += 1
   # Before patterns: a file's own name may have brackets in it.
   elif path.is_file():
     root, found = path.parent, [path]
@@ -157,15 +162,6 @@ def _make_jobs(
     for path, result in zip(found, results, strict=True)
   ]
   return sorted(jobs + unreachable, key=lambda job: job.photo)
-
-
-def count_others(source: str) -> collections.Counter[str]:
-  """Returns how many files of a folder are no photos, by their ending."""
-  return collections.Counter(
-    path.suffix.lower() or 'no ending'
-    for path, error in _walk_files(Path(source))
-    if not error and not _is_photo_name(path)
-  )
 
 
 def parse_shard(shard: str) -> slice:

@@ -1,5 +1,6 @@
 """Does photos and clips of this machine, once or as they appear."""
 
+import collections
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +29,13 @@ def run(
     SystemExit: if it was interrupted.
     UserError: if there is nothing to do, or no place for the results.
   """
-  source, task = sources[0], request.task
-  if len(sources) > 1:
+  task, others = request.task, collections.Counter()
+  if are_frames:
+    jobs = _list_frames(sources[0])
+  elif len(sources) > 1:
     jobs = listing.list_files(sources)
   else:
-    jobs = _list_frames(source) if are_frames else listing.list_jobs(source)
+    jobs = listing.list_jobs(sources[0], others)
   # Both checks come before the network, which takes seconds to load.
   task.check_output()
   task.check_photos([job.photo for job in jobs])
@@ -52,9 +55,7 @@ def run(
     work.do(jobs, show=lambda _: progress.update())
   outcome = work.outcome
   summary.print_counts(outcome, summary.count_jobs(len(jobs), jobs), task)
-  # What is named one by one has been named as a photo.
-  if not are_frames and len(sources) == 1:
-    summary.print_others(listing.count_others(source))
+  summary.print_others(others)
   left = len(jobs) - outcome.counts.total()
   if left and outcome.interrupted:
     print(summary.describe_stop(overwrite=task.overwrite))
@@ -75,7 +76,7 @@ def watch(folder: Path, request: session.Request) -> bool:
   Raises:
     UserError: if it cannot be watched.
   """
-  watching.check_support()
+  errors.check_extra('watch', '--watch needs watchfiles', 'watchfiles')
   if not folder.is_dir():
     raise errors.UserError(
       f'--input={folder}: --watch takes a folder of photos and clips.'

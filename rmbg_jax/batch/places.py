@@ -6,7 +6,7 @@ else is a folder of results.
 
 import dataclasses
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.io import errors, storage, suffixes
@@ -23,7 +23,8 @@ class Places:
 
   Attributes:
     sources: Inputs as `listing.list_jobs` takes each; one, or several files.
-    output: Folder or URL of the results; the file, if `is_file`.
+    output: Folder or URL of the results; the file, if `is_file`, where '' is
+      for one beside the photo.
     is_file: Whether there is one photo, and one file as the result.
   """
 
@@ -33,11 +34,7 @@ class Places:
 
 
 def settle(
-  source: str | None,
-  output: str | None,
-  rest: Sequence[str],
-  *,
-  find_suffix: Callable[[], str],
+  source: str | None, output: str | None, rest: Sequence[str]
 ) -> Places:
   """Returns the places that flags and the arguments after them name.
 
@@ -46,8 +43,6 @@ def settle(
     output: Value of --output, None if it was not passed.
     rest: Arguments that are no flags: further inputs, as a shell makes of a
       pattern. Two of them without either flag are the input and the output.
-    find_suffix: Returns what the name of a result gets if there is but one
-      photo, and no output.
 
   Raises:
     MissingFileError: if the only input is not there.
@@ -86,12 +81,7 @@ def settle(
       raise errors.UserError(
         '--output is missing. Pass the folder for the results.'
       )
-    path = Path(sources[0])
-    return Places(
-      sources=sources,
-      output=str(path.with_name(path.stem + find_suffix())),
-      is_file=True,
-    )
+    return Places(sources=sources, output='', is_file=True)
   ending = Path(output).suffix.lower()
   is_image = ending in suffixes.PHOTO | suffixes.CLIP
   # A folder may have a name such as `results.png`.

@@ -121,13 +121,12 @@ class Report:
     if content and not content.endswith(b'\n'):
       self._file.write('\n')  # Or the next line would go on with the cut one.
 
-  def find_runtime(self, photo: str) -> str:
-    """Returns what computed a photo in an earlier run, '' if unknown."""
-    return self._lines.get(photo, {}).get('runtime', '')
-
   def add(self, entry: Entry) -> None:
-    """Adds a photo's outcome."""
-    line, photo = dataclasses.asdict(entry), entry.photo
+    """Adds a photo's outcome; a skipped one gets the runtime that it had."""
+    photo = entry.photo
+    if entry.status == 'skipped':
+      entry.runtime = self._lines.get(photo, {}).get('runtime', '')
+    line = dataclasses.asdict(entry)
     for lines in (self._lines, self._added):
       lines[photo] = _merge(lines.get(photo, {}), line)
     self._file.write(_to_text(self._lines[photo]))
@@ -191,11 +190,6 @@ class PartedReport:
     self._lines: list[str] = []
     self._parts = 0
     self._written = time.monotonic()
-
-  def find_runtime(self, photo: str) -> str:
-    """Returns '': what earlier runs wrote is not read."""
-    del photo
-    return ''
 
   def add(self, entry: Entry) -> None:
     """Adds a photo's outcome."""

@@ -107,16 +107,14 @@ class Session:
     def add_entry(entry):
       if entry.status == 'failed' and put_back(entry.photo):
         return
-      if entry.status == 'skipped':
-        # That of the run that did it.
-        entry.runtime = self._report.find_runtime(entry.photo)
-      self.outcome.add(entry)
-      show(entry)
       try:
+        # First: it may know what computed a photo that was skipped.
         self._report.add(entry)
       except (errors.UserError, OSError) as error:
         self.outcome.trouble = str(error)
         self.stop.set()
+      self.outcome.add(entry)
+      show(entry)
 
     clips_to_do = []
 

@@ -1,12 +1,11 @@
 """Notices files that appear in a folder, once they are complete."""
 
-import importlib.util
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_pipelines.io import errors
 from rmbg_jax.batch import listing
 
 _TICK = 500  # Milliseconds between two looks at what is not complete yet.
@@ -18,16 +17,6 @@ _GIVEN_UP = 30.0
 # its listing took, even if no change is noticed: systems tell nothing of other
 # machines' changes, of a new folder of that name, and of results that go.
 _LISTED_AGAIN, _LISTING_SHARE = 3.0, 20
-
-Stamp = tuple[int, int]
-
-
-def check_support() -> None:
-  """Raises a `UserError` if watchfiles is not installed."""
-  if importlib.util.find_spec('watchfiles') is None:
-    raise errors.UserError(
-      f'--watch needs watchfiles: {errors.install_command("watch")}.'
-    )
 
 
 def watch(
@@ -68,18 +57,24 @@ def watch(
       return
 
 
+@dataclasses.dataclass(kw_only=True)
+class _File:
+  stamp: tuple[int, int]  # Size and time.
+  since: float  # When it was first seen with this stamp.
+  tried_again: float = 0.0  # When its second try may be, once it has failed.
+  is_broken: bool = False  # Not tried again unchanged.
+
+
 class _Arrivals:
   """Files that are not done yet, and since when each has not changed."""
 
   def __init__(self):
-    self._seen: dict[Path, tuple[Stamp, float]] = {}
-    self._failed: dict[Path, Stamp] = {}  # Not tried again unchanged.
-    self._again: dict[Path, float] = {}  # Tried again at these times.
+    self._files: dict[Path, _File] = {}
 
   @property
   def is_waiting(self) -> bool:
     """Whether something has to be looked at again without a change."""
-    return bool(self._seen)
+    return not all(file.is_broken for file in self._files.values())
 
   def update(self, jobs: Sequence[listing.Job]) -> list[listing.Job]:
     """Returns which jobs are ready.
@@ -87,11 +82,8 @@ class _Arrivals:
     A file that has failed is not tried again before it changes. What is not
     among the jobs is done, or gone, and is forgotten.
     """
-    now, before = time.monotonic(), self._seen
-    self._seen, ready = {}, []
-    there = {job.photo for job in jobs}
-    self._failed = {p: stamp for p, stamp in self._failed.items() if p in there}
-    self._again = {p: when for p, when in self._again.items() if p in there}
+    now, before = time.monotonic(), self._files
+    self._files, ready = {}, []
     for job in jobs:
       path = job.photo
       try:
@@ -100,25 +92,21 @@ class _Arrivals:
       except OSError:
         continue  # Gone again.
       stamp = stat.st_size, stat.st_mtime_ns
-      if self._failed.get(path) == stamp:
-        continue
-      known, since = before.get(path, (stamp, now))
-      if known != stamp:
-        since = now
-        self._again.pop(path, None)  # Another file, which has its own tries.
-      self._seen[path] = stamp, since
-      if now - since >= _SETTLED and now >= self._again.get(path, 0):
+      file = before.get(path)
+      if file is None or file.stamp != stamp:
+        file = _File(stamp=stamp, since=now)
+      self._files[path] = file
+      is_due = now - file.since >= _SETTLED and now >= file.tried_again
+      if is_due and not file.is_broken:
         ready.append(job)
     return ready
 
   def put_back(self, photo: str) -> bool:
     """Returns whether a failed file may be half written: it is tried again."""
-    path, now = Path(photo), time.monotonic()
-    stamp, since = self._seen[path]
+    file = self._files[Path(photo)]
     # The last try is at the end; whatever it says is true then.
-    if path in self._again or now - since >= _GIVEN_UP:
-      self._again.pop(path, None)
-      self._failed[path] = stamp
-      return False
-    self._again[path] = since + _GIVEN_UP
-    return True
+    file.is_broken = (
+      file.tried_again > 0 or time.monotonic() - file.since >= _GIVEN_UP
+    )
+    file.tried_again = file.since + _GIVEN_UP
+    return not file.is_broken

@@ -70,15 +70,6 @@ def predict(where: places.Places, settings: Settings) -> bool:
     raise SystemExit(summary.INTERRUPTED) from error
 
 
-def find_suffix(settings: Settings) -> str:
-  """Returns the ending of the one result of a photo without --output."""
-  from rmbg_jax.inference import rendering
-
-  kind = next(iter(_choose_one(settings)), 'cutout')
-  style = rendering.Style(format=settings.format or _FORMAT)
-  return f'-{kind}{style.suffix(kind)}'
-
-
 def parse_actors(text: str) -> tuple[int, int] | None:
   """Returns (fewest, most) actors, None where the flag leaves it open.
 
@@ -123,6 +114,15 @@ def _choose_one(settings: Settings) -> tuple[str, ...]:
   return ('composite',) if settings.has_background else ('cutout',)
 
 
+def _find_suffix(settings: Settings) -> str:
+  """Returns the ending of the one result of a photo without --output."""
+  from rmbg_jax.inference import rendering
+
+  kind = next(iter(_choose_one(settings)), 'cutout')
+  style = rendering.Style(format=settings.format or _FORMAT)
+  return f'-{kind}{style.suffix(kind)}'
+
+
 def _check_alone(settings: Settings) -> None:
   """Refuses flags that mean nothing for one photo and one file."""
   for name in ('watch', 'frames', 'shard'):
@@ -164,6 +164,8 @@ def _predict_standard(where: places.Places, settings: Settings) -> bool:
 def _predict_file(where: places.Places, settings: Settings) -> bool:
   """Cuts out one photo into one file."""
   (source,), output = where.sources, storage.parse(where.output)
+  if not where.output:
+    output = Path(source).with_name(Path(source).stem + _find_suffix(settings))
   _check_alone(settings)
   places.check_file(source, output, overwrite=settings.overwrite)
   kinds = _choose_one(settings)
@@ -174,7 +176,7 @@ def _predict_file(where: places.Places, settings: Settings) -> bool:
     )
   form = places.FORMATS[output.suffix.lower()]
   if settings.format not in (None, form):
-    wanted = Path(find_suffix(settings)).suffix
+    wanted = Path(_find_suffix(settings)).suffix
     if form != places.FORMATS[wanted]:  # Labels are PNG, whatever --format is.
       raise errors.UserError(
         f'--output={output}: --format={settings.format} is another format than '

@@ -1,5 +1,6 @@
 """What is to do, and what it is called."""
 
+import collections
 import os
 from pathlib import Path
 
@@ -178,7 +179,8 @@ def test_nothing_of_a_folder_is_passed_over_in_silence(tree, tmp_path):
   os.mkfifo(tree / 'pipe.png')
   for name in ('c.jfif', 'd.JPE', '._a.png', 'raw.cr2', 'raw.CR2', 'README'):
     (tree / name).touch()
-  jobs = listing.list_jobs(str(tree))
+  others, none = collections.Counter(), collections.Counter()
+  jobs = listing.list_jobs(str(tree), others)
   failed = {job.photo.name: job.error for job in jobs if job.error}
   assert {job.photo.name for job in jobs if not job.error} == {
     *('a.png', 'b.JPG', 'c.jfif', 'd.JPE', 'a.webp', 'ü b.heic')
@@ -186,9 +188,8 @@ def test_nothing_of_a_folder_is_passed_over_in_silence(tree, tmp_path):
   assert sorted(failed) == ['dead.jpg', 'gone', 'linked', 'pipe.png']
   assert 'not followed' in failed['linked']
   assert 'leads nowhere' in failed['dead.jpg'] and 'nowhere' in failed['gone']
-  others = listing.count_others(str(tree))
   assert others == {'.cr2': 2, '.md': 1, 'no ending': 1}
-  assert not listing.count_others(f'{tree}/*')
+  assert listing.list_jobs(f'{tree}/*', none) and not none
 
 
 def test_nothing_to_do(tree, tmp_path):

@@ -16,6 +16,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from data_pipelines import cli
+from data_pipelines.io import errors
 from rmbg_jax import predict
 from rmbg_jax.batch import listing, record, session, watching
 from tests.support import clip_files, helpers
@@ -260,7 +261,7 @@ def test_misuse(missing, tmp_path, monkeypatch):
   helpers.make_photo((4, 4)).save(tmp_path / 'a.png')
   message = '--watch takes a folder'
   if missing:
-    monkeypatch.setattr(watching.importlib.util, 'find_spec', lambda _: None)
+    monkeypatch.setattr(errors.importlib.util, 'find_spec', lambda _: None)
     message = 'pip install'
   _check_refused(tmp_path / 'a.png', tmp_path / 'out', message)
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,20 +43,19 @@ class Lister:
     self._output = output
     self._run_name = run_name
     self._tally = report.Tally()
-    self._error: Exception | None = None
     self._stop = threading.Event()
     self._has_work = False
     self._first = threading.Event()  # There is work, or there will be none.
-    self._thread = threading.Thread(target=self._list, daemon=True)
+    self._pool = futures.ThreadPoolExecutor(1)
 
   def __enter__(self) -> 'Lister':
-    self._thread.start()
+    self._listing = self._pool.submit(self._list)
     return self
 
   def __exit__(self, *exc_info):
     self._stop.set()
     # First, or the thread would go on writing what is removed here.
-    self._thread.join()
+    self._pool.shutdown()
     folder = self._output / report.FOLDER
     with contextlib.suppress(errors.UserError):  # Files left there do no harm.
       for name in (_MANIFEST, TRIES):
@@ -72,9 +72,7 @@ class Lister:
     Raises:
       Exception: that ended the listing before its end.
     """
-    self._thread.join()
-    if self._error:
-      raise self._error
+    self._listing.result()
     self._tally.merge(tally)
     return self._tally
 
@@ -83,8 +81,6 @@ class Lister:
     try:
       with contextlib.closing(skipped):
         self._write_manifest(self._choose(skipped))
-    except Exception as error:  # The main thread's to raise.
-      self._error = error
     finally:
       # On errors too: `wait_for_work` waits for it.
       self._first.set()
