@@ -61,10 +61,7 @@ _SAVE = flags.DEFINE_list(
   'save', ['mask', 'cutout'], f'What to save, of {", ".join(choices.KINDS)}.'
 )
 _FORMAT = flags.DEFINE_enum(
-  'format',
-  'png',
-  choices.FORMATS,
-  'Format of the files; JPEG masks stay PNG.',
+  'format', 'png', choices.FORMATS, 'Format of the files; JPEG masks stay PNG.'
 )
 _QUALITY = flags.DEFINE_integer(
   'quality', 95, 'Quality of WebP and JPEG files, 1 to 100.'
@@ -133,9 +130,7 @@ _OVERWRITE = flags.DEFINE_boolean(
   'overwrite', False, 'Do photos again whose results are there.'
 )
 _WATCH = flags.DEFINE_boolean(
-  'watch',
-  False,
-  'Go on with what appears in the folder --input, until Ctrl-C.',
+  'watch', False, 'Go on with what appears in the folder --input, until Ctrl-C.'
 )
 _CLIP_FORMAT = flags.DEFINE_enum(
   'clip_format',
@@ -151,9 +146,7 @@ _TEMPORAL = flags.DEFINE_float(
   'not at all to 1.',
 )
 _FRAMES = flags.DEFINE_boolean(
-  'frames',
-  False,
-  'Take the frames in the folder --input for one clip.',
+  'frames', False, 'Take the frames in the folder --input for one clip.'
 )
 _FRAME_RATE = flags.DEFINE_string(
   'frame_rate', '25', 'Frames per second of --frames, such as 25 or 30000/1001.'
