@@ -79,19 +79,20 @@ def load_model(
     path = hub.fetch(name)
   check_exists(path)
   path, which = _split_step(Path(path))
+  suffix = path.suffix.lower()
   if path.is_dir():
     loaded = _load_workdir(path, which)
-  elif path.suffix == '.safetensors':
+  elif suffix == '.safetensors':
     loaded = release.read_release(path)
     if name in release.PREDICTIONS:
       loaded = loaded.with_prediction(release.PREDICTIONS[name])
-  elif path.suffix in ('.h5', '.hdf5'):
+  elif suffix in ('.h5', '.hdf5'):
     from rmbg_jax.weights import keras_h5  # H5py is for these alone.
 
     loaded = keras_h5.read_model(path)
-  elif path.suffix == '.onnx':
+  elif suffix == '.onnx':
     loaded = _load_onnx(path)
-  elif path.suffix == '.keras':
+  elif suffix == '.keras':
     raise errors.UserError(
       f"{path}: Keras' .h5 is read, not this. In Keras: model.save('model.h5')."
     )

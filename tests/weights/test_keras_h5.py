@@ -177,6 +177,9 @@ def test_other_files_are_refused(tmp_path):
     file['dense/dense/kernel:0'] = np.zeros((2, 2))
   with pytest.raises(ValueError, match='no ResNet50 encoder'):
     keras_h5.read_model(other)
+  # Whatever the case of its ending.
+  with pytest.raises(ValueError, match='no ResNet50 encoder'):
+    load.load_model(other.rename(tmp_path / 'OTHER.H5'))
   newer = tmp_path / 'model.weights.h5'
   with h5py.File(newer, 'w') as file:
     file['layers/dense/vars/0'] = np.zeros((2, 2))
