@@ -74,6 +74,10 @@ ALLOWED_WARNINGS = (
   r'ignore:the load_module\(\) method is deprecated:DeprecationWarning',
   # Ray Data sets what it deprecates itself.
   'ignore::DeprecationWarning:ray',
+  # After an error, Orbax closes the event loop that TensorStore's threads have
+  # yet to answer.
+  r'ignore:(?s)Exception ignored in. None.*Event loop is closed'
+  ':pytest.PytestUnraisableExceptionWarning',
   # Raised inside TensorFlow and tf_keras themselves.
   'ignore::DeprecationWarning:tensorflow',
   'ignore::DeprecationWarning:tf_keras',
