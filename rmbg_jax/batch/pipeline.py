@@ -88,7 +88,8 @@ class Task(Generic[storage.PlaceT]):
     checked = set()
     for photo in photos_to_do:
       # A link to a photo may lead there as well as its folder.
-      place = Path(os.path.realpath(photo)) if photo.is_symlink() else photo
+      is_link = os.path.islink(photo)  # noqa: PTH114 (It never raises.)
+      place = Path(os.path.realpath(photo)) if is_link else photo
       if place.parent in checked:
         continue
       checked.add(place.parent)

@@ -6,6 +6,8 @@ else is a folder of results.
 
 import dataclasses
 import glob
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,11 +70,10 @@ def settle(
     raise errors.MissingFileError(
       f'--input={sources[0]}: no such file or folder.'
     )
-  for path in map(Path, sources):
-    # A pipe can be read once, and its end is not known.
-    if path.is_fifo() or path.is_char_device() or path.is_socket():
+  for one in sources:
+    if _is_stream(one):
       raise errors.UserError(
-        f'--input={path}: neither a file nor a folder. Pass - for standard '
+        f'--input={one}: neither a file nor a folder. Pass - for standard '
         'input.'
       )
   is_one = len(sources) == 1 and _is_photo(sources[0])
@@ -137,6 +138,15 @@ def _may_exist(source: str) -> bool:
     or glob.has_magic(source)
     or storage.exists(Path(source))
   )
+
+
+def _is_stream(source: str) -> bool:
+  """Returns whether an input is a pipe or the like, which is read but once."""
+  try:
+    mode = os.stat(source).st_mode  # noqa: PTH116 (Path's questions may raise)
+  except (OSError, ValueError):
+    return False  # Its own turn says what is wrong, and costs no other.
+  return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _is_photo(source: str) -> bool:

@@ -237,7 +237,7 @@ def _check(path: Path, settings: JsonObject, beside: Path) -> None:
     output = names[output]
   if output not in facts.outputs:
     raise errors.UserError(
-      f'{beside}: output={settings["output"]}, but {path.name} has '
+      f'{beside}: output={output}, but {path.name} has '
       f'{", ".join(names)}. Name one of them.'
     )
   shape = facts.outputs[output]

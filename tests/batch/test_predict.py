@@ -400,6 +400,14 @@ def test_several_inputs_as_a_shell_makes_them_of_a_pattern(
   assert made == {'mask/a/one.png', 'mask/b/two.png'}
   with pytest.raises(SystemExit, match='Several inputs .* a pattern in quotes'):
     _run_line(*names, weights=checkpoint, output=str(output), watch=True)
+  # No system has such a name: it costs no other.
+  with pytest.raises(SystemExit):
+    _run_line(
+      *names, 'x' * 300 + '.jpg', weights=checkpoint, output=str(output)
+    )
+  said = capsys.readouterr().out
+  assert '2 of 3 photos done' in said
+  assert 'File name too long' in said
 
 
 def test_a_pattern_in_quotes_below_the_home_folder(
