@@ -76,6 +76,11 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     raise
 
 
+def is_unfinished(name: str) -> bool:
+  """Returns whether `write_atomically` gave a name, and was killed then."""
+  return name.startswith('.') and name.endswith('.partial')
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a text in UTF-8, atomically; names of any bytes are escaped."""
   with write_atomically(path) as partial:

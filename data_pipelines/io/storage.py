@@ -214,7 +214,8 @@ def list_files(root: Place) -> Iterator[File]:
 
   They come in the order of their characters (sub-a before sub/a), as the store
   gives them: page by page from S3, else folder by folder. Nothing is held but
-  a page, or the folders on the way. Links to folders are not followed.
+  a page, or the folders on the way. Links to folders are not followed. As on
+  stores, files that a killed process did not finish are none.
 
   Raises:
     OSError: if a folder on a disk cannot be read.
@@ -300,6 +301,7 @@ def _list_folder(folder: Path, prefix: str = '') -> Iterator[File]:
       found = sorted(
         f'{entry.name}/' if entry.is_dir(follow_symlinks=False) else entry.name
         for entry in entries
+        if not files.is_unfinished(entry.name)
       )
   except FileNotFoundError:
     return

@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_pipelines.io import storage
+from data_pipelines.io import files, storage
 from tests.support import helpers
 
 pytest.importorskip('s3fs')
@@ -114,8 +115,7 @@ def read_results(place):
   return {
     name: Image.open(io.BytesIO(storage.read(place / name))).tobytes()
     for name in storage.list_names(place)
-    # A killed process may leave what it was writing to a disk.
-    if not name.startswith('report') and not name.endswith('.partial')
+    if not name.startswith('report')
   }
 
 
@@ -283,7 +283,9 @@ def test_a_data_set_of_ones_own(connected, photos, tmp_path):
   assert all(expected[name] == content for name, content in found.items())
 
 
-def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path, monkeypatch):
+@pytest.fixture
+def make_worker(monkeypatch):
+  """Makes a worker in this process, for masks below a folder."""
   monkeypatch.setattr(worker.ray, 'get', lambda _: None)
   # As it was again afterwards: a worker has its process for itself.
   monkeypatch.setattr(worker.Image, 'MAX_IMAGE_PIXELS', 10**9)
@@ -292,6 +294,29 @@ def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path, monkeypatch):
     'BackgroundRemover',
     lambda *_, **__: clip_files.Remover(),
   )
+
+  def make(output):
+    task = pipeline.Task(
+      output=output, kinds=('mask',), style=rendering.Style()
+    )
+    return worker.Worker(
+      ray.ObjectRef.nil(), task, {'runtime': 'openvino'}, 4, 'run'
+    )
+
+  return make
+
+
+def draw_photos(folder, count):
+  """Photos as rows of a data set."""
+  photos = [str(folder / f'{index:02}.jpg') for index in range(count)]
+  for photo in photos:
+    clip_files.draw(0).save(photo)
+  return pa.table({'photo': photos, 'result': [Path(p).stem for p in photos]})
+
+
+def test_a_full_disk_leaves_nothing_that_counts_as_done(
+  make_worker, tmp_path, monkeypatch
+):
   write = storage.write
 
   def refuse(place, content):
@@ -300,21 +325,37 @@ def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path, monkeypatch):
     write(place, content)
 
   monkeypatch.setattr(storage, 'write', refuse)
-  task = pipeline.Task(
-    output=tmp_path / 'out', kinds=('mask',), style=rendering.Style()
-  )
-  photos = [str(tmp_path / f'{index:02}.jpg') for index in range(40)]
-  for photo in photos:
-    clip_files.draw(0).save(photo)
+  table = draw_photos(tmp_path, 40)
   write(tmp_path / 'out/mask/39.png', b'done before')
-  do = worker.Worker(
-    ray.ObjectRef.nil(), task, {'runtime': 'openvino'}, 4, 'run'
-  )
-  table = pa.table({'photo': photos, 'result': [Path(p).stem for p in photos]})
-  found = do(table).to_pydict()
-  assert found['photo'] == photos
+  found = make_worker(tmp_path / 'out')(table).to_pydict()
+  assert found['photo'] == table.to_pydict()['photo']
   assert found['status'] == 39 * ['failed'] + ['skipped']
   assert 'there is no space left' in found['line'][38]
+
+
+def test_who_dies_while_it_marks_a_task_has_done_none_of_it(
+  make_worker, tmp_path, monkeypatch
+):
+  class Killed(BaseException):
+    pass
+
+  table = draw_photos(tmp_path, 3)
+  # What `write_atomically` leaves when the process dies before the rename.
+  with monkeypatch.context() as patch:
+
+    def die(partial):
+      shutil.copy(partial, tmp_path / partial.name)
+      raise Killed
+
+    patch.setattr(files, 'sync', die)
+    with pytest.raises(Killed):
+      make_worker(tmp_path / 'out')(table)
+  (mark,) = tmp_path.glob('.all.*')
+  (tries,) = (tmp_path / 'out/report').glob('tries-run/*')
+  mark.rename(tries / mark.name)
+  found = make_worker(tmp_path / 'out')(table).to_pydict()
+  assert found['status'] == ['done', 'done', 'done']
+  assert count_masks(tmp_path / 'out') == 3
 
 
 def test_a_cluster_that_is_not_there_is_named(photos, tmp_path):

@@ -22,6 +22,8 @@ from rmbg_jax.inference import runtimes
 CALLS_PER_ACTOR = 2
 # How often a process may have died at a photo that it did alone.
 _LONE_TRIES = 2
+# Name of the mark of a task that was begun: the photos that had no results.
+_ALL = 'all'
 
 
 class Worker:
@@ -80,16 +82,18 @@ class Worker:
     names = '\n'.join(str(job.photo) for job in jobs)
     tries = self._tries / report.digest(names).hex()
     before = list(storage.list_names(tries))
-    if before:
+    # Without this mark, the process died before it began anything.
+    if _ALL in before:
       with self._alone():
         self._do_again(jobs, entries, tries, before)
       return
+    # Asked now: a process that is cut off, but alive, may go on with the task.
+    todo = [job for job in jobs if self._task.missing(job)]
     with self._places:
-      todo = [job for job in jobs if self._task.missing(job)]
       # Before the work, which may end the process. Lists what had no results,
       # so that a second try can tell.
       storage.write(
-        tries / 'all', json.dumps([str(job.photo) for job in todo]).encode()
+        tries / _ALL, json.dumps([str(job.photo) for job in todo]).encode()
       )
       self._run(todo, entries)
       for job in jobs:
@@ -105,10 +109,8 @@ class Worker:
     before: Sequence[str],
   ) -> None:
     """Does the rest of a task whose process died, one photo at a time."""
-    todo = set()
-    if 'all' in before:
-      todo = set(json.loads(storage.read(tries / 'all')))
-    # Marks have the names `all`, INDEX-TRY and INDEX-ended.
+    todo = set(json.loads(storage.read(tries / _ALL)))
+    # Other marks have the names INDEX-TRY and INDEX-ended.
     lone = collections.Counter(name.partition('-')[0] for name in before)
     for index, job in enumerate(jobs):
       # Their results may have been there before the first try.
