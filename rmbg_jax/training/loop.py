@@ -375,7 +375,7 @@ def _prepare(
     )
     training_data = setup.find_training_data(config, components)
     _say(messages.describe_other_input(config, components))
-    config = memory.choose(config, components, mesh)
+    config, components, train_step = memory.choose(config, components, mesh)
   else:  # Other settings are refused before anything loads.
     saved = store.read_description(latest)
     position = resume.Position.from_dict(saved['position'])
@@ -386,10 +386,11 @@ def _prepare(
       saved['config']['model']['remat'],
       saved['config']['optimizer']['accumulation'],
     )
-    resume.check_compatible(saved, setup.settle(components, config).description)
+    components = setup.settle(components, config)
+    train_step = setup.make_train_step(config, components)
+    resume.check_compatible(saved, components.description)
     steps = components.data.steps_per_epoch
     _say(messages.describe_changed_rate(saved, config, steps, position))
-  components = setup.settle(components, config)
   _say(messages.describe_memory(wanted, config))
   train_state = setup.create_train_state(
     config, components, mesh, resumed=latest is not None
@@ -403,7 +404,7 @@ def _prepare(
     config=config,
     components=components,
     mesh=mesh,
-    train_step=setup.make_train_step(config, components),
+    train_step=train_step,
     eval_step=validation.make_eval_step(
       components.model,
       components.preprocessing,

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from data_pipelines.io import errors
 from rmbg_jax import runtime
 from rmbg_jax.training import messages, setup, state
+from rmbg_jax.training.step import TrainStep
 
 # Evaluation, batches that are read ahead and gaps take the rest.
 _SHARE = 0.9
@@ -32,8 +33,12 @@ def replace_auto(
 
 def choose(
   config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
-) -> ml_collections.ConfigDict:
-  """Returns a configuration without 'auto', whose step fits every device.
+) -> tuple[ml_collections.ConfigDict, setup.Components, TrainStep]:
+  """Chooses what 'auto' stands for, so that a step fits every device.
+
+  Returns:
+    The configuration without 'auto', its components, and their step, which is
+    not compiled again if it had to be for this.
 
   Raises:
     UserError: if nothing that may be chosen fits, naming the keys to change.
@@ -51,14 +56,14 @@ def choose(
   tries += [(remats[-1], count) for count in counts[1:]]
   available = find_available() if len(tries) > 1 else 0
   if not available:  # Nothing to choose, or nothing known to choose by.
-    return replace_auto(config, *tries[0])
+    return _make(config, components, *tries[0])
   limit, least, needed = _SHARE * available, 0.0, None
   for remat, count in tries:
     # Fewer parts than `least` cannot fit. The last try is made in any case.
     if count < least and count != tries[-1][1]:
       continue  # To compile a step takes a minute: not for too few parts.
-    chosen = replace_auto(config, remat, count)
-    needed = measure_step(chosen, components, mesh)
+    chosen = _make(config, components, remat, count)
+    needed = measure_step(*chosen, mesh)
     if needed and needed <= limit:
       return chosen
     if needed and remat == tries[-1][0]:
@@ -71,19 +76,29 @@ def choose(
   )
 
 
+def _make(
+  config: ml_collections.ConfigDict,
+  components: setup.Components,
+  remat: bool,
+  accumulation: int,
+) -> tuple[ml_collections.ConfigDict, setup.Components, TrainStep]:
+  config = replace_auto(config, remat, accumulation)
+  components = setup.settle(components, config)
+  return config, components, setup.make_train_step(config, components)
+
+
 def measure_step(
-  config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
+  config: ml_collections.ConfigDict,
+  components: setup.Components,
+  train_step: TrainStep,
+  mesh: Mesh,
 ) -> int | None:
   """Returns the bytes of each device that a step takes, None for too many."""
-  components = setup.settle(components, config)
-  step = setup.make_train_step(config, components)
   size, images = components.preprocessing.size, config.data.batch_size
 
-  def make_arguments():
+  def make_arguments(variables):
     train_state = state.init_train_state(
-      components.model.init(jax.random.key(0), jnp.zeros((1, *size, 3))),
-      components.optimizer,
-      use_ema=config.optimizer.ema_decay > 0,
+      variables, components.optimizer, use_ema=config.optimizer.ema_decay > 0
     )
     batch = {
       'image': jnp.zeros((images, *size, 3), np.uint8),
@@ -97,8 +112,10 @@ def measure_step(
 
   # Shapes alone: nothing is allocated.
   once, split = state.replicated(mesh), state.along_batch(mesh)
-  train_state, batch, rate = jax.eval_shape(make_arguments)
-  lowered = cast(jax.stages.Wrapped, step).lower(
+  train_state, batch, rate = jax.eval_shape(
+    make_arguments, state.find_shapes(components.model, size)
+  )
+  lowered = cast(jax.stages.Wrapped, train_step).lower(
     place(train_state, once), place(batch, split), place(rate, once)
   )
   try:

@@ -1,5 +1,6 @@
 """The state that training changes, and its layout over the devices."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,10 +93,6 @@ def create_variables(
   Kernels are uniform within sqrt(6 / inputs of a filter): He et al., "Delving
   Deep into Rectifiers", ICCV 2015, arXiv:1502.01852, equation 10.
   """
-  image = jnp.zeros((1, *size, model.network.channels))
-  shapes = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), image, train=False)
-  )
   rng = np.random.default_rng(seed)
 
   def make(path, leaf):
@@ -106,7 +103,16 @@ def create_variables(
     return np.full(leaf.shape, float(name in ('scale', 'var')), np.float32)
 
   # Here, not in JAX: to compile hundreds of random draws takes ten seconds.
-  return jax.tree.map_with_path(make, shapes)
+  return jax.tree.map_with_path(make, find_shapes(model, size))
+
+
+@functools.cache
+def find_shapes(model: FlaxNetwork, size: tuple[int, int]) -> Any:
+  """Returns `params` and `batch_stats`, as `jax.ShapeDtypeStruct`s."""
+  image = jnp.zeros((1, *size, model.network.channels))
+  return jax.eval_shape(
+    lambda: model.init(jax.random.key(0), image, train=False)
+  )
 
 
 def init_train_state(

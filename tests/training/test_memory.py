@@ -36,7 +36,7 @@ def _choose(needs, config, monkeypatch, *, available):
   monkeypatch.setattr(memory, 'find_available', lambda: available)
   with monkeypatch.context() as patched:
     patched.setattr(jax, 'default_backend', lambda: 'gpu')
-    chosen = memory.choose(config, components, mesh)
+    chosen, *_ = memory.choose(config, components, mesh)
   return (chosen.model.remat, chosen.optimizer.accumulation), tried
 
 
@@ -87,7 +87,8 @@ def test_the_choice_is_printed_saved_and_kept(
 
   def measure(accumulation):
     tried = _make_config(data_dir, **{'optimizer.accumulation': accumulation})
-    return memory.measure_step(tried, components, mesh)
+    step = setup.make_train_step(tried, components)
+    return memory.measure_step(tried, components, step, mesh)
 
   whole, half = sizes = measure(1), measure(2)
   assert half < whole
@@ -136,13 +137,32 @@ def test_nothing_is_measured_where_the_memory_is_not_known(
   monkeypatch.delattr(memory, 'measure_step')
   config = _make_config(data_dir)
   components, mesh = setup.make_components(config), state.make_mesh()
-  chosen = memory.choose(config, components, mesh)
+  chosen, *_ = memory.choose(config, components, mesh)
   assert (chosen.model.remat, chosen.optimizer.accumulation) == (False, 1)
   assert config.model.remat == 'auto'
   fixed = _make_config(
     data_dir, **{'model.remat': True, 'optimizer.accumulation': 2}
   )
-  assert memory.choose(fixed, components, mesh).optimizer.accumulation == 2
+  chosen, *_ = memory.choose(fixed, components, mesh)
+  assert chosen.optimizer.accumulation == 2
+
+
+def test_the_step_that_was_measured_is_not_compiled_again(
+  data_dir, monkeypatch
+):
+  monkeypatch.setattr(memory, 'find_available', lambda: 10**12)
+  config, mesh = _make_config(data_dir), state.make_mesh()
+  found = setup.make_components(config)
+  config, found, step = memory.choose(config, found, mesh)
+  before = setup.create_train_state(config, found, mesh, resumed=False)
+  batch = state.put_batch(next(found.data.train_batches), mesh)
+  rate = state.put_scalar(0.1, mesh)
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      jax._src.compiler, 'compile_or_get_cached', lambda *_, **__: 1 / 0
+    )
+    after, _ = step(before, batch, rate)
+  assert after.step == 1
 
 
 def test_full_leaves_it_to_the_device():
