@@ -35,6 +35,21 @@ rmbg-predict --list_checkpoints | grep small
 python - <<'END'
 {_EXAMPLE}END
 """
+# On pictures that the demo network has not seen.
+_LEARNED = """
+import pathlib
+import numpy as np
+from PIL import Image
+
+demo, scores = pathlib.Path('quickstart_output/demo'), []
+for path in sorted((demo / 'pictures/Masks').iterdir()):
+  truth = np.asarray(Image.open(path)) > 127
+  found = np.asarray(Image.open(demo / 'mask' / path.name)) > 127
+  scores.append((truth & found).sum() / (truth | found).sum())
+mean = np.mean(scores)
+if not mean >= 0.85:
+  raise SystemExit(f'the demo network learned little: IoU {mean:.3f}')
+"""
 _STORE = """
 rmbg-predict --input=SCHEME://no-such/photos --output=out |& tee log && exit 1
 grep SCHEME:// log
@@ -49,6 +64,8 @@ git clone --quiet '{ROOT}' clone
 PATH='{os.environ['PATH']}' '{sys.executable}' clone/scripts/quickstart.py \
   --no-open
 ln -s clone/.venv environment
+python - <<'END'
+{_LEARNED}END
 """,
   'wheel': _WHEEL,
   'all': _WHEEL,

@@ -1,9 +1,9 @@
 """Makes a table of a network: its parts, their outputs and parameters."""
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+import collections
+import math
 
+from rmbg_jax.models import graph
 from rmbg_jax.models.flax_network import FlaxNetwork
 
 
@@ -19,36 +19,31 @@ def summarize(model: FlaxNetwork, *, size: tuple[int, int]) -> str:
     batch statistics) and the totals as Keras counts them: the trainable ones
     are the parameters, the others the batch statistics.
   """
-  parts = []
-
-  def record(call, args, kwargs, context):
-    outputs = call(*args, **kwargs)
-    path = context.module.path
-    # The encoder is listed block by block, everything else as a whole.
-    depth = 2 if path[:1] == ('encoder',) else 1
-    if context.method_name == '__call__' and len(path) == depth:
-      parts.append(('/'.join(path), outputs.shape))
-    return outputs
-
-  # Flax calls `record` in place of each method while shapes are traced.
-  with nn.intercept_methods(record):
-    variables = jax.eval_shape(
-      lambda: model.init(
-        jax.random.key(0), jnp.zeros((1, *size, model.network.channels))
-      )
-    )
+  recorded = graph.Graph(model.network, size=size)
+  counts = {
+    'params': collections.Counter(),
+    'batch_stats': collections.Counter(),
+  }
+  for key, shape in recorded.list_shapes().items():
+    kind, _, name = key.partition('/')
+    counts[kind][_find_part(name)] += math.prod(shape)
+  shapes = {}
+  for node in recorded.nodes.values():
+    for name in (node.name, node.norm):
+      # The last node of a part has its result.
+      shapes[_find_part(name)] = node.shape
   header = ('Part', 'Output', 'Parameters', 'Statistics')
   rows = [
     (
       part,
-      'x'.join(str(side) for side in shape[1:]),
-      f'{_count(variables["params"], part):,}',
-      f'{_count(variables["batch_stats"], part):,}',
+      'x'.join(map(str, shape)),
+      f'{counts["params"][part]:,}',
+      f'{counts["batch_stats"][part]:,}',
     )
-    for part, shape in parts
+    for part, shape in shapes.items()
+    if part in counts['params']
   ]
-  trainable = _count(variables['params'])
-  other = _count(variables['batch_stats'])
+  trainable, other = (counter.total() for counter in counts.values())
   widths = [max(len(row[i]) for row in [header, *rows]) for i in range(4)]
   lines = [
     f'{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}'
@@ -64,7 +59,8 @@ def summarize(model: FlaxNetwork, *, size: tuple[int, int]) -> str:
   return '\n'.join([title, rule, lines[0], rule, *lines[1:], rule, *totals])
 
 
-def _count(tree, part=''):
-  for name in part.split('/') if part else ():
-    tree = tree.get(name, {})  # Not all parts have batch statistics.
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+def _find_part(name: str) -> str:
+  """Returns the part that a node or variable belongs to."""
+  path = name.split('/')
+  # The encoder is listed block by block, everything else as a whole.
+  return '/'.join(path[: 2 if path[0] == 'encoder' else 1])

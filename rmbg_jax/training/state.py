@@ -1,6 +1,5 @@
 """The state that training changes, and its layout over the devices."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rmbg_jax.models import graph
 from rmbg_jax.models.flax_network import FlaxNetwork
-from rmbg_jax.models.layers import Variables
+from rmbg_jax.models.layers import Variables, unflatten
 
 # `image`, `alpha` and `weight`: on the devices, or this process's part on the
 # host.
@@ -106,12 +106,14 @@ def create_variables(
   return jax.tree.map_with_path(make, find_shapes(model, size))
 
 
-@functools.cache
-def find_shapes(model: FlaxNetwork, size: tuple[int, int]) -> Any:
-  """Returns `params` and `batch_stats`, as `jax.ShapeDtypeStruct`s."""
-  image = jnp.zeros((1, *size, model.network.channels))
-  return jax.eval_shape(
-    lambda: model.init(jax.random.key(0), image, train=False)
+def find_shapes(model: FlaxNetwork, size: tuple[int, int]) -> Variables:
+  """Returns the shapes of `params` and `batch_stats`, without tracing."""
+  shapes = graph.Graph(model.network, size=size).list_shapes()
+  return unflatten(
+    {
+      key: jax.ShapeDtypeStruct(shape, jnp.float32)
+      for key, shape in shapes.items()
+    }
   )
 
 

@@ -55,7 +55,8 @@ PYTHON_ELSEWHERE = ('docs/export.md',)
 
 ELSEWHERE = {
   'python3 scripts/quickstart.py': (
-    'commands/test_command_lines.py::test_quickstart_learns'
+    'commands/test_command_lines.py::'
+    'test_quickstart_is_interrupted_as_by_a_terminal_and_goes_on'
   ),
   'python -m rmbg_jax.predict --list_checkpoints': (
     'weights/test_catalogue.py::test_the_command_prints_all'
