@@ -75,7 +75,7 @@ def main() -> None:
 
   with announcing(
     '3/3 Training a network from nothing, on drawn pictures, to show that '
-    'training works: two to five minutes the first time (Ctrl-C ends it).'
+    'training works: one to three minutes the first time (Ctrl-C ends it).'
   ):
     # Other pictures than those of the training: another seed.
     pictures, demo = output / 'demo/pictures', output / 'demo'
