@@ -41,7 +41,7 @@ def save(path: Path, loaded: load.LoadedModel) -> None:
   networks = (loaded, *loaded.partners)
   views = runtimes.list_views(networks)
   size = max(view.size for view in views)
-  compute = jax_runtime.make_function(networks, views, precision=loaded.dtype)
+  compute = jax_runtime.make_function(networks, views, precision='float32')
 
   # The weights become constants of the program.
   def compute_alpha(photos: UInt8[Array, 'b h w 3']) -> Float[Array, 'b h w']:

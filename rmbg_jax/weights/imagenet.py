@@ -69,7 +69,7 @@ def load_encoder(variables: Variables, config: JsonObject) -> Variables:
   shapes = loaded.find_shapes(
     {key: {'encoder': tree['encoder']} for key, tree in variables.items()}
   )
-  if path.suffix == '.h5':
+  if path.suffix.lower() == '.h5':
     tensors, _ = keras_h5.read_file(path)
     find_name = keras_h5.make_namer(keras_h5.find_encoder_layer)
   else:
@@ -126,17 +126,18 @@ def _find_file(config: JsonObject) -> Path:
     return cache.fetch(url, checksum=checksum, flag=FLAG)
   path = Path(weights)
   endings = (*(('.h5',) if is_resnet else ()), '.pth', '.safetensors')
-  if path.suffix not in endings:
+  suffix = path.suffix.lower()
+  if suffix not in endings:
     raise UserError(
       f'{FLAG}={weights}: expected "imagenet" or a file ending in '
       f'{", ".join(endings)}.'
     )
   if not path.exists():
     raise MissingFileError(f'{FLAG}={weights}: no such file.')
-  dialect = 'keras' if path.suffix == '.h5' else 'torchvision'
+  dialect = 'keras' if suffix == '.h5' else 'torchvision'
   if is_resnet and dialect != config['dialect']:
     raise UserError(
-      f'{FLAG}={weights}: {path.suffix} weights belong to the {dialect} '
+      f'{FLAG}={weights}: {suffix} weights belong to the {dialect} '
       f'dialect, but config.model.encoder.dialect is {config["dialect"]!r}.'
     )
   return path

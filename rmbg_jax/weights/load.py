@@ -43,9 +43,7 @@ _KINDS = (
 )
 
 
-def load_model(
-  path: str | os.PathLike, *, dtype: str = 'float32'
-) -> LoadedModel:
+def load_model(path: str | os.PathLike) -> LoadedModel:
   """Loads a network with its weights and its preprocessing.
 
   Args:
@@ -57,7 +55,6 @@ def load_model(
       `hf://OWNER/NAME[@REVISION][/FILE]`; or a name: 'lite' and 'small', which
       come with the project, 'released', which is both together, or one of
       `DOWNLOADED`. (`./lite` is a path.)
-    dtype: Type of the computation, 'float32' or 'bfloat16'.
 
   Raises:
     MissingFileError: if there is nothing at the path.
@@ -65,7 +62,7 @@ def load_model(
   """
   name = os.fspath(path)
   if name == RELEASED:
-    first, *others = (load_model(one, dtype=dtype) for one in release.RELEASED)
+    first, *others = map(load_model, release.RELEASED)
     first = first.with_prediction(release.PREDICTIONS[name])
     description = {**first.description, 'scores': release.SCORES}
     return dataclasses.replace(
@@ -100,7 +97,7 @@ def load_model(
     raise errors.UserError(
       f'{path}: unknown kind of checkpoint. Pass {_KINDS}.'
     )
-  return loaded.with_dtype(dtype)
+  return loaded
 
 
 def check_exists(path: str | os.PathLike) -> None:

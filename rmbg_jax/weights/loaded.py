@@ -51,7 +51,6 @@ class LoadedModel:
       `OnnxNetwork` has them in its file.
     preprocessing: Preprocessing that the network expects of an image.
     description: Description in the file.
-    dtype: Type of the computation in JAX, 'float32' or 'bfloat16'.
     partners: Networks that look at a photo too: `BackgroundRemover` averages
       their answers with this one's.
   """
@@ -60,13 +59,7 @@ class LoadedModel:
   variables: layers.Variables
   preprocessing: Preprocessing
   description: JsonObject
-  dtype: str = 'float32'
   partners: tuple['LoadedModel', ...] = ()
-
-  def with_dtype(self, dtype: str) -> 'LoadedModel':
-    """Returns the same, to be computed in another type."""
-    partners = tuple(partner.with_dtype(dtype) for partner in self.partners)
-    return dataclasses.replace(self, dtype=dtype, partners=partners)
 
   def with_temperature(self, temperature: float) -> 'LoadedModel':
     """Returns the same, asking for another temperature."""
@@ -139,7 +132,7 @@ class LoadedModel:
     """The network in Flax: `model.apply(variables, images)` gives logits."""
     from rmbg_jax.models import flax_network  # Imports JAX.
 
-    return flax_network.FlaxNetwork(self.network, dtype=self.dtype)
+    return flax_network.FlaxNetwork(self.network)
 
   def compute_digest(self) -> str:
     """Returns a digest of the network, 16 hexadecimal digits."""

@@ -78,7 +78,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     UserError: if the file is damaged, holds no state dict, or asks for more
       than tensors.
   """
-  if path.suffix == '.safetensors':
+  if path.suffix.lower() == '.safetensors':
     try:
       tensors = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:

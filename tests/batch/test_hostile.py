@@ -2,14 +2,12 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import helpers
+from tests.support import commands, helpers
 
 _MODES = {
   'L': 'png',
@@ -97,11 +95,9 @@ def test_hostile_inputs(tmp_path):
   source.mkdir()
   for name, content in {**good, **bad}.items():
     (source / name).write_bytes(content)
-  done = subprocess.run(
-    [sys.executable, '-m', 'rmbg_jax.predict', f'--input={source}']
-    + [f'--output={output}', f'--checkpoint={tmp_path / "random.safetensors"}'],
-    capture_output=True,
-    text=True,
+  done = commands.run(
+    *('-m', 'rmbg_jax.predict', f'--input={source}', f'--output={output}'),
+    f'--checkpoint={tmp_path / "random.safetensors"}',
   )
   assert done.returncode == 1
   assert 'Traceback' not in done.stdout + done.stderr

@@ -16,6 +16,7 @@ from configs import refiner
 from data_pipelines import cli
 from data_pipelines.io import errors, files
 from rmbg_jax import command_line
+from tests.support import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 # They run before anything is installed.
@@ -245,12 +246,7 @@ def test_help_shows_the_flags_of_the_runtime(installed, module, names):
   command = ['-m', module]
   if installed:
     command = ['-c', f'from {module} import run; run()']
-  result = subprocess.run(
-    [sys.executable, *command, '--help'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  result = commands.run(*command, '--help')
   assert result.returncode == 0
   for name in names:
     assert f'--{name}:' in result.stdout
@@ -464,18 +460,10 @@ def test_flags_of_predict_wait_for_no_library(arguments):
 def test_a_file_that_is_there_is_not_replaced_unasked(command, flag, tmp_path):
   file = tmp_path / 'mine.png'
   file.write_text('of the user')
-  arguments = [sys.executable, *command, f'--{flag}={file}']
-  refused = subprocess.run(
-    arguments, cwd=ROOT, capture_output=True, text=True, check=False
-  )
+  arguments = [*command, f'--{flag}={file}']
+  refused = commands.run(*arguments)
   (line,) = refused.stderr.splitlines()
   assert line.startswith(f'Error: --{flag}={file} is there already. Pass --')
-  asked = subprocess.run(
-    [*arguments, '--overwrite'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  asked = commands.run(*arguments, '--overwrite')
   assert asked.returncode == 1 and 'is there already' not in asked.stderr
   assert file.read_text() == 'of the user'

@@ -18,18 +18,13 @@ from PIL import Image
 import configs
 from rmbg_jax.models.preprocessing import make_preprocessing
 from rmbg_jax.training import setup
-from tests.support import helpers
+from tests.support import commands, helpers
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(*command, check=True):
-  result = subprocess.run(
-    [sys.executable, *map(str, command)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  result = commands.run(*command)
   if check:
     assert result.returncode == 0, result.stdout + result.stderr
   return result

@@ -2,8 +2,6 @@
 
 import csv
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from PIL import Image
 
 from data_pipelines.datasets import folder
 from data_pipelines.io import images
-from tests.support import colour_network
+from tests.support import colour_network, commands
 
 # What foreground has more of than background: channels of BGR.
 CHANNELS = {'red': (2, 1), 'red_too': (2, 0), 'green': (1, 2)}
@@ -38,13 +36,13 @@ def photos(tmp_path):
 
 
 def _run(photos, output, *checkpoints, code=0, least=0.8, category=''):
-  result = subprocess.run(
-    [sys.executable, '-m', 'rmbg_jax.label', f'--input={photos}']
-    + [f'--output={output}', '--side=256', '--source=mine']
-    + [f'--agreement={least}', f'--category={category}']
-    + [f'--checkpoint={",".join(map(str, checkpoints))}'],
-    capture_output=True,
-    text=True,
+  result = commands.run(
+    *('-m', 'rmbg_jax.label', f'--input={photos}', f'--output={output}'),
+    *('--side=256', '--source=mine', f'--agreement={least}'),
+    *(
+      f'--category={category}',
+      f'--checkpoint={",".join(map(str, checkpoints))}',
+    ),
   )
   assert result.returncode == code, result.stdout + result.stderr
   assert 'Traceback' not in result.stderr

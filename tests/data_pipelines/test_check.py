@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +19,7 @@ from data_pipelines.datasets import (
 )
 from data_pipelines.io import images
 from data_pipelines.tools import inspection
-from tests.support import published_sets
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import commands, published_sets
 
 
 def _make(root, count=10, source='own'):
@@ -292,11 +288,9 @@ def test_names_of_any_bytes_are_reported(tmp_path):
 def test_command_line(tmp_path):
   pairs = _make(tmp_path)
   _break(pairs)
-  command = [sys.executable, '-m', 'data_pipelines.check', str(tmp_path)]
+  command = ['-m', 'data_pipelines.check', tmp_path]
   outputs = [f'--json={tmp_path}/r.json', f'--sheet={tmp_path}/s.png']
-  result = subprocess.run(
-    [*command, *outputs], cwd=ROOT, capture_output=True, text=True
-  )
+  result = commands.run(*command, *outputs)
   assert result.returncode == 1
   assert 'Traceback' not in result.stderr
   assert 'WRONG: empty mask: 1' in result.stdout
@@ -306,17 +300,10 @@ def test_command_line(tmp_path):
   # Nine pairs with a fault or a twin, two side by side, three cells for each.
   height, width = images.read_size(tmp_path / 's.png')
   assert 5 * 160 <= height < 6 * 160 and 6 * 160 <= width < 7 * 160
-  absent = subprocess.run(
-    [*command[:-1], '/absent'], cwd=ROOT, capture_output=True, text=True
-  )
+  absent = commands.run(*command[:-1], '/absent')
   assert absent.returncode == 1
   assert 'Error: /absent: no such data folder' in absent.stderr
   for share in ('-0.5', '0', '1'):
-    refused = subprocess.run(
-      [*command, f'--validation_share={share}'],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-    )
+    refused = commands.run(*command, f'--validation_share={share}')
     assert refused.returncode == 1
     assert f'{float(share)} is not a number in the range' in refused.stderr

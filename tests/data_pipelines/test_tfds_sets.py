@@ -18,7 +18,7 @@ from data_pipelines.datasets import (
 )
 from data_pipelines.io import errors
 from data_pipelines.tools import writing
-from tests.support import published_sets
+from tests.support import commands, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -142,12 +142,9 @@ def test_stored_sets_give_the_same_batches_without_tensorflow(tmp_path):
 
 
 def _build(directory, out):
-  return subprocess.run(
-    [sys.executable, '-m', 'data_pipelines.tfds_sets', '--name=combined']
-    + [f'--data={directory}', f'--output={out}'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
+  return commands.run(
+    *('-m', 'data_pipelines.tfds_sets', '--name=combined'),
+    *(f'--data={directory}', f'--output={out}'),
   )
 
 
@@ -204,12 +201,9 @@ def test_what_is_missing_is_named(tmp_path):
     )
   published_sets.make_people(tmp_path / 'people')
   next((tmp_path / 'people/masks').iterdir()).write_bytes(b'no image')
-  result = subprocess.run(
-    [sys.executable, '-m', 'data_pipelines.tfds_sets', '--name=people']
-    + [f'--data={tmp_path / "people"}', f'--output={tmp_path / "tfds"}'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
+  result = commands.run(
+    *('-m', 'data_pipelines.tfds_sets', '--name=people'),
+    *(f'--data={tmp_path / "people"}', f'--output={tmp_path / "tfds"}'),
   )
   assert result.returncode == 1
   assert 'Error: Repair or remove these pairs' in result.stderr

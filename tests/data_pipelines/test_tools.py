@@ -1,8 +1,6 @@
 """The four tools, as a user runs them."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,7 @@ from PIL import Image
 from data_pipelines.datasets import folder, merging, records
 from data_pipelines.io import errors, images
 from data_pipelines.tools import writing
-from tests.support import published_sets
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import commands, published_sets
 
 
 @pytest.fixture
@@ -25,12 +21,7 @@ def directory(tmp_path):
 
 
 def _run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'data_pipelines.tools', *map(str, arguments)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  return commands.run('-m', 'data_pipelines.tools', *arguments)
 
 
 def _contents(directory):

@@ -1,8 +1,6 @@
 """The temperature that a checkpoint asks for is the best one on photos."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from PIL import Image
 
 from rmbg_jax.evaluation import calibration
 from rmbg_jax.weights import load
-from tests.support import colour_network
+from tests.support import colour_network, commands
 
 
 def _make_table(**groups):
@@ -53,12 +51,9 @@ def test_a_release_asks_for_what_is_chosen(data_dir, tmp_path):
   checkpoint = tmp_path / 'network.safetensors'
   colour_network.save_release(checkpoint, (2, 1))
   output = tmp_path / 'calibrated.safetensors'
-  said = subprocess.run(
-    [sys.executable, '-m', 'rmbg_jax.calibrate', f'--checkpoint={checkpoint}']
-    + [f'--data={data_dir}', f'--output={output}'],
-    capture_output=True,
-    text=True,
-    check=True,
+  said = commands.run(
+    *('-m', 'rmbg_jax.calibrate', f'--checkpoint={checkpoint}'),
+    *(f'--data={data_dir}', f'--output={output}'),
   ).stdout
   chosen = float(said.partition('--temperature=')[2].split()[0])
   assert chosen in calibration.TEMPERATURES
@@ -88,11 +83,9 @@ def test_bad_files_cost_no_others(data_dir, tmp_path):
   mask = Image.open(graded / 'Masks/2.png').point(lambda value: value // 3)
   mask.save(graded / 'Masks/2.png')
   for directory, count in ((data_dir, 3), (graded, 2)):
-    done = subprocess.run(
-      [sys.executable, '-m', 'rmbg_jax.calibrate', f'--data={directory}']
-      + [f'--checkpoint={checkpoint}'],
-      capture_output=True,
-      text=True,
+    done = commands.run(
+      *('-m', 'rmbg_jax.calibrate', f'--data={directory}'),
+      f'--checkpoint={checkpoint}',
     )
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     for problem in (

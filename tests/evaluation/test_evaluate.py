@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +9,11 @@ from PIL import Image
 
 from data_pipelines.datasets import demo, folder, splitting
 from rmbg_jax.training import loop
-from tests.support import foreign_networks, helpers, published_sets
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import commands, foreign_networks, helpers, published_sets
 
 
 def _evaluate(*arguments, code=0):
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-  result = subprocess.run(
-    [sys.executable, '-m', 'rmbg_jax.evaluate', *arguments],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-  )
+  result = commands.run('-m', 'rmbg_jax.evaluate', *arguments)
   assert result.returncode == code, result.stdout + result.stderr
   assert 'Traceback' not in result.stderr
   return result

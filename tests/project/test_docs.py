@@ -5,12 +5,9 @@ Commands that need what a test cannot have say so in a comment: `# needs ...`.
 
 import ast
 import importlib
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from PIL import Image
 
 from data_pipelines.datasets import demo
 from rmbg_jax.training import settings
-from tests.support import published_sets
+from tests.support import commands, published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,22 +99,6 @@ SMALL_REFINER = (
   '--config.data.coarse=small',
   '--config.optimizer.steps=2',
 )
-# Python runs this at its start, to find no package of $HIDDEN.
-HIDE = """
-import os
-from importlib.machinery import PathFinder
-
-find_spec = PathFinder.find_spec
-
-
-def find_others(name, path=None, target=None):
-  if name.partition('.')[0] in os.environ['HIDDEN'].split(','):
-    return None
-  return find_spec(name, path, target)
-
-
-PathFinder.find_spec = find_others
-"""
 
 
 def read_blocks(page, language):
@@ -178,25 +159,16 @@ def world(tmp_path_factory):
   for name in ('photo.jpg', 'a.jpg', 'b.png'):
     with Image.open(photos[0]) as photo:
       photo.save(world / name)
-  (world / 'hidden').mkdir()
-  (world / 'hidden/sitecustomize.py').write_text(HIDE)
   return world
 
 
 def run(command, world):
   """Runs a command in a process of its own; returns what it prints."""
   # Only the tests may need these, and only evaluation the last.
-  hidden = 'keras,tensorflow,tf_keras'
+  hidden = ['keras', 'tensorflow', 'tf_keras']
   if 'rmbg_jax.evaluate' not in command:
-    hidden += ',py_sod_metrics'
-  path = os.pathsep.join((str(world / 'hidden'), str(ROOT)))
-  result = subprocess.run(
-    command,
-    cwd=world,
-    env={**os.environ, 'PYTHONPATH': path, 'HIDDEN': hidden},
-    capture_output=True,
-    text=True,
-  )
+    hidden.append('py_sod_metrics')
+  result = commands.run(*command, cwd=world, hidden=hidden)
   output = result.stdout + result.stderr
   assert result.returncode == 0, f'{shlex.join(map(str, command))}\n{output}'
   return output
@@ -223,10 +195,10 @@ def test_commands_run(world):
           arguments.append('--config.init_from=')
       if 'rmbg_jax.evaluate' in command and '--compare=' not in command:
         arguments.append('--processes=1')  # Others take seconds to start.
-      run([sys.executable, *arguments], world)
+      run(arguments, world)
     for block in read_blocks(page, 'python'):
       if page not in PYTHON_ELSEWHERE:
-        run([sys.executable, '-c', block], world)
+        run(['-c', block], world)
   programs = {command.split()[1:3][-1] for command in done}
   assert {'rmbg_jax.main', 'rmbg_jax.predict', 'rmbg_jax.evaluate'} <= programs
   assert len(list((world / 'OUT/cutout').iterdir())) == 10

@@ -1,13 +1,10 @@
 """The picture of results to look at."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import commands
+
 COLOURS = {
   'x/a.png': (250, 0, 0),
   'y/a.png': (0, 250, 0),
@@ -25,13 +22,12 @@ def test_photos_of_equal_names_are_not_mixed_up(tmp_path):
     Image.new('RGB', (40, 30), colour).save(photos / name)
     Image.new('RGBA', (40, 30), (*colour, 255)).save(cutouts / result)
   (photos / 'x/a.json').write_text('{}')  # No photo.
-  subprocess.run(
-    [sys.executable, '-m', 'scripts.contact_sheet', f'--input={photos}']
-    + [f'--results={tmp_path / "out"}', f'--output={tmp_path / "sheet.png"}']
-    + ['--cell=40', '--columns=1'],
-    cwd=ROOT,
-    check=True,
+  done = commands.run(
+    *('-m', 'scripts.contact_sheet', f'--input={photos}'),
+    *(f'--results={tmp_path / "out"}', f'--output={tmp_path / "sheet.png"}'),
+    *('--cell=40', '--columns=1'),
   )
+  assert done.returncode == 0
   sheet = np.asarray(Image.open(tmp_path / 'sheet.png'), int)
   for number, result in enumerate(sorted(COLOURS)):
     row = sheet[number * 34 + 15]  # In the middle, with gaps of four between.
@@ -40,12 +36,9 @@ def test_photos_of_equal_names_are_not_mixed_up(tmp_path):
 
 
 def _run(photos, results, output):
-  return subprocess.run(
-    [sys.executable, 'scripts/contact_sheet.py', f'--input={photos}']
-    + [f'--results={results}', f'--output={output}', '--cell=96'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
+  return commands.run(
+    *('scripts/contact_sheet.py', f'--input={photos}'),
+    *(f'--results={results}', f'--output={output}', '--cell=96'),
   )
 
 

@@ -1,23 +1,16 @@
 """The picture of what a training sees."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import commands
 
 
 def _run(tmp_path, *flags):
-  return subprocess.run(
-    [sys.executable, 'scripts/show_batch.py', '--config=configs/demo.py']
-    + [f'--config.data.dir={tmp_path / "data"}', '--config.data.demo.count=12']
-    + [*flags],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
+  return commands.run(
+    *('scripts/show_batch.py', '--config=configs/demo.py'),
+    *(f'--config.data.dir={tmp_path / "data"}', '--config.data.demo.count=12'),
+    *flags,
   )
 
 

@@ -2,10 +2,7 @@
 
 import json
 import re
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,9 +15,7 @@ from data_pipelines.io import errors
 from rmbg_jax import load_model
 from rmbg_jax.training import logs, loop, messages, setup, state
 from rmbg_jax.weights import checkpoints
-from tests.support import helpers
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import commands, helpers
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -73,14 +68,12 @@ def test_writes_for_tensorboard_and_the_profiler(workdir):
 
 
 def test_history_is_drawn(workdir, tmp_path):
-  command = [sys.executable, 'scripts/plot_history.py', workdir]
   output = tmp_path / 'plots' / 'history.png'
-  subprocess.run([*command, f'--output={output}'], cwd=ROOT, check=True)
+  done = commands.run('scripts/plot_history.py', workdir, f'--output={output}')
+  assert done.returncode == 0
   with Image.open(output) as picture:
     assert picture.size == (1200, 840)
-  wrong = subprocess.run(
-    [*command[:2], tmp_path], cwd=ROOT, capture_output=True, text=True
-  )
+  wrong = commands.run('scripts/plot_history.py', tmp_path)
   assert wrong.returncode == 1
   assert 'log.jsonl: no log' in wrong.stderr
 

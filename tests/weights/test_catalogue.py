@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from rmbg_jax.weights import (
   load,
   release,
 )
-from tests.support import colour_network
+from tests.support import colour_network, commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,12 +152,6 @@ def test_the_page_names_no_folders(found):
 
 
 def test_the_command_prints_all():
-  result = subprocess.run(
-    [sys.executable, '-m', 'rmbg_jax.predict', '--list_checkpoints'],
-    cwd=ROOT,
-    check=True,
-    capture_output=True,
-    text=True,
-  )
+  result = commands.run('-m', 'rmbg_jax.predict', '--list_checkpoints')
   for name in (*release.RELEASED, *load.DOWNLOADED):
     assert f'\n{name}' in f'\n{result.stdout}'

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -16,7 +14,7 @@ from data_pipelines.io import errors
 from rmbg_jax import list_checkpoints, load_model
 from rmbg_jax.export import model_card
 from rmbg_jax.weights import checkpoints, hub, load, onnx_published
-from tests.support import colour_network, hub_server
+from tests.support import colour_network, commands, hub_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,9 +115,8 @@ def test_other_content_than_stated_is_refused(server):
 
 
 def _run(server, tmp_path, *command, token='hf_token'):
-  return subprocess.run(
-    [sys.executable, *map(str, command)],
-    cwd=ROOT,
+  return commands.run(
+    *command,
     env={
       **os.environ,
       'HF_ENDPOINT': server.endpoint,
@@ -127,8 +124,6 @@ def _run(server, tmp_path, *command, token='hf_token'):
       'HF_TOKEN': token,
       'HF_HUB_DISABLE_XET': '1',
     },
-    capture_output=True,
-    text=True,
   )
 
 

@@ -230,7 +230,7 @@ def make_window_runtime(
     from rmbg_jax.inference.runtimes import jax_refiner
 
     if precision == 'auto':
-      precision = loaded.dtype
+      precision = 'float32'
     return jax_refiner.JaxRefiner(loaded, side=side, precision=precision)
   from rmbg_jax.inference.runtimes import openvino_refiner
 

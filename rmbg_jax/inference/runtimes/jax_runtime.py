@@ -79,7 +79,7 @@ class JaxRuntime:
     """Moves the weights to the devices; see `make_runtime`."""
     devices = jax.local_devices()
     self.batch_size = -(-batch_size // len(devices)) * len(devices)
-    self.precision = networks[0].dtype if precision == 'auto' else precision
+    self.precision = 'float32' if precision == 'auto' else precision
     mesh = Mesh(np.asarray(devices), ('data',))
     self._by_image = NamedSharding(mesh, PartitionSpec('data'))
     self._variables = jax.device_put(
