@@ -16,10 +16,11 @@ def main() -> None:
     print(__doc__)
     return
   python = bootstrap.prepare('requirements-dev.txt')
-  # Two processes: much of the time is compilation on a single core. A file
+  # Much of the time is compilation on a single core. On two cores a third
+  # process does something while others wait, for a cluster or a disk. A file
   # stays in one of them, with what its tests share; tests/conftest.py has the
-  # longest first, so that neither process waits for the other at the end.
-  parallel = ['-n', '2', '--dist', 'loadfile', '--no-loadscope-reorder']
+  # longest first, so that none waits for the others at the end.
+  parallel = ['-n', '3', '--dist', 'loadfile', '--no-loadscope-reorder']
   bootstrap.run([python, '-m', 'pytest', *parallel, *sys.argv[1:]])
 
 

@@ -86,24 +86,25 @@ ALLOWED_WARNINGS = (
 
 # The files that take longest, in that order.
 LONGEST = (
-  'test_docs.py',
-  'test_command_lines.py',
-  'test_runtimes.py',
-  'test_interruptions.py',
-  'test_distributed.py',
-  'test_u2net.py',
   'test_cluster.py',
-  'test_keras_h5.py',
-  'test_export.py',
-  'test_evaluate.py',
+  'test_interruptions.py',
+  'test_docs.py',
+  'test_distributed.py',
   'test_notebooks.py',
+  'test_u2net.py',
+  'test_app.py',
+  'test_export.py',
+  'test_frozen_stages.py',
+  'test_keras_h5.py',
+  'test_runtimes.py',
+  'test_command_lines.py',
+  'test_training_loop.py',
   'test_models.py',
   'test_train.py',
-  'test_frozen_stages.py',
-  'test_efficientnet.py',
-  'test_losses.py',
-  'test_training_loop.py',
+  'test_hub.py',
+  'test_memory.py',
   'test_refiner.py',
+  'test_efficientnet.py',
 )
 
 

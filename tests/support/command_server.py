@@ -1,7 +1,8 @@
 """Forks a process with the libraries for each command; see `commands.py`.
 
 A line of JSON comes in for each: `arguments` of Python, `cwd`, `env`, `hidden`
-packages, and the files `out` and `err`. Its exit code goes out, as a line.
+packages, and a `folder`. There, `out` and `err` get what it prints, `pid` its
+number, and `code` its exit code.
 """
 
 import gc
@@ -9,6 +10,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 from importlib import machinery
 from pathlib import Path
@@ -24,14 +26,31 @@ _LIBRARIES = (
 
 def serve() -> dict[str, Any]:
   """Returns a command, in a process for it; the first process never returns."""
+  signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the keepers.
   for line in sys.stdin:
     request = json.loads(line)
-    child = os.fork()
-    if not child:
-      return request
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
+    if not os.fork():
+      signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+      return _keep(request)
   raise SystemExit
+
+
+def _keep(request: dict[str, Any]) -> dict[str, Any]:
+  """Returns in a process for the command; waits for it in this one."""
+  folder = Path(request['folder'])
+  child = os.fork()
+  if not child:
+    return request
+  _write(folder / 'pid', child)
+  _, status = os.waitpid(child, 0)
+  _write(folder / 'code', os.waitstatus_to_exitcode(status))
+  os._exit(0)
+
+
+def _write(path: Path, number: int) -> None:
+  partial = path.with_suffix('.partial')
+  partial.write_text(str(number))
+  partial.replace(path)
 
 
 def run(request: dict[str, Any]) -> None:
@@ -41,8 +60,8 @@ def run(request: dict[str, Any]) -> None:
   os.environ.update(request['env'])
   for target, path, mode in (
     (0, os.devnull, 'r'),
-    (1, request['out'], 'w'),
-    (2, request['err'], 'w'),
+    (1, Path(request['folder'], 'out'), 'w'),
+    (2, Path(request['folder'], 'err'), 'w'),
   ):
     with Path(path).open(mode) as file:
       os.dup2(file.fileno(), target)

@@ -5,12 +5,9 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import types
 import warnings
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,9 +15,8 @@ import pytest
 
 from rmbg_jax.training import loop, profiling, signals
 from rmbg_jax.weights import checkpoints
-from tests.support import helpers
+from tests.support import commands, helpers
 
-ROOT = Path(__file__).resolve().parents[2]
 # What depends on the clock.
 TIMED = ('data_seconds', 'images_per_second', 'seconds')
 EXACT = {
@@ -73,16 +69,10 @@ def _assert_same_training(ours, theirs):
 def _start(workdir, data_dir, overrides):
   """Starts a training in a process of its own."""
   overrides = {**helpers.TINY_OVERRIDES, **overrides, 'data.dir': data_dir}
-  command = [sys.executable, '-m', 'rmbg_jax.main']
-  command += ['--config=configs/demo.py', f'--workdir={workdir}']
-  command += [f'--config.{key}={value}' for key, value in overrides.items()]
-  return subprocess.Popen(
-    command,
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+  return commands.start(
+    *('-m', 'rmbg_jax.main', '--config=configs/demo.py'),
+    f'--workdir={workdir}',
+    *(f'--config.{key}={value}' for key, value in overrides.items()),
   )
 
 
@@ -95,7 +85,7 @@ def _wait_for(condition, process):
 def uninterrupted(tmp_path_factory, data_dir):
   workdir = tmp_path_factory.mktemp('uninterrupted')
   process = _start(workdir, data_dir, EXACT)
-  output, _ = process.communicate()
+  output = ''.join(process.communicate())
   assert process.returncode == 0, output
   rates = [float(row['learning_rate']) for row in helpers.read_log(workdir)]
   np.testing.assert_allclose(rates, [3e-3, 3e-3, 3e-4, 3e-5], rtol=1e-5)
@@ -128,7 +118,7 @@ def test_killed_anywhere_and_restarted_equals_uninterrupted(
     process.send_signal(signal.SIGKILL)
     process.communicate()
   process = _start(tmp_path, data_dir, often)
-  output, _ = process.communicate()
+  output = ''.join(process.communicate())
   assert process.returncode == 0, output
   _assert_same_training(tmp_path, uninterrupted)
 
@@ -164,7 +154,7 @@ def test_sigterm_saves_between_epochs_and_goes_on(
     row = loop.train_and_evaluate(config, copy)
   assert row['images_per_second'] == round(8 / 3, 2), 'not its own images alone'
   process = _start(tmp_path, data_dir, EXACT)
-  output, _ = process.communicate()
+  output = ''.join(process.communicate())
   assert process.returncode == 0, output
   assert 'Resumed at epoch 2, step 1' in output
   # The first part ran with four devices, the rest with one: equal to rounding.
