@@ -145,6 +145,28 @@ def test_published_names_are_cached_and_say_whose_they_are(
     assert 'Weights u2netp: Apache-2.0, Qin et al.' in capsys.readouterr().err
 
 
+def test_variables_may_share_a_tensor(tmp_path, rng):
+  path = tmp_path / 'shared.onnx'
+  onnx_reference.save_u2net(
+    path, rng, stages=onnx_reference.NARROW, size=(32, 32), folded=False
+  )
+  model = onnx.load(path)
+  norm = next(n for n in model.graph.node if n.op_type == 'BatchNormalization')
+  scale, variance = norm.input[1], norm.input[4]
+  tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+  # First with a copy of the values.
+  tensors[scale].CopyFrom(tensors[variance])
+  tensors[scale].name = scale
+  onnx.save(model, path)
+  copied = load_model(path)
+  norm.input[1] = variance
+  model.graph.initializer.remove(tensors[scale])
+  onnx.save(model, path)
+  jax.tree.map(
+    np.testing.assert_array_equal, load_model(path).variables, copied.variables
+  )
+
+
 def test_other_onnx_files_are_refused(narrow_file, tmp_path, monkeypatch, rng):
   path = tmp_path / 'other.onnx'
   path.write_bytes(b'\xff\xff not ONNX')
