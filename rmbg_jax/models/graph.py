@@ -99,6 +99,12 @@ class Graph:
     return shapes
 
 
+def list_shapes(network: layers.Network) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of a network's variables by their flat keys."""
+  # They do not depend on the size.
+  return Graph(network, size=(32, 32)).list_shapes()
+
+
 @dataclasses.dataclass(frozen=True)
 class _Recorder:
   """`Layers` that note what they are asked for.

@@ -255,7 +255,7 @@ def _create_trees(
   model: FlaxNetwork, optimizer: optax.GradientTransformation, seed: int
 ) -> dict[str, Any]:
   """Returns what a checkpoint holds: moving averages as the model, the rest."""
-  variables = state.create_variables(model, seed=seed, size=(32, 32))
+  variables = state.create_variables(model, seed=seed)
   params = jax.device_put(variables['params'])
   # Next to no change at first.
   head = params['head_conv']

@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 
 from data_pipelines.io import errors
 from rmbg_jax import runtime
+from rmbg_jax.models import graph
+from rmbg_jax.models.layers import unflatten
 from rmbg_jax.training import messages, setup, state
 from rmbg_jax.training.step import TrainStep
 
@@ -112,9 +114,13 @@ def measure_step(
 
   # Shapes alone: nothing is allocated.
   once, split = state.replicated(mesh), state.along_batch(mesh)
-  train_state, batch, rate = jax.eval_shape(
-    make_arguments, state.find_shapes(components.model, size)
+  variables = unflatten(
+    {
+      key: jax.ShapeDtypeStruct(shape, jnp.float32)
+      for key, shape in graph.list_shapes(components.model.network).items()
+    }
   )
+  train_state, batch, rate = jax.eval_shape(make_arguments, variables)
   lowered = cast(jax.stages.Wrapped, train_step).lower(
     place(train_state, once), place(batch, split), place(rate, once)
   )

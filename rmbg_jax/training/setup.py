@@ -199,9 +199,7 @@ def create_train_state(
   if config.init_from and not resumed:
     variables = load.load_variables(config.init_from, components.model)
   else:
-    variables = state.create_variables(
-      components.model, seed=config.seed, size=components.preprocessing.size
-    )
+    variables = state.create_variables(components.model, seed=config.seed)
     if encoder.get('weights') and not resumed:
       variables = imagenet.load_encoder(variables, encoder.to_dict())
   return state.create_train_state(

@@ -85,36 +85,23 @@ def put_scalar(value: float, mesh: Mesh) -> jax.Array:
   )
 
 
-def create_variables(
-  model: FlaxNetwork, *, seed: int, size: tuple[int, int]
-) -> Variables:
+def create_variables(model: FlaxNetwork, *, seed: int) -> Variables:
   """Returns freshly initialised `params` and `batch_stats`, NumPy arrays.
 
   Kernels are uniform within sqrt(6 / inputs of a filter): He et al., "Delving
   Deep into Rectifiers", ICCV 2015, arXiv:1502.01852, equation 10.
   """
-  rng = np.random.default_rng(seed)
-
-  def make(path, leaf):
-    name = path[-1].key
-    if name == 'kernel':
-      reach = np.sqrt(6 / np.prod(leaf.shape[:-1]))
-      return rng.uniform(-reach, reach, leaf.shape).astype(np.float32)
-    return np.full(leaf.shape, float(name in ('scale', 'var')), np.float32)
-
+  rng, flat = np.random.default_rng(seed), {}
+  shapes = graph.list_shapes(model.network)
   # Here, not in JAX: to compile hundreds of random draws takes ten seconds.
-  return jax.tree.map_with_path(make, find_shapes(model, size))
-
-
-def find_shapes(model: FlaxNetwork, size: tuple[int, int]) -> Variables:
-  """Returns the shapes of `params` and `batch_stats`, without tracing."""
-  shapes = graph.Graph(model.network, size=size).list_shapes()
-  return unflatten(
-    {
-      key: jax.ShapeDtypeStruct(shape, jnp.float32)
-      for key, shape in shapes.items()
-    }
-  )
+  for key in sorted(shapes, key=lambda key: key.split('/')):
+    shape, name = shapes[key], key.rpartition('/')[2]
+    if name == 'kernel':
+      reach = np.sqrt(6 / np.prod(shape[:-1]))
+      flat[key] = rng.uniform(-reach, reach, shape).astype(np.float32)
+    else:
+      flat[key] = np.full(shape, float(name in ('scale', 'var')), np.float32)
+  return unflatten(flat)
 
 
 def init_train_state(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_pipelines.io import errors, files
 from rmbg_jax import models
-from rmbg_jax.models import layers, preprocessing
+from rmbg_jax.models import graph, layers, preprocessing
 from rmbg_jax.weights import (
   foreign_onnx,
   hub,
@@ -22,7 +22,6 @@ from rmbg_jax.weights.loaded import (
   LoadedModel,
   assign,
   find_shapes,
-  list_shapes,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def load_fitting(
   """
   loaded = load_model(path)
   check_own(loaded)
-  shapes = list_shapes(model.network)
+  shapes = graph.list_shapes(model.network)
   networks = (loaded, *loaded.partners)
   fitting = (n for n in networks if find_shapes(n.variables) == shapes)
   return next(fitting, loaded)
@@ -157,7 +156,7 @@ def load_variables(
     MissingFileError: if there is nothing at the path.
     UserError: listing what does not fit, by name.
   """
-  loaded, shapes = load_fitting(path, model), list_shapes(model.network)
+  loaded, shapes = load_fitting(path, model), graph.list_shapes(model.network)
   folded = getattr(loaded.network, 'freeze_norm', False)
   if folded and not getattr(model.network, 'freeze_norm', True):
     raise errors.UserError(
@@ -197,7 +196,7 @@ def _load_workdir(path: Path, which: str) -> LoadedModel:
     step = kept[which]
     description = store.read_description(step)
     network = models.create_network(description['architecture'])
-    variables = store.restore_model(list_shapes(network), step=step)
+    variables = store.restore_model(graph.list_shapes(network), step=step)
   return LoadedModel(
     network=network,
     variables=variables,

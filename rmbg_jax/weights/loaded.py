@@ -177,17 +177,11 @@ def assemble(
   return LoadedModel(
     network=network,
     variables=assign(
-      list_shapes(network), tensors, find_name, source=str(path)
+      graph.list_shapes(network), tensors, find_name, source=str(path)
     ),
     preprocessing=preprocessing,
     description=description,
   )
-
-
-def list_shapes(network: layers.Network) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of a network's variables by their flat keys."""
-  # They do not depend on the size.
-  return graph.Graph(network, size=(32, 32)).list_shapes()
 
 
 def make_namer(

@@ -157,7 +157,7 @@ def make_torch_step(batch: int, size: int, dtype: str) -> Callable[[], float]:
   model = models.create_model({'name': 'unet'})
   network = torch_network.Network(
     graph.Graph(model.network, size=(size, size)),
-    state.create_variables(model, seed=0, size=(64, 64)),
+    state.create_variables(model, seed=0),
   ).to(device, memory_format=torch.channels_last)
   optimizer = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
   data = make_batch(batch, size)

@@ -36,7 +36,7 @@ U2NET = {
 
 def _make_loaded(rng, architecture, *, size=(64, 96), normalization='original'):
   model = models.create_model(architecture)
-  variables = jax.device_get(state.create_variables(model, seed=0, size=size))
+  variables = jax.device_get(state.create_variables(model, seed=0))
   # As after a training: no statistic is 0 or 1.
   variables['batch_stats'] = jax.tree.map(
     lambda x: x + rng.uniform(0.1, 0.5, x.shape).astype(x.dtype),

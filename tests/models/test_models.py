@@ -22,8 +22,8 @@ TINY = {
 }
 
 
-def _init(model, size=(32, 48)):
-  return state.create_variables(model, seed=0, size=size)
+def _init(model):
+  return state.create_variables(model, seed=0)
 
 
 def _count(tree):

@@ -24,9 +24,7 @@ def network(request):
   """(model, variables that no initialisation hides, graph, images)."""
   encoder = {**TINY['encoder'], 'dialect': request.param}
   model = models.create_model({**TINY, 'encoder': encoder})
-  variables = jax.device_get(
-    state.create_variables(model, seed=0, size=(64, 64))
-  )
+  variables = jax.device_get(state.create_variables(model, seed=0))
   rng = np.random.default_rng(0)
   # Scales of 1 and biases of 0 would look the same wherever they are.
   variables['params'] = jax.tree.map(

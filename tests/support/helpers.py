@@ -72,7 +72,7 @@ def save_random_release(path):
   config = make_config('')
   architecture, model = setup.create_model(config)
   # A seed whose masks have foreground and background.
-  variables = state.create_variables(model, seed=6, size=(32, 32))
+  variables = state.create_variables(model, seed=6)
   description = {
     'architecture': architecture,
     'preprocessing': preprocessing.make_preprocessing(
@@ -141,7 +141,7 @@ def make_step(
 ):
   """The jitted step with the original's loss, and the state before it."""
   train_state = state.create_train_state(
-    state.create_variables(model, seed=0, size=preprocessing.size),
+    state.create_variables(model, seed=0),
     optimizer,
     mesh,
     use_ema=use_ema,

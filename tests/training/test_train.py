@@ -178,7 +178,7 @@ def test_frozen_encoder_stays_and_the_rest_moves():
 def test_encoder_rate_scales_the_encoder_alone(rng):
   """Of the same gradients: Adam makes steps of those that are but rounding."""
   model = models.create_model(SHALLOW)
-  variables = state.create_variables(model, seed=0, size=(32, 32))
+  variables = state.create_variables(model, seed=0)
   params = jax.device_get(variables['params'])
   grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
   moved = {}
