@@ -15,8 +15,8 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-# Half of the time of these tests is compilation. What is compiled with all
-# optimisations is tested through the command lines, as users run them.
+# Half of the time of these tests is compilation. With all optimisations, as for
+# users, test_evaluate.py computes networks, and check_installs.py trains one.
 _XLA_FLAGS = '--xla_backend_optimization_level=0'
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   # Later ones end the process for a flag that they do not know any more.

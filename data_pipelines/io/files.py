@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ _MARKS = (
   (codecs.BOM_UTF16_LE, 'utf-16'),
   (codecs.BOM_UTF16_BE, 'utf-16'),
 )
+# Names of temporary files, of any bytes.
+_UNFINISHED = re.compile(r'\..+\.[0-9a-f]{16}\.partial', re.DOTALL)
 
 
 def to_utf8(content: bytes) -> bytes:
@@ -77,8 +80,8 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def is_unfinished(name: str) -> bool:
-  """Returns whether `write_atomically` gave a name, and was killed then."""
-  return name.startswith('.') and name.endswith('.partial')
+  """Returns whether a name is one that `write_atomically` gives for a while."""
+  return _UNFINISHED.fullmatch(name) is not None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

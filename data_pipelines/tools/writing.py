@@ -184,8 +184,9 @@ def _check_options(out: Path, options: dict) -> None:
     )
   # Before any pair, so that an interrupted run is known by its options.
   files.write_text(path, json.dumps(earlier | options))
-  for stale in out.glob('*/.*.partial'):  # Left by a run that was killed.
-    stale.unlink()
+  for hidden in out.glob('*/.*'):
+    if files.is_unfinished(hidden.name):  # Left by a run that was killed.
+      hidden.unlink()
 
 
 def _is_done(pair: records.Pair, result: records.Pair) -> bool:

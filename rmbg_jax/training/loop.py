@@ -381,13 +381,12 @@ def _prepare(
     position = resume.Position.from_dict(saved['position'])
     training_data = saved['training_data']
     # As at the beginning: other parts have other batch statistics.
-    config = memory.replace_auto(
+    config, components, train_step = memory.settle(
       config,
+      components,
       saved['config']['model']['remat'],
       saved['config']['optimizer']['accumulation'],
     )
-    components = setup.settle(components, config)
-    train_step = setup.make_train_step(config, components)
     resume.check_compatible(saved, components.description)
     steps = components.data.steps_per_epoch
     _say(messages.describe_changed_rate(saved, config, steps, position))

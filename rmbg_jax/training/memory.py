@@ -21,26 +21,32 @@ from rmbg_jax.training.step import TrainStep
 _SHARE = 0.9
 
 
-def replace_auto(
-  config: ml_collections.ConfigDict, remat: bool, accumulation: int
-) -> ml_collections.ConfigDict:
-  """Returns a copy of a configuration with these values where it has 'auto'."""
+# A configuration without 'auto', its components, and their training step.
+Settled = tuple[ml_collections.ConfigDict, setup.Components, TrainStep]
+
+
+def settle(
+  config: ml_collections.ConfigDict,
+  components: setup.Components,
+  remat: bool,
+  accumulation: int,
+) -> Settled:
+  """Returns what a training works with, with these values for 'auto'."""
   changed = copy.deepcopy(config)
   if config.model.remat == setup.AUTO:
     changed.model.remat = remat
   if config.optimizer.accumulation == setup.AUTO:
     changed.optimizer.accumulation = accumulation
-  return changed
+  components = setup.settle(components, changed)
+  return changed, components, setup.make_train_step(changed, components)
 
 
 def choose(
   config: ml_collections.ConfigDict, components: setup.Components, mesh: Mesh
-) -> tuple[ml_collections.ConfigDict, setup.Components, TrainStep]:
-  """Chooses what 'auto' stands for, so that a step fits every device.
+) -> Settled:
+  """Settles 'auto' so that a step fits every device.
 
-  Returns:
-    The configuration without 'auto', its components, and their step, which is
-    not compiled again if it had to be for this.
+  A step that is compiled for this is not compiled again when it is called.
 
   Raises:
     UserError: if nothing that may be chosen fits, naming the keys to change.
@@ -58,13 +64,13 @@ def choose(
   tries += [(remats[-1], count) for count in counts[1:]]
   available = find_available() if len(tries) > 1 else 0
   if not available:  # Nothing to choose, or nothing known to choose by.
-    return _make(config, components, *tries[0])
+    return settle(config, components, *tries[0])
   limit, least, needed = _SHARE * available, 0.0, None
   for remat, count in tries:
     # Fewer parts than `least` cannot fit. The last try is made in any case.
     if count < least and count != tries[-1][1]:
       continue  # To compile a step takes a minute: not for too few parts.
-    chosen = _make(config, components, remat, count)
+    chosen = settle(config, components, remat, count)
     needed = measure_step(*chosen, mesh)
     if needed and needed <= limit:
       return chosen
@@ -76,17 +82,6 @@ def choose(
     f'{available / 1e9:.1f} GB that each device has left, computed in '
     f'{tries[-1][1]} parts. {messages.MEMORY_REMEDIES}'
   )
-
-
-def _make(
-  config: ml_collections.ConfigDict,
-  components: setup.Components,
-  remat: bool,
-  accumulation: int,
-) -> tuple[ml_collections.ConfigDict, setup.Components, TrainStep]:
-  config = replace_auto(config, remat, accumulation)
-  components = setup.settle(components, config)
-  return config, components, setup.make_train_step(config, components)
 
 
 def measure_step(

@@ -110,7 +110,7 @@ def finish(process):
 def read_results(place):
   """The pixels of every result, by kind and name.
 
-  Not its bytes: ISA-L compresses the same pixels in another way now and then.
+  Not its bytes, which have differed where pixels did not.
   """
   return {
     name: Image.open(io.BytesIO(storage.read(place / name))).tobytes()

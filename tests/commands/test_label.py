@@ -39,10 +39,8 @@ def _run(photos, output, *checkpoints, code=0, least=0.8, category=''):
   result = commands.run(
     *('-m', 'rmbg_jax.label', f'--input={photos}', f'--output={output}'),
     *('--side=256', '--source=mine', f'--agreement={least}'),
-    *(
-      f'--category={category}',
-      f'--checkpoint={",".join(map(str, checkpoints))}',
-    ),
+    f'--category={category}',
+    f'--checkpoint={",".join(map(str, checkpoints))}',
   )
   assert result.returncode == code, result.stdout + result.stderr
   assert 'Traceback' not in result.stderr

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from data_pipelines.io import errors, network, storage, stores
+from data_pipelines.io import errors, files, network, storage, stores
 
 pytest.importorskip('s3fs')
 pytest.importorskip('moto')
@@ -208,3 +208,16 @@ def test_few_of_many_names_are_held():
   assert most <= 3
   with pytest.raises(ValueError, match='before'):
     _ask(found, 'v0/a.jpg')
+
+
+def test_a_file_that_was_not_finished_is_none(tmp_path):
+  with (
+    pytest.raises(KeyboardInterrupt),
+    files.write_atomically(tmp_path / 'a.png') as partial,
+  ):
+    name = partial.name
+    raise KeyboardInterrupt
+  for other in ('a.png', name, '.mine.partial/b.png'):
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).touch()
+  assert list(storage.list_names(tmp_path)) == ['.mine.partial/b.png', 'a.png']

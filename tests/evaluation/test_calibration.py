@@ -51,10 +51,12 @@ def test_a_release_asks_for_what_is_chosen(data_dir, tmp_path):
   checkpoint = tmp_path / 'network.safetensors'
   colour_network.save_release(checkpoint, (2, 1))
   output = tmp_path / 'calibrated.safetensors'
-  said = commands.run(
+  done = commands.run(
     *('-m', 'rmbg_jax.calibrate', f'--checkpoint={checkpoint}'),
     *(f'--data={data_dir}', f'--output={output}'),
-  ).stdout
+  )
+  assert done.returncode == 0, done.stderr
+  said = done.stdout
   chosen = float(said.partition('--temperature=')[2].split()[0])
   assert chosen in calibration.TEMPERATURES
   rows = [line for line in said.splitlines() if line.startswith('| all |')]

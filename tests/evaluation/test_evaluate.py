@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from tests.support import commands, foreign_networks, helpers, published_sets
 
 
 def _evaluate(*arguments, code=0):
-  result = commands.run('-m', 'rmbg_jax.evaluate', *arguments)
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  result = commands.run('-m', 'rmbg_jax.evaluate', *arguments, env=environment)
   assert result.returncode == code, result.stdout + result.stderr
   assert 'Traceback' not in result.stderr
   return result

@@ -153,5 +153,6 @@ def test_the_page_names_no_folders(found):
 
 def test_the_command_prints_all():
   result = commands.run('-m', 'rmbg_jax.predict', '--list_checkpoints')
+  assert result.returncode == 0, result.stderr
   for name in (*release.RELEASED, *load.DOWNLOADED):
     assert f'\n{name}' in f'\n{result.stdout}'

@@ -87,7 +87,8 @@ class Worker:
       with self._alone():
         self._do_again(jobs, entries, tries, before)
       return
-    # Asked now: a process that is cut off, but alive, may go on with the task.
+    # Before waiting: meanwhile, a process that is cut off, but alive, may do
+    # some, which would then count as done before.
     todo = [job for job in jobs if self._task.missing(job)]
     with self._places:
       # Before the work, which may end the process. Lists what had no results,

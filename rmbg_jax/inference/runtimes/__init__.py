@@ -149,10 +149,9 @@ def make_runtime(
     runtime: One of `choices.RUNTIMES`; 'auto' is JAX where it has an
       accelerator, otherwise OpenVINO. Of an `OnnxNetwork` it is OpenVINO, or
       onnxruntime where OpenVINO lacks an operation.
-    precision: One of `choices.PRECISIONS`; 'auto' is what the network was
-      loaded for in JAX, and in OpenVINO bfloat16 where the processor computes
-      in it and all networks are known to give the same masks
-      (docs/results.md).
+    precision: One of `choices.PRECISIONS`; 'auto' is float32 in JAX, and in
+      OpenVINO bfloat16 where the processor computes in it and all networks are
+      known to give the same masks (docs/results.md).
     batch_size: Photos that are computed together.
     threads: Threads of the network on a CPU; 0 for one per core that this
       process may use.
